@@ -1,0 +1,29 @@
+"""Generates the protobuf stubs while the package is built or installed in place."""
+
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+
+
+class BuildPyWithStubs(build_py):
+    """`build_py` that runs protoc first; editable installs come through here too."""
+
+    def run(self) -> None:
+        generate_stubs(ROOT)
+        super().run()
+
+
+def generate_stubs(root: Path) -> None:
+    """Writes `*_pb2.py`, `*_pb2.pyi` and `*_pb2_grpc.py` beside the `.proto` files."""
+    from grpc_tools import protoc
+
+    files = sorted(str(path.relative_to(root)) for path in root.glob("protos/tandem/v1/*.proto"))
+    outputs = [f"--{kind}_out={root}" for kind in ("python", "pyi", "grpc_python")]
+    if protoc.main(["protoc", f"-I{root}", *outputs, *files]) != 0:
+        raise SystemExit("protoc could not compile protos/tandem/v1")
+
+
+setup(cmdclass={"build_py": BuildPyWithStubs})
