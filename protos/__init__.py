@@ -1,0 +1,1 @@
+"""The contract between the services: wire messages, tensors, errors, channels, bundles."""

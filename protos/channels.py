@@ -1,0 +1,128 @@
+"""Ports, message limits and channel settings both ends of a wire agree on."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+GATEWAY_HTTP_PORT = 8000
+GATEWAY_GRPC_PORT = 50050
+VISION_PORT = 50051
+DECODER_PORT = 50052
+
+MIB = 1024 * 1024
+CHUNK_BYTES = 1 * MIB  # most feature bytes in one message
+SMALL_MESSAGE_BYTES = 8 * MIB  # prompts of 262144 tokens with positions fit
+LARGE_MESSAGE_BYTES = 64 * MIB  # encoded pictures and patches
+
+REQUEST_ID_KEY = "x-request-id"
+
+Options = Sequence[tuple[str, Any]]
+
+
+def channel_options(max_receive_bytes: int = SMALL_MESSAGE_BYTES) -> Options:
+    """Settings of a client channel: size limits, keepalive, no proxy, no hidden retries."""
+    return (
+        ("grpc.max_receive_message_length", max_receive_bytes),
+        ("grpc.max_send_message_length", LARGE_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.enable_retries", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    )
+
+
+def server_options(max_receive_bytes: int) -> Options:
+    """Settings of a server: size limits, bounded metadata, one listener per port."""
+    return (
+        ("grpc.max_receive_message_length", max_receive_bytes),
+        ("grpc.max_send_message_length", LARGE_MESSAGE_BYTES),
+        ("grpc.max_metadata_size", 8 * 1024),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.so_reuseport", 0),
+    )
+
+
+class PortTaken(Exception):
+    """Another process listens on the port."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(f"port {port} is already in use")
+        self.port = port
+
+
+class GrpcServer:
+    """A gRPC server with health: NOT_SERVING until told otherwise, drained on stop.
+
+    Use as an async context manager; register servicers on `server` before entering.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        max_receive_bytes: int = SMALL_MESSAGE_BYTES,
+        drain_timeout_s: float = 30.0,
+    ) -> None:
+        self.server = grpc.aio.server(options=server_options(max_receive_bytes))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        self._drain_timeout_s = drain_timeout_s
+        try:
+            self.port = self.server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise PortTaken(port) from error
+        if self.port == 0:
+            raise PortTaken(port)
+
+    async def __aenter__(self) -> Self:
+        await self.set_serving(False)
+        await self.server.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self.server.stop(self._drain_timeout_s)
+
+    async def set_serving(self, serving: bool) -> None:
+        """Flips what grpc.health.v1 answers for the whole server."""
+        response = health_pb2.HealthCheckResponse
+        await self._health.set("", response.SERVING if serving else response.NOT_SERVING)
+
+
+async def is_serving(channel: grpc.aio.Channel, *, timeout_s: float = 1.0) -> bool:
+    """Asks grpc.health.v1 once; False when unreachable."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    try:
+        answer = await stub.Check(  # type: ignore[attr-defined]  # the stubs omit its methods
+            health_pb2.HealthCheckRequest(), timeout=timeout_s
+        )
+    except grpc.RpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def wait_until_serving(
+    channel: grpc.aio.Channel, *, timeout_s: float, interval_s: float = 0.1
+) -> bool:
+    """Polls grpc.health.v1 until it says SERVING or the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if await is_serving(channel):
+            return True
+        await asyncio.sleep(interval_s)
+    return False
