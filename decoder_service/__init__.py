@@ -1,0 +1,1 @@
+"""The text tier: spliced multimodal prompts in, tokens out."""

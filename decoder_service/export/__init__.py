@@ -1,0 +1,1 @@
+"""Makes a bundle out of a checkpoint."""

@@ -1,0 +1,1 @@
+"""The `tandem` command and what runs the services on one machine."""

@@ -1,0 +1,13 @@
+"""Marks every test by its folder."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(ROOT).parts[0]
+        item.add_marker(getattr(pytest.mark, folder))

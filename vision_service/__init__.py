@@ -1,0 +1,1 @@
+"""The vision tier: pictures in, embeddings and DeepStack features out."""
