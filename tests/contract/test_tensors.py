@@ -12,7 +12,7 @@ from protos.tandem.v1 import tensor_pb2
 
 
 @given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)))
-def test_int32_round_trips(array: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_int32_round_trips(array: np.ndarray) -> None:
     back = tensors.int32_from_proto(tensors.to_proto(array), field="x", shape=array.shape)
     assert back.shape == array.shape
     assert np.array_equal(back, array)
