@@ -1,0 +1,59 @@
+"""A program that behaves like a service towards the launcher, without serving anything.
+
+    python fake_service.py MODE FLAGS...
+
+MODE: serve; refuse (one line on stderr, exit 2); crash (exit 3 at once); silent (never ready);
+stubborn (ignores SIGTERM); family (starts a daemon in a session of its own, pid in `--note`);
+until-file (serves until the file `--note` exists, then exit 5).
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def main(mode: str, flags: dict[str, str]) -> int:
+    if mode == "refuse":
+        sys.stderr.write("max_slots must be of type int, got 'many'\n")
+        return 2
+    if mode == "crash":
+        return 3
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else stop)
+    if mode == "family":
+        start_daemon(Path(flags["note"]))
+    sys.stderr.write(json.dumps({"level": "INFO", "message": "flags " + repr(flags)}) + "\n")
+    sys.stdout.write("a library prints this\n")
+    if mode != "silent":
+        sys.stdout.write(json.dumps({"event": "serving", "tier": "x", "ports": ports(flags)}))
+        sys.stdout.write("\n")
+    sys.stdout.flush()
+    while not (mode == "until-file" and Path(flags["note"]).exists()):
+        time.sleep(0.02)
+    return 5
+
+
+def ports(flags: dict[str, str]) -> dict[str, int]:
+    if "http-port" in flags:
+        return {"http": int(flags["http-port"]), "grpc": int(flags["grpc-port"])}
+    return {"grpc": int(flags["port"])}
+
+
+def start_daemon(note: Path) -> None:
+    if os.fork() == 0:
+        daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        note.write_text(str(daemon.pid))
+        os._exit(0)
+    os.wait()
+
+
+def stop(number: int, frame: object) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    pairs = [argument.removeprefix("--").split("=", 1) for argument in sys.argv[2:]]
+    sys.exit(main(sys.argv[1], {pair[0]: pair[-1] for pair in pairs}))

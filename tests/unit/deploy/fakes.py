@@ -1,0 +1,123 @@
+"""A folder that opens as a bundle, and stacks of programs that behave like services."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from deploy.local import StackSettings
+from deploy.ports import ANY_FREE, Ports
+from protos.bundle import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    DecoderGraph,
+    EmbeddingTable,
+    FileEntry,
+    Manifest,
+    SpecialTokens,
+    TextDims,
+    VisionDims,
+    file_sha256,
+)
+from tests.support.waiting import wait_until
+
+FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
+
+
+def empty_bundle(folder: Path) -> Path:
+    """A bundle of one small file per tier; no service could load it."""
+    names = ("processor/tokenizer.json", "vision/config.json", "decoder/model.onnx")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    files = {name: FileEntry(size=len(name), sha256=file_sha256(folder / name)) for name in names}
+    (folder / MANIFEST_NAME).write_text(_manifest(files).to_json())
+    return folder
+
+
+def _manifest(files: dict[str, FileEntry]) -> Manifest:
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        family="qwen3_vl",
+        model_id="fake",
+        revision=None,
+        text=TextDims(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            vocab_size=64,
+            max_position_embeddings=128,
+        ),
+        vision=VisionDims(
+            depth=2,
+            hidden_size=16,
+            out_hidden_size=32,
+            in_channels=3,
+            patch_size=16,
+            temporal_patch_size=2,
+            spatial_merge_size=2,
+            deepstack_visual_indexes=(0,),
+        ),
+        special_tokens=SpecialTokens(
+            image=1, video=2, vision_start=3, vision_end=4, eos=(5,), pad=None
+        ),
+        generation={},
+        embedding_table=EmbeddingTable(file="decoder/embeddings.bin", dtype="float32"),
+        graph=DecoderGraph(
+            file="decoder/model.onnx", precision="fp32", block_size=None, accuracy_level=None
+        ),
+        versions={},
+        files=files,
+        quality={},
+    )
+
+
+def fake_settings(
+    folder: Path,
+    *,
+    vision: Sequence[str] = ("serve",),
+    decoder: Sequence[str] = ("serve",),
+    gateway: Sequence[str] = ("serve",),
+    ports: Ports = ANY_FREE,
+    startup_timeout_s: float = 30.0,
+    drain_timeout_s: float = 5.0,
+) -> StackSettings:
+    """A stack of fake services; each is given as its mode and further flags."""
+    modes = {"vision": vision, "decoder": decoder, "gateway": gateway}
+    return StackSettings(
+        bundle=empty_bundle(folder / "bundle"),
+        ports=ports,
+        log_dir=folder / "logs",
+        startup_timeout_s=startup_timeout_s,
+        drain_timeout_s=drain_timeout_s,
+        programs={
+            tier: (sys.executable, str(FAKE_SERVICE), mode[0]) for tier, mode in modes.items()
+        },
+        flags={tier: mode[1:] for tier, mode in modes.items()},
+    )
+
+
+def children() -> set[int]:
+    """Ids of all living processes below this one."""
+    return {
+        child.pid
+        for child in psutil.Process(os.getpid()).children(recursive=True)
+        if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    }
+
+
+def wait_until_gone(pids: Callable[[], set[int]]) -> None:
+    """Waits until none of the processes lives."""
+    wait_until(lambda: not pids(), what="processes to end")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
