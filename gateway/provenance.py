@@ -1,0 +1,103 @@
+"""Which characters of a rendered prompt came from the template and which from the client.
+
+Added tokens (`<|im_end|>`, ...) may come from the template only. So a conversation is rendered
+twice: once as it is, which is the truth, and once with a marker put into every string of the
+client's, so that no added token can be read there, not even one that forms when the template
+joins two strings. The marked prompt without its markers must equal the true one; then every
+added token found in it is the template's own.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+# Unicode's noncharacters: valid in a string, never part of a text, without effect on JSON.
+_NONCHARACTERS = (
+    *range(0xFDD0, 0xFDF0),
+    *(plane << 16 | low for plane in range(17) for low in (0xFFFE, 0xFFFF)),
+)
+# Only a text that holds all of the above gets as far as the private planes.
+_FALLBACK = range(0x10FFFD, 0xEFFFF, -1)
+
+Mark = Callable[[str], str]
+
+
+def choose_marker(texts: Iterable[str]) -> str:
+    """A character that occurs in none of `texts`."""
+    used = set(chain.from_iterable(set(text) for text in texts))
+    for code in chain(_NONCHARACTERS, _FALLBACK):
+        if chr(code) not in used:
+            return chr(code)
+    raise AssertionError("unreachable: no request holds 65,000 different characters")
+
+
+def interleaved(marker: str) -> Mark:
+    """Marks every character, so that whatever a template does to a string, its marks follow.
+
+    White space around a string stays bare, because templates trim strings.
+    """
+
+    def mark(text: str) -> str:
+        core = text.strip()
+        if not core:
+            return text
+        start = text.index(core)
+        end = start + len(core)
+        return text[:start] + marker + marker.join(core) + marker + text[end:]
+
+    return mark
+
+
+def broken(marker: str, tokens: Sequence[str]) -> Mark:
+    """Marks only what could be read as one of `tokens`, or as the start or end of one.
+
+    For templates that look into strings (`'</think>' in content`), whose outcome interleaved
+    markers would change.
+    """
+    occurrence = re.compile("(?=" + ("|".join(map(re.escape, tokens)) or "(?!)") + ")")
+    heads = {token[:length] for token in tokens for length in range(1, len(token))}
+    tails = {token[length:] for token in tokens for length in range(1, len(token))}
+    longest = max(map(len, tokens), default=0)
+
+    def mark(text: str) -> str:
+        reach = range(1, min(longest, len(text)) + 1)
+        cuts = {match.start() + 1 for match in occurrence.finditer(text)}
+        cuts.update(len(text) - length + 1 for length in reach if text[-length:] in heads)
+        cuts.update(length - 1 for length in reach if text[:length] in tails)
+        if not cuts:
+            return text
+        edges = [0, *sorted(cuts), len(text)]
+        return marker.join(text[a:b] for a, b in zip(edges, edges[1:], strict=False))
+
+    return mark
+
+
+def marked(value: Any, mark: Mark, mark_key: Mark) -> Any:
+    """A copy of plain JSON data with every string marked.
+
+    Args:
+        value: Strings, numbers, lists and mappings.
+        mark: For values.
+        mark_key: For the keys of mappings, by which templates look things up.
+    """
+    if isinstance(value, str):
+        return mark(value)
+    if isinstance(value, Mapping):
+        return {mark_key(key): marked(item, mark, mark_key) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [marked(item, mark, mark_key) for item in value]
+    return value
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string in plain JSON data, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield key
+            yield from strings_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from strings_in(item)
