@@ -1,0 +1,244 @@
+"""The `tandem` command."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from deploy import bench as benchmark
+from deploy import demo_run, doctor
+from deploy.chat import ChatSettings
+from deploy.chat import chat as run_chat
+from deploy.local import MODULES, TIERS, LaunchError, StackSettings
+from deploy.ports import LOOPBACK, Ports
+from deploy.running import StopRequested
+from deploy.screen import CommandError
+from deploy.serve import serve as run_serve
+from deploy.serve import tier_flags
+from deploy.verify import verify as run_verify
+from protos import channels
+from protos.errors import ServiceError
+
+app = typer.Typer(
+    help="Serves Qwen vision-language models: a PyTorch vision tier, an ONNX text tier, a gateway.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+BundleArgument = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="Folder written by `tandem export`.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="TIER.NAME=VALUE",
+        help="Any setting of a service, for example decoder.max-slots=4;"
+        " `tandem serve decoder --help` lists them. May be repeated.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Compute threads of vision and of decoder each. Default: all cores."),
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the services' logs.")]
+
+EXTRAS = {
+    "vision": ("torch", "transformers", "ray"),
+    "decoder": ("onnxruntime",),
+    "gateway": ("fastapi", "tokenizers"),
+    "export": ("torch", "transformers", "onnx", "onnxruntime_genai"),
+}
+
+
+@app.command()
+def demo(
+    precision: Annotated[str, typer.Option(help="int4, int8, fp16 or fp32.")] = "int4",
+    checkpoint: Annotated[Path, typer.Option(hidden=True)] = demo_run.CHECKPOINT,
+    picture: Annotated[Path, typer.Option(help="Another picture to ask about.")] = demo_run.PICTURE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve a small model and ask it about a picture, here in the terminal."""
+    demo_run.demo(
+        Console(), checkpoint=checkpoint, picture=picture, precision=precision, verbose=verbose
+    )
+
+
+@app.command(
+    epilog="`tandem serve vision|decoder|gateway ...` runs one service alone, in the foreground;"
+    " `tandem serve vision --help` lists its settings."
+)
+def serve(
+    bundle: BundleArgument,
+    host: Annotated[str, typer.Option(help="Address the gateway listens on.")] = LOOPBACK,
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="OpenAI HTTP door; 0: any free port.")
+    ] = channels.GATEWAY_HTTP_PORT,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="gRPC door.")
+    ] = channels.GATEWAY_GRPC_PORT,
+    vision_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Vision tier, on loopback.")
+    ] = channels.VISION_PORT,
+    decoder_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Text tier, on loopback.")
+    ] = channels.DECODER_PORT,
+    threads: ThreadsOption = None,
+    settings: SetOption = None,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the services' logs.", show_default="per port")
+    ] = None,
+    startup_timeout: Annotated[float, typer.Option(min=1, help="Seconds to become ready.")] = 600.0,
+    drain_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds running answers get when stopping.")
+    ] = 15.0,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve a bundle on this machine: all three services, until Ctrl-C."""
+    stack = StackSettings(
+        bundle=bundle,
+        host=host,
+        ports=Ports(http=http_port, grpc=grpc_port, vision=vision_port, decoder=decoder_port),
+        flags=tier_flags(settings or [], threads=threads),
+        log_dir=log_dir,
+        startup_timeout_s=startup_timeout,
+        drain_timeout_s=drain_timeout,
+    )
+    run_serve(Console(), stack, verbose=verbose)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def export(context: typer.Context) -> None:
+    """Turn a checkpoint (folder or hub id) into a bundle: tandem export CHECKPOINT BUNDLE."""
+    _become("export", "decoder_service.export", context.args or ["--help"])
+
+
+@app.command()
+def chat(
+    question: Annotated[
+        str | None, typer.Argument(help="What to ask. Without it: an interactive chat.")
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", "-i", help="A picture; may be repeated.")
+    ] = None,
+    server: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="gRPC door of a running gateway.")
+    ] = f"{LOOPBACK}:{channels.GATEWAY_GRPC_PORT}",
+    bundle: Annotated[
+        Path | None, typer.Option(help="Serve this bundle for the chat, instead of --server.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, max=2.0, help="0 is greedy. Default: the model's own.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="TANDEM_API_KEY", help="The server's key, if it has one.")
+    ] = None,
+) -> None:
+    """Ask about pictures: tandem chat --image FILE "question"."""
+    settings = ChatSettings(
+        server=server,
+        bundle=bundle,
+        api_key=api_key,
+        system=system,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    run_chat(Console(), settings, image or [], question)
+
+
+@app.command()
+def verify(
+    bundle: BundleArgument,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint folder: also compare with transformers, number by number."),
+    ] = None,
+) -> None:
+    """Check a bundle: every byte, every service, and agreement with transformers."""
+    run_verify(Console(), bundle, checkpoint=checkpoint)
+
+
+@app.command("doctor")
+def examine() -> None:
+    """Show what this machine offers and what is missing."""
+    findings = doctor.examine()
+    doctor.show(Console(), findings)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(metavar="BUNDLE", help="What to serve. Default: the demonstration model."),
+    ] = None,
+    width: Annotated[int, typer.Option(min=32, help="Picture width, pixels.")] = 1024,
+    height: Annotated[int, typer.Option(min=32, help="Picture height, pixels.")] = 768,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens per answer.")] = 64,
+    runs: Annotated[int, typer.Option(min=1, help="Measured questions, after one warm-up.")] = 3,
+    threads: ThreadsOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Measure a picture question: where the time goes, memory, start-up. Last line is JSON."""
+    console = Console()
+    load = benchmark.Load(width=width, height=height, tokens=tokens, runs=runs)
+    flags = tier_flags(settings or [], threads=threads)
+    served = bundle or demo_run.demo_bundle(console, demo_run.CHECKPOINT, "int4")
+    report = benchmark.bench(console, served, load, flags=flags)
+    benchmark.show(console, report)
+    print(report.to_json())
+
+
+def _become(extra: str, module: str, arguments: Sequence[str]) -> NoReturn:
+    """Replaces this process by a module of another package.
+
+    Raises:
+        CommandError: a library that module needs is not installed.
+    """
+    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CommandError(
+            f"{missing[0]} is not installed; this needs: pip install 'tandem-vlm[{extra}]'",
+            exit_code=2,
+        )
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])
+
+
+def main() -> None:
+    """Runs the command line; every expected failure is one line on stderr."""
+    try:
+        if sys.argv[1:2] == ["serve"] and sys.argv[2:3] and sys.argv[2] in TIERS:
+            _become(sys.argv[2], MODULES[sys.argv[2]], sys.argv[3:])
+        app()
+    except (CommandError, LaunchError) as error:
+        _fail(str(error), error.exit_code)
+    except ServiceError as error:
+        _fail(error.message, 1)
+    except StopRequested as stop:
+        sys.exit(128 + stop.number)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    Console(stderr=True).print(
+        f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
+    sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

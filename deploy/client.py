@@ -1,0 +1,92 @@
+"""A client of the gateway's gRPC door for the commands on this machine."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from protos import channels
+from protos.errors import Reason, from_rpc_error
+from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
+
+
+@dataclass(slots=True)
+class Conversation:
+    """The turns so far; pictures come before the text of their turn."""
+
+    messages: list[gateway_pb2.ChatMessage] = field(default_factory=list)
+
+    def ask(self, text: str, pictures: Sequence[bytes] = ()) -> None:
+        """Adds a user turn."""
+        parts = [gateway_pb2.ContentPart(image=picture) for picture in pictures]
+        parts.append(gateway_pb2.ContentPart(text=text))
+        self.messages.append(gateway_pb2.ChatMessage(role=gateway_pb2.ROLE_USER, content=parts))
+
+    def answer(self, text: str) -> None:
+        """Adds the assistant's turn."""
+        parts = [gateway_pb2.ContentPart(text=text)]
+        self.messages.append(
+            gateway_pb2.ChatMessage(role=gateway_pb2.ROLE_ASSISTANT, content=parts)
+        )
+
+
+class ChatClient:
+    """Talks to one gateway. Use as a context manager."""
+
+    def __init__(self, address: str, *, api_key: str | None = None) -> None:
+        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        options = channels.channel_options(channels.LARGE_MESSAGE_BYTES)
+        self._channel = grpc.insecure_channel(address, options=list(options))
+        self._stub = gateway_pb2_grpc.ChatServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+    def is_serving(self, *, timeout_s: float = 2.0) -> bool:
+        """Whether a gateway answers and says that it serves."""
+        stub: Any = health_pb2_grpc.HealthStub(self._channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def complete(self, request: gateway_pb2.ChatRequest) -> Iterator[gateway_pb2.ChatChunk]:
+        """Streams an answer; leaving the iterator early cancels it.
+
+        Raises:
+            ServiceError: the gateway refused the request or could not finish it.
+        """
+        call = self._stub.Complete(request, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, unavailable=Reason.DECODER_UNAVAILABLE) from error
+        finally:
+            call.cancel()  # does nothing when the call has ended
+
+    def prepare(self, conversation: Conversation) -> gateway_pb2.PreparedPrompt:
+        """The spliced prompt of a conversation.
+
+        Raises:
+            ServiceError: see `complete`.
+        """
+        request = gateway_pb2.PrepareRequest(messages=conversation.messages)
+        try:
+            prompt: gateway_pb2.PreparedPrompt = self._stub.Prepare(
+                request, timeout=60.0, metadata=self._metadata
+            )
+            return prompt
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
