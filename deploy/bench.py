@@ -75,7 +75,7 @@ def bench(
     """
     settings = StackSettings(bundle=bundle, ports=ANY_FREE, flags=flags)
     with stop_signals():
-        console.print(describe_bundle(check_bundle(bundle)), highlight=False)
+        console.print(describe_bundle(check_bundle(bundle)), highlight=False, soft_wrap=True)
         with (
             running_stack(console, settings) as stack,
             ChatClient(stack.addresses["gateway"]) as client,

@@ -100,7 +100,13 @@ def _converse(
             pictures = ()  # they are part of the conversation now
         except ServiceError as error:
             del conversation.messages[asked:]
-            console.print(f"error: {error.message}", style="red", markup=False, highlight=False)
+            console.print(
+                f"error: {error.message}",
+                style="red",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def _turn(
@@ -114,7 +120,7 @@ def _turn(
     conversation.ask(question, pictures)
     answer = stream_answer(console, client.complete(_request(settings, conversation)))
     conversation.answer(answer.text)
-    console.print(answer.cost(), style="dim", highlight=False)
+    console.print(answer.cost(), style="dim", highlight=False, soft_wrap=True)
 
 
 def _request(settings: ChatSettings, conversation: Conversation) -> gateway_pb2.ChatRequest:

@@ -106,11 +106,11 @@ def _show_picture(console: Console, picture: Path) -> None:
     if console.is_terminal and console.color_system is not None:
         console.print(half_blocks(picture, columns=min(PICTURE_COLUMNS, console.width)))
     else:
-        console.print(f"picture: {picture.name}", highlight=False)
+        console.print(f"picture: {picture.name}", highlight=False, soft_wrap=True)
 
 
 def _ask(console: Console, client: ChatClient, image: bytes, question: str) -> Answer:
-    console.print(f"\n[bold]{question}[/bold]", highlight=False)
+    console.print(f"\n[bold]{question}[/bold]", highlight=False, soft_wrap=True)
     conversation = Conversation()
     conversation.ask(question, [image])
     request = gateway_pb2.ChatRequest(
@@ -119,7 +119,7 @@ def _ask(console: Console, client: ChatClient, image: bytes, question: str) -> A
         stop_conditions=decoder_pb2.StopConditions(max_tokens=MAX_TOKENS),
     )
     answer = stream_answer(console, client.complete(request))
-    console.print(answer.cost(), style="dim", highlight=False)
+    console.print(answer.cost(), style="dim", highlight=False, soft_wrap=True)
     return answer
 
 
@@ -130,4 +130,5 @@ def _sum_up(console: Console, answers: list[Answer], total_s: float) -> None:
         " This is a small demonstration model; for a real one:\n"
         "  tandem export Qwen/Qwen3-VL-2B-Instruct BUNDLE && tandem serve BUNDLE",
         highlight=False,
+        soft_wrap=True,
     )

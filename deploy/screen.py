@@ -43,6 +43,7 @@ def show_ready(console: Console) -> Callable[[TierReady], None]:
             f"[{TIER_COLOURS[event.tier]}]{name}[/] ready in {event.seconds:5.1f} s"
             f"  [dim]{ports}[/dim]",
             highlight=False,
+            soft_wrap=True,
         )
 
     return show

@@ -19,7 +19,9 @@ def serve(console: Console, settings: StackSettings, *, verbose: bool) -> None:
     started = time.monotonic()
     with stop_signals():
         try:
-            console.print(describe_bundle(check_bundle(settings.bundle)), highlight=False)
+            console.print(
+                describe_bundle(check_bundle(settings.bundle)), highlight=False, soft_wrap=True
+            )
             with running_stack(console, settings, verbose=verbose) as stack:
                 _show_doors(console, stack, time.monotonic() - started)
                 try:
@@ -36,6 +38,7 @@ def _show_doors(console: Console, stack: LocalStack, seconds: float) -> None:
         f"[bold]ready[/bold] in {seconds:.1f} s: {stack.http_url}"
         f"  [dim]gRPC {stack.addresses['gateway']}  Ctrl-C stops[/dim]",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -78,7 +78,7 @@ def verify(console: Console, path: Path, *, checkpoint: Path | None) -> None:
     """
     with stop_signals():
         bundle = check_bundle(path)
-        console.print(describe_bundle(bundle), highlight=False)
+        console.print(describe_bundle(bundle), highlight=False, soft_wrap=True)
         check_digests(console, bundle)
         _passed(console, f"{len(bundle.manifest.files)} files match the manifest")
         readings = _read_all(console, path)
@@ -90,7 +90,7 @@ def verify(console: Console, path: Path, *, checkpoint: Path | None) -> None:
 
 
 def _passed(console: Console, text: str) -> None:
-    console.print(f"[green]ok[/green] {text}", highlight=False)
+    console.print(f"[green]ok[/green] {text}", highlight=False, soft_wrap=True)
 
 
 def _read_all(console: Console, path: Path) -> list[Reading]:

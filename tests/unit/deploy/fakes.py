@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -21,7 +21,6 @@ from protos.bundle import (
     VisionDims,
     file_sha256,
 )
-from tests.support.waiting import wait_until
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
 
@@ -110,14 +109,9 @@ def children() -> set[int]:
     }
 
 
-def wait_until_gone(pids: Callable[[], set[int]]) -> None:
-    """Waits until none of the processes lives."""
-    wait_until(lambda: not pids(), what="processes to end")
-
-
 def is_alive(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
