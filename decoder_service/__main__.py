@@ -1,0 +1,211 @@
+"""Starts one decoder process: `python -m decoder_service --bundle DIR --port 50052`."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from grpc_reflection.v1alpha import reflection
+
+from decoder_service.config import DecoderConfig
+from decoder_service.embeddings import EmbeddingTable
+from decoder_service.engine import Engine
+from decoder_service.kv_cache import KvCache, Slots
+from decoder_service.memory import (
+    MemoryPlan,
+    available_bytes,
+    kv_budget_bytes,
+    kv_token_bytes,
+    plan_memory,
+)
+from decoder_service.messages import RequestLimits
+from decoder_service.runner import OrtRunner, kv_dtype, open_session
+from decoder_service.scheduler import Scheduler
+from decoder_service.servicer import DecoderServicer
+from decoder_service.step import StepExecutor
+from protos import logs, settings
+from protos.bundle import Bundle, BundleError
+from protos.channels import GrpcServer, PortTaken
+from protos.settings import SettingError
+from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+EXIT_BAD_START = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A bundle ready to run."""
+
+    bundle: Bundle
+    plan: MemoryPlan
+    executor: StepExecutor
+
+
+def load(config: DecoderConfig) -> Loaded:
+    """Loads the decoder's part of the bundle and lays out the KV cache.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        SettingError: the KV cache does not fit.
+    """
+    bundle = Bundle.open(config.bundle)
+    bundle.verify_files(("decoder",))
+    table = EmbeddingTable.open(bundle)
+    # Taken before loading, less the files' sizes: afterwards it depends on what is mapped.
+    free_bytes = available_bytes()
+    session = open_session(bundle, config.thread_count)
+    text, dtype = bundle.manifest.text, kv_dtype(session)
+    plan = plan_memory(
+        model_context=text.max_position_embeddings,
+        token_bytes=kv_token_bytes(text, dtype.itemsize),
+        budget_bytes=kv_budget_bytes(
+            available_bytes=free_bytes,
+            weight_bytes=_decoder_bytes(bundle),
+            kv_memory_mib=config.kv_memory_mib,
+        ),
+        max_sequences=config.max_sequences,
+        max_context=config.max_context,
+    )
+    logger.info("%s", plan.describe())
+    cache = KvCache(
+        layer_count=text.num_hidden_layers,
+        slot_count=plan.slot_count,
+        head_count=text.num_key_value_heads,
+        max_length=plan.max_context,
+        head_dim=text.head_dim,
+        dtype=dtype,
+    )
+    executor = StepExecutor(
+        runner=OrtRunner(session, bundle, cache),
+        table=table,
+        slots=Slots(cache),
+        level_count=bundle.manifest.deepstack_level_count,
+    )
+    return Loaded(bundle=bundle, plan=plan, executor=executor)
+
+
+def _decoder_bytes(bundle: Bundle) -> int:
+    files = bundle.manifest.files.items()
+    return sum(entry.size for name, entry in files if name.startswith("decoder/"))
+
+
+async def serve(config: DecoderConfig) -> None:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    Raises:
+        BundleError, SettingError, PortTaken: the process cannot start.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = GrpcServer(
+        host=config.host, port=config.port, drain_timeout_s=config.drain_timeout_s
+    )  # before loading: a taken port is reported at once
+    loading = _in_daemon_thread(lambda: load(config))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        logger.info("stopped while loading")
+        return
+    await _serve_loaded(config, server, loading.result(), stopping)
+
+
+async def _serve_loaded(
+    config: DecoderConfig, server: GrpcServer, loaded: Loaded, stopping: asyncio.Task[bool]
+) -> None:
+    tasks: set[asyncio.Task[None]] = set()
+
+    def on_death() -> None:
+        task = asyncio.create_task(server.set_serving(False))
+        tasks.add(task)  # a task without a reference may be collected before it runs
+        task.add_done_callback(tasks.discard)
+
+    engine = Engine(
+        executor=loaded.executor,
+        scheduler=Scheduler(
+            prefill_chunk_tokens=config.prefill_chunk_tokens,
+            mixed_chunk_tokens=config.mixed_chunk_tokens,
+        ),
+        max_waiting=config.max_waiting,
+        on_death=on_death,
+    )
+    servicer = DecoderServicer(
+        engine=engine,
+        limits=RequestLimits(
+            bundle=loaded.bundle,
+            max_context=loaded.plan.max_context,
+            allow_logits=config.allow_logits,
+        ),
+        plan=loaded.plan,
+        features_timeout_s=config.features_timeout_s,
+    )
+    decoder_pb2_grpc.add_DecoderServiceServicer_to_server(servicer, server.server)
+    if config.reflection:
+        service = decoder_pb2.DESCRIPTOR.services_by_name["DecoderService"].full_name
+        reflection.enable_server_reflection((service, reflection.SERVICE_NAME), server.server)
+    async with engine, server:
+        await server.set_serving(True)
+        _announce(server.port)
+        await stopping
+        logger.info("draining")
+    logger.info("stopped")
+
+
+def _announce(port: int) -> None:
+    event = {"event": "serving", "tier": "decoder", "ports": {"grpc": port}}
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def _in_daemon_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+    """Runs a function beside the loop; unlike an executor's thread it never delays the exit."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        try:
+            result = function()
+        except Exception as error:  # Handed to the awaiting task, which raises it.
+            loop.call_soon_threadsafe(settle, None, error)
+        else:
+            loop.call_soon_threadsafe(settle, result, None)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return future
+
+
+def main() -> int:
+    """Reads the settings, serves, and turns what prevents a start into one line."""
+    try:
+        config = settings.load(
+            DecoderConfig, prefix="DECODER", argv=sys.argv[1:], environ=os.environ
+        )
+        logs.configure(config.log_level)
+        logger.info("%s", settings.describe(config))
+        asyncio.run(serve(config))
+    except (SettingError, BundleError, PortTaken) as error:
+        sys.stderr.write(f"decoder_service: {error}\n")
+        return EXIT_BAD_START
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Settings of a decoder process."""
+
+import os
+from dataclasses import dataclass
+
+from protos.channels import DECODER_PORT
+from protos.settings import SettingError, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderConfig:
+    """Settings of one decoder process; environment names are DECODER_<FIELD>."""
+
+    bundle: str = setting("folder of the bundle to serve")
+    host: str = setting("address to listen on", default="127.0.0.1")
+    port: int = setting("gRPC port; 0 chooses a free one", default=DECODER_PORT)
+    threads: int | None = setting("threads of one graph run; unset: all cores", default=None)
+    max_sequences: int | None = setting(
+        "sequences that run at once; unset: up to 16, as memory allows", default=None
+    )
+    max_context: int | None = setting(
+        "most tokens (prompt and answer) of one sequence; unset: up to 32768, as the model"
+        " and memory allow",
+        default=None,
+    )
+    kv_memory_mib: int | None = setting(
+        "most memory of the KV cache, MiB; unset: half of what is free after loading",
+        default=None,
+    )
+    max_waiting: int = setting("sequences that may wait for a slot", default=64)
+    prefill_chunk_tokens: int = setting(
+        "most prompt tokens of a step while nothing decodes; a step cannot be cancelled, so it"
+        " bounds how long a cancelled prompt holds its slot",
+        default=128,
+    )
+    mixed_chunk_tokens: int = setting(
+        "most prompt tokens of a step while sequences decode; bounds the time between their tokens",
+        default=64,
+    )
+    features_timeout_s: float = setting(
+        "longest pause of a client that still owes features, seconds", default=60.0
+    )
+    drain_timeout_s: float = setting(
+        "how long running streams may end after SIGTERM, seconds", default=30.0
+    )
+    allow_logits: bool = setting("answer requests for raw logits (large)", default=False)
+    reflection: bool = setting("answer gRPC reflection", default=False)
+    log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO")
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            SettingError: a value out of range, by name.
+        """
+        for name, least in (
+            ("threads", 1),
+            ("max_sequences", 1),
+            ("max_context", 2),
+            ("kv_memory_mib", 1),
+            ("max_waiting", 0),
+            ("prefill_chunk_tokens", 1),
+            ("mixed_chunk_tokens", 1),
+            ("features_timeout_s", 0.001),
+            ("drain_timeout_s", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise SettingError(f"{name} is {value}, expected at least {least}")
+        if not 0 <= self.port <= 65535:
+            raise SettingError(f"port is {self.port}, expected 0 to 65535")
+        if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise SettingError(f"log_level is {self.log_level!r}, expected DEBUG to ERROR")
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of one graph run: the setting, or the cores this process may use."""
+        return self.threads or len(os.sched_getaffinity(0))

@@ -1,0 +1,309 @@
+"""The engine: one compute thread that runs steps over all sequences.
+
+Handlers live on the event loop, the engine on its thread; the engine never awaits and a handler
+never computes. They meet at two places: a mailbox of commands (bounded, because `submit` refuses
+once `slots + max_waiting` sequences are in flight) and one event queue per sequence (bounded by
+the sequence's own length). Commands take effect between steps, so a cancelled sequence has given
+its slot back before the next one.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder_service.scheduler import PrefillChunk, Scheduler
+from decoder_service.sequence import Completion, Request, Sequence, Token
+from decoder_service.step import Output, StepExecutor
+from protos.errors import InternalError, Overloaded, Reason, ServiceError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+
+class SlotGranted:
+    """The sequence has a slot: its features may come."""
+
+
+Event = SlotGranted | Token | Completion | ServiceError
+Command = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy the engine is."""
+
+    running_count: int
+    waiting_count: int
+    kv_token_count: int
+
+
+class SequenceStream:
+    """A handler's end of one sequence; use as a context manager, which frees it at the end."""
+
+    def __init__(self, engine: "Engine", sequence: Sequence) -> None:
+        self._engine = engine
+        self._sequence = sequence
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self.slot_granted = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.cancel(self._sequence)
+
+    def put(self, event: Event) -> None:
+        """Adds an event; on the event loop only."""
+        if isinstance(event, SlotGranted):
+            self.slot_granted.set()
+        else:
+            self._events.put_nowait(event)
+
+    async def next_events(self) -> list[Token | Completion]:
+        """Waits for the next event and takes all that are there, in order.
+
+        Raises:
+            ServiceError: what ended the sequence.
+        """
+        events = [await self._events.get()]
+        while not self._events.empty():
+            events.append(self._events.get_nowait())
+        taken: list[Token | Completion] = []
+        for event in events:
+            if isinstance(event, ServiceError):
+                if taken:  # what came before the error is still delivered
+                    self._events.put_nowait(event)
+                    return taken
+                raise event
+            assert not isinstance(event, SlotGranted), "put keeps it out of the queue"
+            taken.append(event)
+        return taken
+
+    def set_features(self, span_index: int, values: npt.NDArray[np.float32]) -> None:
+        """Hands over the complete features of one span, float32 [1 + levels, N, hidden]."""
+        self._engine.set_features(self._sequence, span_index, values)
+
+
+class Engine:
+    """Runs sequences on a thread of its own.
+
+    Args:
+        executor: Runs the parts of a step; used by the engine's thread only.
+        scheduler: Decides who runs.
+        max_waiting: Sequences that may wait for a slot.
+        on_death: Called on the event loop when the thread has died of an error.
+    """
+
+    def __init__(
+        self,
+        *,
+        executor: StepExecutor,
+        scheduler: Scheduler,
+        max_waiting: int,
+        on_death: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._executor = executor
+        self._scheduler = scheduler
+        self._on_death = on_death
+        self._slot_count = executor.slots.free_count
+        self._most_in_flight = self._slot_count + max_waiting
+        self._condition = threading.Condition()
+        # Guarded by the condition:
+        self._mailbox: deque[Command] = deque()
+        self._streams: dict[Sequence, SequenceStream] = {}  # everything in flight
+        self._is_accepting = False
+        self._mean_s = 1.0  # how long a sequence takes, a running mean
+        # The thread's own:
+        self._waiting: list[Sequence] = []
+        self._running: list[Sequence] = []
+        self._step = 0
+        self._is_stopping = False
+        self._load = Load(running_count=0, waiting_count=0, kv_token_count=0)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._is_accepting = True
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Fails what still runs with DRAINING and joins the thread."""
+        with self._condition:
+            self._is_accepting = False
+        self._post(self._stop)
+        await asyncio.to_thread(self._thread.join)
+
+    # -- The handlers' side ------------------------------------------------------------------
+
+    def submit(self, request: Request) -> SequenceStream:
+        """Queues a sequence.
+
+        Raises:
+            Overloaded: too many sequences wait already.
+            Unavailable: the engine has stopped.
+        """
+        sequence = Sequence(request, arrival=time.monotonic())
+        stream = SequenceStream(self, sequence)
+        with self._condition:
+            if not self._is_accepting:
+                raise Unavailable("the decoder has stopped", reason=Reason.DECODER_UNAVAILABLE)
+            if len(self._streams) >= self._most_in_flight:
+                waiting = self._most_in_flight - self._slot_count
+                raise Overloaded(
+                    f"{waiting} sequences wait already, which is the limit",
+                    retry_after_s=max(1.0, self._mean_s / self._slot_count),
+                )
+            self._streams[sequence] = stream
+        self._post(lambda: self._waiting.append(sequence))
+        return stream
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Ends a sequence before the next step; nothing happens when it has ended."""
+        self._post(lambda: self._drop(sequence))
+
+    def set_features(
+        self, sequence: Sequence, span_index: int, values: npt.NDArray[np.float32]
+    ) -> None:
+        """Gives a sequence the complete features of one span."""
+        now = time.monotonic()
+        self._post(lambda: self._take_features(sequence, span_index, values, now))
+
+    def load(self) -> Load:
+        """How busy the engine was after its latest step or command."""
+        return self._load
+
+    def _post(self, command: Command) -> None:
+        with self._condition:
+            self._mailbox.append(command)
+            self._condition.notify()
+
+    # -- The thread's side -------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            while not self._is_stopping:
+                self._run_commands()
+                self._admit()
+                self._run_step()
+            error: ServiceError = Unavailable("the decoder is stopping", reason=Reason.DRAINING)
+        except Exception:  # The engine loop: no stream may hang when it dies.
+            logger.exception("the engine died; every stream fails")
+            error = InternalError("the decoder's engine failed")
+            self._call_on_loop(self._on_death)
+        self._fail_all(error)
+
+    def _run_commands(self) -> None:
+        """Runs all commands there are; waits for one when nothing else can be done."""
+        is_idle = self._scheduler.plan(self._running, self._step + 1).is_empty
+        with self._condition:
+            while is_idle and not self._mailbox:
+                self._condition.wait()
+            commands = list(self._mailbox)
+            self._mailbox.clear()
+        for command in commands:
+            command()
+
+    def _admit(self) -> None:
+        free = self._executor.slots.free_count
+        for sequence in self._scheduler.admissions(self._waiting, free, time.monotonic()):
+            self._executor.admit(sequence)
+            sequence.served_step = self._step
+            self._waiting.remove(sequence)
+            self._running.append(sequence)
+            self._deliver([(self._streams[sequence], SlotGranted())])
+        self._update_load()
+
+    def _run_step(self) -> None:
+        plan = self._scheduler.plan(self._running, self._step + 1)
+        if plan.is_empty:
+            return
+        self._step += 1
+        if plan.decode:
+            self._settle(self._executor.decode())
+        for chunk in plan.prefill:
+            self._settle(self._prefill(chunk))
+        self._update_load()
+
+    def _prefill(self, chunk: PrefillChunk) -> list[Output]:
+        try:
+            return self._executor.prefill(chunk, self._step)
+        except Exception:  # One sequence's prompt: its slot alone was bound, so it fails alone.
+            request_id = chunk.sequence.request.request_id
+            logger.exception("prefill failed, request_id=%s", request_id)
+            self._executor.release(chunk.sequence)
+            return [Output(chunk.sequence, InternalError("internal error"))]
+
+    def _settle(self, outputs: list[Output]) -> None:
+        """Forgets the sequences that ended and delivers what came out."""
+        batch: list[tuple[SequenceStream, Event]] = [
+            (self._streams[output.sequence], output.event) for output in outputs
+        ]
+        for sequence, event in outputs:
+            if not isinstance(event, Token):
+                self._running.remove(sequence)
+                self._forget(sequence)
+        self._update_load()
+        self._deliver(batch)
+
+    def _forget(self, sequence: Sequence) -> None:
+        age_s = time.monotonic() - sequence.times.arrival
+        with self._condition:
+            del self._streams[sequence]
+            self._mean_s += 0.1 * (age_s - self._mean_s)
+
+    def _drop(self, sequence: Sequence) -> None:
+        if sequence not in self._streams:
+            return
+        (self._waiting if sequence in self._waiting else self._running).remove(sequence)
+        self._executor.release(sequence)
+        self._forget(sequence)
+
+    def _take_features(
+        self, sequence: Sequence, span_index: int, values: npt.NDArray[np.float32], now: float
+    ) -> None:
+        if sequence in self._streams:
+            sequence.set_features(span_index, values, now)
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+
+    def _fail_all(self, error: ServiceError) -> None:
+        """Fails every sequence there is; from here on `submit` refuses."""
+        with self._condition:
+            self._is_accepting = False
+            streams = list(self._streams.values())
+            self._streams.clear()
+        self._deliver([(stream, error) for stream in streams])
+        self._load = Load(running_count=0, waiting_count=0, kv_token_count=0)
+
+    def _update_load(self) -> None:
+        self._load = Load(
+            running_count=len(self._running),
+            waiting_count=len(self._waiting),
+            kv_token_count=sum(sequence.kv_length for sequence in self._running),
+        )
+
+    def _deliver(self, batch: list[tuple[SequenceStream, Event]]) -> None:
+        if batch:
+            self._call_on_loop(lambda: _put_all(batch))
+
+    def _call_on_loop(self, function: Callable[[], None]) -> None:
+        assert self._loop is not None, "set when the thread was started"
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:  # the loop is closed: nobody listens any more
+            logger.debug("an event came after the event loop had closed")
+
+
+def _put_all(batch: list[tuple[SequenceStream, Event]]) -> None:
+    for stream, event in batch:
+        stream.put(event)

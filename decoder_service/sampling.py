@@ -1,0 +1,304 @@
+"""Choosing tokens from logits: vectorized over batch rows, never a loop over the vocabulary.
+
+Applied in the order of decoder.proto: logit bias, penalties, temperature, top-k, top-p, min-p.
+Every reduction runs along one row, so a row's outcome does not depend on its batch mates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+# Likeliest tokens looked at first when a nucleus is sought; the whole row is sorted only when
+# they do not hold enough probability.
+_CANDIDATES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How tokens are chosen; ranges and meanings are those of decoder.proto."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = field(default=())
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken."""
+        return self.temperature == 0
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether tokens seen before are judged differently."""
+        return (
+            self.repetition_penalty != 1
+            or self.presence_penalty != 0
+            or self.frequency_penalty != 0
+        )
+
+    @property
+    def has_filters(self) -> bool:
+        """Whether unlikely tokens are dropped."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+
+class Sampler:
+    """One sequence's sampling state: its random stream and the tokens it has seen.
+
+    Each sequence draws from a generator of its own, one number per sampled token, so a seed
+    gives the same tokens alone and in any batch.
+
+    Args:
+        params: How its tokens are chosen.
+        prompt_ids: Prompt token ids, shape [S].
+        max_tokens: Most tokens `observe` will be told of.
+    """
+
+    __slots__ = ("params", "_generator", "_ids", "_counts", "_size", "_places")
+
+    def __init__(
+        self, params: SamplingParams, prompt_ids: npt.NDArray[np.int32], max_tokens: int
+    ) -> None:
+        self.params = params
+        seed = None if params.seed is None else params.seed & (2**64 - 1)
+        self._generator = np.random.Generator(np.random.Philox(seed))
+        seen = np.empty(0, dtype=np.int64)
+        if params.repetition_penalty != 1:
+            seen = np.unique(prompt_ids).astype(np.int64)
+        capacity = len(seen) + (max_tokens if params.has_penalties else 0)
+        self._ids = np.empty(capacity, dtype=np.int64)
+        self._ids[: len(seen)] = seen
+        self._counts = np.zeros(capacity, dtype=np.float32)
+        self._size = len(seen)
+        self._places = {int(token): place for place, token in enumerate(seen)}
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether logits change before the choice."""
+        return self.params.has_penalties or bool(self.params.logit_bias)
+
+    def uniform(self) -> float:
+        """The next random number, in [0, 1)."""
+        return self._generator.random()
+
+    def observe(self, token_id: int) -> None:
+        """Counts one output token towards the penalties."""
+        if not self.params.has_penalties:
+            return
+        place = self._places.setdefault(token_id, self._size)
+        if place == self._size:
+            self._ids[place] = token_id
+            self._size += 1
+        self._counts[place] += 1
+
+    def seen(self) -> tuple[IntArray, FloatArray]:
+        """Distinct token ids the penalties judge, and how often each is in the output."""
+        return self._ids[: self._size], self._counts[: self._size]
+
+
+class TokenLogprobs(NamedTuple):
+    """Log-probabilities at one output position, of the raw logits."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # (token id, logprob), likeliest first
+
+
+def finite_rows(logits: FloatArray) -> npt.NDArray[np.bool_]:
+    """Rows a token can be chosen from: no NaN, no +inf, something above -inf.
+
+    Args:
+        logits: float32 [R, vocab].
+
+    Returns:
+        bool [R].
+    """
+    peaks = np.take_along_axis(logits, logits.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.isfinite(peaks)  # argmax stops at the first NaN, so a NaN anywhere shows here
+
+
+def choose(logits: FloatArray, samplers: Sequence[Sampler]) -> IntArray:
+    """Chooses one token per row; draws one number from each sampled row's generator.
+
+    Args:
+        logits: float32 [R, vocab], every row finite by `finite_rows`; left as they are.
+        samplers: One per row.
+
+    Returns:
+        Token ids, int64 [R].
+    """
+    tokens: IntArray = logits.argmax(axis=1)
+    scores = logits
+    touched = [row for row, sampler in enumerate(samplers) if sampler.adjusts]
+    if touched:
+        scores = logits.copy()
+        adjusted = scores[touched]
+        _adjust(adjusted, [samplers[row] for row in touched])
+        scores[touched] = adjusted
+        tokens[touched] = adjusted.argmax(axis=1)
+    drawn = [row for row, sampler in enumerate(samplers) if not sampler.params.is_greedy]
+    if drawn:
+        tokens[drawn] = _draw(scores[drawn], [samplers[row] for row in drawn])
+    return tokens
+
+
+def logprobs(
+    logits: FloatArray, tokens: IntArray, top_counts: Sequence[int]
+) -> list[TokenLogprobs]:
+    """Log-softmax of raw logits at the chosen tokens and at the likeliest ones.
+
+    Args:
+        logits: float32 [R, vocab].
+        tokens: Chosen ids, int64 [R].
+        top_counts: Likeliest tokens wanted, per row; at most vocab are given.
+    """
+    peaks = logits.max(axis=1).astype(np.float64)
+    sums = np.exp(logits - peaks[:, None].astype(np.float32)).sum(axis=1, dtype=np.float64)
+    normalizers = peaks + np.log(sums)
+    chosen = logits[np.arange(len(tokens)), tokens] - normalizers
+    widest = min(max(top_counts, default=0), logits.shape[1])
+    ids = _likeliest(logits, widest)
+    values = np.take_along_axis(logits, ids, axis=1) - normalizers[:, None]
+    return [
+        TokenLogprobs(
+            float(chosen[row]),
+            tuple(zip(ids[row, :count].tolist(), values[row, :count].tolist(), strict=True)),
+        )
+        for row, count in enumerate(top_counts)
+    ]
+
+
+def _likeliest(logits: FloatArray, count: int) -> IntArray:
+    rows, vocab = logits.shape
+    if count == 0:
+        return np.empty((rows, 0), dtype=np.int64)
+    ids = np.argpartition(logits, vocab - count, axis=1)[:, vocab - count :]
+    ids.sort(axis=1)  # so that the stable sort below puts the lower of two equal ids first
+    order = np.argsort(-np.take_along_axis(logits, ids, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(ids, order, axis=1)
+
+
+def _adjust(scores: FloatArray, samplers: Sequence[Sampler]) -> None:
+    """Logit bias, then penalties, in place; one gather and one scatter each for all rows."""
+    biases = [sampler.params.logit_bias for sampler in samplers]
+    if any(biases):
+        rows = np.repeat(np.arange(len(samplers)), [len(bias) for bias in biases])
+        ids = np.array([token for bias in biases for token, _ in bias], dtype=np.int64)
+        values = np.array([value for bias in biases for _, value in bias], dtype=np.float32)
+        scores[rows, ids] += values
+    if not any(sampler.params.has_penalties for sampler in samplers):
+        return
+    seen = [sampler.seen() for sampler in samplers]
+    lengths = [len(ids) for ids, _ in seen]
+    rows = np.repeat(np.arange(len(samplers)), lengths)
+    ids = np.concatenate([ids for ids, _ in seen])
+    counts = np.concatenate([counts for _, counts in seen])
+    params = [sampler.params for sampler in samplers]
+    repetition = _column([p.repetition_penalty for p in params])[rows]
+    presence = _column([p.presence_penalty for p in params])[rows]
+    frequency = _column([p.frequency_penalty for p in params])[rows]
+    judged = scores[rows, ids]
+    judged = np.where(judged > 0, judged / repetition, judged * repetition)
+    scores[rows, ids] = judged - presence * (counts > 0) - frequency * counts
+
+
+def _column(values: Sequence[float]) -> FloatArray:
+    return np.array(values, dtype=np.float32)
+
+
+def _draw(scores: FloatArray, samplers: Sequence[Sampler]) -> IntArray:
+    """Draws from softmax(scores / temperature) after the filters; `scores` is overwritten."""
+    params = [sampler.params for sampler in samplers]
+    uniforms = np.array([sampler.uniform() for sampler in samplers])
+    scores -= scores.max(axis=1, keepdims=True)  # first, so that no temperature overflows the peak
+    with np.errstate(over="ignore"):  # a far token's score may become -inf: never drawn
+        scores /= _column([p.temperature for p in params])[:, None]
+    filtered = np.array([p.has_filters for p in params])
+    tokens = np.empty(len(params), dtype=np.int64)
+    if not filtered.all():
+        plain = ~filtered
+        tokens[plain] = _invert(np.exp(scores[plain]), uniforms[plain])
+    if filtered.any():
+        kept = [p for p in params if p.has_filters]
+        tokens[filtered] = _draw_filtered(scores[filtered], kept, uniforms[filtered])
+    return tokens
+
+
+def _invert(weights: FloatArray, uniforms: npt.NDArray[np.float64]) -> IntArray:
+    """Inverse of each row's cumulative distribution; `weights` need not sum to one."""
+    cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
+    targets = uniforms * cumulative[:, -1]
+    index: IntArray = (cumulative > targets[:, None]).argmax(axis=1)
+    return index
+
+
+def _draw_filtered(
+    scores: FloatArray, params: Sequence[SamplingParams], uniforms: npt.NDArray[np.float64]
+) -> IntArray:
+    thresholds = _thresholds(
+        scores,
+        top_k=np.array([p.top_k for p in params]),
+        top_p=np.array([p.top_p for p in params]),
+    )
+    min_p = np.array([p.min_p for p in params])
+    with np.errstate(divide="ignore"):  # log(0) = -inf keeps everything
+        thresholds = np.maximum(thresholds, np.log(min_p).astype(np.float32))
+    rows, ids = np.nonzero(scores >= thresholds[:, None])
+    counts = np.bincount(rows, minlength=len(params))
+    starts = np.cumsum(counts) - counts
+    # Padded on the right: a cumulative sum does not feel the zeros behind it.
+    weights = np.zeros((len(params), int(counts.max())), dtype=np.float32)
+    weights[rows, np.arange(len(rows)) - starts[rows]] = np.exp(scores[rows, ids])
+    picked: IntArray = ids[starts + _invert(weights, uniforms)]
+    return picked
+
+
+def _thresholds(
+    scores: FloatArray, *, top_k: IntArray, top_p: npt.NDArray[np.float64], size: int | None = None
+) -> FloatArray:
+    """Lowest score each row keeps after top-k and top-p; tokens tied with it are kept too.
+
+    Args:
+        scores: float32 [R, vocab], each row's highest is 0.
+        top_k: int64 [R]; 0 keeps all.
+        top_p: float64 [R].
+        size: Likeliest tokens to look at; chosen when None.
+    """
+    vocab = scores.shape[1]
+    limited = (top_k > 0) & (top_k < vocab)
+    if size is None:
+        size = min(vocab, max(_CANDIDATES, int(top_k[limited].max(initial=0))))
+    best = np.partition(scores, vocab - size, axis=1)[:, vocab - size :]
+    best = np.sort(best, axis=1)[:, ::-1]
+    thresholds = np.full(len(scores), -np.inf, dtype=np.float32)
+    thresholds[limited] = best[limited, top_k[limited] - 1]
+    nucleus = np.flatnonzero(top_p < 1)
+    if not len(nucleus):
+        return thresholds
+    best = best[nucleus]
+    weights = np.exp(best, dtype=np.float64)
+    weights[best < thresholds[nucleus, None]] = 0
+    cumulative = np.cumsum(weights, axis=1)
+    totals = cumulative[:, -1].copy()
+    whole = np.flatnonzero(~limited[nucleus]) if size < vocab else np.empty(0, dtype=np.int64)
+    totals[whole] = np.exp(scores[nucleus[whole]]).sum(axis=1, dtype=np.float64)
+    reached = cumulative >= (top_p[nucleus] * totals)[:, None]
+    found = reached.any(axis=1)
+    ends = reached.argmax(axis=1)
+    thresholds[nucleus[found]] = best[found, ends[found]]
+    lost = nucleus[~found]
+    if len(lost):  # a flat distribution: only a full sort finds the end of its nucleus
+        thresholds[lost] = _thresholds(
+            scores[lost], top_k=top_k[lost], top_p=top_p[lost], size=vocab
+        )
+    return thresholds

@@ -1,0 +1,238 @@
+"""Running one step: inputs from sequences, logits from the runner, tokens back to sequences.
+
+Synchronous and single-threaded: the engine's thread calls it, tests call it directly.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder_service import sampling
+from decoder_service.embeddings import EmbeddingTable, PlacedFeatures, scatter
+from decoder_service.kv_cache import Slots
+from decoder_service.scheduler import PrefillChunk
+from decoder_service.sequence import (
+    Completion,
+    FinishReason,
+    Sequence,
+    Status,
+    Token,
+    completion,
+)
+from protos.errors import InternalError, InvalidRequest, Reason, ServiceError
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Runner(Protocol):
+    """Runs the graph over the slots of one KV cache.
+
+    Returned logits may lie in a buffer of the runner: they hold until its next call.
+    """
+
+    def prefill(
+        self,
+        *,
+        slot: int,
+        past: int,
+        embeds: FloatArray,
+        position_ids: npt.NDArray[np.int32],
+        deepstack: FloatArray | None,
+    ) -> FloatArray:
+        """Computes KV of T prompt tokens behind `past` ones in a slot.
+
+        Args:
+            slot: The sequence's slot.
+            past: Tokens whose KV is there already.
+            embeds: float32 [T, hidden].
+            position_ids: int32 [3, T].
+            deepstack: float32 [levels, T, hidden]; None for text.
+
+        Returns:
+            Logits of the last token, float32 [1, vocab].
+        """
+
+    def decode(
+        self,
+        *,
+        embeds: FloatArray,
+        position_ids: npt.NDArray[np.int64],
+        past: npt.NDArray[np.int32],
+    ) -> FloatArray:
+        """Computes KV of one token in each of the slots 0 to B - 1.
+
+        Args:
+            embeds: float32 [B, hidden].
+            position_ids: int64 [B], the same on all three axes.
+            past: int32 [B], tokens whose KV is there already.
+
+        Returns:
+            Logits, float32 [B, vocab].
+        """
+
+
+class Output(NamedTuple):
+    """What a step made of one sequence; after a `Completion` or an error it is finished."""
+
+    sequence: Sequence
+    event: Token | Completion | ServiceError
+
+
+class StepExecutor:
+    """Runs the parts of a plan and keeps sequences and slots in step with them."""
+
+    def __init__(
+        self,
+        *,
+        runner: Runner,
+        table: EmbeddingTable,
+        slots: Slots,
+        level_count: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.slots = slots
+        self._runner = runner
+        self._table = table
+        self._level_count = level_count
+        self._clock = clock
+
+    def admit(self, sequence: Sequence) -> None:
+        """Gives a waiting sequence a slot."""
+        self.slots.allocate(sequence)
+        sequence.status = Status.PREFILLING
+
+    def release(self, sequence: Sequence) -> None:
+        """Ends a sequence: its slot is free and its features are dropped."""
+        if sequence.slot is not None:
+            self.slots.release(sequence)
+        sequence.status = Status.FINISHED
+        sequence.features = []
+
+    def decode(self) -> list[Output]:
+        """One token for every decoding sequence."""
+        batch = self.slots.decoding()
+        past = np.array([s.kv_length for s in batch], dtype=np.int32)
+        deltas = np.array([s.request.position_delta for s in batch], dtype=np.int64)
+        logits = self._runner.decode(
+            embeds=self._table.rows(np.array([s.next_token for s in batch])),
+            position_ids=past + deltas,
+            past=past,
+        )
+        for sequence in batch:
+            sequence.kv_length += 1
+        return self._take_tokens(batch, logits)
+
+    def prefill(self, chunk: PrefillChunk, step: int) -> list[Output]:
+        """Prefills one chunk; the last one of a prompt gives the first token."""
+        sequence, request = chunk.sequence, chunk.sequence.request
+        began = self._clock()
+        if sequence.times.first_prefill is None:
+            sequence.times.first_prefill = began
+        embeds = self._table.rows(request.input_ids[chunk.start : chunk.stop])
+        deepstack = scatter(embeds, chunk.start, _placed(sequence), self._level_count)
+        assert sequence.slot is not None, "a chunk of a sequence without a slot"
+        logits = self._runner.prefill(
+            slot=sequence.slot,
+            past=chunk.start,
+            embeds=embeds,
+            position_ids=request.position_ids[:, chunk.start : chunk.stop],
+            deepstack=deepstack,
+        )
+        sequence.kv_length = chunk.stop
+        sequence.served_step = step
+        _drop_used_features(sequence)
+        sequence.times.prefill_s += self._clock() - began
+        if not chunk.is_last:
+            return []
+        outputs = self._take_tokens([sequence], logits)
+        if sequence.status is Status.PREFILLING:
+            self.slots.promote(sequence)
+            sequence.status = Status.DECODING
+        return outputs
+
+    def _take_tokens(self, batch: list[Sequence], logits: FloatArray) -> list[Output]:
+        """Samples one token per row, reports it, and ends sequences that are through."""
+        finite = sampling.finite_rows(logits)
+        outputs = []
+        if not finite.all():
+            for sequence in (batch[int(row)] for row in np.flatnonzero(~finite)):
+                self.release(sequence)
+                outputs.append(Output(sequence, _overflow(sequence)))
+            batch = [sequence for row, sequence in enumerate(batch) if finite[row]]
+            logits = logits[finite]
+            if not batch:
+                return outputs
+        tokens = sampling.choose(logits, [sequence.sampler for sequence in batch])
+        reports = _reports(batch, logits, tokens)
+        now = self._clock()
+        for row, sequence in enumerate(batch):
+            outputs += self._take_token(sequence, int(tokens[row]), reports.get(row), now)
+        return outputs
+
+    def _take_token(
+        self, sequence: Sequence, token_id: int, report: Token | None, now: float
+    ) -> list[Output]:
+        if sequence.times.first_token is None:
+            sequence.times.first_token = now
+        sequence.times.last_token = now
+        sequence.output_count += 1
+        if token_id in sequence.request.stop_token_ids:
+            return [self._finish(sequence, FinishReason.STOP, token_id)]
+        sequence.next_token = token_id
+        sequence.sampler.observe(token_id)
+        outputs = [Output(sequence, report or Token(token_id=token_id))]
+        if sequence.output_count == sequence.request.max_tokens:
+            outputs.append(self._finish(sequence, FinishReason.LENGTH, None))
+        return outputs
+
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, stop_token_id: int | None
+    ) -> Output:
+        self.release(sequence)
+        return Output(sequence, completion(sequence, reason, stop_token_id))
+
+
+def _placed(sequence: Sequence) -> list[PlacedFeatures]:
+    pairs = zip(sequence.request.spans, sequence.features, strict=True)
+    return [PlacedFeatures(span.offset, values) for span, values in pairs if values is not None]
+
+
+def _drop_used_features(sequence: Sequence) -> None:
+    for index, span in enumerate(sequence.request.spans):
+        if span.end <= sequence.kv_length:
+            sequence.features[index] = None
+
+
+def _reports(
+    batch: list[Sequence], logits: FloatArray, tokens: npt.NDArray[np.int64]
+) -> dict[int, Token]:
+    """Tokens with their reports, by row, for the rows that asked for any."""
+    asked = [row for row, s in enumerate(batch) if s.request.report.logprobs]
+    found = {}
+    if asked:
+        counts = [batch[row].request.report.top_logprob_count for row in asked]
+        found = dict(
+            zip(asked, sampling.logprobs(logits[asked], tokens[asked], counts), strict=True)
+        )
+    return {
+        row: Token(
+            token_id=int(tokens[row]),
+            logprobs=found.get(row),
+            logits=logits[row].copy() if sequence.request.report.logits else None,
+        )
+        for row, sequence in enumerate(batch)
+        if row in found or sequence.request.report.logits
+    }
+
+
+def _overflow(sequence: Sequence) -> ServiceError:
+    if sequence.request.spans:
+        return InvalidRequest(
+            "the features lead to non-finite logits: their values are too large",
+            reason=Reason.NON_FINITE,
+            param="features",
+        )
+    return InternalError("the model produced non-finite logits")
