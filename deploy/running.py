@@ -60,6 +60,9 @@ def running_stack(
         else:
             stack.start(show_ready(console))
         yield stack
+    except StopRequested:
+        console.print("stopping", style="dim")
+        raise
     finally:
         try:
             stack.stop()

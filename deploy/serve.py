@@ -24,11 +24,7 @@ def serve(console: Console, settings: StackSettings, *, verbose: bool) -> None:
             )
             with running_stack(console, settings, verbose=verbose) as stack:
                 _show_doors(console, stack, time.monotonic() - started)
-                try:
-                    raise stack.wait()
-                except StopRequested:
-                    console.print("stopping", style="dim")
-                    raise
+                raise stack.wait()
         except StopRequested:
             console.print("stopped", style="dim")
 
