@@ -1,0 +1,204 @@
+"""The RPC layer of the vision tier: checks requests, hands them to the encoders, streams back."""
+
+import asyncio
+import logging
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from protos import tensors
+from protos.bundle import Bundle
+from protos.channels import CHUNK_BYTES, REQUEST_ID_KEY
+from protos.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelMismatch,
+    Reason,
+    ServiceError,
+    Unavailable,
+    Unsupported,
+    reporting_errors,
+)
+from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
+from vision_service.jobs import Encoded, EncodeJob, Encoders, Grid
+
+logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
+    """VisionService; refuses work until `encoders` is set.
+
+    Args:
+        bundle: What this tier serves.
+        max_patches: Most patches of one picture.
+        encode_timeout_s: Longest an Encode call may take where its deadline is later.
+    """
+
+    def __init__(self, bundle: Bundle, *, max_patches: int, encode_timeout_s: float) -> None:
+        self.encoders: Encoders | None = None
+        self._bundle = bundle
+        self._max_patches = max_patches
+        self._encode_timeout_s = encode_timeout_s
+
+    async def Encode(
+        self, request: vision_pb2.EncodeRequest, context: Context
+    ) -> AsyncIterator[vision_pb2.EncodeChunk]:
+        """See vision.proto."""
+        async with reporting_errors(context), _logged(request, context):
+            encoders = self._ready(request)
+            # Pixels may be tens of megabytes, and checking them reads them all.
+            job = await asyncio.to_thread(self._to_job, request)
+            encoded = await self._encode(encoders, job, context)
+            for chunk in _to_chunks(encoded, self._bundle.manifest.vision.spatial_merge_size):
+                yield chunk
+
+    async def GetModelInfo(
+        self, request: vision_pb2.GetVisionModelInfoRequest, context: Context
+    ) -> tensor_pb2.ModelInfo:
+        """See vision.proto."""
+        manifest = self._bundle.manifest
+        return tensor_pb2.ModelInfo(
+            bundle_digest=self._bundle.digest,
+            family=manifest.family,
+            model_id=manifest.model_id,
+            hidden_size=manifest.text.hidden_size,
+            deepstack_level_count=manifest.deepstack_level_count,
+        )
+
+    def _ready(self, request: vision_pb2.EncodeRequest) -> Encoders:
+        if request.bundle_digest and request.bundle_digest != self._bundle.digest:
+            raise ModelMismatch(
+                "bundle_digest is not that of the bundle served here", param="bundle_digest"
+            )
+        if self.encoders is None:
+            raise Unavailable("the vision tier is loading", retry_after_s=2.0)
+        return self.encoders
+
+    def _to_job(self, request: vision_pb2.EncodeRequest) -> EncodeJob:
+        source = request.WhichOneof("source")
+        expected = None
+        if request.HasField("expected_grid_thw"):
+            expected = self._to_grid(request.expected_grid_thw, "expected_grid_thw")
+        if source == "picture":
+            return EncodeJob(
+                picture=request.picture, expected_grid=expected, sent_at_s=time.monotonic()
+            )
+        if source == "patches":
+            return self._to_patches_job(request.patches, expected)
+        raise InvalidRequest("picture or patches must be set, got neither", param="source")
+
+    def _to_patches_job(self, patches: vision_pb2.Patches, expected: Grid | None) -> EncodeJob:
+        grid = self._to_grid(patches.grid_thw, "patches.grid_thw")
+        if expected is not None and grid != expected:
+            raise InvalidRequest(
+                f"expected_grid_thw is {expected}, patches.grid_thw is {grid}",
+                reason=Reason.SHAPE_MISMATCH,
+                param="expected_grid_thw",
+            )
+        dims = self._bundle.manifest.vision
+        width = dims.in_channels * dims.temporal_patch_size * dims.patch_size**2
+        pixels = tensors.float32_from_proto(
+            patches.pixel_values,
+            field="patches.pixel_values",
+            shape=(grid.patches, width),
+        )
+        return EncodeJob(
+            pixel_values=pixels, grid=grid, expected_grid=expected, sent_at_s=time.monotonic()
+        )
+
+    def _to_grid(self, message: tensor_pb2.GridTHW, field: str) -> Grid:
+        """Checks a grid; every product stays exact because Python's integers do not overflow."""
+        merge = self._bundle.manifest.vision.spatial_merge_size
+        grid = Grid(message.t, message.h, message.w)
+        for name in ("t", "h", "w"):
+            extent, step = getattr(grid, name), 1 if name == "t" else merge
+            if extent < 1 or extent % step:
+                raise InvalidRequest(
+                    f"{field}.{name} is {extent}, expected a positive multiple of {step}",
+                    reason=Reason.SHAPE_MISMATCH,
+                    param=f"{field}.{name}",
+                )
+        if grid.t > 1:
+            raise Unsupported(
+                f"{field}.t is {grid.t}, expected 1: video is not supported yet",
+                reason=Reason.VIDEO_NOT_SUPPORTED,
+                param=f"{field}.t",
+            )
+        if grid.patches > self._max_patches:
+            raise InvalidRequest(
+                f"{field} has {grid.patches} patches, at most {self._max_patches} are accepted",
+                reason=Reason.IMAGE_TOO_LARGE,
+                param=field,
+            )
+        return grid
+
+    async def _encode(self, encoders: Encoders, job: EncodeJob, context: Context) -> Encoded:
+        left_s = context.time_remaining()
+        limit_s = min(self._encode_timeout_s, left_s if left_s is not None else float("inf"))
+        try:
+            async with asyncio.timeout(limit_s):
+                return await encoders.encode(job)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"encoding took longer than {limit_s:.0f} s") from error
+
+
+def _to_chunks(encoded: Encoded, merge_size: int) -> Iterator[vision_pb2.EncodeChunk]:
+    levels, rows, width = encoded.features.shape
+    header = vision_pb2.EncodeHeader(
+        grid_thw=tensor_pb2.GridTHW(t=encoded.grid.t, h=encoded.grid.h, w=encoded.grid.w),
+        token_count=encoded.grid.tokens(merge_size),
+        level_count=levels,
+    )
+    yield vision_pb2.EncodeChunk(header=header)
+    step = max(1, CHUNK_BYTES // (width * encoded.features.itemsize))
+    for level in range(levels):
+        for start in range(0, rows, step):
+            values = tensors.to_proto(encoded.features[level, start : start + step])
+            yield vision_pb2.EncodeChunk(
+                features=tensor_pb2.FeatureChunk(
+                    level=level,
+                    row_offset=start,
+                    values=values,
+                    crc32=zlib.crc32(values.data),
+                )
+            )
+    timings = encoded.timings
+    yield vision_pb2.EncodeChunk(
+        summary=vision_pb2.EncodeSummary(
+            queue_ms=timings.queue_ms,
+            preprocess_ms=timings.preprocess_ms,
+            encode_ms=timings.encode_ms,
+        )
+    )
+
+
+@asynccontextmanager
+async def _logged(request: vision_pb2.EncodeRequest, context: Context) -> AsyncIterator[None]:
+    """Writes one line at the end of a request: its outcome, never its content."""
+    metadata = dict(context.invocation_metadata() or ())
+    request_id = request.request_id or str(metadata.get(REQUEST_ID_KEY, ""))
+    started_s = time.perf_counter()
+    outcome = "INTERNAL"
+    try:
+        yield
+        outcome = "OK"
+    except ServiceError as error:
+        outcome = error.reason.value
+        raise
+    except (asyncio.CancelledError, GeneratorExit):
+        outcome = "CANCELLED"
+        raise
+    finally:
+        logger.info(
+            "encode request_id=%r bytes=%d outcome=%s total_ms=%.1f",
+            request_id[:64],
+            request.ByteSize(),
+            outcome,
+            (time.perf_counter() - started_s) * 1e3,
+        )
