@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -150,7 +149,7 @@ CALLS = st.builds(
 )
 
 
-def turn(kind: str, draw: Any) -> Message:
+def turn(kind: str, draw: st.DrawFn) -> Message:
     if kind == "user":
         return draw(st.one_of(PARTS.map(lambda parts: user(*parts)), TEXT.map(user_text)))
     if kind == "tool":

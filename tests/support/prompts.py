@@ -73,7 +73,7 @@ def processor_bundle(
         file = processor / name
         file.write_text(change(file.read_text()))
     manifest = manifest_of(json.loads((checkpoint / "config.json").read_text()))
-    fields = {name: getattr(manifest, name) for name in Manifest.__slots__}  # type: ignore[attr-defined]
+    fields = {name: getattr(manifest, name) for name in Manifest.__slots__}
     manifest = Manifest(**{**fields, **(manifest_changes or {})})
     (target / MANIFEST_NAME).write_text(manifest.to_json())
     return Bundle.open(target)
@@ -87,11 +87,11 @@ def manifest_of(config: Mapping[str, Any]) -> Manifest:
         family="qwen3_vl",
         model_id="test",
         revision=None,
-        text=TextDims(**{name: text[name] for name in TextDims.__slots__}),  # type: ignore[attr-defined]
+        text=TextDims(**{name: text[name] for name in TextDims.__slots__}),
         vision=VisionDims(
             **{
                 name: vision[name]
-                for name in VisionDims.__slots__  # type: ignore[attr-defined]
+                for name in VisionDims.__slots__
                 if name != "deepstack_visual_indexes"
             },
             deepstack_visual_indexes=tuple(vision["deepstack_visual_indexes"]),

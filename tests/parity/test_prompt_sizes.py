@@ -1,0 +1,97 @@
+"""Resized sizes, grids and token counts against transformers' picture processor."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from protos import pictures
+from protos.errors import InvalidRequest, Reason
+from protos.pictures import Grid, PictureSettings
+from tests.support import checkpoints, torchvision_schemas
+
+torchvision_schemas.install()
+from transformers import AutoImageProcessor  # noqa: E402
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import (  # noqa: E402
+    smart_resize as reference_resize,
+)
+
+SIDE = st.one_of(st.integers(1, 5000), st.integers(1, 400).map(lambda n: 16 * n))
+
+
+def settings_with(patch: int, merge: int, least: int, most: int) -> PictureSettings:
+    return PictureSettings.from_mapping(
+        {
+            "size": {"shortest_edge": least, "longest_edge": most},
+            "patch_size": patch,
+            "temporal_patch_size": 2,
+            "merge_size": merge,
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+        }
+    )
+
+
+@given(
+    height=SIDE,
+    width=SIDE,
+    patch=st.sampled_from([8, 14, 16]),
+    merge=st.integers(1, 3),
+    least=st.sampled_from([1, 4096, 65536]),
+    most=st.sampled_from([65536, 1 << 20, 1 << 24]),
+)
+@example(height=48, width=80, patch=16, merge=2, least=1, most=1 << 24)  # both sides are ties
+@example(height=16, width=16, patch=16, merge=2, least=1, most=1 << 24)  # rounds to no pixel
+@example(height=4097, width=4095, patch=16, merge=2, least=65536, most=1 << 24)
+@example(height=3, width=600, patch=16, merge=2, least=65536, most=1 << 24)  # exactly 200
+@example(height=3, width=601, patch=16, merge=2, least=65536, most=1 << 24)
+@settings(max_examples=500, deadline=None)
+def test_sizes_and_refusals_equal_transformers(
+    height: int, width: int, patch: int, merge: int, least: int, most: int
+) -> None:
+    ours = settings_with(patch, merge, least, most)
+    try:
+        wanted = reference_resize(height, width, patch * merge, least, most)
+    except ValueError:
+        with pytest.raises(InvalidRequest) as caught:
+            pictures.smart_resize(height, width, ours, field="image")
+        assert (caught.value.reason, caught.value.param) == (Reason.INVALID_IMAGE, "image")
+    else:
+        assert pictures.smart_resize(height, width, ours) == wanted
+
+
+@pytest.fixture(scope="module", params=sorted(checkpoints.SPECS))
+def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("checkpoint") / "it"
+    checkpoints.build(request.param, folder)
+    return folder, AutoImageProcessor.from_pretrained(folder)
+
+
+@given(height=SIDE, width=SIDE)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_patch_counts_equal_the_checkpoints_processor(
+    processor: tuple[Path, Any], height: int, width: int
+) -> None:
+    folder, reference = processor
+    if max(height, width) > 200 * min(height, width):
+        return
+    ours = PictureSettings.from_file(folder / "preprocessor_config.json")
+    grid = pictures.grid_thw(height, width, ours)
+    patches = reference.get_number_of_image_patches(height, width)
+    assert grid.t * grid.h * grid.w == patches
+    assert pictures.token_count(grid, ours) == patches // reference.merge_size**2
+
+
+@pytest.mark.parametrize("size", [(0, 10), (10, 0), (0, 0)])
+def test_empty_pictures_are_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        pictures.grid_thw(*size, settings_with(16, 2, 65536, 1 << 24), field="image")
+    assert caught.value.reason is Reason.INVALID_IMAGE
+
+
+def test_the_reference_picture_of_300_by_400_pixels_has_108_tokens() -> None:
+    ours = settings_with(16, 2, 65536, 1 << 24)
+    assert pictures.grid_thw(300, 400, ours) == Grid(1, 18, 24)
+    assert pictures.token_count(Grid(1, 18, 24), ours) == 108
