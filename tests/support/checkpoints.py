@@ -191,7 +191,7 @@ def build(name: str, folder: Path) -> Path:
         _fill(model)
     model.to(getattr(torch, spec.dtype)).save_pretrained(folder, max_shard_size=spec.shard_size)
     if spec.published_form:
-        _to_published_form(folder / "config.json")
+        to_published_form(folder / "config.json")
     write_processor(
         folder,
         tokenizer,
@@ -199,7 +199,7 @@ def build(name: str, folder: Path) -> Path:
         image_area=spec.image_area,
         full=spec.full_preprocessor,
     )
-    _write_generation(folder, tokenizer, spec.generation)
+    write_generation(folder, tokenizer, spec.generation)
     return folder
 
 
@@ -290,7 +290,7 @@ def _fill(model: torch.nn.Module) -> None:
                 weight.normal_(std=gain / math.sqrt(fan_in))
 
 
-def _to_published_form(file: Path) -> None:
+def to_published_form(file: Path) -> None:
     """Rewrites config.json's keys as the published Qwen3-VL checkpoints spell them."""
     config = json.loads(file.read_text())
     text = config["text_config"]
@@ -298,6 +298,7 @@ def _to_published_form(file: Path) -> None:
     text["rope_theta"] = rope.pop("rope_theta")
     text["rope_scaling"] = rope
     text["dtype"] = config.pop("dtype")
+    text.pop("pad_token_id", None)
     config["text_config"] = text
     config["vision_config"].pop("rope_parameters", None)
     config["vision_config"]["model_type"] = "qwen3_vl"
@@ -357,7 +358,8 @@ def write_processor(
     (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2))
 
 
-def _write_generation(folder: Path, tokenizer: Tokenizer, values: Mapping[str, Any]) -> None:
+def write_generation(folder: Path, tokenizer: Tokenizer, values: Mapping[str, Any]) -> None:
+    """Writes generation_config.json with the tokenizer's ids and `values`."""
     generation = {
         "bos_token_id": _id(tokenizer, "<|endoftext|>"),
         "pad_token_id": _id(tokenizer, "<|endoftext|>"),

@@ -28,7 +28,7 @@ OPERATORS = (
 
 @functools.cache
 def install() -> torch.library.Library:
-    """Declares torchvision's operators; the returned library must stay alive (the cache does it)."""
+    """Declares torchvision's operators; the cache keeps it alive."""
     library = torch.library.Library("torchvision", "DEF")
     for name in OPERATORS:
         library.define(f"{name}(Tensor input) -> Tensor")

@@ -1,0 +1,92 @@
+"""Writes decoder/model.onnx: onnxruntime-genai's text graph, read layer by layer, then adapted."""
+
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from decoder_service.export import graph_surgery, libraries, streaming
+from decoder_service.export.checkpoint import Checkpoint
+from decoder_service.export.options import ExportOptions
+from decoder_service.export.progress import Advance
+
+GRAPH_NAME = "model.onnx"
+DATA_NAME = "model.onnx.data"
+# Small constants stay in the graph, where shape inference sees them.
+EXTERNAL_FROM_BYTES = 1024
+
+
+def skeleton(checkpoint: Checkpoint) -> Any:
+    """transformers' model class without weights, to know names, shapes and modules.
+
+    The weights a checkpoint must have are what this class has; `Checkpoint.require` compares.
+    """
+    libraries.without_broken_torchvision()
+    from transformers import AutoConfig, Qwen3VLForConditionalGeneration
+
+    config = AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False)
+    with torch.device("meta"):
+        return Qwen3VLForConditionalGeneration(config)
+
+
+def required_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Every parameter the model class has, with its shape."""
+    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def write(
+    checkpoint: Checkpoint, model: Any, options: ExportOptions, folder: Path, advance: Advance
+) -> None:
+    """Builds the graph and writes it with its weights.
+
+    Args:
+        checkpoint: The source.
+        model: Its skeleton; stays without weights.
+        options: Precision and quantization.
+        folder: Gets model.onnx and model.onnx.data.
+        advance: Called with checkpoint bytes read and graph bytes written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (GRAPH_NAME, DATA_NAME):
+        (folder / name).unlink(missing_ok=True)
+    builder = _builder(checkpoint, model, options, advance)
+    graph = builder.model.graph
+    graph_surgery.adapt(
+        graph,
+        layers=checkpoint.text.num_hidden_layers,
+        levels=len(checkpoint.vision.deepstack_visual_indexes),
+    )
+    graph.sort()
+
+    def saved(tensor: Any, _info: Any) -> None:
+        advance(tensor.nbytes)
+
+    ir.save(
+        builder.model,
+        folder / GRAPH_NAME,
+        external_data=DATA_NAME,
+        size_threshold_bytes=EXTERNAL_FROM_BYTES,
+        callback=saved,
+    )
+
+
+def _builder(checkpoint: Checkpoint, model: Any, options: ExportOptions, advance: Advance) -> Any:
+    """The builder after it has read every layer."""
+    builder_class = streaming.text_model_class()
+    config = model.config
+    config._name_or_path = str(checkpoint.path)
+    half = options.execution_provider == "cuda" and options.precision != "fp32"
+    dtype = ir.DataType.FLOAT16 if half else ir.DataType.FLOAT
+    with tempfile.TemporaryDirectory() as cache, contextlib.redirect_stdout(io.StringIO()):
+        builder = builder_class(
+            config, dtype, dtype, options.execution_provider, cache, {"exclude_embeds": True}
+        )
+        builder.source = streaming.Source(checkpoint, advance)
+        builder.skeleton = model
+        builder.options = options
+        builder.make_model(str(checkpoint.path))
+    return builder

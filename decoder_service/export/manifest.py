@@ -1,0 +1,67 @@
+"""Writes tandem.json, the last file of a bundle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from decoder_service.export import decoder, libraries, tables
+from decoder_service.export.checkpoint import EMBEDDING_NAME, Checkpoint
+from decoder_service.export.config import FAMILY
+from decoder_service.export.options import ExportOptions
+from protos.bundle import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    DecoderGraph,
+    EmbeddingTable,
+    FileEntry,
+    Manifest,
+    file_sha256,
+)
+
+
+def entries_of(root: Path, names: list[str]) -> dict[str, FileEntry]:
+    """Sizes and digests of files of a bundle."""
+    return {
+        name: FileEntry(size=(root / name).stat().st_size, sha256=file_sha256(root / name))
+        for name in sorted(names)
+    }
+
+
+def write(
+    root: Path,
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    *,
+    model_id: str,
+    revision: str | None,
+    files: Mapping[str, FileEntry],
+    quality: Mapping[str, Any],
+) -> None:
+    """Writes the manifest whole or not at all."""
+    quantized = options.bits is not None
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        family=FAMILY,
+        model_id=model_id,
+        revision=revision,
+        text=checkpoint.text,
+        vision=checkpoint.vision,
+        special_tokens=checkpoint.special_tokens,
+        generation=checkpoint.generation,
+        embedding_table=EmbeddingTable(
+            file=f"decoder/{tables.EMBEDDINGS_NAME}",
+            dtype=tables.DTYPE_NAMES[checkpoint.tensors[EMBEDDING_NAME].dtype],
+        ),
+        graph=DecoderGraph(
+            file=f"decoder/{decoder.GRAPH_NAME}",
+            precision=options.precision,
+            block_size=options.block_size if quantized else None,
+            accuracy_level=options.accuracy_level if quantized else None,
+        ),
+        versions=libraries.versions(),
+        files=files,
+        quality=quality,
+    )
+    partial = root / f"{MANIFEST_NAME}.partial"
+    partial.write_text(manifest.to_json(), encoding="utf-8")
+    partial.replace(root / MANIFEST_NAME)

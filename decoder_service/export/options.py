@@ -1,0 +1,52 @@
+"""What a user may choose about an export, checked before any work is done."""
+
+from dataclasses import dataclass
+
+from decoder_service.export.errors import ExportError
+
+PRECISIONS = ("int4", "int8", "fp32", "fp16")
+PROVIDERS = ("cpu", "cuda")
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+ACCURACY_LEVELS = (0, 1, 4)  # MatMulNBits: 0 and 1 compute in float32, 4 in int8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """How the decoder graph is written.
+
+    `block_size` weights share one scale; `accuracy_level` is MatMulNBits' arithmetic. Both count
+    for int4 and int8 only.
+    """
+
+    precision: str = "int4"
+    block_size: int = 32
+    accuracy_level: int = 4
+    execution_provider: str = "cpu"
+    quality: bool = False  # measure the agreement with the float32 weights (always for tiny models)
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of a quantized weight; None for floating-point graphs."""
+        return {"int4": 4, "int8": 8}.get(self.precision)
+
+    def check(self) -> None:
+        """Refuses values and combinations that cannot work.
+
+        Raises:
+            ExportError: naming the option.
+        """
+        for name, value, allowed in (
+            ("--precision", self.precision, PRECISIONS),
+            ("--execution-provider", self.execution_provider, PROVIDERS),
+            ("--block-size", self.block_size, BLOCK_SIZES),
+            ("--accuracy-level", self.accuracy_level, ACCURACY_LEVELS),
+        ):
+            if value not in allowed:
+                choices = ", ".join(str(choice) for choice in allowed)
+                raise ExportError(f"{name} is {value}, expected one of {choices}")
+        if self.precision == "fp16" and self.execution_provider == "cpu":
+            # ONNX Runtime's GroupQueryAttention and MRotaryEmbedding on CPU are float32 only.
+            raise ExportError(
+                "--precision fp16 does not run on CPUs; choose fp32, int8 or int4, or"
+                " --execution-provider cuda"
+            )

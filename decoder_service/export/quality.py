@@ -1,0 +1,7 @@
+"""placeholder"""
+
+from typing import Any
+
+
+def report(*_a: Any) -> dict[str, Any]:
+    return {}
