@@ -34,8 +34,9 @@ class PromptLimits:
     """What one request may ask of the prompt builder."""
 
     media: MediaLimits = MediaLimits()
-    max_text_bytes: int = 4 * 1024 * 1024  # UTF-8, all strings of a conversation together
-    max_messages: int = 4096
+    max_text_bytes: int = 2 * 1024 * 1024  # UTF-8, all strings of a conversation together
+    max_messages: int = 2048
+    max_parts: int = 4096  # of all messages together
     max_tools: int = 128
 
 
@@ -115,6 +116,7 @@ class PromptBuilder:
         check_shape(
             conversation,
             max_messages=self.limits.max_messages,
+            max_parts=self.limits.max_parts,
             max_tools=self.limits.max_tools,
         )
         self._check_texts(conversation, window)

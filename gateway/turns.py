@@ -8,7 +8,9 @@ from gateway.conversation import Conversation, ImagePart, Message, TextPart
 from gateway.provenance import Mark
 from protos.errors import InvalidRequest, Reason
 
-MAX_JSON_DEPTH = 32  # of tool schemas and tool arguments
+# Of one tool schema, or the arguments of one call.
+MAX_JSON_DEPTH = 32
+MAX_JSON_VALUES = 20_000
 
 
 def template_messages(
@@ -92,20 +94,32 @@ def picture_sources(conversation: Conversation) -> Iterator[tuple[str, bytes]]:
                     yield f"messages[{turn}].content[{index}]", part.data
 
 
-def check_shape(conversation: Conversation, *, max_messages: int, max_tools: int) -> None:
+def check_shape(
+    conversation: Conversation, *, max_messages: int, max_parts: int, max_tools: int
+) -> None:
     """Checks counts and depths, before anything is rendered.
 
     Raises:
-        InvalidRequest: no message, too many messages or tools, data nested too deep, or
+        InvalidRequest: no message, too many messages, parts or tools, data nested too deep, or
             neither text nor a picture anywhere.
     """
     _check_count("messages", len(conversation.messages), 1, max_messages)
     _check_count("tools", len(conversation.tools), 0, max_tools)
+    part_count = sum(
+        len(message.content)
+        for message in conversation.messages
+        if message.content is not None and not isinstance(message.content, str)
+    )
+    if part_count > max_parts:
+        raise InvalidRequest(
+            f"messages have {part_count} content parts, expected at most {max_parts}",
+            param="messages",
+        )
     for index, tool in enumerate(conversation.tools):
-        _check_depth(f"tools[{index}]", tool)
+        _check_json(f"tools[{index}]", tool)
     for turn, message in enumerate(conversation.messages):
         for index, call in enumerate(message.tool_calls):
-            _check_depth(f"messages[{turn}].tool_calls[{index}]", call.arguments)
+            _check_json(f"messages[{turn}].tool_calls[{index}]", call.arguments)
     has_text = any(not text.isspace() for text in message_texts(conversation) if text)
     if not has_text and not any(picture_sources(conversation)):
         raise InvalidRequest("messages hold neither text nor pictures", param="messages")
@@ -118,17 +132,20 @@ def _check_count(field: str, count: int, least: int, most: int) -> None:
         )
 
 
-def _check_depth(field: str, value: Any) -> None:
-    level = [value]
+def _check_json(field: str, value: Any) -> None:
+    level, count = [value], 1
     for _ in range(MAX_JSON_DEPTH):
         level = [child for item in level for child in _children(item)]
+        count += len(level)
+        if count > MAX_JSON_VALUES:
+            raise _bad_json(field, f"holds more than {MAX_JSON_VALUES} values")
         if not level:
             return
-    raise InvalidRequest(
-        f"{field} is nested more than {MAX_JSON_DEPTH} levels deep",
-        reason=Reason.INVALID_SCHEMA,
-        param=field,
-    )
+    raise _bad_json(field, f"is nested more than {MAX_JSON_DEPTH} levels deep")
+
+
+def _bad_json(field: str, fault: str) -> InvalidRequest:
+    return InvalidRequest(f"{field} {fault}", reason=Reason.INVALID_SCHEMA, param=field)
 
 
 def _children(value: Any) -> Iterator[Any]:

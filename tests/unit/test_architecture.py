@@ -27,8 +27,8 @@ FENCES = {
     "onnxruntime_genai": ("decoder_service/export/",),
     "onnx": ("decoder_service/export/",),
     "onnx_ir": ("decoder_service/export/",),
-    "fastapi": ("gateway/app.py", "gateway/http.py"),
-    "uvicorn": ("gateway/__main__.py", "gateway/app.py"),
+    "fastapi": ("gateway/http.py",),
+    "uvicorn": ("gateway/listener.py",),
     "tokenizers": (
         "gateway/prompt.py",
         "gateway/detokenize.py",

@@ -1,0 +1,97 @@
+"""What comes back: tokens from a decoder, text for a client, and how both end."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended; the values are OpenAI's."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopToken:
+    """One candidate token; natural log."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputToken:
+    """One generated token.
+
+    `logprob` and `top` are there when asked for; `logits` is one float32 row of the
+    vocabulary, little-endian bytes as the decoder sent them.
+    """
+
+    token_id: int
+    logprob: float | None = None
+    top: tuple[TopToken, ...] = ()
+    logits: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """A decoder accepted a sequence; `needed_spans` are indices of the prompt's spans."""
+
+    cached_tokens: int
+    needed_spans: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderTimings:
+    """Milliseconds as `GenerateTimings` defines them."""
+
+    queue_ms: float = 0.0
+    features_ms: float = 0.0
+    prefill_ms: float = 0.0
+    first_token_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderEnd:
+    """How a sequence ended in the decoder."""
+
+    finish_reason: FinishReason
+    completion_tokens: int
+    cached_tokens: int
+    timings: DecoderTimings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerText:
+    """Some of an answer: whole characters, and the tokens that are complete with them."""
+
+    text: str
+    tokens: tuple[OutputToken, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerTimings:
+    """Milliseconds as `ChatTimings` defines them."""
+
+    prepare_ms: float
+    preprocess_ms: float
+    encode_ms: float
+    transfer_ms: float
+    prefill_ms: float
+    first_token_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerEnd:
+    """How an answer ended; always the last event of a stream."""
+
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    timings: AnswerTimings
+
+
+AnswerEvent = AnswerText | AnswerEnd

@@ -1,0 +1,188 @@
+"""The gateway as a whole: two doors, one pipeline, two tiers behind it."""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from socket import socket
+from typing import Any
+
+from grpc_reflection.v1alpha import reflection
+
+from gateway.admission import Admission
+from gateway.chat import ChatCompletions
+from gateway.clients import DecoderClient, VisionClient
+from gateway.config import GatewayConfig, addresses
+from gateway.deadlines import Patience
+from gateway.http import HttpSettings, http_app
+from gateway.listener import Listener, bind
+from gateway.pipeline import Pipeline
+from gateway.prompt import PromptBuilder
+from gateway.router import State
+from gateway.served import ServedModel
+from gateway.servicer import ChatServicer
+from protos.bundle import Bundle
+from protos.channels import LARGE_MESSAGE_BYTES, GrpcServer
+from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+
+class Gateway:
+    """One gateway process. Use as an async context manager: serving inside, drained after.
+
+    Raises:
+        BundleError: the bundle's processor folder is missing or damaged.
+        PortTaken: a door's port is taken.
+    """
+
+    def __init__(self, config: GatewayConfig, bundle: Bundle) -> None:
+        self._config = config
+        self._bundle = bundle
+        self._builder = PromptBuilder(bundle)
+        self._admission = Admission(
+            max_requests=config.max_in_flight, max_bytes=config.max_in_flight_bytes
+        )
+        self._patience = Patience(
+            request_s=config.request_deadline_s,
+            stream_s=config.stream_deadline_s,
+            stream_idle_s=config.stream_idle_s,
+            encode_s=config.encode_deadline_s,
+        )
+        self._served = ServedModel(
+            name=config.model_name or bundle.manifest.model_id,
+            generation=bundle.manifest.generation,
+            bundle_digest=bundle.digest,
+        )
+        # Doors are closed together and first; what they use is closed after.
+        self._doors = (AsyncExitStack(), AsyncExitStack())
+        self._stack = AsyncExitStack()
+        self.http_port = 0
+        self.grpc_port = 0
+
+    async def __aenter__(self) -> "Gateway":
+        try:
+            pipeline = await self._start_pipeline(self._stack)
+            # Both ports are taken before either door opens.
+            listening = bind(self._config.host, self._config.http_port)
+            self._stack.callback(listening.close)
+            server = self._grpc_server(pipeline)
+            self.grpc_port = server.port
+            await self._doors[0].enter_async_context(server)
+            reporting = asyncio.create_task(self._report_health(server))
+            self._stack.push_async_callback(_cancel, reporting)
+            listener = self._listener(pipeline, listening)
+            await self._doors[1].enter_async_context(listener)
+            self.http_port = listener.port
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._admission.draining = True
+        await self._close()
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(door.aclose() for door in self._doors))
+        await self._stack.aclose()
+
+    def health(self) -> dict[str, Any]:
+        """The body of GET /health.
+
+        `status` is "ok", "degraded" (text is answered, pictures are not), "unavailable" or
+        "draining"; `tiers` tells each tier's state.
+        """
+        tiers = {
+            client.router.tier: client.router.status() for client in (self._decoder, self._vision)
+        }
+        if self._admission.draining:
+            status = "draining"
+        elif tiers["decoder"] != State.SERVING:
+            status = "unavailable"
+        else:
+            status = "ok" if tiers["vision"] == State.SERVING else "degraded"
+        return {"status": status, "model": self._served.name, "tiers": tiers}
+
+    async def _start_pipeline(self, stack: AsyncExitStack) -> Pipeline:
+        config, manifest = self._config, self._bundle.manifest
+        threads = ThreadPoolExecutor(config.prepare_threads, thread_name_prefix="prepare")
+        stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+        self._vision = VisionClient(
+            addresses(config.vision),
+            bundle_digest=self._bundle.digest,
+            level_count=1 + manifest.deepstack_level_count,
+            watch_interval_s=config.watch_interval_s,
+        )
+        self._decoder = DecoderClient(
+            addresses(config.decoder),
+            bundle_digest=self._bundle.digest,
+            watch_interval_s=config.watch_interval_s,
+        )
+        await stack.enter_async_context(self._vision)
+        await stack.enter_async_context(self._decoder)
+        return Pipeline(
+            bundle=self._bundle,
+            builder=self._builder,
+            vision=self._vision,
+            decoder=self._decoder,
+            threads=threads,
+            patience=self._patience,
+        )
+
+    def _grpc_server(self, pipeline: Pipeline) -> GrpcServer:
+        config = self._config
+        server = GrpcServer(
+            host=config.host,
+            port=config.grpc_port,
+            max_receive_bytes=LARGE_MESSAGE_BYTES,
+            drain_timeout_s=config.drain_timeout_s,
+        )
+        servicer = ChatServicer(
+            pipeline=pipeline,
+            served=self._served,
+            admission=self._admission,
+            patience=self._patience,
+            api_key=config.api_key,
+        )
+        gateway_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server.server)
+        if config.reflection:
+            names = (gateway_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name,)
+            reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server.server)
+        return server
+
+    async def _report_health(self, server: GrpcServer) -> None:
+        """Makes grpc.health.v1 say what GET /health says."""
+        while True:
+            await server.set_serving(self.health()["status"] in ("ok", "degraded"))
+            await asyncio.sleep(self._config.watch_interval_s)
+
+    def _listener(self, pipeline: Pipeline, listening: socket) -> Listener:
+        config = self._config
+        chat = ChatCompletions(
+            pipeline=pipeline,
+            served=self._served,
+            admission=self._admission,
+            patience=self._patience,
+            max_body_bytes=config.max_body_bytes,
+            slow_client_s=config.slow_client_s,
+        )
+        settings = HttpSettings(
+            api_key=config.api_key,
+            hosts=config.served_hosts,
+            max_header_bytes=config.max_header_bytes,
+            docs=config.docs,
+        )
+        return Listener(
+            http_app(chat=chat, served=self._served, health=self.health, settings=settings),
+            listening,
+            max_header_bytes=config.max_header_bytes,
+            slow_client_s=config.slow_client_s,
+            drain_timeout_s=config.drain_timeout_s,
+        )
+
+
+async def _cancel(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

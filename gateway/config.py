@@ -1,0 +1,76 @@
+"""Settings of one gateway process."""
+
+from dataclasses import dataclass
+
+from protos.channels import DECODER_PORT, GATEWAY_GRPC_PORT, GATEWAY_HTTP_PORT, MIB, VISION_PORT
+from protos.settings import SettingError, setting
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """What an operator may choose; environment names are GATEWAY_<FIELD>."""
+
+    bundle: str = setting("folder of the exported bundle")
+    vision: str = setting(
+        "addresses of the vision tier, comma-separated", default=f"127.0.0.1:{VISION_PORT}"
+    )
+    decoder: str = setting(
+        "addresses of the decoder tier, comma-separated", default=f"127.0.0.1:{DECODER_PORT}"
+    )
+    host: str = setting("address both doors listen on", default="127.0.0.1")
+    http_port: int = setting("port of the HTTP door; 0 picks one", default=GATEWAY_HTTP_PORT)
+    grpc_port: int = setting("port of the gRPC door; 0 picks one", default=GATEWAY_GRPC_PORT)
+    model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
+    api_key: str | None = setting("key every request must carry; unset: none", default=None)
+    allowed_hosts: str | None = setting(
+        "Host names answered, comma-separated; unset: loopback names on a loopback host, else any",
+        default=None,
+    )
+    docs: bool = setting("serve /docs and /openapi.json", default=False)
+    reflection: bool = setting("answer gRPC reflection", default=False)
+    max_in_flight: int = setting("requests at work before 429", default=256)
+    max_in_flight_bytes: int = setting("bytes of their bodies before 429", default=512 * MIB)
+    max_body_bytes: int = setting("largest request", default=32 * MIB)
+    max_header_bytes: int = setting("largest set of HTTP headers", default=16 * 1024)
+    prepare_threads: int = setting("threads that parse and tokenize requests", default=2)
+    request_deadline_s: float = setting(
+        "seconds until an answer is complete, or a stream's first token is there", default=300.0
+    )
+    stream_deadline_s: float = setting("seconds until a stream is complete", default=3600.0)
+    stream_idle_s: float = setting("longest silence within a stream, seconds", default=60.0)
+    encode_deadline_s: float = setting("seconds to encode one picture", default=60.0)
+    slow_client_s: float = setting(
+        "seconds a client may take for its headers, and between pieces of a body", default=20.0
+    )
+    watch_interval_s: float = setting("seconds between looks at the tiers", default=2.0)
+    drain_timeout_s: float = setting("seconds running requests get on shutdown", default=30.0)
+    log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO")
+
+    def __post_init__(self) -> None:
+        for name in ("max_in_flight", "max_in_flight_bytes", "max_body_bytes", "prepare_threads"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("http_port", "grpc_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise SettingError(f"{name} must be in [0, 65535], got {getattr(self, name)}")
+        for name in ("vision", "decoder"):
+            if not addresses(getattr(self, name)):
+                raise SettingError(f"{name} names no address")
+
+    @property
+    def served_hosts(self) -> tuple[str, ...] | None:
+        """Host names requests may use; None answers any.
+
+        A server on loopback answers loopback names only, so that a web page cannot reach it
+        through a name of its own that it lets point to 127.0.0.1.
+        """
+        if self.allowed_hosts is not None:
+            return tuple(addresses(self.allowed_hosts))
+        return LOOPBACK_HOSTS if self.host in LOOPBACK_HOSTS else None
+
+
+def addresses(text: str) -> list[str]:
+    """The entries of a comma-separated list, blanks dropped."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]

@@ -1,0 +1,245 @@
+"""The life of one request, from a conversation to its answer. Both doors run it.
+
+1. The conversation becomes token ids, spans and position ids, in a worker thread.
+2. A decoder is chosen and a `Generate` stream opened with the prompt. It answers at once with
+   the spans whose features it needs.
+3. Each needed picture is encoded, all at the same time; features flow into the open stream as
+   they come. The decoder prefills the text before a missing span meanwhile.
+4. Tokens become text. Stop strings end the answer.
+
+Whatever fails first ends everything, because leaving a block cancels the calls behind it. So a
+picture is used, or its request fails.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import Executor
+from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
+
+from gateway.answer import (
+    Admission,
+    AnswerEnd,
+    AnswerEvent,
+    DecoderEnd,
+    FinishReason,
+    OutputToken,
+)
+from gateway.choices import interleaved
+from gateway.clients import CallEnded, DecoderClient, GenerateCall, VisionClient
+from gateway.conversation import Conversation
+from gateway.deadlines import Patience, milliseconds_since, seconds_left
+from gateway.detokenize import Detokenizer, TokenBytes
+from gateway.features import FeatureSource
+from gateway.job import ChatJob
+from gateway.prompt import PreparedPrompt, PromptBuilder
+from gateway.router import Endpoint
+from gateway.stopwatch import Stopwatch
+from gateway.transcript import Transcript
+from gateway.wire import start_to_proto
+from protos.bundle import Bundle
+from protos.errors import DeadlineExceeded, PromptTooLong, Reason, ServiceError
+from protos.tandem.v1 import tensor_pb2
+
+T = TypeVar("T")
+
+
+class Pipeline:
+    """Answers conversations with the tiers behind the gateway."""
+
+    def __init__(
+        self,
+        *,
+        bundle: Bundle,
+        builder: PromptBuilder,
+        vision: VisionClient,
+        decoder: DecoderClient,
+        threads: Executor,
+        patience: Patience,
+    ) -> None:
+        self._bundle = bundle
+        self._builder = builder
+        self.token_bytes = TokenBytes(builder.tokenizer)
+        self._vision = vision
+        self._decoder = decoder
+        self._threads = threads
+        self._patience = patience
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Runs heavy work off the event loop, so that other streams go on."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def prepare(
+        self, conversation: Conversation, *, max_context: int | None = None
+    ) -> PreparedPrompt:
+        """The spliced prompt of a conversation; see `PromptBuilder.prepare`."""
+        return await self.in_thread(
+            lambda: self._builder.prepare(conversation, max_context=max_context)
+        )
+
+    async def answer(self, job: ChatJob) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
+        """Yields (choice index, event) as the answer grows; each choice ends with `AnswerEnd`.
+
+        Closing the generator cancels everything behind it.
+
+        Raises:
+            ServiceError: the request is refused, or a tier failed.
+        """
+        job.check(vocab_size=self._bundle.manifest.text.vocab_size)
+        endpoint = await self._decoder.ready()
+        preparing_s = time.monotonic()
+        prompt = await self.prepare(job.conversation, max_context=endpoint.max_context)
+        check_length(prompt, job, max_context=endpoint.max_context)
+        prepare_ms = milliseconds_since(preparing_s)
+        async with FeatureSource(
+            self._vision,
+            prompt.pictures,
+            request_id=job.request_id,
+            shared=job.choice_count > 1,
+        ) as features:
+            choices = [
+                self._choice(job, prompt, endpoint, features, index, prepare_ms)
+                for index in range(job.choice_count)
+            ]
+            async with aclosing(interleaved(choices)) as events:
+                async for index, event in events:
+                    yield index, event
+
+    async def _choice(
+        self,
+        job: ChatJob,
+        prompt: PreparedPrompt,
+        endpoint: Endpoint,
+        features: FeatureSource,
+        index: int,
+        prepare_ms: float,
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """One Generate stream and the text it becomes."""
+        detokenizer = Detokenizer(self.token_bytes, job.stopping.stop_strings)
+        transcript = Transcript(detokenizer)
+        start = start_to_proto(job, prompt, choice=index, bundle_digest=self._bundle.digest)
+        watch = Stopwatch(job.arrived_s, prepare_ms=prepare_ms)
+        end: DecoderEnd | None = None
+        async with self._decoder.generate(endpoint, start, by_s=job.deadline.complete_by_s) as call:
+            admission = await _admission(call, job)
+            async with self._feeding(call, admission, features, job, watch) as feeding:
+                while end is None and not transcript.stopped:
+                    event = await _next(call, feeding, by_s=self._next_by_s(job, watch))
+                    if isinstance(event, DecoderEnd):
+                        end, text = event, transcript.finish()
+                    else:
+                        watch.token()
+                        text = transcript.add(event)
+                    if text.text or text.tokens:
+                        yield text
+        yield AnswerEnd(
+            finish_reason=FinishReason.STOP if end is None else end.finish_reason,
+            prompt_tokens=len(prompt.input_ids),
+            completion_tokens=transcript.token_count if end is None else end.completion_tokens,
+            cached_tokens=admission.cached_tokens if end is None else end.cached_tokens,
+            timings=watch.timings(None if end is None else end.timings),
+        )
+
+    def _next_by_s(self, job: ChatJob, watch: Stopwatch) -> float:
+        """When the decoder's next message must be here."""
+        if not watch.has_first_token:
+            return job.deadline.first_token_by_s
+        return min(job.deadline.complete_by_s, time.monotonic() + self._patience.stream_idle_s)
+
+    @asynccontextmanager
+    async def _feeding(
+        self,
+        call: GenerateCall,
+        admission: Admission,
+        features: FeatureSource,
+        job: ChatJob,
+        watch: Stopwatch,
+    ) -> AsyncIterator[asyncio.Task[None]]:
+        """Feeds the decoder beside the block; leaving it stops the feeding."""
+        by_s = min(job.deadline.first_token_by_s, time.monotonic() + self._patience.encode_s)
+        feeding = asyncio.create_task(_feed(call, admission, features, watch, by_s))
+        try:
+            yield feeding
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+
+def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> None:
+    """Checks that the wanted completion fits behind the prompt, before anything is encoded.
+
+    Raises:
+        PromptTooLong: with the counts.
+    """
+    length = len(prompt.input_ids)
+    wanted = job.stopping.max_tokens
+    if wanted is not None and length + wanted > max_context:
+        raise PromptTooLong(
+            f"messages with {length} tokens and max_tokens {wanted} have {length + wanted}"
+            f" tokens > limit {max_context} of the context window",
+            param="max_tokens",
+        )
+
+
+async def _admission(call: GenerateCall, job: ChatJob) -> Admission:
+    try:
+        async with asyncio.timeout(seconds_left(job.deadline.first_token_by_s)):
+            event = await call.read()
+    except TimeoutError as error:
+        raise DeadlineExceeded("the deadline passed before the decoder answered") from error
+    if not isinstance(event, Admission):
+        raise ServiceError("the decoder broke its contract", reason=Reason.DATA_LOSS)
+    return event
+
+
+async def _next(
+    call: GenerateCall, feeding: "asyncio.Task[None]", *, by_s: float
+) -> tuple[OutputToken, ...] | DecoderEnd:
+    """The decoder's next tokens or its end, or the failure of the features it waits for."""
+    reading = asyncio.create_task(call.read())
+    try:
+        while not reading.done():
+            waiting = {reading} if feeding.done() else {reading, feeding}
+            done, _ = await asyncio.wait(
+                waiting, timeout=seconds_left(by_s), return_when=asyncio.FIRST_COMPLETED
+            )
+            if feeding in done:
+                feeding.result()
+        event = reading.result()
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    if isinstance(event, Admission):
+        raise ServiceError("the decoder broke its contract", reason=Reason.DATA_LOSS)
+    return event
+
+
+async def _feed(
+    call: GenerateCall,
+    admission: Admission,
+    features: FeatureSource,
+    watch: Stopwatch,
+    by_s: float,
+) -> None:
+    """Passes on the features of every needed span, all spans at the same time.
+
+    Raises:
+        ServiceError: the first picture that could not be encoded.
+    """
+
+    async def feed_span(index: int) -> None:
+        async def forward(chunk: tensor_pb2.FeatureChunk) -> None:
+            await call.send_features(index, chunk)
+
+        watch.encoded(await features.send(index, forward, by_s=by_s))
+
+    try:
+        async with asyncio.TaskGroup() as spans:
+            for index in admission.needed_spans:
+                spans.create_task(feed_span(index))
+    except* CallEnded:
+        pass  # reading the call tells why
+    except* ServiceError as group:
+        raise group.exceptions[0] from None
+    await call.finish_sending()

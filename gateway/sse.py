@@ -1,0 +1,23 @@
+"""Server-sent events: the wire form of a streamed answer."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+CONTENT_TYPE = "text/event-stream; charset=utf-8"
+DONE = b"data: [DONE]\n\n"
+
+
+def data(value: Mapping[str, Any]) -> bytes:
+    """One object as one event."""
+    return b"data: " + _json(value) + b"\n\n"
+
+
+def error(value: Mapping[str, Any]) -> bytes:
+    """The event that ends a stream which failed; no [DONE] follows."""
+    return b"event: error\ndata: " + _json(value) + b"\n\n"
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    # JSON escapes line breaks, so an event is always one line of data.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

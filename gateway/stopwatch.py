@@ -1,0 +1,72 @@
+"""Where the time of one answer goes, as the gateway and the tiers behind it measured it."""
+
+import time
+
+from gateway.answer import AnswerTimings, DecoderTimings
+from gateway.clients import EncodeTimings
+
+
+class Stopwatch:
+    """Notes the moments of one answer. Times are `time.monotonic()` seconds."""
+
+    def __init__(self, arrived_s: float, *, prepare_ms: float) -> None:
+        self._arrived_s = arrived_s
+        self._prepare_ms = prepare_ms
+        self._opened_s = time.monotonic()
+        self._fed_s: float | None = None
+        self._first_token_s: float | None = None
+        self._last_token_s: float | None = None
+        self._encodings: list[EncodeTimings] = []
+
+    @property
+    def has_first_token(self) -> bool:
+        """Whether a token has come."""
+        return self._first_token_s is not None
+
+    def encoded(self, timings: EncodeTimings) -> None:
+        """One picture's features are all passed on."""
+        self._encodings.append(timings)
+        self._fed_s = time.monotonic()
+
+    def token(self) -> None:
+        """A token came."""
+        self._last_token_s = time.monotonic()
+        if self._first_token_s is None:
+            self._first_token_s = self._last_token_s
+
+    def timings(self, decoder: DecoderTimings | None) -> AnswerTimings:
+        """The summary.
+
+        Args:
+            decoder: What the decoder measured; None when a stop string ended the answer before
+                the decoder did, which leaves the time of its prefill unknown (0).
+        """
+        return AnswerTimings(
+            prepare_ms=self._prepare_ms,
+            preprocess_ms=max((timing.preprocess_ms for timing in self._encodings), default=0.0),
+            encode_ms=max((timing.encode_ms for timing in self._encodings), default=0.0),
+            transfer_ms=self._transfer_ms(decoder),
+            prefill_ms=0.0 if decoder is None else decoder.prefill_ms,
+            first_token_ms=self._between_ms(self._arrived_s, self._first_token_s),
+            decode_ms=self._between_ms(self._first_token_s, self._last_token_s),
+        )
+
+    def _transfer_ms(self, decoder: DecoderTimings | None) -> float:
+        """What the features' arrival took beyond the slowest picture's work in the vision tier.
+
+        The decoder knows best when the last feature arrived; without its word, the moment of
+        the last write counts.
+        """
+        if not self._encodings:
+            return 0.0
+        arrival_ms = self._between_ms(self._opened_s, self._fed_s)
+        if decoder is not None and decoder.features_ms > 0:
+            arrival_ms = decoder.features_ms
+        slowest_ms = max(
+            timing.queue_ms + timing.preprocess_ms + timing.encode_ms for timing in self._encodings
+        )
+        return max(0.0, arrival_ms - slowest_ms)
+
+    @staticmethod
+    def _between_ms(start_s: float | None, end_s: float | None) -> float:
+        return 0.0 if start_s is None or end_s is None else (end_s - start_s) * 1e3
