@@ -1,0 +1,141 @@
+"""A runner without a graph, whose logits depend on everything a real one's would."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder_service.embeddings import EmbeddingTable
+from decoder_service.kv_cache import KvCache, Slots
+from decoder_service.sampling import SamplingParams
+from decoder_service.sequence import ReportOptions, Request, Span
+from decoder_service.step import StepExecutor
+
+VOCAB = 64
+HIDDEN = 8
+LEVELS = 2
+PLACEHOLDER = VOCAB - 1
+FloatArray = npt.NDArray[np.float32]
+
+
+class FakeRunner:
+    """Logits from a hash of the slot's rows: a wrong slot, row or position gives other tokens.
+
+    Keys hold what was embedded (DeepStack added), values hold positions; `fail_on` makes a
+    prefill whose first embedding equals that row raise; a cleared `gate` holds the next run.
+    """
+
+    def __init__(self, cache: KvCache) -> None:
+        self.cache = cache
+        self.batch_sizes: list[int] = []
+        self.chunk_sizes: list[int] = []
+        self.fail_on: FloatArray | None = None
+        self.fail_decode = False
+        self.gate = threading.Event()
+        self.gate.set()
+        rng = np.random.default_rng(7)
+        self._head = rng.standard_normal((HIDDEN, VOCAB)) * 3
+        self._mix = rng.standard_normal((HIDDEN, HIDDEN))
+
+    def prefill(
+        self,
+        *,
+        slot: int,
+        past: int,
+        embeds: FloatArray,
+        position_ids: npt.NDArray[np.int32],
+        deepstack: FloatArray | None,
+    ) -> FloatArray:
+        self.gate.wait()
+        if self.fail_on is not None and np.array_equal(embeds[0], self.fail_on):
+            raise RuntimeError("scripted failure")
+        self.chunk_sizes.append(len(embeds))
+        rows = embeds if deepstack is None else embeds + (deepstack * [[[2.0]], [[3.0]]]).sum(0)
+        self._write(slot, past, rows, position_ids.T)
+        return self._logits(slot, past + len(embeds))[None]
+
+    def decode(
+        self,
+        *,
+        embeds: FloatArray,
+        position_ids: npt.NDArray[np.int64],
+        past: npt.NDArray[np.int32],
+    ) -> FloatArray:
+        self.gate.wait()
+        if self.fail_decode:
+            raise RuntimeError("scripted failure")
+        self.batch_sizes.append(len(embeds))
+        for slot, (row, position, length) in enumerate(
+            zip(embeds, position_ids, past, strict=True)
+        ):
+            self._write(slot, int(length), row[None], np.full((1, 3), position))
+        return np.stack([self._logits(slot, int(n) + 1) for slot, n in enumerate(past)])
+
+    def _write(self, slot: int, past: int, rows: Any, positions: Any) -> None:
+        layer = self.cache.layers[-1]
+        layer.key[slot, 0, past : past + len(rows)] = rows
+        layer.value[slot, 0, past : past + len(rows), :3] = positions
+
+    def _logits(self, slot: int, length: int) -> FloatArray:
+        layer = self.cache.layers[-1]
+        keys = layer.key[slot, 0, :length].astype(np.float64)
+        positions = layer.value[slot, 0, :length, :3].astype(np.float64)
+        places = np.arange(length)
+        phases = positions @ [0.7, 1.1, 1.3] + places
+        state = np.cos(keys @ self._mix + phases[:, None]).sum(0)
+        # Folded again: a small change of any row changes most argmaxes.
+        logits: FloatArray = (np.cos(5 * state) @ self._head).astype(np.float32)
+        return logits
+
+
+def make_executor(
+    folder: Path, *, slot_count: int = 4, max_length: int = 64
+) -> tuple[StepExecutor, FakeRunner]:
+    """An executor over a fake runner and a random embedding table in `folder`."""
+    file = folder / "embeddings.bin"
+    np.random.default_rng(3).standard_normal((VOCAB, HIDDEN)).astype(np.float32).tofile(file)
+    table = EmbeddingTable(file, dtype="float32", vocab_size=VOCAB, hidden_size=HIDDEN)
+    cache = KvCache(
+        layer_count=2, slot_count=slot_count, head_count=1, max_length=max_length, head_dim=HIDDEN
+    )
+    runner = FakeRunner(cache)
+    executor = StepExecutor(runner=runner, table=table, slots=Slots(cache), level_count=LEVELS)
+    return executor, runner
+
+
+def make_request(
+    input_ids: Sequence[int] = (1, 2, 3),
+    *,
+    request_id: str = "r",
+    max_tokens: int = 4,
+    span_places: Sequence[tuple[int, int]] = (),
+    stop_token_ids: Sequence[int] = (),
+    sampling: Mapping[str, Any] | None = None,
+    report: ReportOptions | None = None,
+    priority: int = 0,
+) -> Request:
+    """A request with plain positions; greedy unless told otherwise."""
+    ids = np.array(input_ids, dtype=np.int32)
+    for offset, length in span_places:
+        ids[offset : offset + length] = PLACEHOLDER
+    return Request(
+        request_id=request_id,
+        input_ids=ids,
+        position_ids=np.tile(np.arange(len(ids), dtype=np.int32), (3, 1)),
+        position_delta=0,
+        spans=tuple(Span(offset=o, length=n, digest=b"") for o, n in span_places),
+        sampling=SamplingParams(**{"temperature": 0.0, **(sampling or {})}),
+        max_tokens=max_tokens,
+        stop_token_ids=frozenset(stop_token_ids),
+        report=report or ReportOptions(),
+        priority=priority,
+    )
+
+
+def random_features(seed: int, length: int) -> FloatArray:
+    """Features of one span, float32 [1 + LEVELS, length, HIDDEN]."""
+    shape = (1 + LEVELS, length, HIDDEN)
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

@@ -1,0 +1,208 @@
+"""Sampling against plain, slow references."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decoder_service.sampling import (
+    Sampler,
+    SamplingParams,
+    _thresholds,
+    choose,
+    finite_rows,
+    logprobs,
+)
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def sampler(prompt: tuple[int, ...] = (), **params: object) -> Sampler:
+    ids = np.array(prompt, dtype=np.int32)
+    return Sampler(SamplingParams(**params), ids, 64)  # type: ignore[arg-type]
+
+
+def random_logits(rows: int, vocab: int, seed: int = 0) -> FloatArray:
+    return (np.random.default_rng(seed).standard_normal((rows, vocab)) * 3).astype(np.float32)
+
+
+def kept_by_reference(row: FloatArray, top_k: int, top_p: float) -> set[int]:
+    order = sorted(range(len(row)), key=lambda token: -row[token])
+    if top_k:
+        order = order[:top_k]
+    weights = [float(np.exp(np.float64(row[token]))) for token in order]
+    total, reached = sum(weights), 0.0
+    for place, weight in enumerate(weights):
+        reached += weight
+        if reached >= top_p * total:
+            return set(order[: place + 1])
+    return set(order)
+
+
+def test_temperature_zero_takes_the_likeliest_token() -> None:
+    logits = random_logits(5, 300)
+    tokens = choose(logits, [sampler(temperature=0.0) for _ in range(5)])
+    assert tokens.tolist() == logits.argmax(axis=1).tolist()
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    top_k=st.integers(0, 60),
+    top_p=st.floats(0.05, 0.999),
+    vocab=st.integers(2, 50),
+)
+def test_filters_keep_what_the_plain_reference_keeps(
+    seed: int, top_k: int, top_p: float, vocab: int
+) -> None:
+    scores = random_logits(1, vocab, seed)
+    scores -= scores.max()
+    threshold = _thresholds(scores, top_k=np.array([top_k]), top_p=np.array([top_p]))
+    kept = set(np.flatnonzero(scores[0] >= threshold[0]).tolist())
+    assert kept == kept_by_reference(scores[0], top_k, top_p)
+
+
+def test_a_flat_distribution_is_sorted_in_full() -> None:
+    scores = -np.abs(random_logits(2, 5000, 1)) * np.float32(0.01)
+    scores -= scores.max(axis=1, keepdims=True)
+    thresholds = _thresholds(scores, top_k=np.array([0, 7]), top_p=np.array([0.9, 0.9]))
+    for row, top_k in enumerate((0, 7)):
+        kept = set(np.flatnonzero(scores[row] >= thresholds[row]).tolist())
+        assert kept == kept_by_reference(scores[row], top_k, 0.9)
+    assert (scores[0] >= thresholds[0]).sum() > 1024
+
+
+def test_min_p_drops_tokens_far_below_the_likeliest() -> None:
+    logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], dtype=np.float32))
+    rows = sampler(min_p=0.5, seed=1)
+    drawn = {int(choose(logits, [rows])[0]) for _ in range(200)}
+    assert drawn == {0, 1}
+
+
+@pytest.mark.parametrize("filters", [{}, {"top_k": 4}, {"top_p": 0.999999}, {"min_p": 1e-9}])
+def test_drawn_tokens_follow_the_distribution(filters: dict[str, float]) -> None:
+    wanted = np.array([0.4, 0.3, 0.2, 0.1])
+    logits = np.log(wanted).astype(np.float32)[None]
+    rows = sampler(seed=5, **filters)
+    counts = np.bincount([int(choose(logits, [rows])[0]) for _ in range(8000)], minlength=4)
+    assert np.abs(counts / 8000 - wanted).max() < 0.02
+
+
+def test_temperature_sharpens_and_flattens() -> None:
+    wanted = np.array([0.6, 0.3, 0.1])
+    logits = np.log(wanted).astype(np.float32)[None]
+    for temperature in (0.5, 2.0):
+        rows = sampler(seed=5, temperature=temperature)
+        counts = np.bincount([int(choose(logits, [rows])[0]) for _ in range(8000)], minlength=3)
+        powered = wanted ** (1 / temperature)
+        assert np.abs(counts / 8000 - powered / powered.sum()).max() < 0.02
+
+
+def test_the_smallest_temperature_is_greedy_without_a_warning() -> None:
+    logits = random_logits(1, 100)
+    assert choose(logits, [sampler(temperature=1e-38, seed=1)])[0] == logits[0].argmax()
+
+
+MIXED = (
+    {"temperature": 0.0},
+    {"temperature": 1.0},
+    {"temperature": 0.7, "top_p": 0.8, "top_k": 20},
+    {"temperature": 1.3, "min_p": 0.02, "presence_penalty": 1.0},
+    {"temperature": 0.9, "top_p": 0.95, "repetition_penalty": 1.2, "frequency_penalty": 0.3},
+    {"temperature": 1.0, "top_k": 1500, "logit_bias": ((3, 5.0), (9, -7.5))},
+)
+
+
+@given(order=st.permutations(range(len(MIXED))), seed=st.integers(-(2**63), 2**63 - 1))
+def test_a_seed_gives_the_same_tokens_alone_and_in_any_batch(order: list[int], seed: int) -> None:
+    vocab = 2000
+    steps = [random_logits(len(MIXED), vocab, step) for step in range(6)]
+
+    def run(rows: list[int]) -> dict[int, list[int]]:
+        samplers = [sampler((1, 2, 3), seed=seed, **MIXED[row]) for row in rows]
+        tokens: dict[int, list[int]] = {row: [] for row in rows}
+        for logits in steps:
+            for place, token in enumerate(choose(logits[rows], samplers)):
+                samplers[place].observe(int(token))
+                tokens[rows[place]].append(int(token))
+        return tokens
+
+    together = run(order)
+    for row in order:
+        assert together[row] == run([row])[row]
+
+
+def test_unseeded_sequences_differ() -> None:
+    logits = np.zeros((1, 5000), dtype=np.float32)
+    first, second = sampler(), sampler()
+    tokens = [[int(choose(logits, [s])[0]) for _ in range(4)] for s in (first, second)]
+    assert tokens[0] != tokens[1]
+
+
+def test_penalties_and_bias_match_the_written_order() -> None:
+    logits = random_logits(2, 12)
+    rows = [
+        sampler(
+            (1, 1, 2),
+            temperature=0.0,
+            repetition_penalty=1.5,
+            presence_penalty=0.5,
+            frequency_penalty=0.25,
+            logit_bias=((2, 4.0), (7, -3.0)),
+        ),
+        sampler((5,), temperature=0.0, presence_penalty=-1.0),
+    ]
+    for token in (3, 3, 2):
+        rows[0].observe(token)
+    rows[1].observe(6)
+    wanted = logits.astype(np.float64).copy()
+    wanted[0, 2] += 4
+    wanted[0, 7] -= 3
+    for token in (1, 2, 3):
+        value = wanted[0, token]
+        wanted[0, token] = value / 1.5 if value > 0 else value * 1.5
+    wanted[0, 3] -= 0.5 + 2 * 0.25
+    wanted[0, 2] -= 0.5 + 0.25
+    wanted[1, 6] += 1
+    before = logits.copy()
+    assert choose(logits, rows).tolist() == wanted.argmax(axis=1).tolist()
+    assert np.array_equal(logits, before)
+
+
+def test_repeated_greedy_choices_show_every_penalty() -> None:
+    logits = np.array([[3.0, 2.5, 0.0]], dtype=np.float32)
+    row = sampler(temperature=0.0, frequency_penalty=0.4)
+    chosen = []
+    for _ in range(4):
+        token = int(choose(logits, [row])[0])
+        row.observe(token)
+        chosen.append(token)
+    assert chosen == [0, 0, 1, 0]  # 3.0, 2.6, then 2.2 < 2.5, then 2.2 > 2.1
+
+
+def test_logprobs_are_the_log_softmax_of_raw_logits() -> None:
+    logits = random_logits(3, 500)
+    tokens = np.array([4, 5, 6])
+    found = logprobs(logits, tokens, [0, 3, 20])
+    exact = logits.astype(np.float64)
+    exact = exact - np.log(np.exp(exact).sum(axis=1, keepdims=True))
+    for row, count in enumerate((0, 3, 20)):
+        assert found[row].logprob == pytest.approx(exact[row, tokens[row]], abs=1e-5)
+        best = np.argsort(-exact[row])[:count]
+        assert [token for token, _ in found[row].top] == best.tolist()
+        assert [value for _, value in found[row].top] == pytest.approx(
+            exact[row, best].tolist(), abs=1e-5
+        )
+
+
+def test_logprobs_of_a_tiny_vocabulary_give_all_of_it() -> None:
+    found = logprobs(random_logits(1, 5), np.array([2]), [20])
+    assert len(found[0].top) == 5
+
+
+def test_rows_with_nan_or_infinity_are_found() -> None:
+    logits = random_logits(4, 50)
+    logits[1, 20] = np.nan
+    logits[2, 3] = np.inf
+    logits[3, 3] = -np.inf
+    assert finite_rows(logits).tolist() == [True, False, False, True]
