@@ -49,7 +49,7 @@ def export(
         stages.run_vision()
         stages.run_embeddings()
         stages.run_decoder(model, options)
-        report = quality.report(partial.path, checkpoint, options, progress)
+        report = quality.report(partial.path, checkpoint, model, options, progress)
         manifest.write(
             partial.path,
             checkpoint,

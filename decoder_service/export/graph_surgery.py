@@ -155,9 +155,8 @@ def _order_inputs(graph: ir.Graph, new: Iterable[ir.Value]) -> None:
 
 def _drop_unused(graph: ir.Graph) -> None:
     """Removes constants that only the removed nodes used; ONNX Runtime warns about them."""
-    for name, value in list(graph.initializers.items()):
-        if not value.uses():
-            graph.initializers.pop(name)
+    unused = [node for node in graph if node.op_type == "Constant" and not node.outputs[0].uses()]
+    graph.remove(unused, safe=True)
 
 
 def _find(nodes: dict[str | None, ir.Node], name: str) -> ir.Node:
