@@ -107,6 +107,8 @@ def picture_bytes(url: str, *, field: str, limits: MediaLimits | None = None) ->
     length = len(url) - comma - 1
     if length // 4 * 3 > limits.max_picture_bytes + 2:
         raise _too_large(field, "bytes", length // 4 * 3, limits.max_picture_bytes)
+    if length % 4 or url.endswith("==="):  # Python's strict mode lets surplus padding pass.
+        raise _invalid(field, "has a data: URL that is not valid base64")
     try:
         data = binascii.a2b_base64(url[comma + 1 :], strict_mode=True)
     except ValueError as error:  # binascii.Error, and non-ASCII text
@@ -251,7 +253,7 @@ def _orientation(image: ImageFile.ImageFile, data: bytes, kind: str) -> int:
     NOTE: Pillow's `getexif` of a PNG decodes the pixels to reach what may come after them.
     """
     try:
-        if kind == "PNG" and "exif" not in image.info:
+        if kind == "PNG":
             image = PngImagePlugin.PngImageFile(io.BytesIO(_png_without_pixels(data)))
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     except Exception:  # Damaged metadata make a picture unrotated, not unreadable.

@@ -2,7 +2,6 @@
 
 import os
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from gateway import provenance
 from gateway.conversation import Conversation
 from gateway.media import DIGEST_KEY_BYTES, MediaLimits, Picture, plan_pictures
 from gateway.mrope import position_ids
-from gateway.provenance import Mark
+from gateway.provenance import Marks
 from gateway.splice import Span, splice
 from gateway.template import ChatTemplate
 from gateway.tokenizer import PromptTokenizer
@@ -153,19 +152,18 @@ class PromptBuilder:
     def encode(self, conversation: Conversation) -> list[int]:
         """Token ids before expansion; added tokens come from the template only.
 
-        Where the template looks into strings (to cut `<think>...</think>` out of an answer,
-        say), its outcome decides how they are marked; in the last resort only special tokens
-        are kept from the client, and other added tokens are read as transformers reads them.
+        Where the template looks into strings (to cut `<think>...</think>` out of former
+        answers, say), added tokens that are not special may be the client's; see
+        `provenance.strategies`.
 
         Raises:
             InvalidRequest: the template refuses the conversation, or its text cannot be told
                 from the template's tokens.
         """
-        rendered = self._render(conversation, _unmarked, _unmarked)
-        texts = texts_in(conversation)
-        marker = provenance.choose_marker((*texts, *self._reserved))
-        for mark, mark_key in self._marks(marker):
-            marked = self._render(conversation, mark, mark_key)
+        rendered = self._render(conversation, provenance.UNMARKED)
+        marker = provenance.choose_marker((*texts_in(conversation), *self._reserved))
+        for marks in provenance.strategies(marker, *self.tokenizer.token_names()):
+            marked = self._render(conversation, marks)
             if marked.replace(marker, "") == rendered:
                 return self.tokenizer.encode_prompt(marked, marker)
         raise InvalidRequest(
@@ -174,18 +172,10 @@ class PromptBuilder:
             param="messages",
         )
 
-    def _marks(self, marker: str) -> Iterator[tuple[Mark, Mark]]:
-        everything = tuple(token.content for token in self.tokenizer.added)
-        special = tuple(token.content for token in self.tokenizer.added if token.special)
-        # Templates look keys up by name, so keys are never interleaved.
-        yield provenance.interleaved(marker), provenance.broken(marker, everything)
-        yield (provenance.broken(marker, everything),) * 2
-        yield (provenance.broken(marker, special),) * 2
-
-    def _render(self, conversation: Conversation, mark: Mark, mark_key: Mark) -> str:
+    def _render(self, conversation: Conversation, marks: Marks) -> str:
         return self._template.render(
-            template_messages(conversation, mark, mark_key),
-            template_tools(conversation, mark, mark_key),
+            template_messages(conversation, marks),
+            template_tools(conversation, marks),
             add_vision_id=conversation.add_vision_id,
         )
 
@@ -223,10 +213,6 @@ class PromptBuilder:
                     f"processor/tokenizer.json has no added token {token_id}, which the manifest"
                     f" names as the {field} token"
                 )
-
-
-def _unmarked(text: str) -> str:
-    return text
 
 
 def _too_long(length: int, window: int, qualifier: str = "") -> PromptTooLong:

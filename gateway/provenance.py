@@ -10,7 +10,7 @@ added token found in it is the template's own.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 # Unicode's noncharacters: valid in a string, never part of a text, without effect on JSON.
 _NONCHARACTERS = (
@@ -21,6 +21,22 @@ _NONCHARACTERS = (
 _FALLBACK = range(0x10FFFD, 0xEFFFF, -1)
 
 Mark = Callable[[str], str]
+
+
+class Marks(NamedTuple):
+    """How the client's strings are marked."""
+
+    text: Mark
+    answer: Mark  # texts of former answers, which templates may look into
+    key: Mark  # keys of JSON objects, by which templates look things up
+
+
+def unmarked(text: str) -> str:
+    """The mark that is none."""
+    return text
+
+
+UNMARKED = Marks(unmarked, unmarked, unmarked)
 
 
 def choose_marker(texts: Iterable[str]) -> str:
@@ -73,20 +89,35 @@ def broken(marker: str, tokens: Sequence[str]) -> Mark:
     return mark
 
 
-def marked(value: Any, mark: Mark, mark_key: Mark) -> Any:
-    """A copy of plain JSON data with every string marked.
+def strategies(marker: str, special: Sequence[str], others: Sequence[str]) -> Iterator[Marks]:
+    """Ways to mark, the strictest first; a later one serves templates that look into strings.
+
+    The last ones leave other added tokens readable (as transformers does): in former answers,
+    where templates of thinking models look for `</think>`, and finally everywhere.
 
     Args:
-        value: Strings, numbers, lists and mappings.
-        mark: For values.
-        mark_key: For the keys of mappings, by which templates look things up.
+        marker: A character that occurs nowhere else.
+        special: Special tokens, which are always kept from the client.
+        others: Added tokens that are not special.
     """
+    strict = interleaved(marker)
+    plain = broken(marker, (*special, *others))
+    loose = broken(marker, special)
+    yield Marks(strict, strict, plain)
+    yield Marks(strict, loose, plain)
+    yield Marks(plain, plain, plain)
+    yield Marks(plain, loose, plain)
+    yield Marks(loose, loose, loose)
+
+
+def marked(value: Any, marks: Marks) -> Any:
+    """A copy of plain JSON data (strings, numbers, lists, mappings) with every string marked."""
     if isinstance(value, str):
-        return mark(value)
+        return marks.text(value)
     if isinstance(value, Mapping):
-        return {mark_key(key): marked(item, mark, mark_key) for key, item in value.items()}
+        return {marks.key(key): marked(item, marks) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [marked(item, mark, mark_key) for item in value]
+        return [marked(item, marks) for item in value]
     return value
 
 

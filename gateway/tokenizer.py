@@ -100,6 +100,11 @@ class PromptTokenizer:
         for index, piece in enumerate(self._splitter.split(rendered)):
             yield self._ids[piece] if index % 2 else piece
 
+    def token_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Added tokens as they are written: the special ones, and the others."""
+        special = tuple(token.content for token in self.added if token.special)
+        return special, tuple(token.content for token in self.added if not token.special)
+
     def id_of(self, content: str) -> int | None:
         """The id of an added token, or None."""
         return self._ids.get(content)

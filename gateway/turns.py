@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway import provenance
-from gateway.conversation import Conversation, ImagePart, Message, TextPart
-from gateway.provenance import Mark
+from gateway.conversation import Conversation, ImagePart, Message, Role, TextPart, ToolCall
+from gateway.provenance import Marks
 from protos.errors import InvalidRequest, Reason
 
 # Of one tool schema, or the arguments of one call.
@@ -13,22 +13,18 @@ MAX_JSON_DEPTH = 32
 MAX_JSON_VALUES = 20_000
 
 
-def template_messages(
-    conversation: Conversation, mark: Mark, mark_key: Mark
-) -> list[dict[str, Any]]:
+def template_messages(conversation: Conversation, marks: Marks) -> list[dict[str, Any]]:
     """The turns in the form transformers hands to templates, the client's strings marked."""
-    return [_template_message(message, mark, mark_key) for message in conversation.messages]
+    return [_template_message(message, marks) for message in conversation.messages]
 
 
-def template_tools(
-    conversation: Conversation, mark: Mark, mark_key: Mark
-) -> list[dict[str, Any]] | None:
+def template_tools(conversation: Conversation, marks: Marks) -> list[dict[str, Any]] | None:
     """The tool schemas, the client's strings marked; None where there are none."""
-    return [provenance.marked(tool, mark, mark_key) for tool in conversation.tools] or None
+    return [provenance.marked(tool, marks) for tool in conversation.tools] or None
 
 
-def _template_message(message: Message, mark: Mark, mark_key: Mark) -> dict[str, Any]:
-    """One message in the form transformers hands to templates."""
+def _template_message(message: Message, marks: Marks) -> dict[str, Any]:
+    mark = marks.answer if message.role is Role.ASSISTANT else marks.text
     turn: dict[str, Any] = {"role": message.role.value, "content": None}
     if isinstance(message.content, str):
         turn["content"] = mark(message.content)
@@ -40,24 +36,22 @@ def _template_message(message: Message, mark: Mark, mark_key: Mark) -> dict[str,
             for part in message.content
         ]
     if message.tool_calls:
-        turn["tool_calls"] = [
-            _template_call(call.name, call.arguments, call.call_id, mark, mark_key)
-            for call in message.tool_calls
-        ]
+        turn["tool_calls"] = [_template_call(call, marks) for call in message.tool_calls]
     if message.reasoning is not None:
         turn["reasoning_content"] = turn["thinking"] = mark(message.reasoning)
     if message.name is not None:
-        turn["name"] = mark(message.name)
+        turn["name"] = marks.text(message.name)
     if message.tool_call_id is not None:
-        turn["tool_call_id"] = mark(message.tool_call_id)
+        turn["tool_call_id"] = marks.text(message.tool_call_id)
     return turn
 
 
-def _template_call(
-    name: str, arguments: str | Mapping[str, Any], call_id: str | None, mark: Mark, mark_key: Mark
-) -> dict[str, Any]:
-    function = {"name": mark(name), "arguments": provenance.marked(arguments, mark, mark_key)}
-    identity = {} if call_id is None else {"id": mark(call_id)}
+def _template_call(call: ToolCall, marks: Marks) -> dict[str, Any]:
+    identity = {} if call.call_id is None else {"id": marks.text(call.call_id)}
+    function = {
+        "name": marks.text(call.name),
+        "arguments": provenance.marked(call.arguments, marks),
+    }
     return {**identity, "type": "function", "function": function}
 
 

@@ -21,6 +21,7 @@ from protos.bundle import (
     TextDims,
     VisionDims,
 )
+from tests.support import tokenizers_tiny
 
 PROCESSOR_FILES = (
     "tokenizer.json",
@@ -77,6 +78,43 @@ def processor_bundle(
     manifest = Manifest(**{**fields, **(manifest_changes or {})})
     (target / MANIFEST_NAME).write_text(manifest.to_json())
     return Bundle.open(target)
+
+
+def processor_files(folder: Path) -> Path:
+    """A folder with what the gateway reads of a checkpoint, made without torch."""
+    folder.mkdir(parents=True)
+    tokenizer = tokenizers_tiny.train(300)
+    tokenizers_tiny.save(tokenizer, folder)
+    shutil.copy(Path(__file__).with_name("chat_template.jinja"), folder)
+    pictures = {
+        "size": {"shortest_edge": 4096, "longest_edge": 16777216},
+        "patch_size": 16,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        (folder / name).write_text(json.dumps(pictures))
+    (folder / "config.json").write_text(json.dumps(_config(tokenizer.token_to_id)))
+    return folder
+
+
+def _config(token_id: Callable[[str], int | None]) -> Mapping[str, Any]:
+    names = ("image_pad", "video_pad", "vision_start", "vision_end")
+    keys = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    vision = dict.fromkeys((*VisionDims.__slots__,), 1)
+    return {
+        "text_config": {**dict.fromkeys(TextDims.__slots__, 1), "max_position_embeddings": 4096},
+        "vision_config": {
+            **vision,
+            "patch_size": 16,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "deepstack_visual_indexes": [0],
+        },
+        **{key: token_id(f"<|{name}|>") for key, name in zip(keys, names, strict=True)},
+    }
 
 
 def manifest_of(config: Mapping[str, Any]) -> Manifest:
