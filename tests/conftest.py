@@ -6,6 +6,8 @@ import pytest
 
 ROOT = Path(__file__).parent
 
+pytest_plugins = ["tests.support.stack"]  # the real services, shared by the tests
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
