@@ -40,7 +40,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="TIER.NAME=VALUE",
-        help="Any setting of a service, for example decoder.max-slots=4;"
+        help="Any setting of a service, for example decoder.max-sequences=4;"
         " `tandem serve decoder --help` lists them. May be repeated.",
     ),
 ]

@@ -76,13 +76,12 @@ class ChatClient:
         finally:
             call.cancel()  # does nothing when the call has ended
 
-    def prepare(self, conversation: Conversation) -> gateway_pb2.PreparedPrompt:
-        """The spliced prompt of a conversation.
+    def prepare(self, request: gateway_pb2.PrepareRequest) -> gateway_pb2.PreparedPrompt:
+        """The spliced prompt of a conversation, not run.
 
         Raises:
             ServiceError: see `complete`.
         """
-        request = gateway_pb2.PrepareRequest(messages=conversation.messages)
         try:
             prompt: gateway_pb2.PreparedPrompt = self._stub.Prepare(
                 request, timeout=60.0, metadata=self._metadata

@@ -35,6 +35,7 @@ def check_digests(console: Console, bundle: Bundle) -> None:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task("", total=sum(entry.size for entry in files.values()))
         wrong = [

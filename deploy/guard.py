@@ -21,7 +21,7 @@ from typing import NoReturn
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
-ORPHAN_GRACE_S = 5.0  # what a service may still do once its launcher is gone
+ORPHAN_GRACE_S = 3.0  # what a service may still do once its launcher is gone
 TERMINATE_GRACE_S = 2.0  # between SIGTERM and SIGKILL for what a service left behind
 POLL_S = 0.05
 

@@ -197,7 +197,8 @@ def check_bundle(path: Path) -> Bundle:
 
 def _exit_error(event: TierExited, verb: str, logs: str = "") -> LaunchError:
     if event.reason and event.code == 2:  # a service's own one-line complaint
-        return LaunchError(f"{event.tier}: {event.reason}", exit_code=2)
+        complaint = event.reason.removeprefix(f"{MODULES[event.tier]}: ")
+        return LaunchError(f"{event.tier}: {complaint}", exit_code=2)
     how = f"signal {event.code - 128}" if event.code > 128 else f"exit code {event.code}"
     why = f": {event.reason}" if event.reason else ""
     return LaunchError(f"{event.tier} {verb} ({how}){why}{logs}", exit_code=1)

@@ -129,8 +129,9 @@ def _read(client: ChatClient, probe: Probe) -> Reading:
             logits.append(tensors.float32_from_proto(chunk.logits, field="logits", shape=shape))
     if not tokens:
         raise CommandError(f"{probe.name}: the answer held no token")
+    prompt = client.prepare(gateway_pb2.PrepareRequest(messages=conversation.messages))
     return Reading(
-        input_ids=np.asarray(client.prepare(conversation).input_ids, dtype=np.int32),
+        input_ids=np.asarray(prompt.input_ids, dtype=np.int32),
         tokens=np.asarray(tokens, dtype=np.int32),
         logits=np.concatenate(logits),
     )

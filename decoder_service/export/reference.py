@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import Qwen3VLForConditionalGeneration
+
+from decoder_service.export.libraries import without_broken_torchvision
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,6 +35,9 @@ def reference_logits(
     checkpoint: Path, question: Mapping[str, npt.NDArray[Any]]
 ) -> npt.NDArray[np.float32]:
     """Logits float32 [T, vocab] of the real model in float32; see the module's text."""
+    without_broken_torchvision()
+    from transformers import Qwen3VLForConditionalGeneration
+
     model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
     tokens = torch.from_numpy(question["tokens"].astype(np.int64))
     prompt = torch.from_numpy(question["input_ids"].astype(np.int64))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 def main(mode: str, flags: dict[str, str]) -> int:
     if mode == "refuse":
-        sys.stderr.write("max_slots must be of type int, got 'many'\n")
+        sys.stderr.write("decoder_service: max_slots must be of type int, got 'many'\n")
         return 2
     if mode == "crash":
         return 3
