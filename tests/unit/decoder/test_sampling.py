@@ -1,5 +1,7 @@
 """Sampling against plain, slow references."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -18,9 +20,9 @@ from decoder_service.sampling import (
 FloatArray = npt.NDArray[np.float32]
 
 
-def sampler(prompt: tuple[int, ...] = (), **params: object) -> Sampler:
+def sampler(prompt: tuple[int, ...] = (), **params: Any) -> Sampler:
     ids = np.array(prompt, dtype=np.int32)
-    return Sampler(SamplingParams(**params), ids, 64)  # type: ignore[arg-type]
+    return Sampler(SamplingParams(**params), ids, 64)
 
 
 def random_logits(rows: int, vocab: int, seed: int = 0) -> FloatArray:
@@ -80,7 +82,7 @@ def test_min_p_drops_tokens_far_below_the_likeliest() -> None:
 
 
 @pytest.mark.parametrize("filters", [{}, {"top_k": 4}, {"top_p": 0.999999}, {"min_p": 1e-9}])
-def test_drawn_tokens_follow_the_distribution(filters: dict[str, float]) -> None:
+def test_drawn_tokens_follow_the_distribution(filters: dict[str, Any]) -> None:
     wanted = np.array([0.4, 0.3, 0.2, 0.1])
     logits = np.log(wanted).astype(np.float32)[None]
     rows = sampler(seed=5, **filters)
@@ -103,7 +105,7 @@ def test_the_smallest_temperature_is_greedy_without_a_warning() -> None:
     assert choose(logits, [sampler(temperature=1e-38, seed=1)])[0] == logits[0].argmax()
 
 
-MIXED = (
+MIXED: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0},
     {"temperature": 1.0},
     {"temperature": 0.7, "top_p": 0.8, "top_k": 20},
