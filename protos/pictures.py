@@ -45,6 +45,18 @@ class Grid(NamedTuple):
     h: int
     w: int
 
+    @property
+    def patches(self) -> int:
+        """Patches in all, P."""
+        return self.t * self.h * self.w
+
+    def tokens(self, merge_size: int) -> int:
+        """Placeholder tokens N: one per merge group of patches."""
+        return self.patches // merge_size**2
+
+    def __str__(self) -> str:
+        return f"{self.t}x{self.h}x{self.w}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureSettings:
