@@ -12,7 +12,6 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -193,7 +192,7 @@ class RayEncoders:
         quiet = {"log_level": "WARNING", "enable_access_log": False}
         serve.start(proxy_location="Disabled", logging_config=quiet)
         deployment = serve.deployment(_Deployment).options(**_deployment_options(config))
-        settings = replica_settings(config, cores=len(os.sched_getaffinity(0)))
+        settings = config.replica_settings(cores=len(os.sched_getaffinity(0)))
         handle = serve.run(
             deployment.bind(settings), name="vision", route_prefix=None, logging_config=quiet
         )
@@ -209,25 +208,6 @@ def _adopt_logger(name: str) -> None:
     theirs.propagate = True
     for handler in list(theirs.handlers):
         theirs.removeHandler(handler)
-
-
-def replica_settings(config: VisionConfig, *, cores: int) -> dict[str, Any]:
-    """The plain form of `replica.ReplicaSettings`."""
-    wanted = (
-        "bundle",
-        "device",
-        "dtype",
-        "max_batch_patches",
-        "max_queued_patches",
-        "max_picture_pixels",
-        "max_picture_patches",
-    )
-    return {
-        **{name: value for name, value in asdict(config).items() if name in wanted},
-        "bundle": os.path.abspath(config.bundle),
-        "max_picture_bytes": int(config.max_picture_mib * MIB),
-        "threads": config.replica_threads(cores),
-    }
 
 
 def _deployment_options(config: VisionConfig) -> dict[str, Any]:

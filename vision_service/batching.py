@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from protos.errors import Overloaded, Reason
-from vision_service.jobs import FloatArray, Grid
+from protos.pictures import Grid
+from vision_service.jobs import FloatArray
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,11 @@
 """Settings of one vision process; environment names are VISION_<FIELD>."""
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
-from protos.channels import VISION_PORT
+from protos.channels import MIB, VISION_PORT
+from protos.pictures import MAX_PICTURE_PIXELS
 from protos.settings import SettingError, setting
 
 DEVICES = ("cpu", "cuda")
@@ -28,7 +31,7 @@ class VisionConfig:
     max_queued_patches: int = setting("patches waiting in a replica", default=65_536)
     max_queued_requests: int = setting("requests waiting for a replica", default=256)
     max_picture_mib: float = setting("largest encoded picture, MiB", default=10.0)
-    max_picture_pixels: int = setting("most pixels before resizing", default=40_000_000)
+    max_picture_pixels: int = setting("most pixels before resizing", default=MAX_PICTURE_PIXELS)
     max_picture_patches: int = setting("most patches of one picture", default=65_536)
     encode_timeout_s: float = setting("longest an Encode call may take, s", default=60.0)
     drain_timeout_s: float = setting("time for running calls at shutdown, s", default=30.0)
@@ -73,3 +76,17 @@ class VisionConfig:
     def replica_threads(self, cores: int) -> int:
         """Torch threads of one replica on a machine with `cores` cores."""
         return self.threads or max(1, cores // (self.max_replicas or self.replicas))
+
+    def replica_settings(self, *, cores: int) -> dict[str, Any]:
+        """The fields of `replica.ReplicaSettings` as plain values."""
+        return {
+            "bundle": os.path.abspath(self.bundle),
+            "device": self.device,
+            "dtype": self.dtype,
+            "threads": self.replica_threads(cores),
+            "max_batch_patches": self.max_batch_patches,
+            "max_queued_patches": self.max_queued_patches,
+            "max_picture_bytes": int(self.max_picture_mib * MIB),
+            "max_picture_pixels": self.max_picture_pixels,
+            "max_picture_patches": self.max_picture_patches,
+        }

@@ -26,6 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from protos import pictures
 from protos.errors import InvalidRequest, Reason
 
 RgbArray = npt.NDArray[np.uint8]
@@ -51,9 +52,8 @@ _TRANSPOSITIONS = {
 class PictureLimits:
     """What a picture may cost before it is decoded."""
 
-    max_bytes: int = 10 * 1024 * 1024
-    max_pixels: int = 40_000_000
-    max_aspect_ratio: float = 200.0
+    max_bytes: int = pictures.MAX_PICTURE_BYTES
+    max_pixels: int = pictures.MAX_PICTURE_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +143,10 @@ def _check_size(width: int, height: int, limits: PictureLimits) -> None:
             f"picture has {width} x {height} = {width * height} pixels,"
             f" at most {limits.max_pixels} are accepted"
         )
-    if max(width, height) > limits.max_aspect_ratio * min(width, height):
+    if max(width, height) > pictures.MAX_ASPECT_RATIO * min(width, height):
         raise _invalid(
             f"picture is {width} x {height}, expected an aspect ratio of at most"
-            f" {limits.max_aspect_ratio:g}"
+            f" {pictures.MAX_ASPECT_RATIO}"
         )
 
 

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from protos.bundle import BundleError
-from vision_service.jobs import FloatArray, Grid
+from protos.pictures import Grid
+from vision_service.jobs import FloatArray
 
 CONFIG_FILE = "vision/config.json"
 WEIGHTS_FILE = "vision/model.safetensors"
@@ -106,7 +107,7 @@ class Tower:
         self._abandoned = abandoned
         # Concatenating copies, so read-only arrays of clients become writable here.
         hidden = torch.from_numpy(np.concatenate(list(pixels))).to(self._device)
-        extents = torch.tensor([(grid.t, grid.h, grid.w) for grid in grids], device=self._device)
+        extents = torch.tensor([tuple(grid) for grid in grids], device=self._device)
         output = self._model(hidden, grid_thw=extents)
         levels = [output.pooler_output, *output.deepstack_features]
         features = torch.stack([level.to(torch.float32) for level in levels]).cpu()

@@ -12,29 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from protos.errors import Reason, ServiceError, error_for
+from protos.pictures import Grid
 
 FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Patches of one picture before spatial merging: frames, rows, columns."""
-
-    t: int
-    h: int
-    w: int
-
-    @property
-    def patches(self) -> int:
-        """Patches in all, P."""
-        return self.t * self.h * self.w
-
-    def tokens(self, merge_size: int) -> int:
-        """Placeholder tokens N after merging."""
-        return self.patches // merge_size**2
-
-    def __str__(self) -> str:
-        return f"{self.t}x{self.h}x{self.w}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from protos import logs, settings
 from protos.bundle import Bundle, BundleError
 from protos.channels import LARGE_MESSAGE_BYTES, GrpcServer, PortTaken
+from protos.pictures import SETTINGS_NAME, PictureSettings
 from protos.tandem.v1 import vision_pb2_grpc
 from vision_service.config import VisionConfig
 from vision_service.servicer import VisionServicer
@@ -33,6 +34,8 @@ def main() -> int:
         logger.info("settings: %s", settings.describe(config))
         bundle = Bundle.open(config.bundle)
         bundle.verify_files(("vision", "processor"))
+        pictures = PictureSettings.from_file(bundle.path / SETTINGS_NAME)
+        pictures.check_against(bundle.manifest.vision)
         return asyncio.run(_serve(config, bundle))
     except (settings.SettingError, BundleError, PortTaken) as error:
         sys.stderr.write(f"vision_service: {error}\n")

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 
 from protos.errors import InternalError, InvalidRequest, Reason, ServiceError
+from protos.pictures import SETTINGS_NAME, Grid, PictureSettings, grid_thw
 from vision_service.batching import BatchEncoder, PatchBatcher
 from vision_service.decoding import PictureLimits, decode_rgb, read_size
 from vision_service.encoder import Tower
-from vision_service.jobs import Encoded, EncodeJob, FloatArray, Grid, Timings, error_to_plain
-from vision_service.preprocess import PictureSettings, picture_grid, to_patches
+from vision_service.jobs import Encoded, EncodeJob, FloatArray, Timings, error_to_plain
+from vision_service.preprocess import to_patches
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Replica:
         # Ray sets OMP_NUM_THREADS=1 for actors; the setting decides instead.
         torch.set_num_threads(settings.threads)
         bundle = Path(settings.bundle)
-        pictures = PictureSettings.from_bundle(bundle)
+        pictures = PictureSettings.from_file(bundle / SETTINGS_NAME)
         return cls(
             settings,
             pictures,
@@ -119,7 +120,7 @@ class Replica:
     def _picture_patch_count(self, picture: bytes) -> int:
         size = read_size(picture, self._limits)
         # EXIF orientation may swap the sides, which leaves the number of patches the same.
-        patches = picture_grid(size.height, size.width, self._pictures).patches
+        patches = grid_thw(size.height, size.width, self._pictures, field="picture").patches
         if patches > self._max_patches:
             raise InvalidRequest(
                 f"picture has {patches} patches, at most {self._max_patches} are accepted",
@@ -135,7 +136,8 @@ class Replica:
         else:
             rgb = decode_rgb(job.picture or b"", self._limits)
             height, width = rgb.shape[:2]
-            check_expected(picture_grid(height, width, self._pictures), job.expected_grid)
+            grid = grid_thw(height, width, self._pictures, field="picture")
+            check_expected(grid, job.expected_grid)
             pixels, grid = to_patches(rgb, self._pictures)
         return pixels, grid, (time.perf_counter() - started_s) * 1e3
 

@@ -23,8 +23,9 @@ from protos.errors import (
     Unsupported,
     reporting_errors,
 )
+from protos.pictures import Grid
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
-from vision_service.jobs import Encoded, EncodeJob, Encoders, Grid
+from vision_service.jobs import Encoded, EncodeJob, Encoders
 
 logger = logging.getLogger(__name__)
 

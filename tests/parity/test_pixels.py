@@ -1,0 +1,129 @@
+"""Patches against transformers' default (torchvision) picture processor, in float32."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from protos.pictures import PictureSettings
+from tests.support import bundles, torchvision_schemas
+from tests.support.checkpoint_names import NAMES
+from vision_service.decoding import PictureLimits, decode_rgb
+from vision_service.preprocess import to_patches
+
+torchvision_schemas.install()
+from transformers import AutoImageProcessor  # noqa: E402
+
+# Both sides do the same float32 operations on the same uint8 values, in the same order.
+TOLERANCE = 2e-7
+
+SIDE = st.one_of(
+    st.integers(1, 700),
+    st.integers(1, 40).map(lambda n: 16 * n),  # every other one is a rounding tie of factor 32
+)
+
+
+class Pair:
+    """Our settings and transformers' processor of one checkpoint."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.ours = PictureSettings.from_file(checkpoint / "preprocessor_config.json")
+        self.theirs: Any = AutoImageProcessor.from_pretrained(checkpoint)
+
+    def check(self, picture: Image.Image, pixels: npt.NDArray[np.uint8]) -> None:
+        expected = self.theirs(images=[picture], return_tensors="pt")
+        patches, grid = to_patches(pixels, self.ours)
+        assert tuple(grid) == tuple(expected["image_grid_thw"][0].tolist())
+        reference = expected["pixel_values"].numpy()
+        assert patches.shape == reference.shape
+        assert np.abs(patches - reference).max() <= TOLERANCE
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return Pair(bundles.checkpoint(request.param))
+
+
+@pytest.fixture(scope="module")
+def published() -> Pair:
+    return Pair(bundles.checkpoint("tied"))
+
+
+def picture_of(height: int, width: int, seed: int) -> Image.Image:
+    """Half noise, half smooth, so that both sharp and clipped bicubic values occur."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    ramp = np.linspace(0, 255, width, dtype=np.uint8)[None, :, None]
+    pixels[: height // 2] = ramp
+    return Image.fromarray(pixels)
+
+
+@given(height=SIDE, width=SIDE, seed=st.integers(0, 2**32 - 1))
+@example(height=400, width=300, seed=0)
+@example(height=48, width=80, seed=1)  # both sides are ties
+@example(height=3, width=600, seed=2)  # an aspect ratio of exactly 200
+@example(height=600, width=3, seed=3)
+@example(height=1, width=1, seed=4)
+@example(height=1, width=200, seed=5)
+@example(height=256, width=256, seed=6)  # needs no resizing
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+def test_patches_equal_those_of_the_checkpoints_processor(
+    pair: Pair, height: int, width: int, seed: int
+) -> None:
+    if max(height, width) <= 200 * min(height, width):
+        picture = picture_of(height, width, seed)
+        pair.check(picture, np.asarray(picture))
+
+
+@pytest.mark.parametrize("size", [(2000, 3000), (4100, 4200), (3, 600), (1024, 768)])
+def test_large_and_extreme_pictures_keep_exact_patches(
+    published: Pair, size: tuple[int, int]
+) -> None:
+    picture = picture_of(*size, seed=7)
+    published.check(picture, np.asarray(picture))
+
+
+def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def rgba() -> Image.Image:
+    alpha = np.random.default_rng(3).integers(0, 256, (64, 96, 1), dtype=np.uint8)
+    return Image.fromarray(np.concatenate([np.asarray(picture_of(64, 96, 9)), alpha], axis=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "options"),
+    [
+        ("PNG", picture_of(64, 96, 1), {}),
+        ("JPEG", picture_of(64, 96, 1), {"quality": 80}),
+        ("JPEG", picture_of(64, 96, 1).convert("CMYK"), {}),
+        ("JPEG", picture_of(64, 96, 1).convert("L"), {}),
+        ("WEBP", rgba(), {}),
+        ("GIF", picture_of(64, 96, 1), {}),
+        ("BMP", picture_of(64, 96, 1), {}),
+        ("PNG", rgba(), {}),
+        ("PNG", rgba().convert("LA"), {}),
+        ("PNG", picture_of(64, 96, 1).convert("P"), {"transparency": 7}),
+        ("GIF", picture_of(64, 96, 1).convert("P"), {"transparency": 7}),
+        ("PNG", picture_of(64, 96, 1).convert("1"), {}),
+        ("PNG", picture_of(64, 96, 1), {"transparency": (0, 0, 0)}),
+    ],
+)
+def test_a_decoded_file_gives_the_patches_transformers_makes_of_it(
+    published: Pair, name: str, image: Image.Image, options: dict[str, Any]
+) -> None:
+    data = encoded(image, name, **options)
+    published.check(Image.open(io.BytesIO(data)), decode_rgb(data, PictureLimits()))

@@ -1,0 +1,79 @@
+"""The tower against `model.visual`, in float32: embeddings and every DeepStack level."""
+
+import numpy as np
+import pytest
+
+from protos.pictures import Grid
+from tests.support import bundles
+from tests.support.checkpoint_names import NAMES
+from tests.support.oracle import Float32Array, oracle
+from vision_service.encoder import Tower
+
+TOLERANCE = 1e-5  # relative to the largest value of a level
+
+# Rows and columns in merge groups: square, wide, tall, and a single token.
+SHAPES = ((4, 6), (1, 9), (7, 2), (1, 1), (5, 5))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def tower(name: str) -> Tower:
+    return Tower.load(bundles.bundle(name))
+
+
+@pytest.fixture(scope="module")
+def pictures(name: str) -> list[tuple[Float32Array, Grid]]:
+    vision = oracle(bundles.checkpoint(name)).model.config.vision_config
+    merge = vision.spatial_merge_size
+    width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    random = np.random.default_rng(0)
+    grids = [Grid(1, rows * merge, columns * merge) for rows, columns in SHAPES]
+    return [(random.uniform(-1, 1, (g.patches, width)).astype(np.float32), g) for g in grids]
+
+
+def reference(name: str, pixels: Float32Array, grid: Grid) -> Float32Array:
+    features = oracle(bundles.checkpoint(name)).features(pixels, np.array([grid]))
+    return np.stack([features.embeddings, *features.deepstack])
+
+
+def assert_close(ours: Float32Array, theirs: Float32Array) -> None:
+    assert ours.shape == theirs.shape
+    for level, (mine, wanted) in enumerate(zip(ours, theirs, strict=True)):
+        scale = np.abs(wanted).max()
+        assert scale > 0
+        assert np.abs(mine - wanted).max() <= TOLERANCE * scale, f"level {level}"
+
+
+def test_every_level_equals_the_whole_models_tower(
+    name: str, tower: Tower, pictures: list[tuple[Float32Array, Grid]]
+) -> None:
+    for pixels, grid in pictures:
+        (ours,) = tower.encode([pixels], [grid])
+        assert_close(ours, reference(name, pixels, grid))
+
+
+def test_levels_follow_the_checkpoints_deepstack_indexes(name: str, tower: Tower) -> None:
+    indexes = oracle(bundles.checkpoint(name)).model.config.vision_config.deepstack_visual_indexes
+    assert tower.level_count == 1 + len(indexes)
+
+
+def test_pictures_encoded_together_equal_pictures_encoded_alone(
+    tower: Tower, pictures: list[tuple[Float32Array, Grid]]
+) -> None:
+    together = tower.encode([one for one, _ in pictures], [grid for _, grid in pictures])
+    for ours, (pixels, grid) in zip(together, pictures, strict=True):
+        (alone,) = tower.encode([pixels], [grid])
+        assert_close(ours, alone)
+
+
+def test_a_picture_is_not_influenced_by_its_batch_mates(
+    tower: Tower, pictures: list[tuple[Float32Array, Grid]]
+) -> None:
+    (pixels, grid), (other, other_grid) = pictures[0], pictures[4]
+    first, _ = tower.encode([pixels, other], [grid, other_grid])
+    second, _ = tower.encode([pixels, other * -3], [grid, other_grid])
+    assert_close(first, second)
