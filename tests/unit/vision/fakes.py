@@ -55,11 +55,13 @@ class FakeEncoders:
         self.error: Exception | None = None
         self.grid = Grid(1, 4, 6)
         self.hang = False
+        self.began = asyncio.Event()
         self.cancelled = asyncio.Event()
         self._shape = (levels, hidden)
 
     async def encode(self, job: EncodeJob) -> Encoded:
         self.jobs.append(job)
+        self.began.set()
         if self.error is not None:
             raise self.error
         if self.hang:
