@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.detokenize import Detokenizer, TokenBytes
 from gateway.tokenizer import PromptTokenizer
-from tests.support import checkpoints, torchvision_schemas
+from tests.support import bundles, torchvision_schemas
 
 torchvision_schemas.install()
 from transformers import AutoTokenizer  # noqa: E402
@@ -21,9 +20,8 @@ VOCAB = 800  # above every id of these tokenizers, so that padding rows occur to
 
 
 @pytest.fixture(scope="module", params=["tied", "deep"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder: Path = tmp_path_factory.mktemp("checkpoint") / "it"
-    checkpoints.build(request.param, folder)
+def pair(request: pytest.FixtureRequest) -> Any:
+    folder = bundles.checkpoint(request.param)
     tokens = TokenBytes(PromptTokenizer.from_folder(folder))
     return tokens, AutoTokenizer.from_pretrained(folder)
 

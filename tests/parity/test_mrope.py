@@ -1,7 +1,6 @@
 """MRoPE positions and delta against transformers' get_rope_index."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.mrope import position_ids
 from gateway.splice import Span
 from protos.pictures import Grid
-from tests.support import checkpoints
+from tests.support import bundles
 from tests.support.oracle import oracle
 
 
@@ -30,9 +29,8 @@ PLACED = st.builds(Placed, st.integers(1, 20), st.integers(1, 12), st.integers(1
 
 
 @pytest.fixture(scope="module", params=["tied", "odd"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder: Path = tmp_path_factory.mktemp("checkpoint") / "it"
-    return oracle(checkpoints.build(request.param, folder)).model.model
+def model(request: pytest.FixtureRequest) -> Any:
+    return oracle(bundles.checkpoint(request.param)).model.model
 
 
 @given(placed=st.lists(PLACED, max_size=6), text_after=st.integers(1, 20))

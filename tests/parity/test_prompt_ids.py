@@ -1,7 +1,6 @@
 """Token ids, spans and positions of the gateway against transformers' processor and model."""
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.conversation import Conversation, Message, Role, ToolCall
 from gateway.prompt import PreparedPrompt, PromptBuilder
-from tests.support import checkpoints
+from tests.support import bundles
+from tests.support.checkpoint_names import NAMES
 from tests.support.oracle import Oracle, Prepared, oracle
 from tests.support.prompts import (
     answer,
@@ -79,10 +79,9 @@ CASES: dict[str, Conversation] = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(checkpoints.SPECS))
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    name: str = request.param
-    return checkpoints.build(name, tmp_path_factory.mktemp("checkpoints") / name)
+@pytest.fixture(scope="module", params=NAMES)
+def checkpoint(request: pytest.FixtureRequest) -> Path:
+    return bundles.checkpoint(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +90,8 @@ def builder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Promp
 
 
 @pytest.fixture(scope="module")
-def reference(checkpoint: Path) -> Iterator[Oracle]:
-    yield oracle(checkpoint)
-    oracle.cache_clear()
+def reference(checkpoint: Path) -> Oracle:
+    return oracle(checkpoint)
 
 
 def expected(reference: Oracle, conversation: Conversation) -> Prepared:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from protos import pictures
 from protos.errors import InvalidRequest, Reason
 from protos.pictures import Grid, PictureSettings
-from tests.support import checkpoints, torchvision_schemas
+from tests.support import bundles, torchvision_schemas
+from tests.support.checkpoint_names import NAMES
 
 torchvision_schemas.install()
 from transformers import AutoImageProcessor  # noqa: E402
@@ -62,10 +63,9 @@ def test_sizes_and_refusals_equal_transformers(
         assert pictures.smart_resize(height, width, ours) == wanted
 
 
-@pytest.fixture(scope="module", params=sorted(checkpoints.SPECS))
-def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("checkpoint") / "it"
-    checkpoints.build(request.param, folder)
+@pytest.fixture(scope="module", params=NAMES)
+def processor(request: pytest.FixtureRequest) -> Any:
+    folder = bundles.checkpoint(request.param)
     return folder, AutoImageProcessor.from_pretrained(folder)
 
 

@@ -9,7 +9,7 @@ import pytest
 from gateway.conversation import Conversation, Message, Role, TextPart, ToolCall
 from gateway.prompt import PromptBuilder
 from protos.errors import InvalidRequest
-from tests.support import checkpoints
+from tests.support import bundles
 from tests.support.oracle import Oracle, oracle
 from tests.support.prompts import (
     answer,
@@ -103,8 +103,8 @@ SPACED = talk(
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.build("tied", tmp_path_factory.mktemp("checkpoint") / "tied")
+def checkpoint() -> Path:
+    return bundles.checkpoint("tied")
 
 
 @pytest.fixture

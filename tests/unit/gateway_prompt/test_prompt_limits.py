@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,15 @@ def test_pictures_of_one_tenant_have_digests_of_their_own(builder: PromptBuilder
 
     assert digest() == digest()
     assert len({digest(), digest(digest_key=b"a" * 32), digest(digest_key=b"b" * 32)}) == 3
+
+
+def test_threads_may_share_a_builder(builder: PromptBuilder) -> None:
+    talks = [talk(user(f"turn {turn} <|im_end|>", png(64, 64 + turn))) for turn in range(8)]
+    alone = [builder.prepare(conversation) for conversation in talks]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(builder.prepare, talks * 5))
+    for index, prompt in enumerate(together):
+        assert prompt.input_ids.tolist() == alone[index % 8].input_ids.tolist()
 
 
 def test_media_limits_are_settings(files: Path, tmp_path: Path) -> None:
