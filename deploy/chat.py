@@ -71,7 +71,7 @@ def _server(console: Console, settings: ChatSettings) -> Iterator[ChatClient]:
             yield client
         return
     with ChatClient(settings.server, api_key=settings.api_key) as client:
-        if not client.is_serving():
+        if not client.wait_until_serving():
             raise CommandError(
                 f"no Tandem server answers at {settings.server}; start one with"
                 " `tandem serve BUNDLE`, or let this command do it with --bundle BUNDLE"

@@ -1,5 +1,6 @@
 """A client of the gateway's gRPC door for the commands on this machine."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -11,6 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos import channels
 from protos.errors import Reason, from_rpc_error
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
+
+POLL_S = 0.1
 
 
 @dataclass(slots=True)
@@ -53,14 +56,20 @@ class ChatClient:
     ) -> None:
         self._channel.close()
 
-    def is_serving(self, *, timeout_s: float = 2.0) -> bool:
-        """Whether a gateway answers and says that it serves."""
+    def wait_until_serving(self, *, timeout_s: float = 5.0) -> bool:
+        """Waits for a gateway that is there but not ready; False at once when none is there."""
         stub: Any = health_pb2_grpc.HealthStub(self._channel)
-        try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
-        except grpc.RpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+            except grpc.RpcError:
+                return False
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
 
     def complete(self, request: gateway_pb2.ChatRequest) -> Iterator[gateway_pb2.ChatChunk]:
         """Streams an answer; leaving the iterator early cancels it.
