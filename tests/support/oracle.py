@@ -52,6 +52,7 @@ class Oracle:
     """transformers' model and processor of one checkpoint."""
 
     def __init__(self, checkpoint: Path) -> None:
+        torch.set_num_threads(1)  # tiny products only lose time to a second thread
         self.checkpoint = checkpoint
         self.model: Any = Qwen3VLForConditionalGeneration.from_pretrained(
             checkpoint, dtype=torch.float32, attn_implementation="eager"
@@ -122,13 +123,15 @@ class Oracle:
         *,
         position_ids: Int64Array | None = None,
         without_deepstack: bool = False,
+        without_levels: Sequence[int] = (),
     ) -> Float32Array:
         """Logits of every prompt token, [S, vocab].
 
         Args:
             prepared: The prompt.
             position_ids: Other positions than the prompt's own, [3, S].
-            without_deepstack: Leave the DeepStack features out, to see what they change.
+            without_deepstack: Leave all DeepStack features out, to see what they change.
+            without_levels: Leave these levels out.
         """
         ids = torch.from_numpy(prepared.input_ids)[None]
         embeds = self.model.get_input_embeddings()(ids)
@@ -141,7 +144,8 @@ class Oracle:
             if not without_deepstack:
                 visual["visual_pos_masks"] = mask
                 visual["deepstack_visual_embeds"] = [
-                    torch.from_numpy(level) for level in features.deepstack
+                    torch.from_numpy(level * (index not in without_levels))
+                    for index, level in enumerate(features.deepstack)
                 ]
         positions = torch.from_numpy(
             prepared.position_ids if position_ids is None else position_ids

@@ -29,7 +29,7 @@ OPERATORS = (
 @functools.cache
 def install() -> torch.library.Library:
     """Declares torchvision's operators; the cache keeps it alive."""
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in OPERATORS:
-        library.define(f"{name}(Tensor input) -> Tensor")
+        library.define(f"{name}(Tensor input) -> Tensor")  # type: ignore[no-untyped-call]
     return library
