@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -79,14 +80,24 @@ class RayEncoders:
         self._lost = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    async def start(self, *, reclaim_signals: Callable[[], None]) -> None:
         """Starts Ray and the replicas; returns when all are ready.
+
+        Args:
+            reclaim_signals: Puts the process's signal handlers back. Ray's own, which it
+                installs while it starts, would abort the process 3 s after a SIGTERM.
 
         Raises:
             BundleError: the replicas could not load the bundle.
         """
         loop = asyncio.get_running_loop()
-        self._handle = await loop.run_in_executor(self._ray_thread, self._start)
+        started_s = time.perf_counter()
+        await loop.run_in_executor(self._ray_thread, self._start_ray)
+        reclaim_signals()
+        ray_s = time.perf_counter() - started_s
+        self._handle = await loop.run_in_executor(self._ray_thread, self._start_replicas)
+        total_s = time.perf_counter() - started_s
+        logger.info("started: ray %.1f s, replicas %.1f s", ray_s, total_s - ray_s)
         problem = await self._handle.problem.remote()
         if problem is not None:
             raise BundleError(problem)
@@ -167,9 +178,8 @@ class RayEncoders:
                 logger.error("Ray's own processes died")
                 self._lost.set()
 
-    def _start(self) -> Any:
+    def _start_ray(self) -> None:
         config = self._config
-        started_s = time.perf_counter()
         for name in ("ray", "ray.serve"):
             _adopt_logger(name)
         ray.init(
@@ -188,17 +198,16 @@ class RayEncoders:
             if processes.name(pid) in _CORE_PROCESSES
             and (since := processes.start_time(pid)) is not None
         }
-        ray_s = time.perf_counter() - started_s
+
+    def _start_replicas(self) -> Any:
+        config = self._config
         quiet = {"log_level": "WARNING", "enable_access_log": False}
         serve.start(proxy_location="Disabled", logging_config=quiet)
         deployment = serve.deployment(_Deployment).options(**_deployment_options(config))
         settings = config.replica_settings(cores=len(os.sched_getaffinity(0)))
-        handle = serve.run(
+        return serve.run(
             deployment.bind(settings), name="vision", route_prefix=None, logging_config=quiet
         )
-        total_s = time.perf_counter() - started_s
-        logger.info("started: ray %.1f s, replicas %.1f s", ray_s, total_s - ray_s)
-        return handle
 
 
 def _adopt_logger(name: str) -> None:

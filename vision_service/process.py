@@ -63,8 +63,7 @@ async def _serve(config: VisionConfig, bundle: Bundle) -> int:
     encoders = RayEncoders(config)
     try:
         async with server:
-            await encoders.start()
-            _stop_on_signals(stop)  # Ray put handlers of its own in the way
+            await encoders.start(reclaim_signals=lambda: _stop_on_signals(stop))
             servicer.encoders = encoders
             await server.set_serving(True)
             _announce(server.port)

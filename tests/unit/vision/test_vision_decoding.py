@@ -78,7 +78,7 @@ def test_an_exif_orientation_gives_the_picture_rotated_beforehand(
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options: dict[str, Any] = {"JPEG": {"quality": 95}, "PNG": {}, "WEBP": {"lossless": True}}[name]
+    options: dict[str, Any] = {} if name == "PNG" else {"lossless": True, "quality": 95}
     data = encoded(Image.fromarray(noise(16, 24)), name, exif=exif, **options)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert np.array_equal(decode_rgb(data, LIMITS), np.asarray(upright.convert("RGB")))

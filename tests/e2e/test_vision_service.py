@@ -1,0 +1,214 @@
+"""The real vision process, with real Ray, over gRPC."""
+
+import io
+import os
+import re
+import signal
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from protos import tensors
+from protos.errors import Reason
+from protos.tandem.v1 import tensor_pb2, vision_pb2
+from tests.e2e.vision_process import VisionProcess, wait_for_end, wait_until_busy
+from tests.support import bundles
+from tests.support.oracle import oracle
+from tests.support.waiting import wait_until
+
+TOLERANCE = 1e-5  # of the largest value of a level
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VisionProcess]:
+    log = tmp_path_factory.mktemp("vision") / "stderr.log"
+    flags = ("--replicas=2", "--threads=1", "--drain-timeout-s=20")
+    with VisionProcess(bundles.bundle("tied"), log, *flags) as running:
+        yield running
+
+
+def drawn(height: int = 60, width: int = 90, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def expected(data: bytes) -> npt.NDArray[np.float32]:
+    """What transformers makes of the same file."""
+    reference = oracle(bundles.checkpoint("tied"))
+    picture = Image.open(io.BytesIO(data))
+    inputs = reference.processor.image_processor(images=[picture], return_tensors="np")
+    features = reference.features(
+        np.asarray(inputs["pixel_values"]), np.asarray(inputs["image_grid_thw"])
+    )
+    return np.stack([features.embeddings, *features.deepstack])
+
+
+def assert_close(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> None:
+    assert ours.shape == theirs.shape
+    for mine, wanted in zip(ours, theirs, strict=True):
+        assert np.abs(mine - wanted).max() <= TOLERANCE * np.abs(wanted).max()
+
+
+TRANSPARENT = Image.fromarray(
+    np.random.default_rng(5).integers(0, 256, (60, 90, 4), dtype=np.uint8)
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(drawn(), "PNG"),
+        encoded(drawn(), "JPEG", quality=85),
+        encoded(drawn(), "WEBP"),
+        encoded(drawn(), "GIF"),
+        encoded(drawn(), "BMP"),
+        encoded(TRANSPARENT, "PNG"),
+        encoded(drawn(1, 200), "PNG"),
+    ],
+    ids=["png", "jpeg", "webp", "gif", "bmp", "alpha", "extreme"],
+)
+def test_a_picture_gets_the_features_transformers_gives_it(
+    service: VisionProcess, data: bytes
+) -> None:
+    answer = service.picture(data)
+    assert_close(answer.features, expected(data))
+    assert answer.summary.preprocess_ms > 0
+    assert answer.summary.encode_ms > 0
+    assert answer.summary.queue_ms >= 0
+
+
+def test_many_pictures_at_once_each_get_their_own_features(service: VisionProcess) -> None:
+    files = [encoded(drawn(40 + 30 * n, 200 - 20 * n, seed=n), "PNG") for n in range(8)]
+    with ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(service.picture, files * 2))
+    for data, first, second in zip(files, answers[:8], answers[8:], strict=True):
+        wanted = expected(data)
+        assert_close(first.features, wanted)
+        assert_close(second.features, wanted)
+
+
+def test_patches_give_the_features_of_their_picture(service: VisionProcess) -> None:
+    data = encoded(drawn(), "PNG")
+    processor = oracle(bundles.checkpoint("tied")).processor.image_processor
+    inputs = processor(images=[drawn()], return_tensors="np")
+    t, h, w = (int(extent) for extent in inputs["image_grid_thw"][0])
+    grid = tensor_pb2.GridTHW(t=t, h=h, w=w)
+    pixels = tensors.to_proto(np.asarray(inputs["pixel_values"]))
+    patches = vision_pb2.Patches(pixel_values=pixels, grid_thw=grid)
+    answer = service.encode(vision_pb2.EncodeRequest(patches=patches, expected_grid_thw=grid))
+    assert answer.grid == (t, h, w)
+    assert_close(answer.features, expected(data))
+
+
+def patches_of(t: int, h: int, w: int, pixels: npt.NDArray[Any]) -> vision_pb2.EncodeRequest:
+    message = vision_pb2.Patches(
+        pixel_values=tensors.to_proto(pixels), grid_thw=tensor_pb2.GridTHW(t=t, h=h, w=w)
+    )
+    return vision_pb2.EncodeRequest(patches=message)
+
+
+def picture_of(data: bytes, **fields: Any) -> vision_pb2.EncodeRequest:
+    return vision_pb2.EncodeRequest(picture=data, **fields)
+
+
+def bomb() -> bytes:
+    data = bytearray(encoded(drawn(), "PNG"))
+    data[16:24] = (50_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    return bytes(data)
+
+
+ONES = np.ones((16, 1536), dtype=np.float32)
+GOOD = encoded(drawn(), "PNG")
+OTHER_GRID = tensor_pb2.GridTHW(t=1, h=14, w=22)
+
+MALFORMED = {
+    "nothing": (vision_pb2.EncodeRequest(), Reason.INVALID_PARAMETER, "source"),
+    "empty": (picture_of(b""), Reason.INVALID_IMAGE, "picture"),
+    "text": (picture_of(b"hello"), Reason.UNSUPPORTED_MEDIA, "picture"),
+    "tiff": (picture_of(encoded(drawn(), "TIFF")), Reason.UNSUPPORTED_MEDIA, "picture"),
+    "truncated": (picture_of(GOOD[: len(GOOD) // 2]), Reason.INVALID_IMAGE, "picture"),
+    "bomb": (picture_of(bomb()), Reason.IMAGE_TOO_LARGE, "picture"),
+    "too many bytes": (picture_of(bytes(11 << 20)), Reason.IMAGE_TOO_LARGE, "picture"),
+    "thin": (picture_of(encoded(drawn(1, 201), "PNG")), Reason.INVALID_IMAGE, "picture"),
+    "other grid": (
+        picture_of(GOOD, expected_grid_thw=OTHER_GRID),
+        Reason.SHAPE_MISMATCH,
+        "expected_grid_thw",
+    ),
+    "other bundle": (
+        picture_of(GOOD, bundle_digest="0" * 64),
+        Reason.MODEL_MISMATCH,
+        "bundle_digest",
+    ),
+    "rows": (patches_of(1, 4, 6, ONES), Reason.SHAPE_MISMATCH, "patches.pixel_values"),
+    "width": (patches_of(1, 4, 4, ONES[:, :9]), Reason.SHAPE_MISMATCH, "patches.pixel_values"),
+    "zero": (patches_of(1, 0, 4, ONES), Reason.SHAPE_MISMATCH, "patches.grid_thw.h"),
+    "negative": (patches_of(1, 4, -4, ONES), Reason.SHAPE_MISMATCH, "patches.grid_thw.w"),
+    "odd": (patches_of(1, 4, 5, ONES), Reason.SHAPE_MISMATCH, "patches.grid_thw.w"),
+    "huge": (
+        patches_of(1, 2**31 - 2, 2**31 - 2, ONES),
+        Reason.IMAGE_TOO_LARGE,
+        "patches.grid_thw",
+    ),
+    "video": (patches_of(2, 4, 2, ONES), Reason.VIDEO_NOT_SUPPORTED, "patches.grid_thw.t"),
+    "nan": (patches_of(1, 4, 4, ONES * np.nan), Reason.NON_FINITE, "patches.pixel_values"),
+    "integers": (
+        patches_of(1, 4, 4, ONES.astype(np.int32)),
+        Reason.UNSUPPORTED_DTYPE,
+        "patches.pixel_values",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_request_is_refused_by_field_and_the_service_stays_up(
+    service: VisionProcess, case: str
+) -> None:
+    request, reason, param = MALFORMED[case]
+    replicas = sorted(service.replicas())
+    error = service.refusal(request)
+    assert (error.reason, error.param) == (reason, param)
+    assert not re.search(r"0x|/|Traceback|BytesIO|127\.0", error.message)
+    assert sorted(service.replicas()) == replicas
+    assert service.picture(GOOD).features.shape[0] == 4
+
+
+def test_a_replica_killed_while_it_encodes_costs_no_answer(service: VisionProcess) -> None:
+    wait_until(lambda: len(service.replicas()) == 2, what="both replicas", timeout_s=60)
+    data = encoded(drawn(1400, 1400), "BMP")
+    alone = service.picture(data).features
+    with ThreadPoolExecutor(4) as clients:
+        calls = [clients.submit(service.picture, data) for _ in range(4)]
+        victim = wait_until_busy(service.replicas(), what="a replica to encode")
+        os.kill(victim, signal.SIGKILL)
+        for call in calls:
+            assert_close(call.result().features, alone)
+    wait_until(
+        lambda: len(set(service.replicas()) - {victim}) == 2, what="a new replica", timeout_s=60
+    )
+    assert_close(service.picture(data).features, alone)
+
+
+def test_sigterm_lets_running_calls_finish_and_leaves_no_process(service: VisionProcess) -> None:
+    data = encoded(drawn(1400, 1400), "BMP")
+    with ThreadPoolExecutor(1) as client:
+        call = client.submit(service.picture, data)
+        wait_until_busy(service.replicas(), what="a replica to encode")
+        service.signal(signal.SIGTERM)
+        assert call.result().features.shape[0] == 4
+    assert wait_for_end(service) == 0
+    log = service.log.read_text()
+    assert "Traceback" not in log
