@@ -57,7 +57,8 @@ class Message:
     """One turn.
 
     `content` is a plain string, or parts in order. The template may render the two differently,
-    so a client's string stays a string. None is an assistant turn with tool calls alone.
+    so a client's string stays a string. None is an assistant turn with tool calls alone, and is
+    an empty string to the template.
     """
 
     role: Role

@@ -25,7 +25,8 @@ def template_tools(conversation: Conversation, marks: Marks) -> list[dict[str, A
 
 def _template_message(message: Message, marks: Marks) -> dict[str, Any]:
     mark = marks.answer if message.role is Role.ASSISTANT else marks.text
-    turn: dict[str, Any] = {"role": message.role.value, "content": None}
+    # Templates iterate over what is not a string, so a turn of tool calls alone has an empty one.
+    turn: dict[str, Any] = {"role": message.role.value, "content": ""}
     if isinstance(message.content, str):
         turn["content"] = mark(message.content)
     elif message.content is not None:
