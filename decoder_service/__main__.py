@@ -114,15 +114,17 @@ async def serve(config: DecoderConfig) -> None:
     loading = _in_daemon_thread(lambda: load(config))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     if not loading.done():
         logger.info("stopped while loading")
         return
-    await _serve_loaded(config, server, loading.result(), stopping)
+    await serve_loaded(config, server, loading.result(), stop)
 
 
-async def _serve_loaded(
-    config: DecoderConfig, server: GrpcServer, loaded: Loaded, stopping: asyncio.Task[bool]
+async def serve_loaded(
+    config: DecoderConfig, server: GrpcServer, loaded: Loaded, stop: asyncio.Event
 ) -> None:
+    """Serves a loaded bundle until `stop`, then drains."""
     tasks: set[asyncio.Task[None]] = set()
 
     def on_death() -> None:
@@ -156,7 +158,7 @@ async def _serve_loaded(
     async with engine, server:
         await server.set_serving(True)
         _announce(server.port)
-        await stopping
+        await stop.wait()
         logger.info("draining")
     logger.info("stopped")
 

@@ -219,10 +219,18 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
                 if outcome.first_token is None:
                     outcome.first_token = time.monotonic()
                 outcome.completion_tokens += len(tokens)
-                await context.write(messages.tokens_to_proto(tokens))
+                for group in _grouped(tokens):
+                    await context.write(messages.tokens_to_proto(group))
             last = events[-1]
             if isinstance(last, Completion):
                 outcome.completion_tokens = last.completion_tokens
                 outcome.result = last.finish_reason.name.lower()
                 await context.write(messages.completion_to_proto(last))
                 return
+
+
+def _grouped(tokens: list[Token]) -> list[list[Token]]:
+    """Tokens that travel in one message: all, but logits one by one, because they are large."""
+    if tokens[0].logits is None:
+        return [tokens]
+    return [[token] for token in tokens]
