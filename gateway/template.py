@@ -79,7 +79,7 @@ class ChatTemplate:
     """Renders conversations to prompt text.
 
     **Source**: transformers `render_jinja_template` and its environment; parity in
-    tests/parity/test_prompt_ids.py and tests/unit/gateway_prompt/test_template.py.
+    tests/parity/test_prompt_templates.py.
     """
 
     def __init__(self, source: str, variables: Mapping[str, Any] | None = None) -> None:
