@@ -1,7 +1,8 @@
 """The proof: what comes out of the three real services is what transformers would have said.
 
-Bundles in fp32, every conversation of tests/support/talks.py, on every tiny checkpoint. Logits
-may differ by 1e-3: they come from other orders of summation in float32.
+Every conversation of tests/support/talks.py, on every tiny checkpoint in fp32, and on two in
+INT4, for which the oracle's weights are those that the quantized graph implies (accuracy level 0:
+activations stay float32). Logits may differ by 1e-3: they come from other orders of summation.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from protos import tensors
 from protos.tandem.v1 import gateway_pb2
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
+from tests.support.dequantized import dequantized
 from tests.support.oracle import Greedy, Oracle, Prepared, oracle
 from tests.support.stack import GreedyAnswer, ServedStack, Stacks
 from tests.support.talks import ONE_PICTURE, TALK_NAMES, Talk, talks
@@ -23,6 +25,8 @@ from tests.support.talks import ONE_PICTURE, TALK_NAMES, Talk, talks
 TOKENS = 64
 TOLERANCE = 1e-3
 AT_ONCE = 8
+
+SUBJECTS = [*((name, "fp32") for name in NAMES), ("tied", "int4"), ("odd", "int4")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +38,15 @@ class Expected:
 
 
 class Subject:
-    """One checkpoint: its running stack, its oracle, its conversations."""
+    """One bundle: its running stack, its oracle, its conversations."""
 
-    def __init__(self, name: str, stacks: Stacks) -> None:
+    def __init__(self, name: str, precision: str, stacks: Stacks) -> None:
         self.talks = {talk.name: talk for talk in talks(checkpoint(name))}
-        self.served: ServedStack = stacks.get(bundle(name, "fp32"))
+        path = bundle(name, precision, accuracy_level=0)
+        self.served: ServedStack = stacks.get(path)
         self._oracle: Oracle = oracle(checkpoint(name))
+        if precision != "fp32":
+            self._oracle = dequantized(self._oracle, path)
         self._expected: dict[str, Expected] = {}
 
     def expected(self, talk: Talk) -> Expected:
@@ -54,9 +61,10 @@ class Subject:
         return self._expected[talk.name]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=SUBJECTS, ids="-".join)
 def subject(request: pytest.FixtureRequest, stacks: Stacks) -> Subject:
-    return Subject(request.param, stacks)
+    name, precision = request.param
+    return Subject(name, precision, stacks)
 
 
 @pytest.fixture(scope="module", autouse=True)
