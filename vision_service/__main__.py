@@ -4,14 +4,17 @@ import os
 import secrets
 import sys
 
+from vision_service import reaper
+
 
 def main() -> int:
     """Runs until SIGTERM or SIGINT; returns the exit code."""
+    watching = reaper.start()  # before any library starts threads
     os.environ.update(_environment())
     # Imported here because gRPC and Ray read the environment when they are imported.
     from vision_service import process
 
-    return process.main()
+    return process.main(watching)
 
 
 def _environment() -> dict[str, str]:
@@ -23,7 +26,9 @@ def _environment() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # gRPC would complain about every process that Ray starts beside our server.
+        # gRPC's core would comment on a taken port, and on every process Ray starts beside our
+        # server; the first is reported in our own words, the second is harmless.
+        "GRPC_VERBOSITY": "NONE",
         "GRPC_ENABLE_FORK_SUPPORT": "0",
     }
 

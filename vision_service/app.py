@@ -25,11 +25,12 @@ from protos.errors import Overloaded, Reason, Unavailable
 from vision_service import processes
 from vision_service.config import VisionConfig
 from vision_service.jobs import Encoded, EncodeJob, error_from_plain
+from vision_service.reaper import Belongings, Reaper
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 2  # the first and one retry, on whatever replica is there by then
-_WATCH_INTERVAL_S = 0.5
+_WATCH_INTERVAL_S = 1.0
 _SHUTDOWN_S = 10.0
 _CORE_PROCESSES = ("gcs_server", "raylet")
 _SOCKET_PATH_ROOM = 40  # longest temporary folder below which Ray's socket paths stay legal
@@ -69,8 +70,9 @@ class _Deployment:
 class RayEncoders:
     """Encoder replicas of this process; `start` once, `stop` once."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig, reaper: Reaper) -> None:
         self._config = config
+        self._reaper = reaper
         # NOTE: Linux kills Ray's processes when the *thread* that started them ends, so this
         # thread must live as long as they do.
         self._ray_thread = ThreadPoolExecutor(1, thread_name_prefix="ray")
@@ -94,6 +96,7 @@ class RayEncoders:
         started_s = time.perf_counter()
         await loop.run_in_executor(self._ray_thread, self._start_ray)
         reclaim_signals()
+        self._watcher = asyncio.create_task(self._watch())
         ray_s = time.perf_counter() - started_s
         self._handle = await loop.run_in_executor(self._ray_thread, self._start_replicas)
         total_s = time.perf_counter() - started_s
@@ -101,7 +104,6 @@ class RayEncoders:
         problem = await self._handle.problem.remote()
         if problem is not None:
             raise BundleError(problem)
-        self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
         """Ends the replicas and every process of Ray."""
@@ -109,8 +111,7 @@ class RayEncoders:
             self._watcher.cancel()
         self._handle = None
         loop = asyncio.get_running_loop()
-        tree = [*processes.descendants(os.getpid()), *self._core]
-        started = {pid: since for pid in tree if (since := processes.start_time(pid)) is not None}
+        started = {**self._below(), **self._core}
         shutdown = loop.run_in_executor(self._ray_thread, ray.shutdown)
         done, _ = await asyncio.wait({shutdown}, timeout=_SHUTDOWN_S)
         killed = await asyncio.to_thread(processes.end, started, grace_s=2.0 if done else 0.0)
@@ -171,12 +172,22 @@ class RayEncoders:
             answer.cancel()
 
     async def _watch(self) -> None:
-        """Polls, because Ray tells nobody; its processes are not ours to wait for."""
+        """Polls, because Ray tells nobody of its processes."""
+        known: dict[int, int] = {}
         while not self._lost.is_set():
-            await asyncio.sleep(_WATCH_INTERVAL_S)
-            if any(processes.start_time(pid) != since for pid, since in self._core.items()):
+            below = await asyncio.to_thread(self._below)
+            if below != known:
+                self._reaper.tell(Belongings(started=below, folder=self._folder))
+                known = below
+            if not self._core.items() <= below.items():
                 logger.error("Ray's own processes died")
                 self._lost.set()
+            await asyncio.sleep(_WATCH_INTERVAL_S)
+
+    def _below(self) -> dict[int, int]:
+        """Start times of all processes below this one but the reaper."""
+        pids = [pid for pid in processes.descendants(os.getpid()) if pid != self._reaper.pid]
+        return {pid: since for pid in pids if (since := processes.start_time(pid)) is not None}
 
     def _start_ray(self) -> None:
         config = self._config
@@ -194,9 +205,8 @@ class RayEncoders:
         )
         self._core = {
             pid: since
-            for pid in processes.children(os.getpid())
+            for pid, since in self._below().items()
             if processes.name(pid) in _CORE_PROCESSES
-            and (since := processes.start_time(pid)) is not None
         }
 
     def _start_replicas(self) -> Any:

@@ -14,6 +14,7 @@ from protos.channels import LARGE_MESSAGE_BYTES, GrpcServer, PortTaken
 from protos.pictures import SETTINGS_NAME, PictureSettings
 from protos.tandem.v1 import vision_pb2_grpc
 from vision_service.config import VisionConfig
+from vision_service.reaper import Reaper
 from vision_service.servicer import VisionServicer
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ EXIT_SETTINGS = 2
 EXIT_LOST = 1
 
 
-def main() -> int:
+def main(reaper: Reaper) -> int:
     """Runs until SIGTERM or SIGINT; returns the exit code."""
     try:
         config = settings.load(VisionConfig, prefix="VISION", argv=sys.argv[1:], environ=os.environ)
@@ -36,13 +37,16 @@ def main() -> int:
         bundle.verify_files(("vision", "processor"))
         pictures = PictureSettings.from_file(bundle.path / SETTINGS_NAME)
         pictures.check_against(bundle.manifest.vision)
-        return asyncio.run(_serve(config, bundle))
+        return asyncio.run(_serve(config, bundle, reaper))
     except (settings.SettingError, BundleError, PortTaken) as error:
         sys.stderr.write(f"vision_service: {error}\n")
         return EXIT_SETTINGS
+    except RuntimeError:  # Ray says so whatever kept it from starting.
+        logger.exception("the vision service could not start")
+        return EXIT_LOST
 
 
-async def _serve(config: VisionConfig, bundle: Bundle) -> int:
+async def _serve(config: VisionConfig, bundle: Bundle, reaper: Reaper) -> int:
     stop = asyncio.Event()
     _stop_on_signals(stop)
     server = GrpcServer(
@@ -60,7 +64,7 @@ async def _serve(config: VisionConfig, bundle: Bundle) -> int:
     # Imported here so that the port is checked before the second that importing Ray takes.
     from vision_service.app import RayEncoders
 
-    encoders = RayEncoders(config)
+    encoders = RayEncoders(config, reaper)
     try:
         async with server:
             await encoders.start(reclaim_signals=lambda: _stop_on_signals(stop))
