@@ -152,8 +152,8 @@ SPECS: Mapping[str, CheckpointSpec] = {
             merges=100,
             padded_vocab=389,
             text={
-                "hidden_size": 76,
-                "intermediate_size": 132,
+                "hidden_size": 75,
+                "intermediate_size": 131,
                 "num_hidden_layers": 3,
                 "num_attention_heads": 5,
                 "num_key_value_heads": 1,
