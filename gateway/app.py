@@ -66,6 +66,8 @@ class Gateway:
             # Both ports are taken before either door opens.
             listening = bind(self._config.host, self._config.http_port)
             self._stack.callback(listening.close)
+            # Tried first, because gRPC's core writes lines of its own about a taken port.
+            bind(self._config.host, self._config.grpc_port).close()
             server = self._grpc_server(pipeline)
             self.grpc_port = server.port
             await self._doors[0].enter_async_context(server)
