@@ -37,8 +37,9 @@ class DecoderConfig:
         "most prompt tokens of a step while sequences decode; bounds the time between their tokens",
         default=64,
     )
+    # Longer than the gateway waits for an encoding, so that its clearer error comes first.
     features_timeout_s: float = setting(
-        "longest pause of a client that still owes features, seconds", default=60.0
+        "longest pause of a client that still owes features, seconds", default=120.0
     )
     drain_timeout_s: float = setting(
         "how long running streams may end after SIGTERM, seconds", default=30.0

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,11 @@ class Load:
 
     running_count: int
     waiting_count: int
+    kv_token_count: int
+
+
+class _RunningLoad(NamedTuple):
+    sequence_count: int
     kv_token_count: int
 
 
@@ -125,7 +130,7 @@ class Engine:
         self._running: list[Sequence] = []
         self._step = 0
         self._is_stopping = False
-        self._load = Load(running_count=0, waiting_count=0, kv_token_count=0)
+        self._running_load = _RunningLoad(0, 0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
@@ -178,8 +183,14 @@ class Engine:
         self._post(lambda: self._take_features(sequence, span_index, values, now))
 
     def load(self) -> Load:
-        """How busy the engine was after its latest step or command."""
-        return self._load
+        """How busy the engine is; what holds a slot is as of its latest step or command."""
+        running = self._running_load
+        waiting_count = max(0, len(self._streams) - running.sequence_count)
+        return Load(
+            running_count=running.sequence_count,
+            waiting_count=waiting_count,
+            kv_token_count=running.kv_token_count,
+        )
 
     def _post(self, command: Command) -> None:
         with self._condition:
@@ -283,14 +294,11 @@ class Engine:
             streams = list(self._streams.values())
             self._streams.clear()
         self._deliver([(stream, error) for stream in streams])
-        self._load = Load(running_count=0, waiting_count=0, kv_token_count=0)
+        self._running_load = _RunningLoad(0, 0)
 
     def _update_load(self) -> None:
-        self._load = Load(
-            running_count=len(self._running),
-            waiting_count=len(self._waiting),
-            kv_token_count=sum(sequence.kv_length for sequence in self._running),
-        )
+        tokens = sum(sequence.kv_length for sequence in self._running)
+        self._running_load = _RunningLoad(len(self._running), tokens)
 
     def _deliver(self, batch: list[tuple[SequenceStream, Event]]) -> None:
         if batch:

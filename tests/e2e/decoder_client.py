@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,13 +94,18 @@ def to_chunks(
     return requests
 
 
+class WriteRaced(Exception):
+    """A write met a call the server was ending: grpc.aio then reports INTERNAL of its own making
+    (UnaryStreamCall.write calls set_internal_error) and loses the server's status."""
+
+
 class DecoderClient:
     """A client of one decoder process."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.stub: Any = decoder_pb2_grpc.DecoderServiceStub(channel)
 
-    def open(self, start: Start | None, *, timeout_s: float | None = 30) -> Any:
+    def open(self, *, timeout_s: float = 30) -> Any:
         """Begins a Generate call; the caller writes, reads and half-closes."""
         return self.stub.Generate(timeout=timeout_s)
 
@@ -109,7 +114,6 @@ class DecoderClient:
         start: Start,
         features: Iterable[decoder_pb2.GenerateRequest] = (),
         *,
-        watch: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Runs a whole call.
 
@@ -117,21 +121,21 @@ class DecoderClient:
             ServiceError: what the server answered.
         """
         messages = [decoder_pb2.GenerateRequest(start=start), *features]
-        return await self.converse(messages, watch=watch)
+        return await self.converse(messages)
 
     async def converse(
         self,
         messages: Iterable[decoder_pb2.GenerateRequest],
         *,
         half_close: bool = True,
-        watch: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Sends messages as they are and reads to the end.
 
         Raises:
             ServiceError: what the server answered.
+            WriteRaced: gRPC lost the answer.
         """
-        call, answer = self.stub.Generate(timeout=60), Answer()
+        call, answer, raced = self.stub.Generate(timeout=60), Answer(), False
         try:
             try:
                 for message in messages:
@@ -139,13 +143,12 @@ class DecoderClient:
                 if half_close:
                     await call.done_writing()
             except (grpc.RpcError, asyncio.InvalidStateError):
-                # NOTE: writing into a call the server has ended says INTERNAL or worse; only
-                # reading tells the server's own status.
-                pass
+                raced = True
             async for response in call:
                 answer.take(response)
-                watch()
         except grpc.RpcError as error:
+            if raced and error.code() is grpc.StatusCode.INTERNAL:
+                raise WriteRaced from None
             raise from_rpc_error(error) from None
         finally:
             call.cancel()

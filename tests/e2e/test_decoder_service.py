@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -20,13 +21,14 @@ from protos.errors import Overloaded, Reason, ServiceError, from_rpc_error
 from protos.tandem.v1 import decoder_pb2
 from tests.e2e.decoder_client import (
     DecoderClient,
+    WriteRaced,
     make_features,
     make_start,
     text_ids,
     to_chunks,
 )
 from tests.e2e.decoder_process import DecoderProcess, make_environment
-from tests.e2e.malformed import conversations, starts
+from tests.e2e.malformed import Malformed, conversations, starts
 from tests.support.bundles import bundle as make_bundle
 
 MAX_CONTEXT = 1024
@@ -165,6 +167,17 @@ async def test_logprobs_and_seeds_are_reported_and_kept(
             assert top.token_id != token or top.logprob == pytest.approx(entry.logprob)
 
 
+async def refusal(client: DecoderClient, case: Malformed) -> ServiceError | None:
+    while True:
+        try:
+            await client.converse(case.messages)
+        except ServiceError as error:
+            return error
+        except WriteRaced:
+            continue
+        return None
+
+
 async def test_malformed_requests_are_refused_by_name_and_disturb_no_stream(
     client: DecoderClient, bundle: Bundle, process: DecoderProcess
 ) -> None:
@@ -183,18 +196,38 @@ async def test_malformed_requests_are_refused_by_name_and_disturb_no_stream(
 
     singing = asyncio.create_task(sing())
     for case in cases:
-        try:
-            await client.converse(case.messages)
-            wrong.append(f"{case.name}: accepted")
-        except ServiceError as error:
-            if (error.reason, error.param) != (case.reason, case.param):
-                wrong.append(f"{case.name}: {error.reason} {error.param} {error.message}")
+        error = await refusal(client, case)
+        if error is None or (error.reason, error.param) != (case.reason, case.param):
+            wrong.append((case.name, error and (error.reason, error.param, error.message)))
     done.set()
     assert wrong == []
     assert await singing > 0
     await wait_for_load(client, running=0)
     assert process.process.poll() is None
     assert len(cases) > 80
+
+
+async def test_random_bytes_are_refused_and_the_process_lives(
+    client: DecoderClient, bundle: Bundle, process: DecoderProcess
+) -> None:
+    rng = random.Random(1)
+    good = decoder_pb2.GenerateRequest(
+        start=make_start(bundle.manifest, "fuzz", spans=[(4, 7)], max_tokens=2)
+    ).SerializeToString()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{process.port}") as channel:
+        method: Any = channel.stream_stream("/tandem.v1.DecoderService/Generate")
+        for _ in range(300):
+            data = bytearray(good if rng.random() < 0.7 else rng.randbytes(rng.randrange(1, 200)))
+            for _ in range(rng.randrange(1, 6)):
+                place = rng.randrange(len(data))
+                data[place : place + 4] = rng.randbytes(rng.randrange(1, 9))
+            call = method(timeout=10)
+            await call.write(bytes(data))
+            await call.done_writing()
+            assert await call.code() is not grpc.StatusCode.UNAVAILABLE
+    assert process.process.poll() is None
+    await wait_for_load(client, running=0)
+    await client.generate(make_start(bundle.manifest, "after"))
 
 
 async def test_the_context_error_counts_tokens(client: DecoderClient, bundle: Bundle) -> None:
@@ -208,7 +241,7 @@ async def test_a_request_id_in_flight_is_not_taken_twice(
     client: DecoderClient, bundle: Bundle
 ) -> None:
     start = make_start(bundle.manifest, "same", spans=[(4, 7)])
-    call = client.open(start)
+    call = client.open()
     await call.write(decoder_pb2.GenerateRequest(start=start))
     await call.read()
     with pytest.raises(ServiceError) as caught:
@@ -221,7 +254,7 @@ async def test_a_request_id_in_flight_is_not_taken_twice(
 
 async def test_a_cancelled_stream_frees_its_slot(client: DecoderClient, bundle: Bundle) -> None:
     start = make_start(bundle.manifest, "cancelled", max_tokens=900)
-    call = client.open(start)
+    call = client.open()
     await call.write(decoder_pb2.GenerateRequest(start=start))
     for _ in range(3):
         await call.read()
@@ -233,7 +266,7 @@ async def test_a_cancelled_stream_frees_its_slot(client: DecoderClient, bundle: 
 
 async def test_a_passed_deadline_frees_its_slot(client: DecoderClient, bundle: Bundle) -> None:
     start = make_start(bundle.manifest, "late", spans=[(4, 7)])
-    call = client.open(start, timeout_s=0.3)
+    call = client.open(timeout_s=0.3)
     await call.write(decoder_pb2.GenerateRequest(start=start))
     with pytest.raises(grpc.RpcError) as caught:
         async for _ in call:
@@ -257,7 +290,7 @@ async def test_a_full_queue_is_refused_with_a_delay(client: DecoderClient, bundl
     calls = []
     for index in range(SLOTS + 1):
         start = make_start(bundle.manifest, f"hold{index}", spans=[(4, 7)])
-        call = client.open(start)
+        call = client.open()
         await call.write(decoder_pb2.GenerateRequest(start=start))
         await call.read()
         calls.append(call)
@@ -296,7 +329,7 @@ async def test_a_signal_lets_streams_end_refuses_new_ones_and_exits_with_zero(
     start = make_start(bundle.manifest, "last", spans=[(4, 7)], max_tokens=12)
     with DecoderProcess(python, bundle.path, tmp_path / "log", "--port=0") as process:
         async with connected(process) as client:
-            call = client.open(start)
+            call = client.open()
             await call.write(decoder_pb2.GenerateRequest(start=start))
             await call.read()
             process.process.send_signal(number)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from decoder_service.sampling import (
     Sampler,
     SamplingParams,
+    TokenLogprobs,
     _thresholds,
     choose,
     finite_rows,
@@ -132,6 +133,19 @@ def test_a_seed_gives_the_same_tokens_alone_and_in_any_batch(order: list[int], s
     together = run(order)
     for row in order:
         assert together[row] == run([row])[row]
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = random_logits(len(MIXED), 3000)
+
+    def run() -> tuple[list[int], list[TokenLogprobs]]:
+        samplers = [sampler((1, 2, 3), seed=8, **params) for params in MIXED]
+        tokens = choose(logits, samplers)
+        return tokens.tolist(), logprobs(logits, tokens, [0, 1, 2, 3, 4, 20])
+
+    whole = run()
+    monkeypatch.setattr("decoder_service.sampling._BLOCK_SCORES", 6000)
+    assert run() == whole
 
 
 def test_unseeded_sequences_differ() -> None:
