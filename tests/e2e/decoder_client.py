@@ -113,7 +113,6 @@ class DecoderClient:
         self,
         start: Start,
         features: Iterable[decoder_pb2.GenerateRequest] = (),
-        *,
     ) -> Answer:
         """Runs a whole call.
 
