@@ -44,7 +44,7 @@ def locate(source: str, *, model_id: str | None = None, revision: str | None = N
         ExportError: neither a folder nor a hub id that can be downloaded.
     """
     folder = Path(source)
-    if folder.is_dir():
+    if source and folder.is_dir():
         if revision is not None:
             raise ExportError("--revision goes with a hub id, not with a folder")
         resolved = folder.resolve()

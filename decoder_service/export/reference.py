@@ -1,11 +1,11 @@
 """What transformers makes of a prompt and the tokens a bundle answered with.
 
-    python -m decoder_service.export.reference CHECKPOINT QUESTION.npz ANSWER.npz
+    python -m decoder_service.export.reference CHECKPOINT FOLDER
 
-`tandem verify --checkpoint` runs this in a process of its own. QUESTION holds `input_ids`
-int [S] with placeholders expanded, `tokens` int [T], and the pictures `picture_0`, ... uint8
-[height, width, 3] in prompt order; ANSWER gets `logits` float32 [T, vocab], each row after the
-prompt and the tokens before it.
+`tandem verify --checkpoint` runs this in a process of its own. For each FOLDER/question-N.npz
+it writes answer-N.npz. A question holds `input_ids` int [S] with placeholders expanded, `tokens`
+int [T], and the pictures `picture_0`, ... uint8 [height, width, 3] in prompt order; its answer
+`logits` float32 [T, vocab], each row after the prompt and the tokens before it.
 """
 
 import json
@@ -23,22 +23,24 @@ from decoder_service.export.libraries import without_broken_torchvision
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answers one question file; returns the exit code."""
-    checkpoint, question, answer = (Path(argument) for argument in argv)
-    with np.load(question, allow_pickle=False) as arrays:
-        logits = reference_logits(checkpoint, dict(arrays))
-    np.savez(answer, logits=logits)
+    """Answers every question of a folder; returns the exit code."""
+    checkpoint, folder = (Path(argument) for argument in argv)
+    without_broken_torchvision()
+    from transformers import Qwen3VLForConditionalGeneration
+
+    model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+    settings = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    for file in sorted(folder.glob("question-*.npz")):
+        with np.load(file, allow_pickle=False) as arrays:
+            logits = reference_logits(model.eval(), settings, dict(arrays))
+        np.savez(folder / file.name.replace("question", "answer"), logits=logits)
     return 0
 
 
 def reference_logits(
-    checkpoint: Path, question: Mapping[str, npt.NDArray[Any]]
+    model: Any, settings: Mapping[str, Any], question: Mapping[str, npt.NDArray[Any]]
 ) -> npt.NDArray[np.float32]:
     """Logits float32 [T, vocab] of the real model in float32; see the module's text."""
-    without_broken_torchvision()
-    from transformers import Qwen3VLForConditionalGeneration
-
-    model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
     tokens = torch.from_numpy(question["tokens"].astype(np.int64))
     prompt = torch.from_numpy(question["input_ids"].astype(np.int64))
     ids = torch.cat([prompt, tokens[:-1]])[None]
@@ -50,7 +52,6 @@ def reference_logits(
     }
     names = sorted((name for name in question if name.startswith("picture_")), key=_number)
     if names:
-        settings = json.loads((checkpoint / "preprocessor_config.json").read_text())
         pictures = [patches(question[name], settings) for name in names]
         inputs["pixel_values"] = torch.cat([values for values, _ in pictures])
         inputs["image_grid_thw"] = torch.tensor([grid for _, grid in pictures])
