@@ -26,6 +26,10 @@ def _environment() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # How long a replica may take to say how busy it is. Ray's 0.1 s is for idle cores; a
+        # replica that computes on all of them would be taken for dead weight, and backed off from.
+        "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "2",
+        "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "10",
         # gRPC's core would comment on a taken port, and on every process Ray starts beside our
         # server; the first is reported in our own words, the second is harmless.
         "GRPC_VERBOSITY": "NONE",

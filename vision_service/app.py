@@ -191,8 +191,8 @@ class RayEncoders:
 
     def _start_ray(self) -> None:
         config = self._config
-        for name in ("ray", "ray.serve"):
-            _adopt_logger(name)
+        _adopt_logger("ray", logging.WARNING)
+        _adopt_logger("ray.serve", logging.ERROR)  # it warns about every probe of a busy replica
         ray.init(
             address="local",
             num_cpus=config.max_replicas or config.replicas,  # idle workers started beforehand
@@ -220,10 +220,10 @@ class RayEncoders:
         )
 
 
-def _adopt_logger(name: str) -> None:
-    """Sends what Ray logs in this process to our own handler, from warnings up."""
+def _adopt_logger(name: str, level: int) -> None:
+    """Sends what Ray logs in this process to our own handler."""
     theirs = logging.getLogger(name)
-    theirs.setLevel(logging.WARNING)
+    theirs.setLevel(level)
     theirs.propagate = True
     for handler in list(theirs.handlers):
         theirs.removeHandler(handler)

@@ -33,7 +33,7 @@ class VisionConfig:
     max_picture_mib: float = setting("largest encoded picture, MiB", default=10.0)
     max_picture_pixels: int = setting("most pixels before resizing", default=MAX_PICTURE_PIXELS)
     max_picture_patches: int = setting("most patches of one picture", default=65_536)
-    encode_timeout_s: float = setting("longest an Encode call may take, s", default=60.0)
+    encode_timeout_s: float = setting("longest an Encode call may take, s", default=300.0)
     drain_timeout_s: float = setting("time for running calls at shutdown, s", default=30.0)
     object_store_mib: int = setting("shared memory for features in transit, MiB", default=256)
     log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO")
