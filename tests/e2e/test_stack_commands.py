@@ -1,0 +1,78 @@
+"""The commands as a user types them, against real services."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundles import bundle, checkpoint
+from tests.support.stack import ServedStack, Stacks
+from tests.support.talks import Picture
+
+
+@pytest.fixture(scope="module")
+def served(stacks: Stacks) -> ServedStack:
+    return stacks.get(bundle("tied"))
+
+
+def tandem(*arguments: str, stdin: str = "") -> list[str]:
+    """The lines a command prints; it must succeed."""
+    run = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout.splitlines()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    path = tmp_path / "noise.png"
+    path.write_bytes(Picture(width=90, height=70).encoded())
+    return str(path)
+
+
+def test_chat_answers_a_picture_question_with_its_cost(served: ServedStack, picture: str) -> None:
+    server = f"--server={served.stack.addresses['gateway']}"
+    lines = tandem(
+        "chat", server, "--image", picture, "--temperature=0", "--max-tokens=8", "What is it?"
+    )
+    assert " + 8 tokens · first after " in lines[-1]
+    assert lines[-1].endswith("tok/s · cut off by --max-tokens")
+
+
+def test_chat_goes_on_about_the_same_picture(served: ServedStack, picture: str) -> None:
+    server = f"--server={served.stack.addresses['gateway']}"
+    lines = tandem(
+        "chat", server, "-i", picture, "--temperature=0", "--max-tokens=4", stdin="What?\nSure?\n"
+    )
+    prompts = [int(line.split(" + ")[0]) for line in lines if " + 4 tokens" in line]
+    assert len(prompts) == 2
+    assert prompts[1] > prompts[0] > 60  # the picture alone is 64 tokens or more
+
+
+def test_verify_agrees_with_transformers_number_by_number() -> None:
+    lines = tandem("verify", str(bundle("tied")), "--checkpoint", str(checkpoint("tied")))
+    judged = [line for line in lines if "are transformers'" in line]
+    assert len(judged) == 4
+    assert all(line.startswith("ok ") for line in judged)
+
+
+def test_bench_ends_with_one_line_of_json() -> None:
+    lines = tandem(
+        "bench", str(bundle("tied", "int4")), "--width=96", "--height=64", "--tokens=4", "--runs=1"
+    )
+    report = json.loads(lines[-1])
+    assert report["completion_tokens"] == 4
+    assert report["stages_ms"]["encode"] > 0
+    assert report["stages_ms"]["first_token"] >= report["stages_ms"]["prefill"] > 0
+    assert (
+        set(report["memory_after"]) == set(report["startup_s"]) == {"vision", "decoder", "gateway"}
+    )
+    assert report["memory_after"]["vision"]["processes"] > 3
+    assert all(tier["pss_mib"] > 10 for tier in report["memory_after"].values())
