@@ -68,7 +68,7 @@ class Sampler:
         max_tokens: Most tokens `observe` will be told of.
     """
 
-    __slots__ = ("params", "_generator", "_ids", "_counts", "_size", "_places")
+    __slots__ = ("params", "_generator", "_uniform", "_ids", "_counts", "_size", "_places")
 
     def __init__(
         self, params: SamplingParams, prompt_ids: npt.NDArray[np.int32], max_tokens: int
@@ -76,6 +76,7 @@ class Sampler:
         self.params = params
         seed = None if params.seed is None else params.seed & (2**64 - 1)
         self._generator = np.random.Generator(np.random.Philox(seed))
+        self._uniform: float | None = None
         seen = np.empty(0, dtype=np.int64)
         if params.repetition_penalty != 1:
             seen = np.unique(prompt_ids).astype(np.int64)
@@ -92,11 +93,14 @@ class Sampler:
         return self.params.has_penalties or bool(self.params.logit_bias)
 
     def uniform(self) -> float:
-        """The next random number, in [0, 1)."""
-        return self._generator.random()
+        """The random number of the next token, in [0, 1); the same until `observe`."""
+        if self._uniform is None:
+            self._uniform = self._generator.random()
+        return self._uniform
 
     def observe(self, token_id: int) -> None:
-        """Counts one output token towards the penalties."""
+        """Takes note of the token that was chosen; penalties count it from now on."""
+        self._uniform = None
         if not self.params.has_penalties:
             return
         place = self._places.setdefault(token_id, self._size)
@@ -131,7 +135,7 @@ def finite_rows(logits: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def choose(logits: FloatArray, samplers: Sequence[Sampler]) -> IntArray:
-    """Chooses one token per row; draws one number from each sampled row's generator.
+    """Chooses one token per row; says nothing to the samplers, so it may be repeated.
 
     Args:
         logits: float32 [R, vocab], every row finite by `finite_rows`; left as they are.

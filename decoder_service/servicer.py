@@ -189,12 +189,12 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
     async def _receive_features(
         self, context: Context, request: Request, stream: SequenceStream
     ) -> None:
-        text = self._limits.bundle.manifest
+        manifest = self._limits.bundle.manifest
         intake = FeatureIntake(
             request.spans,
             range(len(request.spans)),
-            level_count=1 + text.deepstack_level_count,
-            hidden_size=text.text.hidden_size,
+            level_count=1 + manifest.deepstack_level_count,
+            hidden_size=manifest.text.hidden_size,
         )
         while True:
             message = await self._read(context, "features", is_owed=not intake.is_complete)
@@ -205,7 +205,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             if message.WhichOneof("payload") != "features":
                 raise InvalidRequest("a message is not features, expected features", param="start")
             intake.check_span(message.features.span_index)
-            rows = messages.feature_rows_from_proto(message.features, text.text.hidden_size)
+            rows = messages.feature_rows_from_proto(message.features, manifest.text.hidden_size)
             values = intake.add(rows)
             if values is not None:
                 stream.set_features(rows.span_index, values)

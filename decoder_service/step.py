@@ -3,6 +3,7 @@
 Synchronous and single-threaded: the engine's thread calls it, tests call it directly.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -23,6 +24,8 @@ from decoder_service.sequence import (
     completion,
 )
 from protos.errors import InternalError, InvalidRequest, Reason, ServiceError
+
+logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -165,9 +168,21 @@ class StepExecutor:
             logits = logits[finite]
             if not batch:
                 return outputs
-        tokens = sampling.choose(logits, [sequence.sampler for sequence in batch])
-        reports = _reports(batch, logits, tokens)
-        now = self._clock()
+        return outputs + self._take_finite(batch, logits)
+
+    def _take_finite(self, batch: list[Sequence], logits: FloatArray) -> list[Output]:
+        try:
+            tokens = sampling.choose(logits, [sequence.sampler for sequence in batch])
+            reports = _reports(batch, logits, tokens)
+        except Exception:  # One row's sampling: found by trying each alone, it fails alone.
+            if len(batch) > 1:
+                rows = range(len(batch))
+                parts = [self._take_finite([batch[r]], logits[r : r + 1]) for r in rows]
+                return [output for part in parts for output in part]
+            logger.exception("sampling failed, request_id=%s", batch[0].request.request_id)
+            self.release(batch[0])
+            return [Output(batch[0], InternalError("internal error"))]
+        now, outputs = self._clock(), []
         for row, sequence in enumerate(batch):
             outputs += self._take_token(sequence, int(tokens[row]), reports.get(row), now)
         return outputs

@@ -256,6 +256,25 @@ async def test_a_failing_prompt_fails_alone(tmp_path: Path) -> None:
         await until(is_idle(engine))
 
 
+async def test_a_row_that_cannot_be_sampled_fails_alone(tmp_path: Path) -> None:
+    async with running_engine(tmp_path) as (engine, runner):
+        good = make_request([1, 2, 3], max_tokens=20, sampling={"temperature": 1.0, "seed": 4})
+        expected = await run(engine, good)
+        runner.gate.clear()
+        beside = asyncio.create_task(run(engine, good))
+        # Out of the vocabulary: validation refuses it, so only a bug could bring it here.
+        bias = {"logit_bias": ((VOCAB + 5, 1.0),)}
+        bad = asyncio.create_task(
+            run(engine, make_request([4, 5, 6], request_id="bad", sampling=bias))
+        )
+        await until(lambda: engine.load().running_count + engine.load().waiting_count == 2)
+        runner.gate.set()
+        with pytest.raises(ServiceError) as caught:
+            await bad
+        assert caught.value.reason is Reason.INTERNAL
+        assert await beside == expected
+
+
 async def test_features_that_overflow_fail_their_sequence_alone(tmp_path: Path) -> None:
     async with running_engine(tmp_path) as (engine, _):
         good = make_request([1, 2, 3], max_tokens=20)

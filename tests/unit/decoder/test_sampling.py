@@ -43,6 +43,14 @@ def kept_by_reference(row: FloatArray, top_k: int, top_p: float) -> set[int]:
     return set(order)
 
 
+def draw(logits: FloatArray, row: Sampler, count: int) -> list[int]:
+    tokens = []
+    for _ in range(count):
+        tokens.append(int(choose(logits, [row])[0]))
+        row.observe(tokens[-1])
+    return tokens
+
+
 def test_temperature_zero_takes_the_likeliest_token() -> None:
     logits = random_logits(5, 300)
     tokens = choose(logits, [sampler(temperature=0.0) for _ in range(5)])
@@ -78,7 +86,7 @@ def test_a_flat_distribution_is_sorted_in_full() -> None:
 def test_min_p_drops_tokens_far_below_the_likeliest() -> None:
     logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], dtype=np.float32))
     rows = sampler(min_p=0.5, seed=1)
-    drawn = {int(choose(logits, [rows])[0]) for _ in range(200)}
+    drawn = set(draw(logits, rows, 200))
     assert drawn == {0, 1}
 
 
@@ -87,7 +95,7 @@ def test_drawn_tokens_follow_the_distribution(filters: dict[str, Any]) -> None:
     wanted = np.array([0.4, 0.3, 0.2, 0.1])
     logits = np.log(wanted).astype(np.float32)[None]
     rows = sampler(seed=5, **filters)
-    counts = np.bincount([int(choose(logits, [rows])[0]) for _ in range(8000)], minlength=4)
+    counts = np.bincount(draw(logits, rows, 8000), minlength=4)
     assert np.abs(counts / 8000 - wanted).max() < 0.02
 
 
@@ -96,7 +104,7 @@ def test_temperature_sharpens_and_flattens() -> None:
     logits = np.log(wanted).astype(np.float32)[None]
     for temperature in (0.5, 2.0):
         rows = sampler(seed=5, temperature=temperature)
-        counts = np.bincount([int(choose(logits, [rows])[0]) for _ in range(8000)], minlength=3)
+        counts = np.bincount(draw(logits, rows, 8000), minlength=3)
         powered = wanted ** (1 / temperature)
         assert np.abs(counts / 8000 - powered / powered.sum()).max() < 0.02
 
@@ -150,9 +158,15 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unseeded_sequences_differ() -> None:
     logits = np.zeros((1, 5000), dtype=np.float32)
-    first, second = sampler(), sampler()
-    tokens = [[int(choose(logits, [s])[0]) for _ in range(4)] for s in (first, second)]
-    assert tokens[0] != tokens[1]
+    assert draw(logits, sampler(), 4) != draw(logits, sampler(), 4)
+
+
+def test_choosing_again_without_taking_the_token_gives_it_again() -> None:
+    logits = np.zeros((1, 5000), dtype=np.float32)
+    row = sampler(seed=2)
+    first, again = choose(logits, [row])[0], choose(logits, [row])[0]
+    row.observe(int(first))
+    assert first == again != choose(logits, [row])[0]
 
 
 def test_penalties_and_bias_match_the_written_order() -> None:
@@ -188,12 +202,7 @@ def test_penalties_and_bias_match_the_written_order() -> None:
 def test_repeated_greedy_choices_show_every_penalty() -> None:
     logits = np.array([[3.0, 2.5, 0.0]], dtype=np.float32)
     row = sampler(temperature=0.0, frequency_penalty=0.4)
-    chosen = []
-    for _ in range(4):
-        token = int(choose(logits, [row])[0])
-        row.observe(token)
-        chosen.append(token)
-    assert chosen == [0, 0, 1, 0]  # 3.0, 2.6, then 2.2 < 2.5, then 2.2 > 2.1
+    assert draw(logits, row, 4) == [0, 0, 1, 0]  # 3.0, 2.6, then 2.2 < 2.5, then 2.2 > 2.1
 
 
 def test_logprobs_are_the_log_softmax_of_raw_logits() -> None:

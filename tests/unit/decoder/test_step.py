@@ -1,0 +1,62 @@
+"""One step at a time, without the engine's thread."""
+
+from pathlib import Path
+
+import numpy as np
+
+from decoder_service.sampling import Sampler, SamplingParams
+from decoder_service.scheduler import PrefillChunk
+from decoder_service.sequence import Request, Sequence, Status, Token
+from decoder_service.step import StepExecutor
+from protos.errors import Reason, ServiceError
+from tests.unit.decoder.fakes import VOCAB, make_executor, make_request, random_features
+
+
+def prefilled(executor: StepExecutor, request: Request) -> Sequence:
+    sequence = Sequence(request, arrival=0.0)
+    executor.admit(sequence)
+    executor.prefill(PrefillChunk(sequence, 0, request.prompt_length), 1)
+    assert sequence.status is Status.DECODING
+    return sequence
+
+
+def test_a_row_that_cannot_be_sampled_fails_alone_in_a_decode_step(tmp_path: Path) -> None:
+    executor, _ = make_executor(tmp_path)
+    sampled = {"temperature": 1.0, "seed": 4}
+    alone = prefilled(executor, make_request([1, 2], max_tokens=9, sampling=sampled))
+    (expected,) = executor.decode()
+    assert isinstance(expected.event, Token)
+    executor.release(alone)
+    good = prefilled(executor, make_request([1, 2], max_tokens=9, sampling=sampled))
+    bad = prefilled(executor, make_request([3], max_tokens=9))
+    # Out of the vocabulary: validation refuses it, so only a bug could bring it here.
+    params = SamplingParams(temperature=0.0, logit_bias=((VOCAB + 5, 1.0),))
+    bad.sampler = Sampler(params, np.array([3], np.int32), 9)
+    outputs = {output.sequence: output.event for output in executor.decode()}
+    assert outputs[good] == expected.event
+    failure = outputs[bad]
+    assert isinstance(failure, ServiceError) and failure.reason is Reason.INTERNAL
+    assert bad.slot is None and good.slot == 0
+    assert executor.slots.free_count == 3
+
+
+def test_features_are_dropped_once_their_span_is_prefilled(tmp_path: Path) -> None:
+    executor, _ = make_executor(tmp_path)
+    sequence = Sequence(make_request([1] * 9, span_places=[(2, 3), (6, 2)]), arrival=0.0)
+    executor.admit(sequence)
+    for index, length in enumerate((3, 2)):
+        sequence.set_features(index, random_features(index, length), 0.0)
+    for start, stop, left in ((0, 3, 2), (3, 5, 1), (5, 7, 1), (7, 8, 0)):
+        assert executor.prefill(PrefillChunk(sequence, start, stop), 1) == []
+        assert sum(values is not None for values in sequence.features) == left
+
+
+def test_a_sequence_that_ends_with_its_first_token_never_decodes(tmp_path: Path) -> None:
+    executor, runner = make_executor(tmp_path)
+    sequence = Sequence(make_request([1, 2], max_tokens=1), arrival=0.0)
+    executor.admit(sequence)
+    outputs = executor.prefill(PrefillChunk(sequence, 0, 2), 1)
+    assert len(outputs) == 2
+    assert sequence.status is Status.FINISHED
+    assert executor.slots.free_count == 4 and executor.slots.decoding_count == 0
+    assert runner.batch_sizes == []
