@@ -1,6 +1,5 @@
 """POST /v1/chat/completions: a body in, an answer out, whole or streamed."""
 
-import asyncio
 import logging
 import time
 from collections import defaultdict
@@ -91,7 +90,7 @@ class ChatCompletions:
             # say in the vision tier, still has a status of its own.
             first = await while_connected(request.receive, _first(events))
             pieces = _stream(first, events, completions, record, wanted)
-            return EventStream(pieces, held.pop_all(), slow_client_s=self._slow_client_s)
+            return EventStream(pieces, held.pop_all())
 
     async def _body(self, request: Request, held: AsyncExitStack) -> bytes:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -130,15 +129,12 @@ class EventStream(Response):
 
     media_type = sse.CONTENT_TYPE
 
-    def __init__(
-        self, pieces: AsyncGenerator[bytes, None], held: AsyncExitStack, *, slow_client_s: float
-    ) -> None:
+    def __init__(self, pieces: AsyncGenerator[bytes, None], held: AsyncExitStack) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._pieces = pieces
         self._held = held
-        self._slow_client_s = slow_client_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -152,11 +148,7 @@ class EventStream(Response):
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
         async for piece in self._pieces:
-            try:
-                async with asyncio.timeout(self._slow_client_s):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except TimeoutError as error:  # A client that reads nothing must not hold a slot.
-                raise client_gone() from error
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
 
 from gateway.chat import ChatCompletions
 from gateway.guard import Guard
@@ -32,7 +33,7 @@ def http_app(
     served: ServedModel,
     health: Callable[[], dict[str, Any]],
     settings: HttpSettings,
-) -> FastAPI:
+) -> ASGIApp:
     """The ASGI application.
 
     Args:
@@ -46,12 +47,6 @@ def http_app(
         docs_url="/docs" if settings.docs else None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
-    )
-    app.add_middleware(
-        Guard,
-        api_key=settings.api_key,
-        hosts=settings.hosts,
-        max_header_bytes=settings.max_header_bytes,
     )
     _add_error_handlers(app)
 
@@ -75,7 +70,13 @@ def http_app(
         ready = report["status"] in ("ok", "degraded")
         return JSONResponse(report, status_code=200 if ready else 503)
 
-    return app
+    # Around everything, so that even the response to a bug carries the request's id.
+    return Guard(
+        app,
+        api_key=settings.api_key,
+        hosts=settings.hosts,
+        max_header_bytes=settings.max_header_bytes,
+    )
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -54,7 +54,7 @@ class Listener:
         self._socket = listening
         config = Config(
             app,
-            http=_header_deadline(slow_client_s),
+            http=_protocol(slow_client_s),
             ws="none",
             lifespan="off",
             loop="none",
@@ -91,40 +91,64 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _header_deadline(slow_client_s: float) -> type[H11Protocol]:
-    """uvicorn's protocol, closing connections whose headers do not arrive in time.
+def _protocol(slow_client_s: float) -> type[H11Protocol]:
+    """uvicorn's protocol, losing patience with clients that send or read too slowly.
 
     uvicorn itself bounds only the time between two requests.
     """
 
-    class HeaderDeadlineProtocol(H11Protocol):
-        _deadline: asyncio.TimerHandle | None = None
-
+    class ImpatientProtocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._watch_headers()
+            # Aborting, because closing would wait for the client to read what is buffered.
+            self._headers_due = _Alarm(slow_client_s, transport.abort)
+            self._reading_due = _Alarm(slow_client_s, transport.abort)
+            self._headers_due.set()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self._watch_headers()
+            if self._headers_are_incomplete():
+                self._headers_due.set()
+            else:
+                self._headers_due.clear()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._reading_due.set()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._reading_due.clear()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._forget_deadline()
+            self._headers_due.clear()
+            self._reading_due.clear()
             super().connection_lost(exc)
 
-        def _watch_headers(self) -> None:
-            """Runs the timer exactly while a request's headers are incomplete."""
-            waiting = self.cycle is None or (
-                self.cycle.response_complete and bool(self.conn.trailing_data[0])
-            )
-            if not waiting:
-                self._forget_deadline()
-            elif self._deadline is None:
-                self._deadline = self.loop.call_later(slow_client_s, self.transport.close)
+        def _headers_are_incomplete(self) -> bool:
+            if self.cycle is None:
+                return True
+            return self.cycle.response_complete and bool(self.conn.trailing_data[0])
 
-        def _forget_deadline(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
+    return ImpatientProtocol
 
-    return HeaderDeadlineProtocol
+
+class _Alarm:
+    """Does something after a while, unless it is cleared before."""
+
+    def __init__(self, after_s: float, action: Callable[[], None]) -> None:
+        self._after_s = after_s
+        self._action = action
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self) -> None:
+        """Starts the time, unless it runs already."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._after_s, self._action)
+
+    def clear(self) -> None:
+        """Stops the time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway.answer import (
@@ -98,32 +99,29 @@ class Pipeline:
             request_id=job.request_id,
             shared=job.choice_count > 1,
         ) as features:
-            choices = [
-                self._choice(job, prompt, endpoint, features, index, prepare_ms)
-                for index in range(job.choice_count)
-            ]
+            work = _Work(
+                job=job,
+                prompt=prompt,
+                endpoint=endpoint,
+                features=features,
+                prepare_ms=prepare_ms,
+            )
+            choices = [self._choice(work, index) for index in range(job.choice_count)]
             async with aclosing(interleaved(choices)) as events:
                 async for index, event in events:
                     yield index, event
 
-    async def _choice(
-        self,
-        job: ChatJob,
-        prompt: PreparedPrompt,
-        endpoint: Endpoint,
-        features: FeatureSource,
-        index: int,
-        prepare_ms: float,
-    ) -> AsyncGenerator[AnswerEvent, None]:
+    async def _choice(self, work: "_Work", index: int) -> AsyncGenerator[AnswerEvent, None]:
         """One Generate stream and the text it becomes."""
-        detokenizer = Detokenizer(self.token_bytes, job.stopping.stop_strings)
-        transcript = Transcript(detokenizer)
+        job, prompt = work.job, work.prompt
+        transcript = Transcript(Detokenizer(self.token_bytes, job.stopping.stop_strings))
+        watch = Stopwatch(job.arrived_s, prepare_ms=work.prepare_ms)
         start = start_to_proto(job, prompt, choice=index, bundle_digest=self._bundle.digest)
-        watch = Stopwatch(job.arrived_s, prepare_ms=prepare_ms)
         end: DecoderEnd | None = None
-        async with self._decoder.generate(endpoint, start, by_s=job.deadline.complete_by_s) as call:
+        by_s = job.deadline.complete_by_s
+        async with self._decoder.generate(work.endpoint, start, by_s=by_s) as call:
             admission = await _admission(call, job)
-            async with self._feeding(call, admission, features, job, watch) as feeding:
+            async with self._feeding(call, admission, work, watch) as feeding:
                 while end is None and not transcript.stopped:
                     event = await _next(call, feeding, by_s=self._next_by_s(job, watch))
                     if isinstance(event, DecoderEnd):
@@ -133,8 +131,12 @@ class Pipeline:
                         text = transcript.add(event)
                     if text.text or text.tokens:
                         yield text
+        # Without the decoder's end, a stop string ended the answer and the decoder's call.
+        reason = FinishReason.STOP
+        if end is not None and not transcript.stopped:
+            reason = end.finish_reason
         yield AnswerEnd(
-            finish_reason=FinishReason.STOP if end is None else end.finish_reason,
+            finish_reason=reason,
             prompt_tokens=len(prompt.input_ids),
             completion_tokens=transcript.token_count if end is None else end.completion_tokens,
             cached_tokens=admission.cached_tokens if end is None else end.cached_tokens,
@@ -149,21 +151,28 @@ class Pipeline:
 
     @asynccontextmanager
     async def _feeding(
-        self,
-        call: GenerateCall,
-        admission: Admission,
-        features: FeatureSource,
-        job: ChatJob,
-        watch: Stopwatch,
+        self, call: GenerateCall, admission: Admission, work: "_Work", watch: Stopwatch
     ) -> AsyncIterator[asyncio.Task[None]]:
         """Feeds the decoder beside the block; leaving it stops the feeding."""
-        by_s = min(job.deadline.first_token_by_s, time.monotonic() + self._patience.encode_s)
-        feeding = asyncio.create_task(_feed(call, admission, features, watch, by_s))
+        encode_by_s = time.monotonic() + self._patience.encode_s
+        by_s = min(work.job.deadline.first_token_by_s, encode_by_s)
+        feeding = asyncio.create_task(_feed(call, admission, work.features, watch, by_s))
         try:
             yield feeding
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What the choices of one request share."""
+
+    job: ChatJob
+    prompt: PreparedPrompt
+    endpoint: Endpoint
+    features: FeatureSource
+    prepare_ms: float
 
 
 def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> None:

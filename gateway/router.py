@@ -26,6 +26,7 @@ class Endpoint:
     address: str
     state: State = State.UNKNOWN
     max_context: int = 0  # tokens; 0 from the vision tier
+    misses: int = 0  # looks in a row that were not answered in time
     calls: int = 0  # this gateway's calls at work there
     reported_load: int = 0  # sequences running and waiting there at the last look
 

@@ -13,6 +13,7 @@ from protos.tandem.v1 import tensor_pb2
 logger = logging.getLogger(__name__)
 
 LOOK_TIMEOUT_S = 2.0
+MISSES_ALLOWED = 3
 
 
 class TierClient:
@@ -64,9 +65,14 @@ class TierClient:
         try:
             info = await self._model_info(channel)
             endpoint.reported_load = await self._load(channel)
-        except grpc.RpcError:
-            self._note(endpoint, State.UNREACHABLE)
+        except grpc.RpcError as error:
+            endpoint.misses += 1
+            # A busy machine may answer late; one that is gone refuses at once.
+            late = code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED
+            if not late or endpoint.misses >= MISSES_ALLOWED:
+                self._note(endpoint, State.UNREACHABLE)
             return
+        endpoint.misses = 0
         endpoint.max_context = info.max_context
         if info.bundle_digest != self.bundle_digest:
             self._note(endpoint, State.MISMATCHED)

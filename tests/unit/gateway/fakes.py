@@ -166,6 +166,7 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
         self.stalling = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.cached_spans: frozenset[int] = frozenset()
+        self.needed_too: list[int] = []
         self.cached_tokens = 0
         self.ends_without_completion = False
 
@@ -194,6 +195,7 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
                     raise self.failure
                 spans = range(len(start.visual_spans))
                 needed = [span for span in spans if span not in self.cached_spans]
+                needed += self.needed_too
                 yield decoder_pb2.GenerateResponse(
                     admission=decoder_pb2.Admission(
                         needed_spans=needed, cached_tokens=self.cached_tokens

