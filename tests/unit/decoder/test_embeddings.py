@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoder_service.embeddings import EmbeddingTable, PlacedFeatures, scatter
@@ -50,6 +50,7 @@ def test_a_table_of_another_size_or_dtype_is_damage(tmp_path: Path) -> None:
         EmbeddingTable(tmp_path / "none", dtype="float32", vocab_size=3, hidden_size=2)
 
 
+@settings(deadline=None)
 @given(
     start=st.integers(0, 12),
     count=st.integers(1, 12),

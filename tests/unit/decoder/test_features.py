@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoder_service.features import FeatureIntake, FeatureRows
@@ -25,6 +25,7 @@ def rows(span: int, level: int, offset: int, count: int) -> FeatureRows:
     return FeatureRows(span_index=span, level=level, row_offset=offset, values=values)
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_any_order_of_pieces_gives_the_features(rng: random.Random) -> None:
     pieces = []

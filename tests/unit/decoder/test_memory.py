@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoder_service.memory import MIB, MemoryPlan, available_bytes, kv_budget_bytes, plan_memory
@@ -66,6 +66,7 @@ def test_no_memory_at_all_is_refused() -> None:
         plan(0)
 
 
+@settings(deadline=None)
 @given(
     budget=st.integers(1, 100_000),
     sequences=st.none() | st.integers(1, 64),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoder_service.sampling import (
@@ -57,6 +57,7 @@ def test_temperature_zero_takes_the_likeliest_token() -> None:
     assert tokens.tolist() == logits.argmax(axis=1).tolist()
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**16),
     top_k=st.integers(0, 60),
@@ -124,6 +125,7 @@ MIXED: tuple[dict[str, Any], ...] = (
 )
 
 
+@settings(deadline=None)
 @given(order=st.permutations(range(len(MIXED))), seed=st.integers(-(2**63), 2**63 - 1))
 def test_a_seed_gives_the_same_tokens_alone_and_in_any_batch(order: list[int], seed: int) -> None:
     vocab = 2000
