@@ -71,7 +71,7 @@ class ChatCompletions:
         async with AsyncExitStack() as held:
             record = held.enter_context(recording("http", request.state.request_id))
             wanted, conversation = await self._pipeline.in_thread(
-                partial(_parsed, await self._body(request, held))
+                partial(_parsed, await self._body(request, held, arrived_s))
             )
             self._served.check(wanted.model)
             job = self._job(request.state.request_id, wanted, conversation, arrived_s)
@@ -92,7 +92,7 @@ class ChatCompletions:
             pieces = _stream(first, events, completions, record, wanted)
             return EventStream(pieces, held.pop_all())
 
-    async def _body(self, request: Request, held: AsyncExitStack) -> bytes:
+    async def _body(self, request: Request, held: AsyncExitStack, arrived_s: float) -> bytes:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in ("application/json", ""):
             raise InvalidRequest("the Content-Type must be application/json", param=None)
@@ -100,7 +100,10 @@ class ChatCompletions:
         held.enter_context(self._admission.slot(self._max_body_bytes if size is None else size))
         try:
             return await read_body(
-                request.stream(), limit=self._max_body_bytes, patience_s=self._slow_client_s
+                request.stream(),
+                limit=self._max_body_bytes,
+                patience_s=self._slow_client_s,
+                by_s=arrived_s + self._patience.request_s,
             )
         except ClientDisconnect as error:
             raise client_gone() from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import pydantic_core
 
+from gateway.deadlines import seconds_left
 from protos.errors import InvalidRequest, Reason, ServiceError
 
 MAX_JSON_DEPTH = 64
@@ -35,13 +36,16 @@ def body_size(content_length: str | None, *, limit: int) -> int | None:
     return size
 
 
-async def read_body(chunks: AsyncIterator[bytes], *, limit: int, patience_s: float) -> bytes:
+async def read_body(
+    chunks: AsyncIterator[bytes], *, limit: int, patience_s: float, by_s: float
+) -> bytes:
     """All of a body.
 
     Args:
         chunks: Its pieces as they come.
         limit: Most bytes.
         patience_s: Longest wait for a piece, seconds.
+        by_s: When all of it must be here, `time.monotonic()` seconds.
 
     Raises:
         InvalidRequest: REQUEST_TOO_LARGE.
@@ -52,7 +56,7 @@ async def read_body(chunks: AsyncIterator[bytes], *, limit: int, patience_s: flo
     iterator = aiter(chunks)
     while True:
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(min(patience_s, seconds_left(by_s))):
                 piece = await anext(iterator, None)
         except TimeoutError as error:
             raise ServiceError(

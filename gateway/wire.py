@@ -166,20 +166,22 @@ def decoder_error_for_client(error: ServiceError) -> ServiceError:
     A complaint about a field that no client can set (positions, spans) is a bug between the
     tiers, so it is logged and becomes INTERNAL.
     """
-    if not isinstance(error, InvalidRequest) or error.param is None:
+    if error.param is None:
         return error
-    name = _CLIENT_NAMES.get(error.param.rpartition(".")[2].partition("[")[0])
-    if name is None:
-        logger.error("the decoder refused what the gateway made: %s", error.message)
-        return InternalError("internal error")
-    return error_for(error.reason, error.message, param=name)
+    steps = (step.partition("[")[0] for step in error.param.split("."))
+    field = next((_CLIENT_NAMES[step] for step in steps if step in _CLIENT_NAMES), None)
+    return _renamed(error, field, tier="decoder")
 
 
 def vision_error_for_client(error: ServiceError, *, field: str) -> ServiceError:
     """A vision tier's error in the client's words; `field` is the picture in the request."""
-    if not isinstance(error, InvalidRequest):
-        return error
-    if error.param is not None and error.param.partition(".")[0] != "picture":
-        logger.error("the vision tier refused what the gateway made: %s", error.message)
+    if isinstance(error, InvalidRequest) and error.param in (None, "picture"):
+        return _renamed(error, field, tier="vision")
+    return error if error.param is None else _renamed(error, None, tier="vision")
+
+
+def _renamed(error: ServiceError, field: str | None, *, tier: str) -> ServiceError:
+    if field is None and isinstance(error, InvalidRequest):
+        logger.error("the %s tier refused what the gateway made: %s", tier, error.message)
         return InternalError("internal error")
-    return error_for(error.reason, error.message, param=field)
+    return error_for(error.reason, error.message, param=field, retry_after_s=error.retry_after_s)
