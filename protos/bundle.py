@@ -91,12 +91,15 @@ class DecoderGraph:
     Outputs:
         logits                   float32 [R, vocab]
         present.{l}.key / .value          like past; may alias it (bound in place)
+
+    A graph whose `execution_provider` is "cuda" has a float16 cache and runs on a GPU only.
     """
 
     file: str
     precision: str  # "fp32", "fp16", "int8" or "int4"
     block_size: int | None
     accuracy_level: int | None
+    execution_provider: str = "cpu"  # "cpu" or "cuda"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
