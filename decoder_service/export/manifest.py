@@ -57,6 +57,7 @@ def write(
             precision=options.precision,
             block_size=options.block_size if quantized else None,
             accuracy_level=options.accuracy_level if quantized else None,
+            execution_provider=options.execution_provider,
         ),
         versions=libraries.versions(),
         files=files,

@@ -14,8 +14,10 @@ ACCURACY_LEVELS = (0, 1, 4)  # MatMulNBits: 0 and 1 compute in float32, 4 in int
 class ExportOptions:
     """How the decoder graph is written.
 
-    `block_size` weights share one scale; `accuracy_level` is MatMulNBits' arithmetic. Both count
-    for int4 and int8 only.
+    "fp16" stores weights in float16. On CPUs they compute in float32, cast once when the graph is
+    loaded; on GPUs products and the key/value cache are float16. `block_size` neighbouring weights
+    share one scale and `accuracy_level` is MatMulNBits' arithmetic; both count for int4 and int8
+    only.
     """
 
     precision: str = "int4"
@@ -44,9 +46,6 @@ class ExportOptions:
             if value not in allowed:
                 choices = ", ".join(str(choice) for choice in allowed)
                 raise ExportError(f"{name} is {value}, expected one of {choices}")
-        if self.precision == "fp16" and self.execution_provider == "cpu":
-            # ONNX Runtime's GroupQueryAttention and MRotaryEmbedding on CPU are float32 only.
-            raise ExportError(
-                "--precision fp16 does not run on CPUs; choose fp32, int8 or int4, or"
-                " --execution-provider cuda"
-            )
+        if self.precision == "fp32" and self.execution_provider == "cuda":
+            # GroupQueryAttention has no float32 kernel there.
+            raise ExportError("--precision fp32 does not run on GPUs; choose fp16, int8 or int4")

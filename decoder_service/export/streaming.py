@@ -14,6 +14,7 @@ import torch
 
 from decoder_service.export import libraries, quantization
 from decoder_service.export.checkpoint import LM_HEAD_NAME, TEXT_PREFIX, Checkpoint
+from decoder_service.export.errors import ExportError
 from decoder_service.export.options import ExportOptions
 from decoder_service.export.progress import Advance
 from decoder_service.export.weights import StoredTensor
@@ -41,6 +42,13 @@ class Source:
     def empty(self, module: torch.nn.Module) -> None:
         """Drops the module's parameters from memory."""
         module.to_empty(device="meta")
+
+
+def _transposed(name: str, stored: StoredTensor, dtype: ir.DataType) -> ir.Tensor:
+    weight = stored.read().T.to(torch.float32).contiguous().numpy()
+    if dtype == ir.DataType.FLOAT16 and np.abs(weight).max(initial=0) > np.finfo(np.float16).max:
+        raise ExportError(f"{stored.name} has values beyond float16; choose another --precision")
+    return ir.Tensor(weight.astype(dtype.numpy(), copy=False), name=name)
 
 
 def text_model_class() -> Any:
@@ -89,16 +97,26 @@ def text_model_class() -> Any:
             return basename
 
         def _add_float(self, name: str, stored: StoredTensor) -> None:
-            dtype = self.io_dtype
-
-            def read() -> Any:
-                weight = stored.read().T.to(torch.float32).contiguous().numpy()
-                return ir.Tensor(weight.astype(dtype.numpy(), copy=False), name=name)
-
+            """Adds a [K, N] weight that is read again when the file is written."""
+            half = self.options.precision == "fp16"
+            dtype = ir.DataType.FLOAT16 if half else ir.DataType.FLOAT
             shape = ir.Shape(stored.shape[::-1])
-            value = self.make_value(name, dtype, shape)
-            value.const_value = ir.LazyTensor(read, dtype=dtype, shape=shape, name=name)
+            # Where the graph computes in float32, a cast that ONNX Runtime folds while loading.
+            cast = dtype != self.io_dtype
+            constant = f"{name}_fp16" if cast else name
+            value = self.make_value(constant, dtype, shape)
+            value.const_value = ir.LazyTensor(
+                lambda: _transposed(constant, stored, dtype),
+                dtype=dtype,
+                shape=shape,
+                name=constant,
+            )
             self.model.graph.register_initializer(value)
+            if cast:
+                self.make_node(
+                    "Cast", inputs=[constant], outputs=[name], name=f"{name}/Cast", to=self.io_dtype
+                )
+                self.make_value(name, self.io_dtype, shape)
 
         def _add_quantized(
             self, basename: str, name: str, weight: torch.Tensor, root_input: str, output: str

@@ -36,13 +36,16 @@ def checkpoint(name: str) -> Path:
     return folder
 
 
-def bundle(name: str, precision: str = "fp32", *, accuracy_level: int = 4) -> Path:
+def bundle(
+    name: str, precision: str = "fp32", *, accuracy_level: int = 4, provider: str = "cpu"
+) -> Path:
     """The bundle of a tiny checkpoint.
 
     Args:
         name: One of `NAMES`.
-        precision: "fp32", "int4" or "int8".
+        precision: "fp32", "fp16", "int4" or "int8".
         accuracy_level: Arithmetic of quantized products; block size 32.
+        provider: "cpu" or "cuda".
     """
     source = checkpoint(name)
     makers = (
@@ -50,9 +53,10 @@ def bundle(name: str, precision: str = "fp32", *, accuracy_level: int = 4) -> Pa
         *sorted((ROOT / "decoder_service" / "export").glob("*.py")),
         ROOT / "protos" / "bundle.py",
     )
-    level = "" if precision == "fp32" else f"-level{accuracy_level}"
-    folder = CACHE / "bundles" / _digest(makers) / f"{name}-{precision}{level}"
+    level = f"-level{accuracy_level}" if precision.startswith("int") else ""
+    folder = CACHE / "bundles" / _digest(makers) / f"{name}-{precision}{level}-{provider}"
     arguments = ["--precision", precision, "--accuracy-level", str(accuracy_level)]
+    arguments += ["--execution-provider", provider]
     arguments += ["--model-id", f"tiny-{name}"]
     _once(folder, lambda: _run("decoder_service.export", str(source), str(folder), *arguments))
     return folder

@@ -29,9 +29,9 @@ def test_an_unknown_choice_is_named(field: str, value: object, match: str) -> No
         replace(ExportOptions(), **{field: value}).check()  # type: ignore[arg-type]
 
 
-def test_fp16_is_refused_for_cpus() -> None:
-    with pytest.raises(ExportError, match="fp16 does not run on CPUs"):
-        ExportOptions(precision="fp16").check()
+def test_fp32_is_refused_for_gpus() -> None:
+    with pytest.raises(ExportError, match="fp32 does not run on GPUs"):
+        ExportOptions(precision="fp32", execution_provider="cuda").check()
 
 
 @pytest.mark.parametrize("source", ["nowhere", "/no/such/folder", "a/b/c", "../x/y", "a/b;c", ""])
