@@ -96,8 +96,8 @@ def test_drawn_tokens_follow_the_distribution(filters: dict[str, Any]) -> None:
     wanted = np.array([0.4, 0.3, 0.2, 0.1])
     logits = np.log(wanted).astype(np.float32)[None]
     rows = sampler(seed=5, **filters)
-    counts = np.bincount(draw(logits, rows, 8000), minlength=4)
-    assert np.abs(counts / 8000 - wanted).max() < 0.02
+    counts = np.bincount(draw(logits, rows, 4000), minlength=4)
+    assert np.abs(counts / 4000 - wanted).max() < 0.02
 
 
 def test_temperature_sharpens_and_flattens() -> None:
@@ -105,9 +105,9 @@ def test_temperature_sharpens_and_flattens() -> None:
     logits = np.log(wanted).astype(np.float32)[None]
     for temperature in (0.5, 2.0):
         rows = sampler(seed=5, temperature=temperature)
-        counts = np.bincount(draw(logits, rows, 8000), minlength=3)
+        counts = np.bincount(draw(logits, rows, 4000), minlength=3)
         powered = wanted ** (1 / temperature)
-        assert np.abs(counts / 8000 - powered / powered.sum()).max() < 0.02
+        assert np.abs(counts / 4000 - powered / powered.sum()).max() < 0.02
 
 
 def test_the_smallest_temperature_is_greedy_without_a_warning() -> None:
@@ -125,7 +125,7 @@ MIXED: tuple[dict[str, Any], ...] = (
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(order=st.permutations(range(len(MIXED))), seed=st.integers(-(2**63), 2**63 - 1))
 def test_a_seed_gives_the_same_tokens_alone_and_in_any_batch(order: list[int], seed: int) -> None:
     vocab = 2000
