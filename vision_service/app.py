@@ -22,6 +22,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from protos.bundle import BundleError
 from protos.channels import MIB
 from protos.errors import Overloaded, Reason, Unavailable
+from protos.settings import SettingError
 from vision_service import processes
 from vision_service.config import VisionConfig
 from vision_service.jobs import Encoded, EncodeJob, error_from_plain
@@ -91,6 +92,7 @@ class RayEncoders:
 
         Raises:
             BundleError: the replicas could not load the bundle.
+            SettingError: there are fewer GPUs than replicas.
         """
         loop = asyncio.get_running_loop()
         started_s = time.perf_counter()
@@ -158,6 +160,7 @@ class RayEncoders:
             raise _unavailable()
         response = self._handle.encode.remote(plain)
         answer = asyncio.ensure_future(_awaited(response))
+        answer.add_done_callback(_look_at_outcome)
         lost = asyncio.ensure_future(self._lost.wait())
         try:
             await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
@@ -195,7 +198,7 @@ class RayEncoders:
         _adopt_logger("ray.serve", logging.ERROR)  # it warns about every probe of a busy replica
         ray.init(
             address="local",
-            num_cpus=config.max_replicas or config.replicas,  # idle workers started beforehand
+            num_cpus=config.most_replicas,  # idle workers started beforehand
             num_gpus=None if config.device == "cuda" else 0,
             include_dashboard=False,
             configure_logging=False,
@@ -208,6 +211,10 @@ class RayEncoders:
             for pid, since in self._below().items()
             if processes.name(pid) in _CORE_PROCESSES
         }
+        gpus, wanted = int(ray.cluster_resources().get("GPU", 0)), self._config.most_replicas
+        if config.device == "cuda" and gpus < wanted:
+            # Serve would wait for them for ever.
+            raise SettingError(f"device is cuda: {wanted} replicas need a GPU each, {gpus} found")
 
     def _start_replicas(self) -> Any:
         config = self._config
@@ -263,6 +270,12 @@ def _temporary_folder() -> str:
 async def _awaited(response: Any) -> dict[str, Any]:
     answer: dict[str, Any] = await response
     return answer
+
+
+def _look_at_outcome(task: asyncio.Future[dict[str, Any]]) -> None:
+    """Keeps asyncio from reporting the error of a call that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _unavailable() -> Unavailable:

@@ -73,9 +73,14 @@ class VisionConfig:
         if self.object_store_mib < 80:
             raise SettingError(f"object_store_mib must be at least 80, got {self.object_store_mib}")
 
+    @property
+    def most_replicas(self) -> int:
+        """Replicas there may ever be at once."""
+        return self.max_replicas or self.replicas
+
     def replica_threads(self, cores: int) -> int:
         """Torch threads of one replica on a machine with `cores` cores."""
-        return self.threads or max(1, cores // (self.max_replicas or self.replicas))
+        return self.threads or max(1, cores // self.most_replicas)
 
     def replica_settings(self, *, cores: int) -> dict[str, Any]:
         """The fields of `replica.ReplicaSettings` as plain values."""

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import signal
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -186,9 +187,23 @@ def test_a_malformed_request_is_refused_by_field_and_the_service_stays_up(
     assert service.picture(GOOD).features.shape[0] == 4
 
 
+def test_cancelled_calls_free_the_replicas_before_they_are_done(service: VisionProcess) -> None:
+    large = picture_of(encoded(Image.new("RGB", (1800, 1800), "teal"), "PNG"))
+    started_s = time.monotonic()
+    service.encode(large)
+    alone_s = time.monotonic() - started_s
+    calls = [service.stub.Encode(large) for _ in range(8)]  # four for each replica
+    wait_until_busy(service.replicas(), what="a replica to encode")
+    for call in calls:
+        call.cancel()
+    started_s = time.monotonic()
+    service.picture(GOOD)
+    assert time.monotonic() - started_s < 2 * alone_s
+
+
 def test_a_replica_killed_while_it_encodes_costs_no_answer(service: VisionProcess) -> None:
     wait_until(lambda: len(service.replicas()) == 2, what="both replicas", timeout_s=60)
-    data = encoded(drawn(1400, 1400), "BMP")
+    data = encoded(drawn(1200, 1200), "BMP")
     alone = service.picture(data).features
     with ThreadPoolExecutor(4) as clients:
         calls = [clients.submit(service.picture, data) for _ in range(4)]
@@ -203,7 +218,7 @@ def test_a_replica_killed_while_it_encodes_costs_no_answer(service: VisionProces
 
 
 def test_sigterm_lets_running_calls_finish_and_leaves_no_process(service: VisionProcess) -> None:
-    data = encoded(drawn(1400, 1400), "BMP")
+    data = encoded(drawn(1200, 1200), "BMP")
     with ThreadPoolExecutor(1) as client:
         call = client.submit(service.picture, data)
         wait_until_busy(service.replicas(), what="a replica to encode")
