@@ -7,11 +7,13 @@ import fcntl
 import functools
 import hashlib
 import importlib.metadata
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.support.checkpoint_names import NAMES
 
@@ -27,13 +29,37 @@ LIBRARIES = ("onnxruntime", "onnxruntime-genai", "tokenizers", "torch", "transfo
 BUILD_TIMEOUT_S = 300
 
 
+class Variant(NamedTuple):
+    """One way to export one tiny checkpoint; block size 32."""
+
+    name: str
+    precision: str
+    accuracy_level: int
+    provider: str
+
+    @property
+    def folder(self) -> str:
+        level = f"-level{self.accuracy_level}" if self.precision.startswith("int") else ""
+        return f"{self.name}-{self.precision}{level}-{self.provider}"
+
+
+# What a whole run of the tests asks for, so exported together.
+USUAL = (
+    *(Variant(name, "fp32", 4, "cpu") for name in NAMES),
+    *(Variant(name, "int4", level, "cpu") for name in NAMES for level in (0, 4)),
+    *(Variant(name, "int8", level, "cpu") for name in ("tied", "odd") for level in (0, 4)),
+    *(Variant(name, "fp16", 4, "cpu") for name in ("untied", "deep")),
+    *(Variant(name, "fp16", 4, "cuda") for name in ("tied", "deep")),
+)
+
+
 def checkpoint(name: str) -> Path:
     """The folder of a tiny checkpoint, one of `NAMES`."""
     if name not in NAMES:
         raise ValueError(f"no tiny checkpoint {name}; there are {', '.join(NAMES)}")
-    folder = CACHE / "checkpoints" / _digest(CHECKPOINT_SOURCES) / name
-    _once(folder, lambda: _run("tests.support.checkpoints", str(folder.parent), name))
-    return folder
+    folder = CACHE / "checkpoints" / _digest(CHECKPOINT_SOURCES)
+    _once(folder, list(NAMES), lambda names: _run("tests.support.checkpoints", str(folder), *names))
+    return folder / name
 
 
 def bundle(
@@ -44,35 +70,57 @@ def bundle(
     Args:
         name: One of `NAMES`.
         precision: "fp32", "fp16", "int4" or "int8".
-        accuracy_level: Arithmetic of quantized products; block size 32.
+        accuracy_level: Arithmetic of quantized products.
         provider: "cpu" or "cuda".
     """
-    source = checkpoint(name)
+    if not precision.startswith("int"):
+        accuracy_level = 4  # means nothing to them; one bundle for all
+    wanted = Variant(name, precision, accuracy_level, provider)
     makers = (
         *CHECKPOINT_SOURCES,
         *sorted((ROOT / "decoder_service" / "export").glob("*.py")),
         ROOT / "protos" / "bundle.py",
     )
-    level = f"-level{accuracy_level}" if precision.startswith("int") else ""
-    folder = CACHE / "bundles" / _digest(makers) / f"{name}-{precision}{level}-{provider}"
-    arguments = ["--precision", precision, "--accuracy-level", str(accuracy_level)]
-    arguments += ["--execution-provider", provider]
-    arguments += ["--model-id", f"tiny-{name}"]
-    _once(folder, lambda: _run("decoder_service.export", str(source), str(folder), *arguments))
-    return folder
+    folder = CACHE / "bundles" / _digest(makers)
+    variants = {variant.folder: variant for variant in {*USUAL, wanted}}
+
+    def export(missing: list[str]) -> None:
+        jobs = [_arguments(variants[name], folder / name) for name in missing]
+        _run("tests.support.export_all", json.dumps(jobs))
+
+    _once(folder, sorted(variants), export)
+    return folder / wanted.folder
 
 
-def _once(folder: Path, make: Callable[[], None]) -> None:
-    finished = folder.with_name(f"{folder.name}.finished")
-    if finished.exists():
+def _arguments(variant: Variant, target: Path) -> list[str]:
+    return [
+        str(checkpoint(variant.name)),
+        str(target),
+        f"--precision={variant.precision}",
+        f"--accuracy-level={variant.accuracy_level}",
+        f"--execution-provider={variant.provider}",
+        f"--model-id=tiny-{variant.name}",
+    ]
+
+
+def _once(folder: Path, names: list[str], make: Callable[[list[str]], None]) -> None:
+    """Makes the folders that are not finished yet, in one process of several."""
+
+    def missing() -> list[str]:
+        return [name for name in names if not (folder / f"{name}.finished").exists()]
+
+    if not missing():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.building").open("w") as lock:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "building").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not finished.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            make()
-            finished.touch()
+        wanted = missing()
+        for name in wanted:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        if wanted:
+            make(wanted)
+        for name in wanted:
+            (folder / f"{name}.finished").touch()
 
 
 def _run(module: str, *arguments: str) -> None:
