@@ -45,7 +45,7 @@ def server_options(max_receive_bytes: int) -> Options:
         ("grpc.max_receive_message_length", max_receive_bytes),
         ("grpc.max_send_message_length", LARGE_MESSAGE_BYTES),
         ("grpc.max_metadata_size", 8 * 1024),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.so_reuseport", 0),
     )

@@ -1,0 +1,27 @@
+"""Channel settings: gRPC ignores a name it does not know, so a misspelt one changes nothing."""
+
+from pathlib import Path
+
+import pytest
+from grpc._cython import cygrpc
+
+from protos import channels
+
+NAMES = sorted({name for name, _ in (*channels.channel_options(), *channels.server_options(1))})
+
+
+@pytest.fixture(scope="module")
+def library() -> bytes:
+    """gRPC's compiled core, which holds the name of every option it reads."""
+    return Path(cygrpc.__file__).read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_grpc_knows_the_option(library: bytes, name: str) -> None:
+    assert name.encode() in library
+
+
+def test_a_server_bears_the_pings_of_our_clients() -> None:
+    client, server = dict(channels.channel_options()), dict(channels.server_options(1))
+    allowed_ms = server["grpc.http2.min_ping_interval_without_data_ms"]
+    assert client["grpc.keepalive_time_ms"] > allowed_ms
