@@ -23,6 +23,12 @@ from protos.tandem.v1 import decoder_pb2, gateway_pb2
 
 MIB = 1024**2
 QUESTION = "Describe the picture in detail."
+# A slow machine shall be measured, not cut off.
+PATIENCE = {
+    "vision": ("--encode-timeout-s=1800",),
+    "gateway": ("--encode-deadline-s=1800", "--request-deadline-s=3600", "--stream-idle-s=1800"),
+    "decoder": ("--features-timeout-s=1800",),
+}
 STAGES = ("prepare", "preprocess", "encode", "transfer", "prefill", "first_token", "decode")
 
 
@@ -73,7 +79,8 @@ def bench(
         LaunchError: the stack did not start.
         ServiceError: a question failed.
     """
-    settings = StackSettings(bundle=bundle, ports=ANY_FREE, flags=flags)
+    patient = {tier: (*given, *flags.get(tier, ())) for tier, given in PATIENCE.items()}
+    settings = StackSettings(bundle=bundle, ports=ANY_FREE, flags=patient)
     with stop_signals():
         console.print(describe_bundle(check_bundle(bundle)), highlight=False, soft_wrap=True)
         with (
