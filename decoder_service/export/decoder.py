@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 
 from decoder_service.export import graph_surgery, libraries, streaming
-from decoder_service.export.checkpoint import Checkpoint
+from decoder_service.export.checkpoint import TEXT_PREFIX, Checkpoint
 from decoder_service.export.options import ExportOptions
 from decoder_service.export.progress import Advance
 
@@ -72,6 +72,18 @@ def write(
         size_threshold_bytes=EXTERNAL_FROM_BYTES,
         callback=saved,
     )
+
+
+def expected_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
+    """Bytes that `write` reads and writes, nearly."""
+    layers = checkpoint.with_prefix(f"{TEXT_PREFIX}layers.").values()
+    stored = [*layers, checkpoint.lm_head]
+    read = sum(tensor.size for tensor in stored)
+    weights = sum(tensor.shape[0] * tensor.shape[-1] for tensor in stored if len(tensor.shape) == 2)
+    bits, half = options.bits, options.precision == "fp16"
+    per_weight = bits / 8 + 4 / options.block_size if bits else 2.0 if half else 4.0
+    rope = checkpoint.text.max_position_embeddings * checkpoint.text.head_dim * 4
+    return read + int(weights * per_weight) + rope
 
 
 def _builder(checkpoint: Checkpoint, model: Any, options: ExportOptions, advance: Advance) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 from decoder_service.export import decoder, libraries, manifest, processor, quality, tables
 from decoder_service.export.checkpoint import (
     EMBEDDING_NAME,
-    TEXT_PREFIX,
     VISION_PREFIX,
     Checkpoint,
 )
@@ -116,21 +115,9 @@ class _Stages:
         self._run(
             "decoder",
             names,
-            _decoder_bytes(checkpoint, options),
+            decoder.expected_bytes(checkpoint, options),
             lambda go: decoder.write(checkpoint, model, options, folder, go),
         )
-
-
-def _decoder_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
-    """Bytes read and written by the decoder stage, nearly."""
-    layers = checkpoint.with_prefix(f"{TEXT_PREFIX}layers.").values()
-    stored = [*layers, checkpoint.lm_head]
-    read = sum(tensor.size for tensor in stored)
-    weights = sum(tensor.shape[0] * tensor.shape[-1] for tensor in stored if len(tensor.shape) == 2)
-    bits = options.bits
-    per_weight = 4.0 if bits is None else bits / 8 + 4 / options.block_size
-    rope = checkpoint.text.max_position_embeddings * checkpoint.text.head_dim * 4
-    return read + int(weights * per_weight) + rope
 
 
 def _key(checkpoint: Checkpoint, located: Located, options: ExportOptions) -> str:

@@ -54,8 +54,8 @@ def report(
     if options.bits is None or options.execution_provider != "cpu" or not wanted:
         return {}
     try:
-        with progress.stage("quality", size) as advance:
-            exact = replace(options, precision="fp32")
+        exact = replace(options, precision="fp32")
+        with progress.stage("quality", decoder.expected_bytes(checkpoint, exact)) as advance:
             decoder.write(checkpoint, model, exact, reference, advance)
             figures = _compare(root, reference, checkpoint)
     finally:
