@@ -1,5 +1,6 @@
 """Channel settings: gRPC ignores a name it does not know, so a misspelt one changes nothing."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ NAMES = sorted({name for name, _ in (*channels.channel_options(), *channels.serv
 @pytest.fixture(scope="module")
 def library() -> bytes:
     """gRPC's compiled core, which holds the name of every option it reads."""
-    return Path(cygrpc.__file__).read_bytes()
+    found = importlib.util.find_spec("grpc._cython.cygrpc")
+    assert found is not None and found.origin is not None
+    return Path(found.origin).read_bytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
