@@ -4,7 +4,6 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from protos import channels
 
