@@ -41,7 +41,7 @@ class Answer:
             f"{self.prompt_tokens} + {self.completion_tokens} tokens"
             f" · first after {self.first_token_ms / 1000.0:.2f} s"
             + (f" · {speed:.1f} tok/s" if speed is not None else "")
-            + (" · cut off by --max-tokens" if self.finish_reason == "length" else "")
+            + (" · cut off at the token limit" if self.finish_reason == "length" else "")
         )
 
 

@@ -24,7 +24,7 @@ from protos.tandem.v1 import decoder_pb2, gateway_pb2
 DEMO = Path(__file__).parent / "demo"
 CHECKPOINT = DEMO / "checkpoint"
 PICTURE = DEMO / "picture.png"
-QUESTIONS = DEMO / "questions.json"  # a list of strings
+QUESTIONS = DEMO / "questions.json"  # a list of {"question": ..., "answer": ...}
 
 EXPORTER = "decoder_service.export"
 MAX_TOKENS = 48
@@ -43,7 +43,7 @@ def demo(
     """
     started = time.perf_counter()
     with stop_signals():
-        image = read_picture(picture)
+        image, asked = read_picture(picture), questions()
         bundle = demo_bundle(console, checkpoint, precision)
         settings = StackSettings(bundle=bundle, ports=ANY_FREE)
         with (
@@ -51,7 +51,7 @@ def demo(
             ChatClient(stack.addresses["gateway"]) as client,
         ):
             _show_picture(console, picture)
-            answers = [_ask(console, client, image, question) for question in questions()]
+            answers = [_ask(console, client, image, question) for question in asked]
         _sum_up(console, answers, time.perf_counter() - started)
 
 
@@ -62,10 +62,10 @@ def questions() -> list[str]:
         CommandError: the file is missing.
     """
     try:
-        listed: list[str] = json.loads(QUESTIONS.read_text())
+        listed = json.loads(QUESTIONS.read_text())
     except OSError as error:
         raise CommandError("the installation lacks the demonstration's questions") from error
-    return listed
+    return [entry["question"] for entry in listed]
 
 
 def demo_bundle(console: Console, checkpoint: Path, precision: str) -> Path:

@@ -43,7 +43,7 @@ def test_chat_answers_a_picture_question_with_its_cost(served: ServedStack, pict
         "chat", server, "--image", picture, "--temperature=0", "--max-tokens=8", "What is it?"
     )
     assert " + 8 tokens · first after " in lines[-1]
-    assert lines[-1].endswith("tok/s · cut off by --max-tokens")
+    assert lines[-1].endswith("tok/s · cut off at the token limit")
 
 
 def test_chat_goes_on_about_the_same_picture(served: ServedStack, picture: str) -> None:
