@@ -15,14 +15,14 @@ from gateway.clients import DecoderClient, VisionClient
 from gateway.config import GatewayConfig, addresses
 from gateway.deadlines import Patience
 from gateway.http import HttpSettings, http_app
-from gateway.listener import Listener, bind
+from gateway.listener import Listener
 from gateway.pipeline import Pipeline
 from gateway.prompt import PromptBuilder
 from gateway.router import State
 from gateway.served import ServedModel
 from gateway.servicer import ChatServicer
 from protos.bundle import Bundle
-from protos.channels import LARGE_MESSAGE_BYTES, GrpcServer
+from protos.channels import LARGE_MESSAGE_BYTES, GrpcServer, bind
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,6 @@ class Gateway:
             # Both ports are taken before either door opens.
             listening = bind(self._config.host, self._config.http_port)
             self._stack.callback(listening.close)
-            # Tried first, because gRPC's core writes lines of its own about a taken port.
-            bind(self._config.host, self._config.grpc_port).close()
             server = self._grpc_server(pipeline)
             self.grpc_port = server.port
             await self._doors[0].enter_async_context(server)

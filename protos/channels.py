@@ -1,6 +1,7 @@
 """Ports, message limits and channel settings both ends of a wire agree on."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,6 +14,8 @@ GATEWAY_HTTP_PORT = 8000
 GATEWAY_GRPC_PORT = 50050
 VISION_PORT = 50051
 DECODER_PORT = 50052
+
+LISTEN_BACKLOG = 1024
 
 MIB = 1024 * 1024
 CHUNK_BYTES = 1 * MIB  # most feature bytes in one message
@@ -59,6 +62,26 @@ class PortTaken(Exception):
         self.port = port
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 picks a free one.
+
+    Raises:
+        PortTaken: another process listens there, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    # Without it, a restart would find the port taken by the last process's closed connections.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise PortTaken(port) from error
+    listening.setblocking(False)
+    return listening
+
+
 class GrpcServer:
     """A gRPC server with health: NOT_SERVING until told otherwise, drained on stop.
 
@@ -77,6 +100,8 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         self._drain_timeout_s = drain_timeout_s
+        # Tried first, because gRPC's core writes lines of its own about a taken port.
+        bind(host, port).close()
         try:
             self.port = self.server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
