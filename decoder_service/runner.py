@@ -31,9 +31,15 @@ def open_session(bundle: Bundle, threads: int) -> ort.InferenceSession:
         threads: Threads of one run.
 
     Raises:
-        BundleError: ONNX Runtime cannot load the graph, or it is not the graph the manifest
-            describes.
+        BundleError: ONNX Runtime cannot load the graph, it is not the graph the manifest
+            describes, or it was exported for another device.
     """
+    provider = bundle.manifest.graph.execution_provider
+    if provider != "cpu":
+        raise BundleError(
+            f"the bundle was exported for {provider}, this decoder runs on cpu: export it again"
+            " with --execution-provider cpu"
+        )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
