@@ -1,12 +1,15 @@
 """The commands as a user types them, against real services."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from deploy import demo_run
+from protos.bundle import Bundle
 from tests.support.bundles import bundle, checkpoint
 from tests.support.stack import ServedStack, Stacks
 from tests.support.talks import Picture
@@ -17,7 +20,7 @@ def served(stacks: Stacks) -> ServedStack:
     return stacks.get(bundle("tied"))
 
 
-def tandem(*arguments: str, stdin: str = "") -> list[str]:
+def tandem(*arguments: str, stdin: str = "", **environment: str) -> list[str]:
     """The lines a command prints; it must succeed."""
     run = subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments],
@@ -25,6 +28,7 @@ def tandem(*arguments: str, stdin: str = "") -> list[str]:
         capture_output=True,
         text=True,
         timeout=100,
+        env={**os.environ, **environment},
     )
     assert (run.returncode, run.stderr) == (0, "")
     return run.stdout.splitlines()
@@ -76,3 +80,25 @@ def test_bench_ends_with_one_line_of_json() -> None:
     )
     assert report["memory_after"]["vision"]["processes"] > 3
     assert all(tier["pss_mib"] > 10 for tier in report["memory_after"].values())
+
+
+def test_demo_exports_once_and_answers_every_question(tmp_path: Path) -> None:
+    tiny = ("--checkpoint", str(checkpoint("deep")), "--precision", "fp32")
+    lines = tandem("demo", *tiny, XDG_CACHE_HOME=str(tmp_path))
+    costs = [line for line in lines if " tokens · first after " in line]
+    asked = json.loads(demo_run.QUESTIONS.read_text())
+    assert len(costs) == len(asked) == 3
+    assert all(entry["question"] in lines for entry in asked)
+    (exported,) = (tmp_path / "tandem").glob("demo-*")
+    assert Bundle.open(exported).manifest.graph.precision == "fp32"
+
+
+@pytest.mark.skipif(
+    not (demo_run.CHECKPOINT / "config.json").exists(),
+    reason="the trained demonstration model is not in this checkout yet",
+)
+def test_demo_answers_rightly(tmp_path: Path) -> None:
+    lines = tandem("demo", XDG_CACHE_HOME=str(tmp_path))
+    for entry in json.loads(demo_run.QUESTIONS.read_text()):
+        said = lines[lines.index(entry["question"]) + 1]
+        assert entry["answer"].lower() in said.lower()
