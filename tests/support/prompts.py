@@ -10,18 +10,9 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from gateway.conversation import Conversation, ImagePart, Message, Part, Role, TextPart, ToolCall
-from protos.bundle import (
-    FORMAT_VERSION,
-    MANIFEST_NAME,
-    Bundle,
-    DecoderGraph,
-    EmbeddingTable,
-    Manifest,
-    SpecialTokens,
-    TextDims,
-    VisionDims,
-)
+from protos.bundle import MANIFEST_NAME, Bundle, Manifest, TextDims, VisionDims
 from tests.support import tokenizers_tiny
+from tests.support.manifests import small_manifest
 
 PROCESSOR_FILES = (
     "tokenizer.json",
@@ -120,36 +111,19 @@ def _config(token_id: Callable[[str], int | None]) -> Mapping[str, Any]:
 def manifest_of(config: Mapping[str, Any]) -> Manifest:
     """A manifest whose dims and special tokens are config.json's."""
     text, vision = config["text_config"], config["vision_config"]
-    return Manifest(
-        format_version=FORMAT_VERSION,
-        family="qwen3_vl",
-        model_id="test",
-        revision=None,
-        text=TextDims(**{name: text[name] for name in TextDims.__slots__}),
-        vision=VisionDims(
-            **{
-                name: vision[name]
-                for name in VisionDims.__slots__
-                if name != "deepstack_visual_indexes"
-            },
-            deepstack_visual_indexes=tuple(vision["deepstack_visual_indexes"]),
-        ),
-        special_tokens=SpecialTokens(
-            image=config["image_token_id"],
-            video=config["video_token_id"],
-            vision_start=config["vision_start_token_id"],
-            vision_end=config["vision_end_token_id"],
-            eos=(0,),
-            pad=None,
-        ),
-        generation={},
-        embedding_table=EmbeddingTable(file="decoder/embeddings.bin", dtype="float32"),
-        graph=DecoderGraph(
-            file="decoder/model.onnx", precision="fp32", block_size=None, accuracy_level=None
-        ),
-        versions={},
-        files={},
-        quality={},
+    return small_manifest(
+        text={name: text[name] for name in TextDims.__slots__},
+        vision={
+            **{name: vision[name] for name in VisionDims.__slots__},
+            "deepstack_visual_indexes": tuple(vision["deepstack_visual_indexes"]),
+        },
+        special_tokens={
+            "image": config["image_token_id"],
+            "video": config["video_token_id"],
+            "vision_start": config["vision_start_token_id"],
+            "vision_end": config["vision_end_token_id"],
+            "eos": (0,),
+        },
     )
 
 

@@ -8,60 +8,22 @@ from pathlib import Path
 import pytest
 
 from protos.bundle import (
-    FORMAT_VERSION,
     MANIFEST_NAME,
     Bundle,
     BundleError,
-    DecoderGraph,
-    EmbeddingTable,
     FileEntry,
     Manifest,
-    SpecialTokens,
-    TextDims,
-    VisionDims,
     file_sha256,
 )
+from tests.support.manifests import small_manifest
 
 
 def make_bundle(root: Path) -> Manifest:
     graph = root / "decoder" / "model.onnx"
     graph.parent.mkdir()
     graph.write_bytes(b"graph")
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        family="qwen3_vl",
-        model_id="tiny",
-        revision=None,
-        text=TextDims(
-            hidden_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=16,
-            vocab_size=300,
-            max_position_embeddings=512,
-        ),
-        vision=VisionDims(
-            depth=3,
-            hidden_size=32,
-            out_hidden_size=64,
-            in_channels=3,
-            patch_size=16,
-            temporal_patch_size=2,
-            spatial_merge_size=2,
-            deepstack_visual_indexes=(0, 1),
-        ),
-        special_tokens=SpecialTokens(
-            image=290, video=291, vision_start=288, vision_end=289, eos=(2, 1), pad=1
-        ),
-        generation={"temperature": 0.7},
-        embedding_table=EmbeddingTable(file="decoder/embeddings.bin", dtype="bfloat16"),
-        graph=DecoderGraph(
-            file="decoder/model.onnx", precision="fp32", block_size=None, accuracy_level=None
-        ),
-        versions={"onnxruntime": "1.31.1"},
-        files={"decoder/model.onnx": FileEntry(size=5, sha256=file_sha256(graph))},
-        quality={},
+    manifest = small_manifest(
+        files={"decoder/model.onnx": FileEntry(size=5, sha256=file_sha256(graph))}
     )
     (root / MANIFEST_NAME).write_text(manifest.to_json())
     return manifest

@@ -13,64 +13,34 @@ from decoder_service.__main__ import Loaded, serve_loaded
 from decoder_service.config import DecoderConfig
 from decoder_service.memory import MemoryPlan
 from protos import tensors
-from protos.bundle import (
-    Bundle,
-    DecoderGraph,
-    EmbeddingTable,
-    Manifest,
-    SpecialTokens,
-    TextDims,
-    VisionDims,
-)
+from protos.bundle import Bundle
 from protos.channels import GrpcServer, is_serving
 from protos.errors import Reason, from_rpc_error
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
+from tests.support.manifests import small_manifest
 from tests.unit.decoder.fakes import HIDDEN, LEVELS, PLACEHOLDER, VOCAB, FakeRunner, make_executor
 
 MAX_CONTEXT = 64
 
 
 def make_bundle(folder: Path) -> Bundle:
-    manifest = Manifest(
-        format_version=1,
-        family="qwen3_vl",
-        model_id="fake",
-        revision=None,
-        text=TextDims(
-            hidden_size=HIDDEN,
-            num_hidden_layers=2,
-            num_attention_heads=1,
-            num_key_value_heads=1,
-            head_dim=HIDDEN,
-            vocab_size=VOCAB,
-            max_position_embeddings=MAX_CONTEXT,
-        ),
-        vision=VisionDims(
-            depth=2,
-            hidden_size=4,
-            out_hidden_size=HIDDEN,
-            in_channels=3,
-            patch_size=16,
-            temporal_patch_size=2,
-            spatial_merge_size=2,
-            deepstack_visual_indexes=tuple(range(LEVELS)),
-        ),
-        special_tokens=SpecialTokens(
-            image=PLACEHOLDER,
-            video=PLACEHOLDER - 1,
-            vision_start=PLACEHOLDER - 2,
-            vision_end=PLACEHOLDER - 3,
-            eos=(PLACEHOLDER - 4,),
-            pad=None,
-        ),
-        generation={},
-        embedding_table=EmbeddingTable(file="decoder/embeddings.bin", dtype="float32"),
-        graph=DecoderGraph(
-            file="decoder/model.onnx", precision="fp32", block_size=None, accuracy_level=None
-        ),
-        versions={},
-        files={},
-        quality={},
+    manifest = small_manifest(
+        text={
+            "hidden_size": HIDDEN,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+            "head_dim": HIDDEN,
+            "vocab_size": VOCAB,
+            "max_position_embeddings": MAX_CONTEXT,
+        },
+        vision={"out_hidden_size": HIDDEN, "deepstack_visual_indexes": tuple(range(LEVELS))},
+        special_tokens={
+            "image": PLACEHOLDER,
+            "video": PLACEHOLDER - 1,
+            "vision_start": PLACEHOLDER - 2,
+            "vision_end": PLACEHOLDER - 3,
+            "eos": (PLACEHOLDER - 4,),
+        },
     )
     return Bundle(path=folder, manifest=manifest, digest="d" * 64)
 

@@ -9,18 +9,8 @@ import psutil
 
 from deploy.local import StackSettings
 from deploy.ports import ANY_FREE, Ports
-from protos.bundle import (
-    FORMAT_VERSION,
-    MANIFEST_NAME,
-    DecoderGraph,
-    EmbeddingTable,
-    FileEntry,
-    Manifest,
-    SpecialTokens,
-    TextDims,
-    VisionDims,
-    file_sha256,
-)
+from protos.bundle import MANIFEST_NAME, FileEntry, file_sha256
+from tests.support.manifests import small_manifest
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
 
@@ -32,47 +22,8 @@ def empty_bundle(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     files = {name: FileEntry(size=len(name), sha256=file_sha256(folder / name)) for name in names}
-    (folder / MANIFEST_NAME).write_text(_manifest(files).to_json())
+    (folder / MANIFEST_NAME).write_text(small_manifest(files=files).to_json())
     return folder
-
-
-def _manifest(files: dict[str, FileEntry]) -> Manifest:
-    return Manifest(
-        format_version=FORMAT_VERSION,
-        family="qwen3_vl",
-        model_id="fake",
-        revision=None,
-        text=TextDims(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            vocab_size=64,
-            max_position_embeddings=128,
-        ),
-        vision=VisionDims(
-            depth=2,
-            hidden_size=16,
-            out_hidden_size=32,
-            in_channels=3,
-            patch_size=16,
-            temporal_patch_size=2,
-            spatial_merge_size=2,
-            deepstack_visual_indexes=(0,),
-        ),
-        special_tokens=SpecialTokens(
-            image=1, video=2, vision_start=3, vision_end=4, eos=(5,), pad=None
-        ),
-        generation={},
-        embedding_table=EmbeddingTable(file="decoder/embeddings.bin", dtype="float32"),
-        graph=DecoderGraph(
-            file="decoder/model.onnx", precision="fp32", block_size=None, accuracy_level=None
-        ),
-        versions={},
-        files=files,
-        quality={},
-    )
 
 
 def fake_settings(

@@ -12,19 +12,12 @@ import numpy as np
 import pytest
 
 from protos import tensors
-from protos.bundle import (
-    Bundle,
-    DecoderGraph,
-    EmbeddingTable,
-    Manifest,
-    SpecialTokens,
-    TextDims,
-    VisionDims,
-)
+from protos.bundle import Bundle
 from protos.channels import CHUNK_BYTES, LARGE_MESSAGE_BYTES, GrpcServer, channel_options
 from protos.errors import Overloaded, Reason, ServiceError, from_rpc_error
 from protos.pictures import Grid
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
+from tests.support.manifests import small_manifest
 from tests.unit.vision.fakes import FakeEncoders
 from vision_service.servicer import VisionServicer
 
@@ -34,39 +27,10 @@ DIGEST = "d" * 64
 BUNDLE = Bundle(
     path=Path("unused"),
     digest=DIGEST,
-    manifest=Manifest(
-        format_version=1,
-        family="qwen3_vl",
+    manifest=small_manifest(
         model_id="tiny",
-        revision=None,
-        text=TextDims(
-            hidden_size=8,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=4,
-            vocab_size=10,
-            max_position_embeddings=100,
-        ),
-        vision=VisionDims(
-            depth=3,
-            hidden_size=8,
-            out_hidden_size=8,
-            in_channels=3,
-            patch_size=4,
-            temporal_patch_size=2,
-            spatial_merge_size=2,
-            deepstack_visual_indexes=(0, 1),
-        ),
-        special_tokens=SpecialTokens(
-            image=1, video=2, vision_start=3, vision_end=4, eos=(5,), pad=None
-        ),
-        generation={},
-        embedding_table=EmbeddingTable(file="x", dtype="float32"),
-        graph=DecoderGraph(file="x", precision="fp32", block_size=None, accuracy_level=None),
-        versions={},
-        files={},
-        quality={},
+        text={"hidden_size": 8},
+        vision={"hidden_size": 8, "out_hidden_size": 8, "patch_size": 4},
     ),
 )
 
