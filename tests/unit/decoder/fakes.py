@@ -25,7 +25,8 @@ class FakeRunner:
     """Logits from a hash of the slot's rows: a wrong slot, row or position gives other tokens.
 
     Keys hold what was embedded (DeepStack added), values hold positions; `fail_on` makes a
-    prefill whose first embedding equals that row raise; a cleared `gate` holds the next run.
+    prefill whose first embedding equals that row raise; a cleared `gate` holds the next run;
+    `hold_at` clears it once a decode step has that many rows, and is None from then on.
     """
 
     def __init__(self, cache: KvCache) -> None:
@@ -34,6 +35,7 @@ class FakeRunner:
         self.chunk_sizes: list[int] = []
         self.fail_on: FloatArray | None = None
         self.fail_decode = False
+        self.hold_at: int | None = None
         self.gate = threading.Event()
         self.gate.set()
         rng = np.random.default_rng(7)
@@ -64,6 +66,9 @@ class FakeRunner:
         position_ids: npt.NDArray[np.int64],
         past: npt.NDArray[np.int32],
     ) -> FloatArray:
+        if len(embeds) == self.hold_at:
+            self.gate.clear()
+            self.hold_at = None
         self.gate.wait()
         if self.fail_decode:
             raise RuntimeError("scripted failure")

@@ -179,6 +179,21 @@ async def test_a_cancelled_sequence_frees_its_slot_before_the_next_step(tmp_path
         await until(is_idle(engine))
 
 
+async def test_a_sequence_cancelled_while_a_step_runs_is_not_in_the_next_one(
+    tmp_path: Path,
+) -> None:
+    async with running_engine(tmp_path, slots=2) as (engine, runner):
+        runner.hold_at = 2
+        beside = asyncio.create_task(run(engine, make_request([1], max_tokens=60)))
+        with engine.submit(make_request([2], request_id="b", max_tokens=60)):
+            await until(lambda: runner.hold_at is None)
+            alone_first = len(runner.batch_sizes)
+        runner.gate.set()
+        await beside
+        assert runner.batch_sizes[alone_first] == 2
+        assert set(runner.batch_sizes[alone_first + 1 :]) == {1}
+
+
 async def test_a_waiting_sequence_can_be_cancelled(tmp_path: Path) -> None:
     async with running_engine(tmp_path, slots=1) as (engine, _):
         with engine.submit(make_request([1] * 9, span_places=[(4, 3)])):
