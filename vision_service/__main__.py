@@ -20,9 +20,14 @@ def main() -> int:
 def _environment() -> dict[str, str]:
     """What Ray and gRPC can be told by environment only.
 
-    The token keeps every other process, on this machine or not, from using the ports Ray opens.
+    The token keeps every other process from using the ports Ray opens. All but the replicas'
+    (Serve names no address for theirs) are open to this machine alone.
     """
     return {
+        # Makes Ray take loopback for the address of this machine, and then bind to nothing else.
+        # Meant for other systems, but asked everywhere. Naming 127.0.0.1 to ray.init would not
+        # do: Ray replaces it by the machine's own address.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),

@@ -6,12 +6,14 @@ import re
 import signal
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 from PIL import Image
 
@@ -22,6 +24,7 @@ from tests.e2e.vision_process import VisionProcess, wait_for_end, wait_until_bus
 from tests.support import bundles
 from tests.support.oracle import oracle
 from tests.support.waiting import wait_until
+from vision_service import processes
 
 TOLERANCE = 1e-5  # of the largest value of a level
 
@@ -88,6 +91,37 @@ def test_a_picture_gets_the_features_transformers_gives_it(
     assert answer.summary.preprocess_ms > 0
     assert answer.summary.encode_ms > 0
     assert answer.summary.queue_ms >= 0
+
+
+LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1")
+
+
+def listening(pids: Iterable[int]) -> list[tuple[str, int]]:
+    """Addresses and ports that processes listen on."""
+    return [
+        (connection.laddr.ip, connection.laddr.port)
+        for pid in pids
+        for connection in psutil.Process(pid).net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+
+def test_no_port_but_the_replicas_is_open_beyond_this_machine(service: VisionProcess) -> None:
+    wait_until(lambda: len(service.replicas()) == 2, what="both replicas", timeout_s=60)
+    family = {service.process.pid, *processes.descendants(service.process.pid)}
+    addresses = {ip for ip, _ in listening(family - set(service.replicas()))}
+    assert addresses and addresses <= set(LOOPBACK)
+
+
+def test_a_replica_reads_nothing_from_callers_without_rays_token(service: VisionProcess) -> None:
+    # What comes in here is unpickled, so the token must be asked for before anything is read.
+    open_ports = [port for ip, port in listening(service.replicas()) if ip not in LOOPBACK]
+    for port in open_ports:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call: Any = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+            with pytest.raises(grpc.RpcError) as caught:
+                call(b"", timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_many_pictures_at_once_each_get_their_own_features(service: VisionProcess) -> None:
