@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -56,6 +57,22 @@ EXTRAS = {
     "gateway": ("fastapi", "tokenizers"),
     "export": ("torch", "transformers", "onnx", "onnxruntime_genai"),
 }
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tandem {metadata.version('tandem-vlm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 @app.command()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def test_help_lists_every_command() -> None:
     run = tandem("--help")
     assert run.returncode == 0
     assert all(f"│ {name}" in run.stdout for name in COMMANDS)
+
+
+def test_the_version_is_the_packages() -> None:
+    assert tandem("--version").stdout == f"tandem {metadata.version('tandem-vlm')}\n"
 
 
 def test_a_missing_bundle_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
