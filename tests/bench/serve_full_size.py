@@ -22,14 +22,17 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from deploy import bench
+from deploy.local import TIERS
 from deploy.serve import tier_flags
 from protos.bundle import Bundle
 
@@ -64,8 +67,28 @@ def main() -> int:
         **surroundings(),
         **dataclasses.asdict(report),
     }
+    console.print(results_row(found), soft_wrap=True, highlight=False, markup=False)
     console.print(json.dumps(found, sort_keys=True), soft_wrap=True, highlight=False, markup=False)
     return 0
+
+
+def results_row(found: Mapping[str, Any]) -> str:
+    """The run as a row of RESULTS.md."""
+    seconds = [f"{found['stages_ms'][stage] / 1000:.2f} s" for stage in bench.STAGES[:6]]
+    startup = [f"{found['startup_s'][tier]:.1f}" for tier in TIERS]
+    memory = [f"{found['memory_after'][tier]['pss_mib']:,.0f}" for tier in TIERS]
+    cells = [
+        found["date"],
+        found["commit"],
+        f"{found['cores']} cores, {found['cpu']}",
+        found["bundle"],
+        *seconds,
+        f"{found['tokens_per_second']:.1f} tok/s",
+        f"{found['ceiling_tokens_per_second']:.1f} tok/s",
+        f"{' / '.join(startup)} s",
+        f"{' / '.join(memory)} MiB",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def read_bandwidth(threads: int) -> float:
