@@ -15,7 +15,8 @@ from tests.unit.gateway.stage import GENERATION, Stage, staged
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder: Path = tmp_path_factory.mktemp("gateway") / "bundle"
-    return processor_bundle(checkpoint("tied"), folder, manifest_changes={"generation": GENERATION})
+    changes = {"model_id": "test", "generation": GENERATION}
+    return processor_bundle(checkpoint("tied"), folder, manifest_changes=changes)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
