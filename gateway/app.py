@@ -32,7 +32,8 @@ class Gateway:
     """One gateway process. Use as an async context manager: serving inside, drained after.
 
     Raises:
-        BundleError: the bundle's processor folder is missing or damaged.
+        BundleError: the bundle's processor folder is missing or damaged, or a tier is there and
+            serves another bundle.
         PortTaken: a door's port is taken.
     """
 

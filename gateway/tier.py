@@ -7,6 +7,7 @@ from contextlib import suppress
 import grpc
 
 from gateway.router import Endpoint, Router, State
+from protos.bundle import BundleError
 from protos.channels import channel_options, is_serving
 from protos.tandem.v1 import tensor_pb2
 
@@ -33,7 +34,20 @@ class TierClient:
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "TierClient":
+        """Takes the first look.
+
+        Raises:
+            BundleError: every address serves another bundle. Later, when tiers are replaced one
+                by one, that is each request's error and not the gateway's end.
+        """
         await self._look_at_all()
+        if all(endpoint.state is State.MISMATCHED for endpoint in self.router.endpoints):
+            await self._close_channels()
+            raise BundleError(
+                f"the {self.router.tier} tier at"
+                f" {', '.join(endpoint.address for endpoint in self.router.endpoints)} serves"
+                f" another bundle than this gateway, whose digest is {self.bundle_digest}"
+            )
         self._watching = asyncio.create_task(self._watch())
         return self
 
@@ -42,6 +56,9 @@ class TierClient:
             self._watching.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watching
+        await self._close_channels()
+
+    async def _close_channels(self) -> None:
         for channel in self.channels.values():
             await channel.close()
 

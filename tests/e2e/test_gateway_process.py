@@ -169,6 +169,17 @@ async def test_a_damaged_bundle_ends_it_with_one_line(tmp_path: Path) -> None:
     assert "tokenizer.json" in last_line(await refused("--bundle", str(bundle.path)))
 
 
+@pytest.mark.parametrize("tier", ["vision", "decoder"])
+async def test_a_tier_with_another_bundle_ends_it_with_one_line(bundle: Bundle, tier: str) -> None:
+    async with FakeVision(bundle) as vision, FakeDecoder(bundle) as decoder:
+        fakes = {"vision": vision, "decoder": decoder}
+        fakes[tier].digest = "0" * 64
+        places = [f"--{name}={fake.address}" for name, fake in fakes.items()]
+        line = last_line(await refused("--bundle", str(bundle.path), *places))
+        assert f"the {tier} tier at {fakes[tier].address} serves another bundle" in line
+        assert bundle.digest in line
+
+
 @pytest.mark.parametrize(
     "flags", [("--prot", "1"), ("--http-port", "x"), ("--http-port", "70000"), ("--decoder", "")]
 )
