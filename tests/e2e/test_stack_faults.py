@@ -23,7 +23,7 @@ from deploy.local import LocalStack, StackSettings
 from deploy.ports import ANY_FREE, settle_ports
 from deploy.tier import Tier, TierEvent, TierReady
 from tests.support.bundles import bundle
-from tests.support.stack import family_of
+from tests.support.stack import family_of, is_alive
 from tests.support.waiting import wait_until
 
 LONG: dict[str, Any] = {"max_tokens": 3500, "extra_body": {"ignore_eos": True}}
@@ -74,13 +74,6 @@ class Served:
     def wait_until_gone(self) -> None:
         """Waits for the end of every process of the stack."""
         wait_until(lambda: not self.alive(), what="the stack's processes to end", timeout_s=20.0)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class ServedStack:
         self.chat.__exit__(None, None, None)
         self._decoder.close()
         self.stack.stop()
-        left = [process for process in processes if process.is_running()]
+        left = [process for process in processes if is_alive(process)]
         assert left == [], f"the stack left {left}"
 
     def load(self) -> decoder_pb2.DecoderLoad:
@@ -113,6 +113,14 @@ def greedy_request(talk: Talk, tokens: int) -> gateway_pb2.ChatRequest:
         stop_conditions=decoder_pb2.StopConditions(max_tokens=tokens, ignore_eos=True),
         report_options=decoder_pb2.ReportOptions(logits=True),
     )
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process still runs; one that only waits to be reaped, by init say, does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def family_of(stack: LocalStack) -> Sequence[psutil.Process]:
