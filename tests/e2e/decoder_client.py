@@ -1,8 +1,10 @@
 """Requests to a decoder process, good ones to begin with."""
 
 import asyncio
+import contextlib
+import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy.typing as npt
 
 from protos import tensors
 from protos.bundle import Manifest
+from protos.channels import channel_options
 from protos.errors import ServiceError, from_rpc_error
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 
@@ -159,3 +162,19 @@ class DecoderClient:
         """GetLoad."""
         answer: decoder_pb2.DecoderLoad = await self.stub.GetLoad(decoder_pb2.GetLoadRequest())
         return answer
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[DecoderClient]:
+    """A client of the decoder process on `port`."""
+    address = f"127.0.0.1:{port}"
+    async with grpc.aio.insecure_channel(address, options=channel_options()) as channel:
+        yield DecoderClient(channel)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
+    """Waits until `condition` comes true."""
+    deadline = time.monotonic() + timeout_s
+    while not await condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.01)  # another process: there is no event to await

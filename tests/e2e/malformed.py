@@ -70,7 +70,8 @@ def starts(manifest: Manifest, max_context: int) -> Iterator[Malformed]:
     )
     yield from _positions(manifest, case)
     yield from _spans(case)
-    yield from _parameters(vocab, case)
+    yield from _sampling(vocab, case)
+    yield from _stops_and_reports(vocab, case)
     assert text.max_position_embeddings >= max_context
 
 
@@ -140,7 +141,7 @@ def _spans(case: Case) -> Iterator[Malformed]:
     )
 
 
-def _parameters(vocab: int, case: Case) -> Iterator[Malformed]:
+def _sampling(vocab: int, case: Case) -> Iterator[Malformed]:
     nan = float("nan")
     for field, values in {
         "temperature": (-0.1, 2.1, nan, float("inf")),
@@ -171,6 +172,9 @@ def _parameters(vocab: int, case: Case) -> Iterator[Malformed]:
     yield case("bias NaN", biases((1, nan)), f"{bias}[0].bias")
     yield case("bias twice", biases((1, 1.0), (1, 2.0)), f"{bias}[1].token_id")
     yield case("too many biases", biases(*((i, 0.0) for i in range(301))), bias)
+
+
+def _stops_and_reports(vocab: int, case: Case) -> Iterator[Malformed]:
     stop, report = "stop_conditions", "report_options"
     for count in (0, -1):
         yield case(

@@ -1,14 +1,9 @@
 """One decoder process over gRPC, in an environment without torch and transformers."""
 
 import asyncio
-import contextlib
 import random
-import shutil
-import signal
-import socket
 import subprocess
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +11,25 @@ import grpc
 import pytest
 
 from protos.bundle import Bundle
-from protos.channels import channel_options, is_serving
+from protos.channels import is_serving
 from protos.errors import Overloaded, Reason, ServiceError, from_rpc_error
 from protos.tandem.v1 import decoder_pb2
 from tests.e2e.decoder_client import (
     DecoderClient,
     WriteRaced,
+    connected,
     make_features,
     make_start,
     text_ids,
     to_chunks,
+    until,
 )
-from tests.e2e.decoder_process import DecoderProcess, make_environment
+from tests.e2e.decoder_process import DecoderProcess
 from tests.e2e.malformed import Malformed, conversations, starts
 from tests.support.bundles import bundle as make_bundle
 
 MAX_CONTEXT = 1024
 SLOTS = 3
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_environment(tmp_path_factory.mktemp("decoder-env"))
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +39,10 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def process(
-    python: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+    decoder_python: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DecoderProcess]:
     with DecoderProcess(
-        python,
+        decoder_python,
         bundle.path,
         tmp_path_factory.mktemp("decoder") / "log",
         *("--port=0", "--threads=1", f"--max-sequences={SLOTS}", f"--max-context={MAX_CONTEXT}"),
@@ -59,24 +51,10 @@ def process(
         yield running
 
 
-@contextlib.asynccontextmanager
-async def connected(process: DecoderProcess) -> AsyncIterator[DecoderClient]:
-    address = f"127.0.0.1:{process.port}"
-    async with grpc.aio.insecure_channel(address, options=channel_options()) as channel:
-        yield DecoderClient(channel)
-
-
 @pytest.fixture
 async def client(process: DecoderProcess) -> AsyncIterator[DecoderClient]:
-    async with connected(process) as client:
+    async with connected(process.port) as client:
         yield client
-
-
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.01)  # another process: there is no event to await
 
 
 async def wait_for_load(client: DecoderClient, *, running: int, waiting: int = 0) -> None:
@@ -87,14 +65,14 @@ async def wait_for_load(client: DecoderClient, *, running: int, waiting: int = 0
     await until(matches)
 
 
-def test_torch_and_transformers_are_not_there(python: Path) -> None:
+def test_torch_and_transformers_are_not_there(decoder_python: Path) -> None:
     names = "torch transformers torchvision ray tokenizers onnxruntime_genai onnx safetensors"
     script = (
         "import importlib.util, decoder_service.__main__\n"
         f"print([n for n in {names.split()} if importlib.util.find_spec(n)])"
     )
     output = subprocess.run(
-        [python, "-c", script], capture_output=True, text=True, timeout=60, check=True
+        [decoder_python, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
     assert output.stdout.strip() == "[]"
 
@@ -322,116 +300,6 @@ async def test_one_line_is_logged_per_request(
     assert "prompt_tokens=20 completion_tokens=5" in line and "result=length" in line
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_lets_streams_end_refuses_new_ones_and_exits_with_zero(
-    python: Path, bundle: Bundle, tmp_path: Path, number: int
-) -> None:
-    start = make_start(bundle.manifest, "last", spans=[(4, 7)], max_tokens=12)
-    with DecoderProcess(python, bundle.path, tmp_path / "log", "--port=0") as process:
-        async with connected(process) as client:
-            call = client.open()
-            await call.write(decoder_pb2.GenerateRequest(start=start))
-            await call.read()
-            process.process.send_signal(number)
-
-            async def refuses() -> bool:
-                try:
-                    await client.generate(make_start(bundle.manifest, "late"))
-                except ServiceError as error:
-                    return error.kind.code is grpc.StatusCode.UNAVAILABLE
-                return False
-
-            await until(refuses)
-            for message in to_chunks(make_features(bundle.manifest, 7)):
-                await call.write(message)
-            await call.done_writing()
-            while (response := await call.read()) is not grpc.aio.EOF:
-                last = response
-        assert last.completion.completion_tokens == 12
-        assert await asyncio.to_thread(process.process.wait, 10) == 0
-        assert "Traceback" not in process.log.read_text()
-
-
 async def test_health_says_serving(process: DecoderProcess) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{process.port}") as channel:
         assert await is_serving(channel)
-
-
-def failed_start(python: Path, bundle: Path, log: Path, *flags: str) -> str:
-    code, text = DecoderProcess(python, bundle, log, *flags).run_to_end()
-    assert code == 2, text
-    assert "Traceback" not in text
-    lines = [line for line in text.splitlines() if line.startswith("decoder_service: ")]
-    assert len(lines) == 1 and text.splitlines()[-1] == lines[0]
-    return lines[0]
-
-
-def test_a_taken_port_ends_the_process_with_one_line(
-    python: Path, bundle: Bundle, tmp_path: Path
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        line = failed_start(python, bundle.path, tmp_path / "log", f"--port={port}")
-    assert str(port) in line
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("decoder/model.onnx", "flip"),
-        ("decoder/model.onnx", "remove"),
-        ("decoder/model.onnx.data", "truncate"),
-        ("decoder/embeddings.bin", "truncate"),
-        ("tandem.json", "flip"),
-        ("tandem.json", "remove"),
-    ],
-)
-def test_a_damaged_bundle_ends_the_process_with_one_line(
-    python: Path, bundle: Bundle, tmp_path: Path, name: str, damage: str
-) -> None:
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundle.path, copy)
-    file = copy / name
-    data = bytearray(file.read_bytes())
-    if damage == "remove":
-        file.unlink()
-    elif damage == "truncate":
-        file.write_bytes(data[: len(data) // 2])
-    else:
-        data[len(data) // 2] ^= 0xFF
-        file.write_bytes(data)
-    assert Path(name).name in failed_start(python, copy, tmp_path / "log", "--port=0")
-
-
-def test_only_the_decoders_part_of_a_bundle_is_needed(
-    python: Path, bundle: Bundle, tmp_path: Path
-) -> None:
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundle.path, copy)
-    shutil.rmtree(copy / "vision")
-    shutil.rmtree(copy / "processor")
-    with DecoderProcess(python, copy, tmp_path / "log", "--port=0") as process:
-        assert process.port > 0
-
-
-@pytest.mark.parametrize(
-    ("flag", "named"),
-    [
-        ("--max-sequences=0", "max_sequences"),
-        ("--max-context=1000000", "max_context"),
-        ("--kv-memory-mib=x", "kv_memory_mib"),
-        ("--prot=1", "--prot"),
-        ("--port=70000", "port"),
-    ],
-)
-def test_a_wrong_setting_ends_the_process_with_one_line(
-    python: Path, bundle: Bundle, tmp_path: Path, flag: str, named: str
-) -> None:
-    assert named in failed_start(python, bundle.path, tmp_path / "log", flag)
-
-
-def test_settings_that_do_not_fit_the_memory_are_refused(
-    python: Path, bundle: Bundle, tmp_path: Path
-) -> None:
-    flags = ("--kv-memory-mib=1", "--max-sequences=16", "--max-context=4096", "--port=0")
-    assert "kv_memory_mib" in failed_start(python, bundle.path, tmp_path / "log", *flags)
