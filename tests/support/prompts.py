@@ -112,6 +112,7 @@ def manifest_of(config: Mapping[str, Any]) -> Manifest:
     """A manifest whose dims and special tokens are config.json's."""
     text, vision = config["text_config"], config["vision_config"]
     return small_manifest(
+        model_id="test",
         text={name: text[name] for name in TextDims.__slots__},
         vision={
             **{name: vision[name] for name in VisionDims.__slots__},

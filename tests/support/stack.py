@@ -65,8 +65,12 @@ class ServedStack:
         self.chat.__exit__(None, None, None)
         self._decoder.close()
         self.stack.stop()
-        left = [process for process in processes if is_alive(process)]
-        assert left == [], f"the stack left {left}"
+        # Killed processes take a moment to die.
+        wait_until(
+            lambda: not any(is_alive(process) for process in processes),
+            what="every process of the stack to end",
+            timeout_s=3.0,
+        )
 
     def load(self) -> decoder_pb2.DecoderLoad:
         """How busy the decoder is."""

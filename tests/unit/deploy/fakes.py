@@ -1,5 +1,6 @@
 """A folder that opens as a bundle, and stacks of programs that behave like services."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -51,13 +52,17 @@ def fake_settings(
     )
 
 
-def children() -> set[int]:
-    """Ids of all living processes below this one."""
-    return {
-        child.pid
-        for child in psutil.Process(os.getpid()).children(recursive=True)
-        if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
-    }
+def fake_services() -> set[int]:
+    """Ids of all living fake services below this process, their guards included.
+
+    Other tests of the session may keep real stacks running below the same process.
+    """
+    found = set()
+    for child in psutil.Process(os.getpid()).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if str(FAKE_SERVICE) in child.cmdline():  # empty for a zombie
+                found.add(child.pid)
+    return found
 
 
 def is_alive(pid: int) -> bool:

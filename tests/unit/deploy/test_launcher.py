@@ -14,13 +14,13 @@ from deploy.local import LaunchError, LocalStack, StackSettings
 from deploy.ports import ANY_FREE, Ports
 from deploy.tier import TierReady
 from tests.support.waiting import wait_until
-from tests.unit.deploy.fakes import children, empty_bundle, fake_settings, is_alive
+from tests.unit.deploy.fakes import empty_bundle, fake_services, fake_settings, is_alive
 
 
 def launch_error(settings: StackSettings) -> LaunchError:
     with pytest.raises(LaunchError) as caught, LocalStack(settings):
         pass
-    assert children() == set()
+    assert fake_services() == set()
     return caught.value
 
 
@@ -37,7 +37,7 @@ def test_every_tier_reports_readiness_with_its_ports(tmp_path: Path) -> None:
 def test_a_stopped_stack_leaves_no_process(tmp_path: Path) -> None:
     with LocalStack(fake_settings(tmp_path)) as stack:
         assert is_alive(stack.pid("decoder"))
-    assert children() == set()
+    assert fake_services() == set()
 
 
 def test_the_gateway_is_told_where_the_other_tiers_are(tmp_path: Path) -> None:
@@ -73,13 +73,13 @@ def test_a_tier_that_dies_later_ends_the_wait_and_is_named(tmp_path: Path) -> No
         os.kill(stack.pid("decoder"), signal.SIGKILL)
         error = stack.wait()
     assert (error.exit_code, str(error)) == (1, "decoder stopped (signal 9)")
-    assert children() == set()
+    assert fake_services() == set()
 
 
 def test_a_tier_that_ignores_sigterm_is_killed_after_the_drain_time(tmp_path: Path) -> None:
     with LocalStack(fake_settings(tmp_path, vision=("stubborn",), drain_timeout_s=0.2)):
         pass
-    assert children() == set()
+    assert fake_services() == set()
 
 
 def test_daemons_of_a_killed_service_end_with_it(tmp_path: Path) -> None:
