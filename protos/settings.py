@@ -62,17 +62,6 @@ def describe(config: Any) -> str:
     )
 
 
-def to_flags(config: Any) -> list[str]:
-    """The flags with which `load` gives an equal config in another process."""
-    flags = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value is not None:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            flags.append(f"--{_flag(field.name)}={text}")
-    return flags
-
-
 def _from_environment(
     fields: Mapping[str, Any], prefix: str, environ: Mapping[str, str]
 ) -> dict[str, str]:

@@ -49,8 +49,3 @@ def test_a_wrong_setting_is_named(argv: list[str], environ: dict[str, str], name
 
 def test_other_services_environment_is_left_alone() -> None:
     assert load(["--bundle=a"], {"VISION_PORT": "x", "PATH": "y"}).port == 50052
-
-
-def test_flags_rebuild_an_equal_config() -> None:
-    config = Config(bundle="a b", threads=2, allow_logits=True)
-    assert load(settings.to_flags(config)) == config
