@@ -52,7 +52,7 @@ class CheckpointSpec:
 SPECS: Mapping[str, CheckpointSpec] = {
     spec.name: spec
     for spec in (
-        # Like 2B and 4B in layout: tied, three levels, real picture limits.
+        # Like 2B and 4B in layout: tied, their 24 blocks and three levels, real picture limits.
         CheckpointSpec(
             name="tied",
             seed=1,
@@ -69,12 +69,12 @@ SPECS: Mapping[str, CheckpointSpec] = {
                 "head_dim": 16,
             },
             vision={
-                "depth": 4,
+                "depth": 24,
                 "hidden_size": 48,
                 "intermediate_size": 96,
                 "num_heads": 4,
                 "num_position_embeddings": 2304,
-                "deepstack_visual_indexes": [0, 1, 2],
+                "deepstack_visual_indexes": [5, 11, 17],
             },
             generation={
                 "do_sample": True,
@@ -84,7 +84,7 @@ SPECS: Mapping[str, CheckpointSpec] = {
                 "repetition_penalty": 1.0,
             },
         ),
-        # Attention wider than the hidden size, two levels, sharded files.
+        # Attention wider than the hidden size, 8B's 27 blocks, two levels, sharded files.
         CheckpointSpec(
             name="untied",
             seed=2,
@@ -100,12 +100,12 @@ SPECS: Mapping[str, CheckpointSpec] = {
                 "head_dim": 24,
             },
             vision={
-                "depth": 5,
+                "depth": 27,
                 "hidden_size": 64,
                 "intermediate_size": 112,
                 "num_heads": 2,
                 "num_position_embeddings": 256,
-                "deepstack_visual_indexes": [1, 3],
+                "deepstack_visual_indexes": [8, 24],
             },
             rope_theta=10_000.0,
             mrope_section=(4, 4, 4),

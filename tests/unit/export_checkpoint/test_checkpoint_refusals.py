@@ -29,7 +29,7 @@ def edit(file: Path, change: Change) -> None:
 
 def test_an_undamaged_checkpoint_opens(folder: Path) -> None:
     opened = Checkpoint.open(folder)
-    assert opened.vision.deepstack_visual_indexes == (1, 3)
+    assert opened.vision.deepstack_visual_indexes == (8, 24)
     assert opened.text.num_attention_heads * opened.text.head_dim != opened.text.hidden_size
 
 
@@ -42,7 +42,7 @@ def test_an_undamaged_checkpoint_opens(folder: Path) -> None:
         "tokenizer_config.json",
         "preprocessor_config.json",
         "video_preprocessor_config.json",
-        "model-00002-of-00013.safetensors",
+        "model-00002-of-00021.safetensors",
     ],
 )
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
@@ -184,12 +184,12 @@ WRONG: list[tuple[str, Change, str]] = [
     ),
     (
         "config.json",
-        set_in("vision_config", "deepstack_visual_indexes", to=[3, 1]),
+        set_in("vision_config", "deepstack_visual_indexes", to=[24, 8]),
         "deepstack_visual_indexes",
     ),
     (
         "config.json",
-        set_in("vision_config", "deepstack_visual_indexes", to=[1, 5]),
+        set_in("vision_config", "deepstack_visual_indexes", to=[8, 27]),
         "deepstack_visual_indexes",
     ),
     ("config.json", set_in("image_token_id", to=7), "image_pad"),
@@ -244,14 +244,14 @@ def test_an_index_cannot_point_outside_the_checkpoint(folder: Path, place: str) 
 
 
 def test_a_truncated_weights_file_is_named(folder: Path) -> None:
-    file = folder / "model-00003-of-00013.safetensors"
+    file = folder / "model-00003-of-00021.safetensors"
     file.write_bytes(file.read_bytes()[:-64])
-    with pytest.raises(ExportError, match=r"model-00003-of-00013\.safetensors"):
+    with pytest.raises(ExportError, match=r"model-00003-of-00021\.safetensors"):
         Checkpoint.open(folder)
 
 
 def test_a_file_that_is_no_safetensors_is_named(folder: Path) -> None:
-    (folder / "model-00001-of-00013.safetensors").write_bytes(b"\xff" * 200)
+    (folder / "model-00001-of-00021.safetensors").write_bytes(b"\xff" * 200)
     with pytest.raises(ExportError, match="not a safetensors file"):
         Checkpoint.open(folder)
 
