@@ -1,0 +1,1 @@
+"""The demonstration model: how it was drawn for, trained, measured and shipped."""

@@ -1,0 +1,320 @@
+"""Batches for the second lesson: many short conversations about each sight.
+
+Every batch has one kind of sight (a picture, two, three, a video, nothing) and one layout, so
+that its prefix of visual placeholders is the same in all rows. See `lean.Batch`.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from deploy.demo.drawing import Scene
+from deploy.demo.followups import ask_follow_up
+from deploy.demo.gallery import (
+    Gallery,
+    ask_color_in,
+    ask_more,
+    ask_same,
+    ask_which,
+    pair_grids,
+    random_pair,
+    random_triple,
+    small_grid,
+)
+from deploy.demo.pictures import draw, frame_for, random_grid
+from deploy.demo.questions import (
+    Asker,
+    Turns,
+    ask_color,
+    ask_count,
+    ask_description,
+    ask_place,
+    ask_reading,
+    ask_shape,
+    ask_spatial,
+    ask_yes_no,
+)
+from deploy.demo.scenes import compose, random_names, random_text
+from deploy.demo.talk import ask_talk
+from deploy.demo.tokenizer import SYSTEM_PROMPTS
+from deploy.demo.videos import (
+    Video,
+    ask_appearance,
+    ask_direction,
+    ask_video_color,
+    random_clock,
+    random_video,
+    random_video_grid,
+)
+
+LONGEST_LINE = 60  # tokens of one conversation after the prefix
+KINDS = {"picture": 0.56, "pair": 0.12, "triple": 0.1, "video": 0.16, "talk": 0.06}
+ROWS = {"picture": 32, "pair": 24, "triple": 16, "video": 16, "talk": 32}
+LINES = {"picture": 5, "pair": 4, "triple": 4, "video": 3, "talk": 3}
+PICTURE_ASKERS: Mapping[Asker, float] = {
+    ask_color: 0.8,
+    ask_shape: 0.8,
+    ask_count: 1.6,
+    ask_spatial: 1.6,
+    ask_reading: 3.5,
+    ask_place: 1.3,
+    ask_yes_no: 1.8,
+    ask_description: 0.9,
+    ask_follow_up: 1.4,
+}
+Ask = Callable[[], Turns | None]
+
+
+@dataclass(slots=True)
+class Lines:
+    """Tokens of conversations, and which of them are answers."""
+
+    tokens: list[list[int]]
+    answers: list[tuple[int, int, int, str]]  # line, first and last answer token, skill
+
+
+@dataclass(slots=True)
+class Lecture:
+    """One batch: what is seen, what is asked, what should be answered."""
+
+    kind: str
+    sights: list[Tensor]  # uint8 [B, H, W, 3] per picture, or one [B, T, 2, H, W, 3]
+    prefix: Tensor  # [P] tokens, the same for all rows
+    suffix: Tensor  # [B * G, L]
+    predictors: Tensor  # [A] flat positions of the suffix that predict an answer token
+    targets: Tensor  # [A]
+    weights: Tensor  # [A], so that long answers do not drown short ones
+    spans: list[tuple[str, int, int]]  # skill and range in `targets` of each answer
+
+
+class Classroom:
+    """Makes lectures by number: the same seed and number give the same lecture."""
+
+    def __init__(self, tokenizer_file: Path, seed: int) -> None:
+        self.tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self.seed = seed
+        self.encode = lru_cache(maxsize=20000)(self._encode)
+        self.asked = self._encode("<|im_end|>\n<|im_start|>assistant\n")
+        self.answered = self._encode("<|im_end|>")
+        self.again = self._encode("\n<|im_start|>user\n")
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a classroom is made in the process that uses it")
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def lecture(self, index: int, rank: int, size: int) -> Lecture:
+        """One member's share of the lecture of that number; all shares are of one kind."""
+        kind = random.Random(f"lecture {self.seed} {index}").choices(
+            list(KINDS), list(KINDS.values())
+        )[0]
+        rng = random.Random(f"lecture {self.seed} {index} {rank}")
+        makers = {
+            "picture": self.about_picture,
+            "pair": self.about_pair,
+            "triple": self.about_triple,
+            "video": self.about_video,
+            "talk": self.about_nothing,
+        }
+        return makers[kind](rng, ROWS[kind] // size)
+
+    def about_picture(self, rng: random.Random, rows: int) -> Lecture:
+        """Questions about single pictures."""
+        grid = random_grid(rng)
+        lines, pixels = Lines([], []), []
+        for _ in range(rows):
+            frame = frame_for(rng, grid)
+            text = random_text(rng) if rng.random() < 0.55 else None
+            count = rng.choice((0, 1, 2, 3, 4)) if text else rng.choice((1, 2, 3, 3, 4, 5, 6, 6))
+            scene = compose(rng, frame, random_names(rng, count), text)
+            pixels.append(draw(rng, scene, frame)[1])
+            self.add_lines(lines, picture_asker(rng, scene), LINES["picture"])
+        prefix = self.picture_prefix(rng, [grid[0] * grid[1]])
+        return self.finished("picture", [torch.stack(pixels)], prefix, lines)
+
+    def about_pair(self, rng: random.Random, rows: int) -> Lecture:
+        """Questions about two pictures."""
+        grids = pair_grids(rng)
+        lines, pairs = Lines([], []), []
+        for _ in range(rows):
+            frame = frame_for(rng, grids[0])
+            other = None if grids[0] == grids[1] else frame_for(rng, grids[1])
+            pair = random_pair(rng, frame, other)
+            pairs.append(pair.seen())
+            self.add_lines(lines, pair_asker(rng, pair, grids[0] == grids[1]), LINES["pair"])
+        sights = [torch.stack(pictures) for pictures in zip(*pairs, strict=True)]
+        prefix = self.picture_prefix(rng, [rows * columns for rows, columns in grids])
+        return self.finished("pair", sights, prefix, lines)
+
+    def about_triple(self, rng: random.Random, rows: int) -> Lecture:
+        """Questions about three pictures."""
+        grid = small_grid(rng)
+        lines, triples = Lines([], []), []
+        for _ in range(rows):
+            frames = (frame_for(rng, grid), frame_for(rng, grid), frame_for(rng, grid))
+            triple = random_triple(rng, frames)
+            triples.append(triple.seen())
+            self.add_lines(lines, triple_asker(rng, triple), LINES["triple"])
+        sights = [torch.stack(pictures) for pictures in zip(*triples, strict=True)]
+        prefix = self.picture_prefix(rng, [grid[0] * grid[1]] * 3)
+        return self.finished("triple", sights, prefix, lines)
+
+    def about_video(self, rng: random.Random, rows: int) -> Lecture:
+        """Questions about videos."""
+        clock = random_clock(rng)
+        grid = random_video_grid(rng, clock)
+        lines, videos = Lines([], []), []
+        for _ in range(rows):
+            video = random_video(rng, clock, grid)
+            videos.append(video.frames)
+            self.add_lines(lines, video_asker(rng, video), LINES["video"])
+        prefix = self.video_prefix(rng, clock.stamps, grid[0] * grid[1])
+        return self.finished("video", [torch.stack(videos)], prefix, lines)
+
+    def about_nothing(self, rng: random.Random, rows: int) -> Lecture:
+        """Talk without pictures."""
+        lines = Lines([], [])
+        for _ in range(rows):
+            self.add_lines(lines, lambda: ask_talk(rng), LINES["talk"])
+        return self.finished("talk", [], self.opening(rng), lines)
+
+    def opening(self, rng: random.Random) -> list[int]:
+        """The start of a user turn, now and then after a system prompt."""
+        system = ""
+        if rng.random() < 0.15:
+            system = f"<|im_start|>system\n{rng.choice(SYSTEM_PROMPTS)}<|im_end|>\n"
+        return list(self._encode(system + "<|im_start|>user\n"))
+
+    def picture_prefix(self, rng: random.Random, cells: list[int]) -> list[int]:
+        """Placeholders of some pictures, sometimes numbered as with `add_vision_id`."""
+        tokens = self.opening(rng)
+        numbered = rng.random() < (0.5 if len(cells) > 1 else 0.1)
+        for number, count in enumerate(cells, start=1):
+            name = f"Picture {number}: " if numbered else ""
+            pads = "<|image_pad|>" * count
+            tokens += self._encode(f"{name}<|vision_start|>{pads}<|vision_end|>")
+        return tokens
+
+    def video_prefix(self, rng: random.Random, stamps: list[float], cells: int) -> list[int]:
+        """Placeholders of a video, in the form of transformers 5.23."""
+        pads = f"<|vision_start|>{'<|video_pad|>' * cells}<|vision_end|>"
+        inner = "".join(f"<{stamp:.1f} seconds>{pads}" for stamp in stamps)
+        name = "Video 1: " if rng.random() < 0.1 else ""
+        return self.opening(rng) + list(
+            self._encode(f"{name}<|vision_start|>{inner}<|vision_end|>")
+        )
+
+    def add_lines(self, lines: Lines, ask: Ask, count: int) -> None:
+        """Fills conversations with turns for as long as they fit."""
+        for _ in range(count):
+            tokens: list[int] = []
+            said: set[tuple[str, str]] = set()
+            for _ in range(6):
+                turns = ask()
+                if turns is not None and not repeats(turns, said):
+                    self.add_turns(lines, tokens, turns)
+            lines.tokens.append(tokens)
+
+    def add_turns(self, lines: Lines, tokens: list[int], turns: Turns) -> None:
+        """Adds turns to the line that is being filled, all or none."""
+        extended, answers = list(tokens), []
+        for turn in turns:
+            extended += self.again if extended else ()
+            extended += self.encode(turn.question) + self.asked
+            first = len(extended)
+            extended += self.encode(turn.answer) + self.answered
+            answers.append((len(lines.tokens), first, len(extended), turn.skill))
+        if len(extended) <= LONGEST_LINE:
+            tokens[:] = extended
+            lines.answers += answers
+
+    def finished(
+        self,
+        kind: str,
+        sights: list[Tensor],
+        prefix: list[int],
+        lines: Lines,
+    ) -> Lecture:
+        """Everything as tensors."""
+        length = max(len(tokens) for tokens in lines.tokens)
+        padding = self._encode("<|endoftext|>")[0]
+        suffix = torch.full((len(lines.tokens), length), padding)
+        for row, tokens in zip(suffix, lines.tokens, strict=True):
+            row[: len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        predictors: list[int] = []
+        targets: list[int] = []
+        weights: list[float] = []
+        spans = []
+        for line, first, last, skill in lines.answers:
+            spans.append((skill, len(targets), len(targets) + last - first))
+            predictors += range(line * length + first - 1, line * length + last - 1)
+            targets += lines.tokens[line][first:last]
+            weights += [(last - first) ** -0.5] * (last - first)
+        return Lecture(
+            kind=kind,
+            sights=sights,
+            prefix=torch.tensor(prefix),
+            suffix=suffix,
+            predictors=torch.tensor(predictors),
+            targets=torch.tensor(targets),
+            weights=torch.tensor(weights),
+            spans=spans,
+        )
+
+
+def repeats(turns: Turns, said: set[tuple[str, str]]) -> bool:
+    """Whether an answer could be copied from an earlier turn; remembers the new ones."""
+    facts = {(t.skill, t.answer) for t in turns if t.skill not in ("count", "yes_no")}
+    repeated = bool(facts & said)
+    said |= facts
+    return repeated
+
+
+def picture_asker(rng: random.Random, scene: Scene) -> Ask:
+    """Asks about a picture, each skill as often as its weight says."""
+    askers, weights = list(PICTURE_ASKERS), list(PICTURE_ASKERS.values())
+
+    def ask() -> Turns | None:
+        return rng.choices(askers, weights)[0](rng, scene)
+
+    return ask
+
+
+def pair_asker(rng: random.Random, pair: Gallery, same_size: bool) -> Ask:
+    """Asks about two pictures; whether they are the same only if their sizes do not tell."""
+    askers: list[Callable[[random.Random, Gallery], Turns | None]]
+    askers = [ask_more, ask_more, ask_color_in, ask_which]
+    if same_size:
+        askers += [ask_same, ask_same]
+
+    def ask() -> Turns | None:
+        return rng.choice(askers)(rng, pair)
+
+    return ask
+
+
+def triple_asker(rng: random.Random, triple: Gallery) -> Ask:
+    """Asks which of three pictures fits."""
+
+    def ask() -> Turns | None:
+        return rng.choice((ask_which, ask_which, ask_which, ask_color_in))(rng, triple)
+
+    return ask
+
+
+def video_asker(rng: random.Random, video: Video) -> Ask:
+    """Asks what happens in a video."""
+    askers: list[Callable[[random.Random, Video], Turns | None]]
+    askers = [ask_direction, ask_direction, ask_appearance, ask_appearance, ask_video_color]
+
+    def ask() -> Turns | None:
+        return rng.choice(askers)(rng, video)
+
+    return ask

@@ -1,0 +1,82 @@
+"""Pictures as the model gets them: drawn at any size, resized as the processor resizes."""
+
+import math
+import random
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from deploy.demo.drawing import Finish, Picture, Pixels, Scene, render
+from deploy.demo.scenes import CELL, Frame
+
+SHORTEST_EDGE = 16 * CELL * CELL  # least area of a picture after resizing, in pixels
+LONGEST_EDGE = 36 * CELL * CELL  # largest area of a picture after resizing, in pixels
+SMALLEST_SIDE, LARGEST_SIDE = 64, 512  # pixels of a drawn picture
+
+Grid = tuple[int, int]  # rows and columns of merged tokens
+
+
+def smart_resize(height: int, width: int) -> tuple[int, int]:
+    """The size that Qwen3-VL's processor gives a picture: height and width in pixels.
+
+    Source: transformers `models/qwen2_vl/image_processing_qwen2_vl.py`.
+    """
+    new_height = round(height / CELL) * CELL
+    new_width = round(width / CELL) * CELL
+    if new_height * new_width > LONGEST_EDGE:
+        beta = math.sqrt(height * width / LONGEST_EDGE)
+        new_height = max(CELL, math.floor(height / beta / CELL) * CELL)
+        new_width = max(CELL, math.floor(width / beta / CELL) * CELL)
+    elif new_height * new_width < SHORTEST_EDGE:
+        beta = math.sqrt(SHORTEST_EDGE / (height * width))
+        new_height = math.ceil(height * beta / CELL) * CELL
+        new_width = math.ceil(width * beta / CELL) * CELL
+    return new_height, new_width
+
+
+def random_size(rng: random.Random, largest_aspect: float = 4.0) -> tuple[int, int]:
+    """Width and height of a picture to draw, 64 to 512 pixels a side."""
+    area = math.exp(rng.uniform(math.log(96**2), math.log(420**2)))
+    spread = math.log(largest_aspect)
+    aspect = math.exp(max(-spread, min(spread, rng.gauss(0, 0.45))))
+    width, height = math.sqrt(area * aspect), math.sqrt(area / aspect)
+    return tuple(round(min(LARGEST_SIDE, max(SMALLEST_SIDE, s))) for s in (width, height))  # type: ignore[return-value]
+
+
+def random_grid(rng: random.Random) -> Grid:
+    """Rows and columns of merged tokens of a random picture."""
+    width, height = random_size(rng)
+    seen_height, seen_width = smart_resize(height, width)
+    return seen_height // CELL, seen_width // CELL
+
+
+def frame_for(rng: random.Random, grid: Grid) -> Frame:
+    """A random size to draw at that the processor resizes to the given grid."""
+    seen_height, seen_width = grid[0] * CELL, grid[1] * CELL
+    for _ in range(40):
+        scale = math.exp(rng.uniform(math.log(0.5), math.log(2.7)))
+        width = round(seen_width * scale * rng.uniform(0.9, 1.15))
+        height = round(seen_height * scale * rng.uniform(0.9, 1.15))
+        drawable = SMALLEST_SIDE <= min(width, height) and max(width, height) <= LARGEST_SIDE
+        if drawable and smart_resize(height, width) == (seen_height, seen_width):
+            return Frame(width, height, seen_width, seen_height)
+    return Frame(seen_width, seen_height, seen_width, seen_height)
+
+
+def resize(pixels: Pixels, height: int, width: int) -> torch.Tensor:
+    """Resizes RGB pixels [H, W, 3] as transformers' picture processor does; uint8."""
+    tensor = torch.from_numpy(np.array(pixels))
+    if tensor.shape[:2] == (height, width):
+        return tensor
+    planes = tensor.permute(2, 0, 1)[None]
+    planes = interpolate(
+        planes, (height, width), mode="bicubic", antialias=True, align_corners=False
+    )
+    return planes[0].permute(1, 2, 0).contiguous()
+
+
+def draw(rng: random.Random, scene: Scene, frame: Frame) -> tuple[Picture, torch.Tensor]:
+    """Draws a scene; the picture as drawn and as seen, uint8 [H, W, 3]."""
+    pixels = render(scene, frame.width, frame.height, Finish.random(rng))
+    return Picture(scene, pixels), resize(pixels, frame.seen_height, frame.seen_width)

@@ -1,0 +1,70 @@
+"""Two processes of one thread each train together and average their gradients.
+
+On two shared cores this is about twice as fast as one process of two threads, which would wait
+for the slower thread in every operation instead of once per step.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.multiprocessing.spawn import spawn
+
+PATIENCE = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One process of the team."""
+
+    rank: int
+    size: int
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one shows progress, logs and saves."""
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replaces every gradient by its mean over the team; none counts as zero."""
+        gradients = []
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        means = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def wait(self) -> None:
+        """Returns when all have come this far."""
+        dist.barrier()
+
+
+def run_team(size: int, meeting_point: Path, work: Callable[[Member], None]) -> None:
+    """Runs the work in some processes that know each other, and returns when all are done."""
+    meeting_point.unlink(missing_ok=True)
+    spawn(_join, (size, meeting_point, work), nprocs=size)  # type: ignore[no-untyped-call]
+    meeting_point.unlink(missing_ok=True)
+
+
+def _join(rank: int, size: int, meeting_point: Path, work: Callable[[Member], None]) -> None:
+    os.setsid()  # Linux shares a busy machine out by session: one member, one share
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{meeting_point.resolve()}",
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
+    )
+    work(Member(rank, size))
+    dist.destroy_process_group()
