@@ -195,7 +195,7 @@ class Classroom:
     def picture_prefix(self, rng: random.Random, cells: list[int]) -> list[int]:
         """Placeholders of some pictures, sometimes numbered as with `add_vision_id`."""
         tokens = self.opening(rng)
-        numbered = rng.random() < (0.5 if len(cells) > 1 else 0.1)
+        numbered = rng.random() < (0.75 if len(cells) > 1 else 0.1)
         for number, count in enumerate(cells, start=1):
             name = f"Picture {number}: " if numbered else ""
             pads = "<|image_pad|>" * count
