@@ -13,7 +13,8 @@ class Optimizers:
     """Muon for the matrices inside blocks, AdamW for everything else, one schedule for both."""
 
     def __init__(self, modules: Mapping[str, nn.Module], rate: float) -> None:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for module_name, module in modules.items():
             for name, parameter in module.named_parameters():
                 if parameter.requires_grad:
