@@ -3,7 +3,7 @@
 transformers loops over pictures inside every layer of the tower and re-derives positions on
 every call, which is most of the time of a model this small. Here all pictures of a batch share
 one grid, weights are cast to bfloat16 once per step, and the parameters stay those of the
-transformers model. `tests/parity/test_demo_model.py` holds the two against each other.
+transformers model. `tests/parity/test_demo_model.py` holds the two towers against each other.
 """
 
 from functools import lru_cache

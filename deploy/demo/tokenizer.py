@@ -83,7 +83,7 @@ def train_tokenizer(seed: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(corpus(seed), trainer)
     tokenizer.add_special_tokens([AddedToken(t, special=True) for t in CONTROL_TOKENS])
-    tokenizer.add_tokens([AddedToken(t, special=False) for t in MARKUP_TOKENS])
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in MARKUP_TOKENS])
     return tokenizer
 
 
