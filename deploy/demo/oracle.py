@@ -1,10 +1,12 @@
 """Lets transformers be imported next to a torchvision whose compiled operators do not load.
 
 transformers' Qwen3-VL processor needs torchvision to be importable, but none of its operators.
-The CPU build of torch cannot load them, so they are declared here before the import.
+Beside a CPU torch of another origin they do not load, and torchvision then fails to import for want
+of their declarations; so these are made here first.
 """
 
 import importlib.util
+from pathlib import Path
 
 import torch
 
@@ -26,11 +28,23 @@ _OPERATORS = (
 
 
 def make_transformers_importable() -> None:
-    """Declares torchvision's operators if it is installed; call before importing transformers."""
-    if _LIBRARIES or importlib.util.find_spec("torchvision") is None:
+    """Declares torchvision's operators where they do not load; call before importing transformers.
+
+    Where they load, a declaration would clash with theirs, so loading is tried first.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if _LIBRARIES or found is None or found.origin is None or _load(Path(found.origin).parent):
         return
     library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in _OPERATORS:
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}(Tensor input) -> Tensor")  # type: ignore[no-untyped-call]
+        library.define(f"{name}(Tensor input) -> Tensor")  # type: ignore[no-untyped-call]
     _LIBRARIES.append(library)
+
+
+def _load(folder: Path) -> bool:
+    """Loads the compiled operators as torchvision itself will; False beside another torch."""
+    try:
+        torch.ops.load_library(folder / "_C.so")  # type: ignore[no-untyped-call]
+    except OSError:
+        return False
+    return True
