@@ -22,7 +22,7 @@ from deploy.demo.gallery import (
     random_pair,
     random_triple,
 )
-from deploy.demo.pictures import random_size, smart_resize
+from deploy.demo.pictures import random_size, resized
 from deploy.demo.questions import (
     Asker,
     Turns,
@@ -88,7 +88,7 @@ def question(skill: str, number: int) -> Question:
 def random_frame(rng: random.Random) -> Frame:
     """Any size from 64 to 512 pixels a side."""
     width, height = random_size(rng)
-    seen_height, seen_width = smart_resize(height, width)
+    seen_height, seen_width = resized(height, width)
     return Frame(width, height, seen_width, seen_height)
 
 

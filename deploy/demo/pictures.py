@@ -9,30 +9,29 @@ from torch.nn.functional import interpolate
 
 from deploy.demo.drawing import Finish, Picture, Pixels, Scene, render
 from deploy.demo.scenes import CELL, Frame
+from protos.pictures import PictureSettings, smart_resize
 
 SHORTEST_EDGE = 16 * CELL * CELL  # least area of a picture after resizing, in pixels
 LONGEST_EDGE = 36 * CELL * CELL  # largest area of a picture after resizing, in pixels
 SMALLEST_SIDE, LARGEST_SIDE = 64, 512  # pixels of a drawn picture
 
+SETTINGS = PictureSettings(
+    patch_size=CELL // 2,
+    temporal_patch_size=2,
+    merge_size=2,
+    min_pixels=SHORTEST_EDGE,
+    max_pixels=LONGEST_EDGE,
+    image_mean=(0.5, 0.5, 0.5),
+    image_std=(0.5, 0.5, 0.5),
+    rescale_factor=1 / 255,
+)
+
 Grid = tuple[int, int]  # rows and columns of merged tokens
 
 
-def smart_resize(height: int, width: int) -> tuple[int, int]:
-    """The size that Qwen3-VL's processor gives a picture: height and width in pixels.
-
-    Source: transformers `models/qwen2_vl/image_processing_qwen2_vl.py`.
-    """
-    new_height = round(height / CELL) * CELL
-    new_width = round(width / CELL) * CELL
-    if new_height * new_width > LONGEST_EDGE:
-        beta = math.sqrt(height * width / LONGEST_EDGE)
-        new_height = max(CELL, math.floor(height / beta / CELL) * CELL)
-        new_width = max(CELL, math.floor(width / beta / CELL) * CELL)
-    elif new_height * new_width < SHORTEST_EDGE:
-        beta = math.sqrt(SHORTEST_EDGE / (height * width))
-        new_height = math.ceil(height * beta / CELL) * CELL
-        new_width = math.ceil(width * beta / CELL) * CELL
-    return new_height, new_width
+def resized(height: int, width: int) -> tuple[int, int]:
+    """Height and width in pixels after the processor; see `protos.pictures.smart_resize`."""
+    return smart_resize(height, width, SETTINGS)
 
 
 def random_size(rng: random.Random, largest_aspect: float = 4.0) -> tuple[int, int]:
@@ -47,7 +46,7 @@ def random_size(rng: random.Random, largest_aspect: float = 4.0) -> tuple[int, i
 def random_grid(rng: random.Random) -> Grid:
     """Rows and columns of merged tokens of a random picture."""
     width, height = random_size(rng)
-    seen_height, seen_width = smart_resize(height, width)
+    seen_height, seen_width = resized(height, width)
     return seen_height // CELL, seen_width // CELL
 
 
@@ -59,7 +58,7 @@ def frame_for(rng: random.Random, grid: Grid) -> Frame:
         width = round(seen_width * scale * rng.uniform(0.9, 1.15))
         height = round(seen_height * scale * rng.uniform(0.9, 1.15))
         drawable = SMALLEST_SIDE <= min(width, height) and max(width, height) <= LARGEST_SIDE
-        if drawable and smart_resize(height, width) == (seen_height, seen_width):
+        if drawable and resized(height, width) == (seen_height, seen_width):
             return Frame(width, height, seen_width, seen_height)
     return Frame(seen_width, seen_height, seen_width, seen_height)
 
