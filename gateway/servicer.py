@@ -19,7 +19,7 @@ from gateway.pipeline import Pipeline
 from gateway.prompt import PreparedPrompt
 from gateway.record import recording
 from gateway.served import ServedModel
-from gateway.wire import grid_to_proto
+from gateway.wire import grid_to_proto, spans_to_proto
 from protos import tensors
 from protos.channels import REQUEST_ID_KEY
 from protos.errors import InvalidRequest, reporting_errors
@@ -269,9 +269,6 @@ def _prompt_to_proto(prompt: PreparedPrompt) -> gateway_pb2.PreparedPrompt:
         input_ids=prompt.input_ids.tolist(),
         position_ids=tensors.to_proto(prompt.position_ids),
         position_delta=prompt.position_delta,
-        visual_spans=[
-            decoder_pb2.VisualSpan(offset=span.offset, length=span.length, digest=span.digest)
-            for span in prompt.spans
-        ],
+        visual_spans=spans_to_proto(prompt.spans),
         grid_thw=[grid_to_proto(grid) for grid in prompt.grids],
     )

@@ -1,6 +1,7 @@
 """Between the gateway's plain data and the messages of the decoder's and vision tier's wires."""
 
 import logging
+from collections.abc import Sequence
 
 from gateway.answer import (
     Admission,
@@ -12,6 +13,7 @@ from gateway.answer import (
 )
 from gateway.job import ChatJob, Reporting, Sampling, Stopping
 from gateway.prompt import PreparedPrompt
+from gateway.splice import Span
 from protos import tensors
 from protos.errors import InternalError, InvalidRequest, Reason, ServiceError, error_for
 from protos.pictures import Grid
@@ -50,14 +52,19 @@ def start_to_proto(
         input_ids=prompt.input_ids.tolist(),
         position_ids=tensors.to_proto(prompt.position_ids),
         position_delta=prompt.position_delta,
-        visual_spans=[
-            decoder_pb2.VisualSpan(offset=span.offset, length=span.length, digest=span.digest)
-            for span in prompt.spans
-        ],
+        visual_spans=spans_to_proto(prompt.spans),
         sampling_params=sampling_to_proto(job.sampling.for_choice(choice)),
         stop_conditions=stopping_to_proto(job.stopping),
         report_options=reporting_to_proto(job.reporting),
     )
+
+
+def spans_to_proto(spans: Sequence[Span]) -> list[decoder_pb2.VisualSpan]:
+    """The pictures' places in a prompt."""
+    return [
+        decoder_pb2.VisualSpan(offset=span.offset, length=span.length, digest=span.digest)
+        for span in spans
+    ]
 
 
 def sampling_to_proto(sampling: Sampling) -> decoder_pb2.SamplingParams:
