@@ -75,7 +75,7 @@ class Gateway:
             listener = self._listener(pipeline, listening)
             await self._doors[1].enter_async_context(listener)
             self.http_port = listener.port
-        except BaseException:
+        except BaseException:  # Cancelling included: a half-open gateway must not stay.
             await self._close()
             raise
         return self

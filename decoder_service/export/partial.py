@@ -43,7 +43,7 @@ class PartialBundle:
         except BlockingIOError as error:
             os.close(self._handle)
             raise ExportError(f"another export is writing {self.target}") from error
-        except BaseException:
+        except BaseException:  # Ctrl-C included: __exit__ will not run, so the lock goes here.
             os.close(self._handle)
             raise
         return self

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from protos.bundle import BundleError, VisionDims
+from protos.bundle import BundleError
 from protos.pictures import PictureSettings
+from tests.support.manifests import small_manifest
 
 FILE: dict[str, Any] = {
     "size": {"shortest_edge": 65536, "longest_edge": 16777216},
@@ -17,16 +18,7 @@ FILE: dict[str, Any] = {
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.25, 0.5],
 }
-TOWER = VisionDims(
-    depth=1,
-    hidden_size=1,
-    out_hidden_size=1,
-    in_channels=3,
-    patch_size=16,
-    temporal_patch_size=2,
-    spatial_merge_size=2,
-    deepstack_visual_indexes=(0,),
-)
+TOWER = small_manifest().vision
 
 
 def fault(raw: dict[str, Any]) -> str:
