@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from decoder_service.kv_cache import KvCache
+from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
 from protos.bundle import Bundle, BundleError
 
 FloatArray = npt.NDArray[np.float32]
@@ -158,7 +159,7 @@ class _DecodeBatch:
 
 
 class OrtRunner:
-    """`step.Runner` on ONNX Runtime.
+    """`lanes.Runner` on ONNX Runtime.
 
     Args:
         session: From `open_session`.
@@ -178,48 +179,41 @@ class OrtRunner:
         self.logits = np.empty((cache.slot_count, self.vocab_size), dtype=_logits_dtype(session))
         self._batches: dict[int, _DecodeBatch] = {}
 
-    def decode(
-        self,
-        *,
-        embeds: FloatArray,
-        position_ids: npt.NDArray[np.int64],
-        past: npt.NDArray[np.int32],
-    ) -> FloatArray:
-        """See `step.Runner.decode`."""
-        count = len(embeds)
+    def run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
+        """See `lanes.Runner.run`."""
+        nothing = self.logits[:0].astype(np.float32, copy=False)
+        return LaneLogits(
+            prefill=nothing if prefill is None else self._prefill(prefill),
+            decode=nothing if decode is None else self._decode(decode),
+        )
+
+    def _decode(self, lane: DecodeLane) -> FloatArray:
+        count = len(lane.embeds)
         batch = self._batches.get(count)
         if batch is None:
             batch = self._batches[count] = _DecodeBatch(self, count)
-        batch.embeds[:, 0] = embeds
-        batch.position_ids[:, :, 0] = position_ids
-        batch.seqlens_k[:] = past  # valid length after the run, minus one
-        batch.total[...] = past.max() + 1
+        batch.embeds[:, 0] = lane.embeds
+        batch.position_ids[:, :, 0] = lane.position_ids
+        batch.seqlens_k[:] = lane.past  # valid length after the run, minus one
+        batch.total[...] = lane.past.max() + 1
         batch.binding.run()
         return batch.logits.astype(np.float32, copy=False)
 
-    def prefill(
-        self,
-        *,
-        slot: int,
-        past: int,
-        embeds: FloatArray,
-        position_ids: npt.NDArray[np.int32],
-        deepstack: FloatArray | None,
-    ) -> FloatArray:
-        """See `step.Runner.prefill`."""
-        count = len(embeds)
+    def _prefill(self, lane: PrefillLane) -> FloatArray:
+        length = lane.past + len(lane.embeds)
+        logits = np.empty((len(lane.logit_rows), self.vocab_size), dtype=self.logits.dtype)
         binding = _Binding(self.session)
-        binding.input("inputs_embeds", self._embeds(embeds)[None])
-        binding.input("position_ids", position_ids.astype(np.int64, order="C")[:, None])
-        binding.input("seqlens_k", np.array([past + count - 1], dtype=np.int32))
-        binding.input("total_sequence_length", np.array(past + count, dtype=np.int32))
-        binding.input("logit_indices", np.array([count - 1], dtype=np.int64))
-        for level, values in enumerate(self._levels(deepstack)):
+        binding.input("inputs_embeds", self._embeds(lane.embeds)[None])
+        binding.input("position_ids", lane.position_ids.astype(np.int64, order="C")[:, None])
+        binding.input("seqlens_k", np.array([length - 1], dtype=np.int32))
+        binding.input("total_sequence_length", np.array(length, dtype=np.int32))
+        binding.input("logit_indices", lane.logit_rows)
+        for level, values in enumerate(self._levels(lane.deepstack)):
             binding.input(f"deepstack_embeds.{level}", values[None])
-        binding.output("logits", self.logits[:1])
-        binding.cache(self.cache, slot, slot + 1)
+        binding.output("logits", logits)
+        binding.cache(self.cache, lane.slot, lane.slot + 1)
         binding.run()
-        return self.logits[:1].astype(np.float32, copy=False)
+        return logits.astype(np.float32, copy=False)
 
     def _levels(self, deepstack: FloatArray | None) -> Sequence[npt.NDArray[Any]]:
         if deepstack is None:

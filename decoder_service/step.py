@@ -6,7 +6,7 @@ Synchronous and single-threaded: the engine's thread calls it, tests call it dir
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from decoder_service import sampling
 from decoder_service.embeddings import EmbeddingTable, PlacedFeatures, scatter
 from decoder_service.kv_cache import Slots
+from decoder_service.lanes import DecodeLane, PrefillLane, Runner
 from decoder_service.scheduler import PrefillChunk
 from decoder_service.sequence import (
     Completion,
@@ -28,53 +29,6 @@ from protos.errors import InternalError, InvalidRequest, Reason, ServiceError
 logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
-
-
-class Runner(Protocol):
-    """Runs the graph over the slots of one KV cache.
-
-    Returned logits may lie in a buffer of the runner: they hold until its next call.
-    """
-
-    def prefill(
-        self,
-        *,
-        slot: int,
-        past: int,
-        embeds: FloatArray,
-        position_ids: npt.NDArray[np.int32],
-        deepstack: FloatArray | None,
-    ) -> FloatArray:
-        """Computes KV of T prompt tokens behind `past` ones in a slot.
-
-        Args:
-            slot: The sequence's slot.
-            past: Tokens whose KV is there already.
-            embeds: float32 [T, hidden].
-            position_ids: int32 [3, T].
-            deepstack: float32 [levels, T, hidden]; None for text.
-
-        Returns:
-            Logits of the last token, float32 [1, vocab].
-        """
-
-    def decode(
-        self,
-        *,
-        embeds: FloatArray,
-        position_ids: npt.NDArray[np.int64],
-        past: npt.NDArray[np.int32],
-    ) -> FloatArray:
-        """Computes KV of one token in each of the slots 0 to B - 1.
-
-        Args:
-            embeds: float32 [B, hidden].
-            position_ids: int64 [B], the same on all three axes.
-            past: int32 [B], tokens whose KV is there already.
-
-        Returns:
-            Logits, float32 [B, vocab].
-        """
 
 
 class Output(NamedTuple):
@@ -119,11 +73,12 @@ class StepExecutor:
         batch = self.slots.decoding()
         past = np.array([s.kv_length for s in batch], dtype=np.int32)
         deltas = np.array([s.request.position_delta for s in batch], dtype=np.int64)
-        logits = self._runner.decode(
+        lane = DecodeLane(
             embeds=self._table.rows(np.array([s.next_token for s in batch])),
             position_ids=past + deltas,
             past=past,
         )
+        logits = self._runner.run(None, lane).decode
         for sequence in batch:
             sequence.kv_length += 1
         return self._take_tokens(batch, logits)
@@ -137,13 +92,15 @@ class StepExecutor:
         embeds = self._table.rows(request.input_ids[chunk.start : chunk.stop])
         deepstack = scatter(embeds, chunk.start, _placed(sequence), self._level_count)
         assert sequence.slot is not None, "a chunk of a sequence without a slot"
-        logits = self._runner.prefill(
+        lane = PrefillLane(
             slot=sequence.slot,
             past=chunk.start,
             embeds=embeds,
             position_ids=request.position_ids[:, chunk.start : chunk.stop],
             deepstack=deepstack,
+            logit_rows=np.array([len(embeds) - 1] if chunk.is_last else [], dtype=np.int64),
         )
+        logits = self._runner.run(lane, None).prefill
         sequence.kv_length = chunk.stop
         sequence.served_step = step
         _drop_used_features(sequence)

@@ -52,12 +52,15 @@ def write(
             file=f"decoder/{tables.EMBEDDINGS_NAME}",
             dtype=tables.DTYPE_NAMES[checkpoint.tensors[EMBEDDING_NAME].dtype],
         ),
-        graph=DecoderGraph(
-            file=f"decoder/{decoder.GRAPH_NAME}",
-            precision=options.precision,
-            block_size=options.block_size if quantized else None,
-            accuracy_level=options.accuracy_level if quantized else None,
-            execution_provider=options.execution_provider,
+        graphs=(
+            DecoderGraph(
+                file=f"decoder/{decoder.GRAPH_NAME}",
+                precision=options.precision,
+                block_size=options.block_size if quantized else None,
+                accuracy_level=options.accuracy_level if quantized else None,
+                kv_dtype="float16" if options.execution_provider == "cuda" else "float32",
+                execution_provider=options.execution_provider,
+            ),
         ),
         versions=libraries.versions(),
         files=files,

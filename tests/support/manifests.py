@@ -42,8 +42,10 @@ _SMALL = Manifest(
     ),
     generation={},
     embedding_table=EmbeddingTable(file="decoder/embeddings.bin", dtype="float32"),
-    graph=DecoderGraph(
-        file="decoder/model.onnx", precision="fp32", block_size=None, accuracy_level=None
+    graphs=(
+        DecoderGraph(
+            file="decoder/model.onnx", precision="fp32", block_size=None, accuracy_level=None
+        ),
     ),
     versions={},
     files={},

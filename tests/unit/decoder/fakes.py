@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from decoder_service.embeddings import EmbeddingTable
 from decoder_service.kv_cache import KvCache, Slots
+from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
 from decoder_service.sampling import SamplingParams
 from decoder_service.sequence import ReportOptions, Request, Span
 from decoder_service.step import StepExecutor
@@ -42,42 +43,38 @@ class FakeRunner:
         self._head = rng.standard_normal((HIDDEN, VOCAB)) * 3
         self._mix = rng.standard_normal((HIDDEN, HIDDEN))
 
-    def prefill(
-        self,
-        *,
-        slot: int,
-        past: int,
-        embeds: FloatArray,
-        position_ids: npt.NDArray[np.int32],
-        deepstack: FloatArray | None,
-    ) -> FloatArray:
-        self.gate.wait()
-        if self.fail_on is not None and np.array_equal(embeds[0], self.fail_on):
-            raise RuntimeError("scripted failure")
-        self.chunk_sizes.append(len(embeds))
-        rows = embeds if deepstack is None else embeds + (deepstack * [[[2.0]], [[3.0]]]).sum(0)
-        self._write(slot, past, rows, position_ids.T)
-        return self._logits(slot, past + len(embeds))[None]
+    def run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
+        empty = np.empty((0, VOCAB), dtype=np.float32)
+        return LaneLogits(
+            prefill=empty if prefill is None else self._prefill(prefill),
+            decode=empty if decode is None else self._decode(decode),
+        )
 
-    def decode(
-        self,
-        *,
-        embeds: FloatArray,
-        position_ids: npt.NDArray[np.int64],
-        past: npt.NDArray[np.int32],
-    ) -> FloatArray:
-        if len(embeds) == self.hold_at:
+    def _prefill(self, lane: PrefillLane) -> FloatArray:
+        self.gate.wait()
+        rows, past = lane.embeds, lane.past
+        if self.fail_on is not None and np.array_equal(rows[0], self.fail_on):
+            raise RuntimeError("scripted failure")
+        self.chunk_sizes.append(len(rows))
+        if lane.deepstack is not None:
+            rows = rows + (lane.deepstack * [[[2.0]], [[3.0]]]).sum(0)
+        self._write(lane.slot, past, rows, lane.position_ids.T)
+        logits = [self._logits(lane.slot, past + int(row) + 1) for row in lane.logit_rows]
+        return np.array(logits, dtype=np.float32).reshape(-1, VOCAB)
+
+    def _decode(self, lane: DecodeLane) -> FloatArray:
+        if len(lane.embeds) == self.hold_at:
             self.gate.clear()
             self.hold_at = None
         self.gate.wait()
         if self.fail_decode:
             raise RuntimeError("scripted failure")
-        self.batch_sizes.append(len(embeds))
+        self.batch_sizes.append(len(lane.embeds))
         for slot, (row, position, length) in enumerate(
-            zip(embeds, position_ids, past, strict=True)
+            zip(lane.embeds, lane.position_ids, lane.past, strict=True)
         ):
             self._write(slot, int(length), row[None], np.full((1, 3), position))
-        return np.stack([self._logits(slot, int(n) + 1) for slot, n in enumerate(past)])
+        return np.stack([self._logits(slot, int(n) + 1) for slot, n in enumerate(lane.past)])
 
     def _write(self, slot: int, past: int, rows: Any, positions: Any) -> None:
         layer = self.cache.layers[-1]

@@ -12,7 +12,7 @@ from tests.support.bundles import bundle
 def test_a_graph_for_another_device_is_refused_by_name() -> None:
     opened = Bundle.open(bundle("tied", "fp32"))
     graph = replace(opened.manifest.graph, execution_provider="cuda")
-    foreign = replace(opened, manifest=replace(opened.manifest, graph=graph))
+    foreign = replace(opened, manifest=replace(opened.manifest, graphs=(graph,)))
     with pytest.raises(BundleError, match="exported for cuda"):
         open_session(foreign, threads=1)
 
