@@ -12,6 +12,7 @@ from decoder_service.export.options import (
     BLOCK_SIZES,
     PRECISIONS,
     PROVIDERS,
+    WIDE_FORMS,
     ExportOptions,
 )
 from decoder_service.export.progress import ExportProgress
@@ -37,6 +38,12 @@ def parser() -> argparse.ArgumentParser:
         default=4,
         help="arithmetic of quantized products: 0 and 1 float32, 4 int8 (faster, less exact)",
     )
+    made.add_argument(
+        "--wide",
+        choices=WIDE_FORMS,
+        default="same",
+        help="weights of the graph that runs a prompt beside a decode step",
+    )
     made.add_argument("--execution-provider", choices=PROVIDERS, default="cpu")
     made.add_argument("--model-id", help="name to serve the model under")
     made.add_argument("--revision", help="branch, tag or commit of a hub id")
@@ -55,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         precision=arguments.precision,
         block_size=arguments.block_size,
         accuracy_level=arguments.accuracy_level,
+        wide=arguments.wide,
         execution_provider=arguments.execution_provider,
         quality=arguments.quality,
     )

@@ -9,13 +9,14 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from decoder_service.export import graph_surgery, libraries, streaming
+from decoder_service.export import graph_surgery, libraries, streaming, two_lanes
 from decoder_service.export.checkpoint import TEXT_PREFIX, Checkpoint
 from decoder_service.export.options import ExportOptions
 from decoder_service.export.progress import Advance
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
+WIDE_GRAPH_NAME = "model.wide.onnx"
 # Small constants stay in the graph, where shape inference sees them.
 EXTERNAL_FROM_BYTES = 1024
 
@@ -72,6 +73,20 @@ def write(
         size_threshold_bytes=EXTERNAL_FROM_BYTES,
         callback=saved,
     )
+
+
+def write_wide(folder: Path, advance: Advance) -> None:
+    """Writes the two-lane graph beside the single-lane one, whose data file it shares.
+
+    Args:
+        folder: Holds model.onnx and its data; gets model.wide.onnx.
+        advance: Called with bytes written.
+    """
+    model = ir.load(folder / GRAPH_NAME)
+    two_lanes.split(model.graph)
+    model.graph.sort()
+    ir.save(model, folder / WIDE_GRAPH_NAME)
+    advance((folder / WIDE_GRAPH_NAME).stat().st_size)
 
 
 def expected_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:

@@ -48,6 +48,8 @@ def export(
         stages.run_vision()
         stages.run_embeddings()
         stages.run_decoder(model, options)
+        if options.has_wide_graph:
+            stages.run_wide()
         report = quality.report(partial.path, checkpoint, model, options, progress)
         manifest.write(
             partial.path,
@@ -118,6 +120,12 @@ class _Stages:
             decoder.expected_bytes(checkpoint, options),
             lambda go: decoder.write(checkpoint, model, options, folder, go),
         )
+
+    def run_wide(self) -> None:
+        folder = self._partial.path / "decoder"
+        total = (folder / decoder.GRAPH_NAME).stat().st_size
+        names = [f"decoder/{decoder.WIDE_GRAPH_NAME}"]
+        self._run("wide graph", names, total, lambda go: decoder.write_wide(folder, go))
 
 
 def _key(checkpoint: Checkpoint, located: Located, options: ExportOptions) -> str:

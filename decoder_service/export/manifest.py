@@ -1,6 +1,7 @@
 """Writes tandem.json, the last file of a bundle."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ def write(
     quality: Mapping[str, Any],
 ) -> None:
     """Writes the manifest whole or not at all."""
-    quantized = options.bits is not None
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         family=FAMILY,
@@ -52,16 +52,7 @@ def write(
             file=f"decoder/{tables.EMBEDDINGS_NAME}",
             dtype=tables.DTYPE_NAMES[checkpoint.tensors[EMBEDDING_NAME].dtype],
         ),
-        graphs=(
-            DecoderGraph(
-                file=f"decoder/{decoder.GRAPH_NAME}",
-                precision=options.precision,
-                block_size=options.block_size if quantized else None,
-                accuracy_level=options.accuracy_level if quantized else None,
-                kv_dtype="float16" if options.execution_provider == "cuda" else "float32",
-                execution_provider=options.execution_provider,
-            ),
-        ),
+        graphs=_graphs(options),
         versions=libraries.versions(),
         files=files,
         quality=quality,
@@ -69,3 +60,18 @@ def write(
     partial = root / f"{MANIFEST_NAME}.partial"
     partial.write_text(manifest.to_json(), encoding="utf-8")
     partial.replace(root / MANIFEST_NAME)
+
+
+def _graphs(options: ExportOptions) -> tuple[DecoderGraph, ...]:
+    quantized = options.bits is not None
+    single = DecoderGraph(
+        file=f"decoder/{decoder.GRAPH_NAME}",
+        precision=options.precision,
+        block_size=options.block_size if quantized else None,
+        accuracy_level=options.accuracy_level if quantized else None,
+        kv_dtype="float16" if options.execution_provider == "cuda" else "float32",
+        execution_provider=options.execution_provider,
+    )
+    if not options.has_wide_graph:
+        return (single,)
+    return (single, replace(single, file=f"decoder/{decoder.WIDE_GRAPH_NAME}", lanes=2))

@@ -7,6 +7,7 @@ from decoder_service.export.errors import ExportError
 PRECISIONS = ("int4", "int8", "fp32", "fp16")
 PROVIDERS = ("cpu", "cuda")
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+WIDE_FORMS = ("same", "none")
 ACCURACY_LEVELS = (0, 1, 4)  # MatMulNBits: 0 and 1 compute in float32, 4 in int8
 
 
@@ -17,12 +18,14 @@ class ExportOptions:
     "fp16" stores weights in float16. On CPUs they compute in float32, cast once when the graph is
     loaded; on GPUs products and the key/value cache are float16. `block_size` neighbouring weights
     share one scale and `accuracy_level` is MatMulNBits' arithmetic; both count for int4 and int8
-    only.
+    only. `wide` is the form of the weights in the two-lane graph: "same" as in the single-lane
+    graph, stored once, or "none" for no such graph (GPUs have none).
     """
 
     precision: str = "int4"
     block_size: int = 32
     accuracy_level: int = 4
+    wide: str = "same"
     execution_provider: str = "cpu"
     quality: bool = False  # measure the agreement with the float32 weights (always for tiny models)
 
@@ -30,6 +33,11 @@ class ExportOptions:
     def bits(self) -> int | None:
         """Bits of a quantized weight; None for floating-point graphs."""
         return {"int4": 4, "int8": 8}.get(self.precision)
+
+    @property
+    def has_wide_graph(self) -> bool:
+        """Whether a two-lane graph is written."""
+        return self.wide != "none" and self.execution_provider == "cpu"
 
     def check(self) -> None:
         """Refuses values and combinations that cannot work.
@@ -42,6 +50,7 @@ class ExportOptions:
             ("--execution-provider", self.execution_provider, PROVIDERS),
             ("--block-size", self.block_size, BLOCK_SIZES),
             ("--accuracy-level", self.accuracy_level, ACCURACY_LEVELS),
+            ("--wide", self.wide, WIDE_FORMS),
         ):
             if value not in allowed:
                 choices = ", ".join(str(choice) for choice in allowed)
