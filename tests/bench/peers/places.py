@@ -1,0 +1,57 @@
+"""Where the peers' environments and models lie, and the commands that drive them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / ".cache" / "peers"  # ignored by git
+PEERS = ("llamacpp", "openvino", "genai")
+TEXT = "text"  # the checkpoint all models are made of
+SIZES = ("2b", "4b")
+
+_MODELS = {"llamacpp": "llamacpp.gguf", "openvino": "openvino", "genai": "genai"}
+
+
+class PeerMissing(Exception):
+    """An environment or a model has not been made; the text says which command makes it."""
+
+
+def environment(folder: Path, peer: str) -> Path:
+    """The virtual environment of a peer."""
+    return folder / peer
+
+
+def python(folder: Path, peer: str) -> Path:
+    """The interpreter of a peer's environment."""
+    return environment(folder, peer) / "bin" / "python"
+
+
+def model(folder: Path, size: str, part: str) -> Path:
+    """A peer's model, or the text checkpoint."""
+    return folder / "models" / size / _MODELS.get(part, part)
+
+
+def commands(folder: Path, size: str) -> Mapping[str, Sequence[str]]:
+    """The driver of each peer, still without the number of threads."""
+    return {
+        peer: [
+            str(python(folder, peer).absolute()),  # not resolved: the link finds the environment
+            "-m",
+            f"tests.bench.drivers.{peer}",
+            str(model(folder, size, peer).absolute()),
+        ]
+        for peer in PEERS
+    }
+
+
+def check(command: Sequence[str]) -> None:
+    """Looks whether what a driver needs is there.
+
+    Raises:
+        PeerMissing: it is not.
+    """
+    interpreter, target = Path(command[0]), Path(command[3])
+    if not interpreter.exists():
+        raise PeerMissing(f"{interpreter} is missing; `python -m tests.bench.peers setup` makes it")
+    if not target.exists():
+        raise PeerMissing(f"{target} is missing; `python -m tests.bench.peers convert` makes it")

@@ -1,0 +1,83 @@
+"""What a comparison looks like: tables, rows of RESULTS.md and the last line's JSON."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.figures import OURS, Comparison
+from tests.bench.peers.places import PEERS
+from tests.bench.serve_full_size import surroundings
+
+
+def show(
+    found: Sequence[Comparison], ceilings: Mapping[str, float], descriptions: Mapping[str, str]
+) -> None:
+    """Prints the ratios first, then tokens per second, then the rows of RESULTS.md."""
+    console = Console(width=160)
+    table = Table(title="tokens per second", title_justify="left")
+    for column in ("figure", "ratio", "goal", "best peer", OURS, "ceiling", "share", *PEERS):
+        table.add_column(column, justify="left" if column in ("figure", "best peer") else "right")
+    for comparison in found:
+        table.add_row(*_cells(comparison, ceilings))
+    console.print(table)
+    for name, text in descriptions.items():
+        console.print(f"{name}: {text}", highlight=False, markup=False, soft_wrap=True)
+    for comparison in found:
+        for error in comparison.errors.values():
+            text = f"{comparison.figure.name}: {error}"
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+    here = surroundings()
+    machine = f"{here['cores']} cores, {here['cpu']}"
+    for comparison in found:
+        cells = [str(here["date"]), str(here["commit"]), machine, *_cells(comparison, ceilings)]
+        row = f"| {' | '.join(cells)} |"
+        console.print(row, highlight=False, markup=False, soft_wrap=True)
+
+
+def to_json(
+    found: Sequence[Comparison],
+    ceilings: Mapping[str, float],
+    descriptions: Mapping[str, str],
+    size: str,
+) -> dict[str, object]:
+    """Everything measured, for programs."""
+    return {
+        "size": size,
+        "engines": dict(descriptions),
+        "figures": {
+            comparison.figure.name: {
+                "ratio": comparison.ratio,
+                "goal": comparison.figure.goal,
+                "best_peer": comparison.best_peer,
+                "ratios": dict(comparison.ratios),
+                "tokens_per_second": dict(comparison.tokens_per_second),
+                "ceiling_tokens_per_second": ceilings.get(comparison.figure.name),
+                "rounds": comparison.rounds,
+                "errors": dict(comparison.errors),
+            }
+            for comparison in found
+        },
+        **surroundings(),
+    }
+
+
+def _cells(comparison: Comparison, ceilings: Mapping[str, float]) -> list[str]:
+    speeds = comparison.tokens_per_second
+    ceiling = ceilings.get(comparison.figure.name)
+    ours = speeds.get(OURS)
+    share = "-" if ceiling is None or ours is None else f"{ours / ceiling:.0%}"
+    return [
+        comparison.figure.name,
+        _number(comparison.ratio, "{:.2f}x"),
+        f"{comparison.figure.goal:.1f}x",
+        comparison.best_peer or "-",
+        _number(ours),
+        _number(ceiling),
+        share,
+        *(_number(speeds.get(peer)) for peer in PEERS),
+    ]
+
+
+def _number(value: float | None, form: str = "{:.1f}") -> str:
+    return "-" if value is None else form.format(value)
