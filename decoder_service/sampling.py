@@ -1,12 +1,13 @@
 """Choosing tokens from logits: vectorized over batch rows, never a loop over the vocabulary.
 
-Applied in the order of decoder.proto: logit bias, penalties, temperature, top-k, top-p, min-p.
+Applied in the order of decoder.proto: logit bias, penalties, the constraint's mask, temperature,
+top-k, top-p, min-p. Log-probabilities are of the raw logits, before all of it.
 Every reduction runs along one row, so a row's outcome does not depend on its batch mates.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ IntArray = npt.NDArray[np.int64]
 # Likeliest tokens looked at first when a nucleus is sought; the whole row is sorted only when
 # they do not hold enough probability.
 _CANDIDATES = 1024
+
+_LOWEST = np.finfo(np.float32).min
 
 # Scores worked on at once; a megabyte of float32.
 _BLOCK_SCORES = 2**18
@@ -114,6 +117,13 @@ class Sampler:
         return self._ids[: self._size], self._counts[: self._size]
 
 
+class Mask(Protocol):
+    """What bans tokens from one row, such as a grammar."""
+
+    def mask(self, scores: FloatArray) -> None:
+        """Sets the scores of banned tokens to -inf; float32 [vocab], changed in place."""
+
+
 class TokenLogprobs(NamedTuple):
     """Log-probabilities at one output position, of the raw logits."""
 
@@ -134,20 +144,30 @@ def finite_rows(logits: FloatArray) -> npt.NDArray[np.bool_]:
     return np.isfinite(peaks)  # argmax stops at the first NaN, so a NaN anywhere shows here
 
 
-def choose(logits: FloatArray, samplers: Sequence[Sampler]) -> IntArray:
+def choose(
+    logits: FloatArray, samplers: Sequence[Sampler], masks: Sequence[Mask | None] | None = None
+) -> IntArray:
     """Chooses one token per row; says nothing to the samplers, so it may be repeated.
 
     Args:
         logits: float32 [R, vocab], every row finite by `finite_rows`; left as they are.
         samplers: One per row.
+        masks: One per row, None for a row that may become anything; None for none at all.
 
     Returns:
         Token ids, int64 [R].
     """
+    masks = masks or [None] * len(samplers)
     tokens: IntArray = logits.argmax(axis=1)
-    rest = [row for row, s in enumerate(samplers) if s.adjusts or not s.params.is_greedy]
+    rest = [
+        row
+        for row, sampler in enumerate(samplers)
+        if sampler.adjusts or not sampler.params.is_greedy or masks[row] is not None
+    ]
     for rows in _blocks(rest, logits.shape[1]):
-        tokens[rows] = _choose_block(logits[rows], [samplers[row] for row in rows])
+        tokens[rows] = _choose_block(
+            logits[rows], [samplers[row] for row in rows], [masks[row] for row in rows]
+        )
     return tokens
 
 
@@ -158,10 +178,15 @@ def _blocks(rows: Sequence[int], vocab: int) -> Iterator[Sequence[int]]:
     return (rows[first : first + size] for first in range(0, len(rows), size))
 
 
-def _choose_block(scores: FloatArray, samplers: Sequence[Sampler]) -> IntArray:
+def _choose_block(
+    scores: FloatArray, samplers: Sequence[Sampler], masks: Sequence[Mask | None]
+) -> IntArray:
     """`choose` for rows that are not plain greedy; `scores` is overwritten."""
     if any(sampler.adjusts for sampler in samplers):
         _adjust(scores, samplers)
+    for row, mask in enumerate(masks):
+        if mask is not None:
+            mask.mask(scores[row])
     tokens: IntArray = scores.argmax(axis=1)
     drawn = [row for row, sampler in enumerate(samplers) if not sampler.params.is_greedy]
     if drawn:
@@ -280,6 +305,7 @@ def _draw_filtered(
     min_p = np.array([p.min_p for p in params])
     with np.errstate(divide="ignore"):  # log(0) = -inf keeps everything
         thresholds = np.maximum(thresholds, np.log(min_p).astype(np.float32))
+    thresholds = np.maximum(thresholds, _LOWEST)  # a masked token, -inf, is never kept
     rows, ids = np.nonzero(scores >= thresholds[:, None])
     counts = np.bincount(rows, minlength=len(params))
     starts = np.cumsum(counts) - counts
