@@ -41,8 +41,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--wide",
         choices=WIDE_FORMS,
-        default="same",
-        help="weights of the graph that runs a prompt beside a decode step",
+        default="auto",
+        help="weights of the graph for mixed steps (auto: int8 if quantized, else same)",
     )
     made.add_argument("--execution-provider", choices=PROVIDERS, default="cpu")
     made.add_argument("--model-id", help="name to serve the model under")

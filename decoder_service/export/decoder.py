@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from decoder_service.export import graph_surgery, libraries, streaming, two_lanes
+from decoder_service.export import graph_surgery, libraries, streaming, two_lanes, wide
 from decoder_service.export.checkpoint import TEXT_PREFIX, Checkpoint
 from decoder_service.export.options import ExportOptions
 from decoder_service.export.progress import Advance
@@ -17,6 +17,7 @@ from decoder_service.export.progress import Advance
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
 WIDE_GRAPH_NAME = "model.wide.onnx"
+WIDE_DATA_NAME = "model.wide.onnx.data"
 # Small constants stay in the graph, where shape inference sees them.
 EXTERNAL_FROM_BYTES = 1024
 
@@ -75,18 +76,42 @@ def write(
     )
 
 
-def write_wide(folder: Path, advance: Advance) -> None:
-    """Writes the two-lane graph beside the single-lane one, whose data file it shares.
+def write_wide(
+    checkpoint: Checkpoint, options: ExportOptions, folder: Path, advance: Advance
+) -> None:
+    """Writes the two-lane graph beside the single-lane one, whose data file it uses too.
 
     Args:
-        folder: Holds model.onnx and its data; gets model.wide.onnx.
+        checkpoint: The source.
+        options: With the form of its weights.
+        folder: Holds model.onnx and its data; gets model.wide.onnx and, for int8, its data.
         advance: Called with bytes written.
     """
+    for name in (WIDE_GRAPH_NAME, WIDE_DATA_NAME):
+        (folder / name).unlink(missing_ok=True)
     model = ir.load(folder / GRAPH_NAME)
     two_lanes.split(model.graph)
     model.graph.sort()
+    if options.wide_form == "int8":
+        made = wide.to_int8(model.graph, checkpoint.tensors)
+        _store(made, folder, advance)
     ir.save(model, folder / WIDE_GRAPH_NAME)
     advance((folder / WIDE_GRAPH_NAME).stat().st_size)
+
+
+def _store(values: list[ir.Value], folder: Path, advance: Advance) -> None:
+    """Moves weights to the wide graph's data file, one at a time."""
+    tensors = [value.const_value for value in values if value.const_value is not None]
+    stored = ir.external_data.convert_tensors_to_external(
+        tensors,
+        folder,
+        WIDE_DATA_NAME,
+        callback=lambda tensor, _info: advance(tensor.nbytes),
+        max_workers=1,
+        max_in_flight_bytes=1,
+    )
+    for value, tensor in zip(values, stored, strict=True):
+        value.const_value = tensor
 
 
 def expected_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
@@ -99,6 +124,15 @@ def expected_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
     per_weight = bits / 8 + 4 / options.block_size if bits else 2.0 if half else 4.0
     rope = checkpoint.text.max_position_embeddings * checkpoint.text.head_dim * 4
     return read + int(weights * per_weight) + rope
+
+
+def expected_wide_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
+    """Bytes that `write_wide` writes, nearly."""
+    if options.wide_form != "int8":
+        return 1
+    layers = checkpoint.with_prefix(f"{TEXT_PREFIX}layers.").values()
+    products = [tensor.shape for tensor in layers if len(tensor.shape) == 2]
+    return sum(rows * (columns + 4) for rows, columns in products)
 
 
 def _builder(checkpoint: Checkpoint, model: Any, options: ExportOptions, advance: Advance) -> Any:

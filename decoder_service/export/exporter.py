@@ -48,8 +48,8 @@ def export(
         stages.run_vision()
         stages.run_embeddings()
         stages.run_decoder(model, options)
-        if options.has_wide_graph:
-            stages.run_wide()
+        if options.wide_form != "none":
+            stages.run_wide(options)
         report = quality.report(partial.path, checkpoint, model, options, progress)
         manifest.write(
             partial.path,
@@ -121,11 +121,15 @@ class _Stages:
             lambda go: decoder.write(checkpoint, model, options, folder, go),
         )
 
-    def run_wide(self) -> None:
-        folder = self._partial.path / "decoder"
-        total = (folder / decoder.GRAPH_NAME).stat().st_size
-        names = [f"decoder/{decoder.WIDE_GRAPH_NAME}"]
-        self._run("wide graph", names, total, lambda go: decoder.write_wide(folder, go))
+    def run_wide(self, options: ExportOptions) -> None:
+        checkpoint, folder = self._checkpoint, self._partial.path / "decoder"
+        own = [decoder.WIDE_DATA_NAME] if options.wide_form == "int8" else []
+        self._run(
+            "wide graph",
+            [f"decoder/{name}" for name in (decoder.WIDE_GRAPH_NAME, *own)],
+            decoder.expected_wide_bytes(checkpoint, options),
+            lambda go: decoder.write_wide(checkpoint, options, folder, go),
+        )
 
 
 def _key(checkpoint: Checkpoint, located: Located, options: ExportOptions) -> str:

@@ -72,6 +72,7 @@ def _graphs(options: ExportOptions) -> tuple[DecoderGraph, ...]:
         kv_dtype="float16" if options.execution_provider == "cuda" else "float32",
         execution_provider=options.execution_provider,
     )
-    if not options.has_wide_graph:
-        return (single,)
-    return (single, replace(single, file=f"decoder/{decoder.WIDE_GRAPH_NAME}", lanes=2))
+    wide = replace(single, file=f"decoder/{decoder.WIDE_GRAPH_NAME}", lanes=2)
+    if options.wide_form == "int8":
+        wide = replace(wide, precision="int8", block_size=None, accuracy_level=None)
+    return (single,) if options.wide_form == "none" else (single, wide)

@@ -10,7 +10,10 @@ Source: transformers Qwen3VLTextModel.forward; parity in tests/parity/test_graph
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
+
+from decoder_service.export import graph_values
 
 LANES = ("prefill", "decode")
 ROWS = "row_count"  # T + B, the name of that dimension
@@ -47,8 +50,8 @@ def split(graph: ir.Graph) -> None:
 
 def _lane_lengths(lane: str) -> tuple[ir.Value, ir.Value]:
     return (
-        _value(f"{lane}.seqlens_k", ir.DataType.INT32, [f"{lane}_batch"]),
-        _value(f"{lane}.total_sequence_length", ir.DataType.INT32, []),
+        graph_values.typed(f"{lane}.seqlens_k", ir.DataType.INT32, [f"{lane}_batch"]),
+        graph_values.typed(f"{lane}.total_sequence_length", ir.DataType.INT32, []),
     )
 
 
@@ -87,8 +90,8 @@ def _split_attention(
         )
         for lane, value in zip(LANES, split_node.outputs, strict=True):
             value.name = f"{name}/{lane}"
-        shape = _constant(
-            graph, f"{NAME}/decode_shape/{count * head_dim}", [-1, 1, count * head_dim]
+        shape = graph_values.constant(
+            graph, f"{NAME}/decode_shape/{count * head_dim}", np.array([-1, 1, count * head_dim])
         )
         batched = _node("Reshape", [split_node.outputs[1], shape], f"{name}/Reshape")
         nodes += [split_node, batched]
@@ -96,7 +99,7 @@ def _split_attention(
         parts["decode"].append(batched.outputs[0])
     lanes = {lane: _lane_attention(attention, lane, parts[lane], lengths[lane]) for lane in LANES}
     width = heads * head_dim
-    shape = _constant(graph, f"{NAME}/row_shape/{width}", [1, -1, width])
+    shape = graph_values.constant(graph, f"{NAME}/row_shape/{width}", np.array([1, -1, width]))
     flat = _node("Reshape", [lanes["decode"].outputs[0], shape], f"{attention.name}/Reshape")
     joined = _node(
         "Concat", [lanes["prefill"].outputs[0], flat.outputs[0]], f"{attention.name}/Concat", axis=1
@@ -122,7 +125,7 @@ def _lane_attention(
         if old is None or old.dtype is None or old.shape is None:
             raise ValueError(f"{attention.name} has no typed cache")
         shape = [f"{lane}_batch", old.shape[1], f"{lane}_past_length", old.shape[3]]
-        pasts.append(_value(f"{lane}.{old.name}", old.dtype, shape))
+        pasts.append(graph_values.typed(f"{lane}.{old.name}", old.dtype, shape))
     made = ir.Node(
         attention.domain,
         "GroupQueryAttention",
@@ -162,22 +165,3 @@ def _node(kind: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir
     made = ir.node(kind, inputs, attributes, name=name)
     made.outputs[0].name = f"{name}/output_0"
     return made
-
-
-def _value(name: str, dtype: ir.DataType, shape: list[int | str | ir.SymbolicDim]) -> ir.Value:
-    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
-
-
-def _constant(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
-    known = graph.initializers.get(name)
-    if known is not None:
-        return known
-    tensor = ir.tensor(values, dtype=ir.DataType.INT64, name=name)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape([len(values)]),
-        type=ir.TensorType(ir.DataType.INT64),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value

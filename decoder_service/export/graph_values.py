@@ -1,0 +1,28 @@
+"""Makes values of an ONNX graph."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+
+def typed(name: str, dtype: ir.DataType, shape: list[int | str | ir.SymbolicDim]) -> ir.Value:
+    """A value without a producer: a graph's input."""
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
+def constant(graph: ir.Graph, name: str, values: npt.NDArray[Any] | np.generic) -> ir.Value:
+    """A small constant kept in the graph itself; one of a name."""
+    known = graph.initializers.get(name)
+    if known is not None:
+        return known
+    tensor = ir.tensor(np.asarray(values), name=name)
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(np.shape(values)),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
