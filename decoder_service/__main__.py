@@ -25,6 +25,7 @@ from decoder_service.memory import (
     plan_memory,
 )
 from decoder_service.messages import RequestLimits
+from decoder_service.pacing import ChunkPacer
 from decoder_service.runner import OrtRunner, kv_dtype, open_session
 from decoder_service.scheduler import Scheduler
 from decoder_service.servicer import DecoderServicer
@@ -90,6 +91,7 @@ def load(config: DecoderConfig) -> Loaded:
         table=table,
         slots=Slots(cache),
         level_count=bundle.manifest.deepstack_level_count,
+        pacer=ChunkPacer(config.mixed_chunk_tokens),
     )
     return Loaded(bundle=bundle, plan=plan, executor=executor)
 
@@ -134,10 +136,7 @@ async def serve_loaded(
 
     engine = Engine(
         executor=loaded.executor,
-        scheduler=Scheduler(
-            prefill_chunk_tokens=config.prefill_chunk_tokens,
-            mixed_chunk_tokens=config.mixed_chunk_tokens,
-        ),
+        scheduler=Scheduler(prefill_chunk_tokens=config.prefill_chunk_tokens),
         max_waiting=config.max_waiting,
         on_death=on_death,
     )

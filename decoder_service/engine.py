@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from decoder_service.scheduler import PrefillChunk, Scheduler
+from decoder_service.scheduler import Scheduler, StepPlan
 from decoder_service.sequence import Completion, Request, Sequence, Token
 from decoder_service.step import Output, StepExecutor
 from protos.errors import InternalError, Overloaded, Reason, ServiceError, Unavailable
@@ -214,7 +214,7 @@ class Engine:
 
     def _run_commands(self) -> None:
         """Runs all commands there are; waits for one when nothing else can be done."""
-        is_idle = self._scheduler.plan(self._running, self._step + 1).is_empty
+        is_idle = self._plan().is_empty
         with self._condition:
             while is_idle and not self._mailbox:
                 self._condition.wait()
@@ -233,25 +233,16 @@ class Engine:
             self._deliver([(self._streams[sequence], SlotGranted())])
         self._update_load()
 
-    def _run_step(self) -> None:
-        plan = self._scheduler.plan(self._running, self._step + 1)
-        if plan.is_empty:
-            return
-        self._step += 1
-        if plan.decode:
-            self._settle(self._executor.decode())
-        for chunk in plan.prefill:
-            self._settle(self._prefill(chunk))
-        self._update_load()
+    def _plan(self) -> StepPlan:
+        count = self._executor.slots.decoding_count
+        mixed_tokens = self._executor.pacer.chunk_tokens(count) if count else 0
+        return self._scheduler.plan(self._running, self._step + 1, mixed_tokens)
 
-    def _prefill(self, chunk: PrefillChunk) -> list[Output]:
-        try:
-            return self._executor.prefill(chunk, self._step)
-        except Exception:  # One sequence's prompt: its slot alone was bound, so it fails alone.
-            request_id = chunk.sequence.request.request_id
-            logger.exception("prefill failed, request_id=%s", request_id)
-            self._executor.release(chunk.sequence)
-            return [Output(chunk.sequence, InternalError("internal error"))]
+    def _run_step(self) -> None:
+        plan = self._plan()
+        if not plan.is_empty:
+            self._step += 1
+            self._settle(self._executor.run(plan, self._step))
 
     def _settle(self, outputs: list[Output]) -> None:
         """Forgets the sequences that ended and delivers what came out."""

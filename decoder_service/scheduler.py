@@ -1,7 +1,9 @@
 """Who runs next: pure policy over plain data, testable without a model.
 
 A step decodes one token of every decoding sequence and prefills at most a budget of prompt
-tokens beside them, so neither running streams nor arriving prompts starve.
+tokens beside them, so neither running streams nor arriving prompts starve. Its first chunk runs
+together with the decoding sequences, in one pass over the weights; further ones (rests of short
+prompts) run by themselves.
 """
 
 from collections.abc import Iterable
@@ -43,15 +45,12 @@ class Scheduler:
 
     Attributes:
         prefill_chunk_tokens: Most prompt tokens of a step while nothing decodes.
-        mixed_chunk_tokens: Most prompt tokens of a step while sequences decode; they wait
-            for it, so it bounds the time between their tokens.
         aging_s: Waiting this long counts as one point of priority, so that a sequence of
             the lowest priority passes one of the highest after 200 times this.
         aging_tokens: A prompt passed over in a step counts as this much shorter in the next.
     """
 
     prefill_chunk_tokens: int
-    mixed_chunk_tokens: int
     aging_s: float = 1.0
     aging_tokens: int = 64
 
@@ -72,7 +71,7 @@ class Scheduler:
     def _urgency(self, sequence: Sequence, now: float) -> float:
         return sequence.request.priority + (now - sequence.times.arrival) / self.aging_s
 
-    def plan(self, running: Iterable[Sequence], step: int) -> StepPlan:
+    def plan(self, running: Iterable[Sequence], step: int, mixed_tokens: int) -> StepPlan:
         """The next step.
 
         Short rests of prompts come first, because they turn into streams soonest; a prompt
@@ -81,10 +80,11 @@ class Scheduler:
         Args:
             running: Sequences that hold a slot.
             step: Number of this step; grows by one each time.
+            mixed_tokens: Most prompt tokens of the step if sequences decode; they wait for it.
         """
         running = list(running)
         decode = tuple(s for s in running if s.status is Status.DECODING)
-        budget = self.mixed_chunk_tokens if decode else self.prefill_chunk_tokens
+        budget = mixed_tokens if decode else self.prefill_chunk_tokens
         ready = sorted(
             (s for s in running if s.prefillable_count > 0),
             key=lambda s: s.prefillable_count - self.aging_tokens * (step - s.served_step),

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from decoder_service import sampling
 from decoder_service.embeddings import EmbeddingTable, PlacedFeatures, scatter
 from decoder_service.kv_cache import Slots
-from decoder_service.lanes import DecodeLane, PrefillLane, Runner
-from decoder_service.scheduler import PrefillChunk
+from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane, Runner
+from decoder_service.pacing import ChunkPacer
+from decoder_service.scheduler import PrefillChunk, StepPlan
 from decoder_service.sequence import (
     Completion,
     FinishReason,
@@ -48,9 +49,11 @@ class StepExecutor:
         table: EmbeddingTable,
         slots: Slots,
         level_count: int,
+        pacer: ChunkPacer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slots = slots
+        self.pacer = pacer
         self._runner = runner
         self._table = table
         self._level_count = level_count
@@ -68,31 +71,71 @@ class StepExecutor:
         sequence.status = Status.FINISHED
         sequence.features = []
 
-    def decode(self) -> list[Output]:
-        """One token for every decoding sequence."""
-        batch = self.slots.decoding()
+    def run(self, plan: StepPlan, step: int) -> list[Output]:
+        """Runs a whole step: the first chunk beside the decoding sequences, the others alone.
+
+        Args:
+            plan: What to run; not empty.
+            step: Its number.
+        """
+        batch = list(self.slots.decoding()) if plan.decode else []
+        outputs = self._run_lanes(batch, plan.prefill[0] if plan.prefill else None, step)
+        for chunk in plan.prefill[1:]:
+            outputs += self._run_lanes([], chunk, step)
+        return outputs
+
+    def _run_lanes(
+        self, batch: list[Sequence], chunk: PrefillChunk | None, step: int
+    ) -> list[Output]:
+        decode = self._decode_lane(batch) if batch else None
+        if chunk is None:
+            logits = self._timed_run(None, decode)
+            return self._after_decode(batch, logits.decode)
+        began, outputs = self._clock(), []
+        if chunk.sequence.times.first_prefill is None:
+            chunk.sequence.times.first_prefill = began
+        try:
+            logits = self._timed_run(self._prefill_lane(chunk), decode)
+        except Exception:  # One sequence's prompt: its slot alone was bound, so it fails alone.
+            request_id = chunk.sequence.request.request_id
+            logger.exception("prefill failed, request_id=%s", request_id)
+            self.release(chunk.sequence)
+            outputs.append(Output(chunk.sequence, InternalError("internal error")))
+            if decode is None:
+                return outputs
+            # Runs may be repeated. A failure of this one is not that sequence's.
+            logits = self._timed_run(None, decode)
+            return outputs + self._after_decode(batch, logits.decode)
+        chunk.sequence.times.prefill_s += self._clock() - began
+        # First, because decoding sequences that end move others between slots.
+        outputs += self._after_prefill(chunk, logits.prefill, step)
+        return outputs + self._after_decode(batch, logits.decode)
+
+    def _timed_run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
+        began = self._clock()
+        logits = self._runner.run(prefill, decode)
+        self.pacer.observe(
+            decode_count=0 if decode is None else len(decode.embeds),
+            chunk_tokens=0 if prefill is None else len(prefill.embeds),
+            seconds=self._clock() - began,
+        )
+        return logits
+
+    def _decode_lane(self, batch: list[Sequence]) -> DecodeLane:
         past = np.array([s.kv_length for s in batch], dtype=np.int32)
         deltas = np.array([s.request.position_delta for s in batch], dtype=np.int64)
-        lane = DecodeLane(
+        return DecodeLane(
             embeds=self._table.rows(np.array([s.next_token for s in batch])),
             position_ids=past + deltas,
             past=past,
         )
-        logits = self._runner.run(None, lane).decode
-        for sequence in batch:
-            sequence.kv_length += 1
-        return self._take_tokens(batch, logits)
 
-    def prefill(self, chunk: PrefillChunk, step: int) -> list[Output]:
-        """Prefills one chunk; the last one of a prompt gives the first token."""
+    def _prefill_lane(self, chunk: PrefillChunk) -> PrefillLane:
         sequence, request = chunk.sequence, chunk.sequence.request
-        began = self._clock()
-        if sequence.times.first_prefill is None:
-            sequence.times.first_prefill = began
         embeds = self._table.rows(request.input_ids[chunk.start : chunk.stop])
         deepstack = scatter(embeds, chunk.start, _placed(sequence), self._level_count)
         assert sequence.slot is not None, "a chunk of a sequence without a slot"
-        lane = PrefillLane(
+        return PrefillLane(
             slot=sequence.slot,
             past=chunk.start,
             embeds=embeds,
@@ -100,11 +143,20 @@ class StepExecutor:
             deepstack=deepstack,
             logit_rows=np.array([len(embeds) - 1] if chunk.is_last else [], dtype=np.int64),
         )
-        logits = self._runner.run(lane, None).prefill
+
+    def _after_decode(self, batch: list[Sequence], logits: FloatArray) -> list[Output]:
+        if not batch:
+            return []
+        for sequence in batch:
+            sequence.kv_length += 1
+        return self._take_tokens(batch, logits)
+
+    def _after_prefill(self, chunk: PrefillChunk, logits: FloatArray, step: int) -> list[Output]:
+        """Notes what a chunk has done; the last one of a prompt gives the first token."""
+        sequence = chunk.sequence
         sequence.kv_length = chunk.stop
         sequence.served_step = step
         _drop_used_features(sequence)
-        sequence.times.prefill_s += self._clock() - began
         if not chunk.is_last:
             return []
         outputs = self._take_tokens([sequence], logits)

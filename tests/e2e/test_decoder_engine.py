@@ -45,10 +45,18 @@ class Job:
 
 @asynccontextmanager
 async def engine_over(path: Path, *, slots: int, chunk: int, mixed: int) -> AsyncIterator[Engine]:
-    loaded = load(DecoderConfig(bundle=str(path), threads=1, max_sequences=slots, max_context=512))
+    loaded = load(
+        DecoderConfig(
+            bundle=str(path),
+            threads=1,
+            max_sequences=slots,
+            max_context=512,
+            mixed_chunk_tokens=mixed,
+        )
+    )
     engine = Engine(
         executor=loaded.executor,
-        scheduler=Scheduler(prefill_chunk_tokens=chunk, mixed_chunk_tokens=mixed),
+        scheduler=Scheduler(prefill_chunk_tokens=chunk),
         max_waiting=64,
     )
     async with engine:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from decoder_service.embeddings import EmbeddingTable
 from decoder_service.kv_cache import KvCache, Slots
 from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
+from decoder_service.pacing import ChunkPacer
 from decoder_service.sampling import SamplingParams
 from decoder_service.sequence import ReportOptions, Request, Span
 from decoder_service.step import StepExecutor
@@ -94,7 +95,7 @@ class FakeRunner:
 
 
 def make_executor(
-    folder: Path, *, slot_count: int = 4, max_length: int = 64
+    folder: Path, *, slot_count: int = 4, max_length: int = 64, mixed: int = 3
 ) -> tuple[StepExecutor, FakeRunner]:
     """An executor over a fake runner and a random embedding table in `folder`."""
     file = folder / "embeddings.bin"
@@ -104,7 +105,13 @@ def make_executor(
         layer_count=2, slot_count=slot_count, head_count=1, max_length=max_length, head_dim=HIDDEN
     )
     runner = FakeRunner(cache)
-    executor = StepExecutor(runner=runner, table=table, slots=Slots(cache), level_count=LEVELS)
+    executor = StepExecutor(
+        runner=runner,
+        table=table,
+        slots=Slots(cache),
+        level_count=LEVELS,
+        pacer=ChunkPacer(mixed),
+    )
     return executor, runner
 
 

@@ -28,10 +28,10 @@ async def running_engine(
     mixed: int = 3,
     on_death: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[tuple[Engine, FakeRunner]]:
-    executor, runner = make_executor(folder, slot_count=slots)
+    executor, runner = make_executor(folder, slot_count=slots, mixed=mixed)
     engine = Engine(
         executor=executor,
-        scheduler=Scheduler(prefill_chunk_tokens=chunk, mixed_chunk_tokens=mixed),
+        scheduler=Scheduler(prefill_chunk_tokens=chunk),
         max_waiting=waiting,
         on_death=on_death,
     )

@@ -11,7 +11,8 @@ from decoder_service.scheduler import Scheduler, StepPlan
 from decoder_service.sequence import Sequence, Status
 from tests.unit.decoder.fakes import make_request
 
-SCHEDULER = Scheduler(prefill_chunk_tokens=8, mixed_chunk_tokens=4, aging_tokens=4)
+SCHEDULER = Scheduler(prefill_chunk_tokens=8, aging_tokens=4)
+MIXED = 4
 
 
 def running(prompt_length: int, *, decoding: bool = False, done: int = 0) -> Sequence:
@@ -27,19 +28,19 @@ def chunks(plan: StepPlan) -> list[tuple[Sequence, int, int]]:
 
 def test_a_lone_prompt_is_prefilled_in_full_chunks() -> None:
     sequence = running(20, done=8)
-    assert chunks(SCHEDULER.plan([sequence], 1)) == [(sequence, 8, 16)]
+    assert chunks(SCHEDULER.plan([sequence], 1, MIXED)) == [(sequence, 8, 16)]
 
 
 def test_prompts_get_a_smaller_budget_beside_decoding_sequences() -> None:
     stream, prompt = running(5, decoding=True), running(20)
-    plan = SCHEDULER.plan([stream, prompt], 1)
+    plan = SCHEDULER.plan([stream, prompt], 1, MIXED)
     assert plan.decode == (stream,)
     assert chunks(plan) == [(prompt, 0, 4)]
 
 
 def test_short_prompts_share_one_budget() -> None:
     first, second, third = running(3), running(4), running(9)
-    assert chunks(SCHEDULER.plan([third, first, second], 1)) == [
+    assert chunks(SCHEDULER.plan([third, first, second], 1, MIXED)) == [
         (first, 0, 3),
         (second, 0, 4),
         (third, 0, 1),
@@ -49,19 +50,19 @@ def test_short_prompts_share_one_budget() -> None:
 def test_a_prompt_passed_over_long_enough_comes_before_shorter_ones() -> None:
     long, short = running(30), running(8)
     short.served_step = 9
-    assert chunks(SCHEDULER.plan([short, long], 4 + 6)) == [(long, 0, 8)]
+    assert chunks(SCHEDULER.plan([short, long], 4 + 6, MIXED)) == [(long, 0, 8)]
 
 
 def test_text_before_a_missing_picture_is_prefilled_and_nothing_behind_it() -> None:
     sequence = Sequence(make_request([1] * 12, span_places=[(3, 4), (9, 2)]), arrival=0.0)
     sequence.status = Status.PREFILLING
-    assert chunks(SCHEDULER.plan([sequence], 1)) == [(sequence, 0, 3)]
+    assert chunks(SCHEDULER.plan([sequence], 1, MIXED)) == [(sequence, 0, 3)]
     sequence.kv_length = 3
-    assert SCHEDULER.plan([sequence], 2).is_empty
+    assert SCHEDULER.plan([sequence], 2, MIXED).is_empty
     sequence.set_features(1, np.zeros((3, 2, 8), np.float32), 0.0)
-    assert SCHEDULER.plan([sequence], 3).is_empty
+    assert SCHEDULER.plan([sequence], 3, MIXED).is_empty
     sequence.set_features(0, np.zeros((3, 4, 8), np.float32), 0.0)
-    assert chunks(SCHEDULER.plan([sequence], 4)) == [(sequence, 3, 11)]
+    assert chunks(SCHEDULER.plan([sequence], 4, MIXED)) == [(sequence, 3, 11)]
 
 
 def waiting(arrival: float, priority: int = 0) -> Sequence:
@@ -119,7 +120,7 @@ arrivals = st.builds(
 def test_everyone_admitted_ends_and_no_budget_is_passed(
     planned: list[Arrival], slots: int, chunk: int, mixed: int
 ) -> None:
-    scheduler = Scheduler(prefill_chunk_tokens=chunk, mixed_chunk_tokens=mixed)
+    scheduler = Scheduler(prefill_chunk_tokens=chunk)
     by_sequence = {
         Sequence(
             make_request([1] * a.prompt, span_places=[a.span] if a.span else []),
@@ -144,7 +145,7 @@ def test_everyone_admitted_ends_and_no_budget_is_passed(
             sequence.served_step = step
             active.append(sequence)
         assert len(active) <= slots
-        plan = scheduler.plan(active, step)
+        plan = scheduler.plan(active, step, mixed)
         decoding = {s for s in active if s.status is Status.DECODING}
         assert set(plan.decode) == decoding and len(plan.decode) == len(decoding)
         total = sum(c.stop - c.start for c in plan.prefill)
@@ -165,13 +166,13 @@ def test_everyone_admitted_ends_and_no_budget_is_passed(
 
 
 def test_a_long_prompt_is_served_within_a_bound_although_short_ones_keep_coming() -> None:
-    scheduler = Scheduler(prefill_chunk_tokens=8, mixed_chunk_tokens=8, aging_tokens=16)
+    scheduler = Scheduler(prefill_chunk_tokens=8, aging_tokens=16)
     long = running(400)
     last_served, gaps = 0, []
     for step in range(1, 3000):
         short = running(8)
         short.served_step = step - 1
-        plan = scheduler.plan([short, long], step)
+        plan = scheduler.plan([short, long], step, 8)
         for chunk in plan.prefill:
             if chunk.sequence is long:
                 gaps.append(step - last_served)
@@ -185,6 +186,6 @@ def test_a_long_prompt_is_served_within_a_bound_although_short_ones_keep_coming(
 
 @pytest.mark.parametrize("aging_tokens", [1, 64])
 def test_looking_changes_nothing(aging_tokens: int) -> None:
-    scheduler = Scheduler(prefill_chunk_tokens=8, mixed_chunk_tokens=4, aging_tokens=aging_tokens)
+    scheduler = Scheduler(prefill_chunk_tokens=8, aging_tokens=aging_tokens)
     sequences = [running(20), running(5, decoding=True)]
-    assert scheduler.plan(sequences, 3) == scheduler.plan(sequences, 3)
+    assert scheduler.plan(sequences, 3, MIXED) == scheduler.plan(sequences, 3, MIXED)

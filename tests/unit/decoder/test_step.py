@@ -5,17 +5,25 @@ from pathlib import Path
 import numpy as np
 
 from decoder_service.sampling import Sampler, SamplingParams
-from decoder_service.scheduler import PrefillChunk
+from decoder_service.scheduler import PrefillChunk, StepPlan
 from decoder_service.sequence import Request, Sequence, Status, Token
-from decoder_service.step import StepExecutor
+from decoder_service.step import Output, StepExecutor
 from protos.errors import Reason, ServiceError
 from tests.unit.decoder.fakes import VOCAB, make_executor, make_request, random_features
+
+
+def prefill(executor: StepExecutor, chunk: PrefillChunk) -> list[Output]:
+    return executor.run(StepPlan((), (chunk,)), 1)
+
+
+def decode(executor: StepExecutor) -> list[Output]:
+    return executor.run(StepPlan(tuple(executor.slots.decoding()), ()), 1)
 
 
 def prefilled(executor: StepExecutor, request: Request) -> Sequence:
     sequence = Sequence(request, arrival=0.0)
     executor.admit(sequence)
-    executor.prefill(PrefillChunk(sequence, 0, request.prompt_length), 1)
+    prefill(executor, PrefillChunk(sequence, 0, request.prompt_length))
     assert sequence.status is Status.DECODING
     return sequence
 
@@ -24,7 +32,7 @@ def test_a_row_that_cannot_be_sampled_fails_alone_in_a_decode_step(tmp_path: Pat
     executor, _ = make_executor(tmp_path)
     sampled = {"temperature": 1.0, "seed": 4}
     alone = prefilled(executor, make_request([1, 2], max_tokens=9, sampling=sampled))
-    (expected,) = executor.decode()
+    (expected,) = decode(executor)
     assert isinstance(expected.event, Token)
     executor.release(alone)
     good = prefilled(executor, make_request([1, 2], max_tokens=9, sampling=sampled))
@@ -32,7 +40,7 @@ def test_a_row_that_cannot_be_sampled_fails_alone_in_a_decode_step(tmp_path: Pat
     # Out of the vocabulary: validation refuses it, so only a bug could bring it here.
     params = SamplingParams(temperature=0.0, logit_bias=((VOCAB + 5, 1.0),))
     bad.sampler = Sampler(params, np.array([3], np.int32), 9)
-    outputs = {output.sequence: output.event for output in executor.decode()}
+    outputs = {output.sequence: output.event for output in decode(executor)}
     assert outputs[good] == expected.event
     failure = outputs[bad]
     assert isinstance(failure, ServiceError) and failure.reason is Reason.INTERNAL
@@ -47,7 +55,7 @@ def test_features_are_dropped_once_their_span_is_prefilled(tmp_path: Path) -> No
     for index, length in enumerate((3, 2)):
         sequence.set_features(index, random_features(index, length), 0.0)
     for start, stop, left in ((0, 3, 2), (3, 5, 1), (5, 7, 1), (7, 8, 0)):
-        assert executor.prefill(PrefillChunk(sequence, start, stop), 1) == []
+        assert prefill(executor, PrefillChunk(sequence, start, stop)) == []
         assert sum(values is not None for values in sequence.features) == left
 
 
@@ -55,7 +63,7 @@ def test_a_sequence_that_ends_with_its_first_token_never_decodes(tmp_path: Path)
     executor, runner = make_executor(tmp_path)
     sequence = Sequence(make_request([1, 2], max_tokens=1), arrival=0.0)
     executor.admit(sequence)
-    outputs = executor.prefill(PrefillChunk(sequence, 0, 2), 1)
+    outputs = prefill(executor, PrefillChunk(sequence, 0, 2))
     assert len(outputs) == 2
     assert sequence.status is Status.FINISHED
     assert executor.slots.free_count == 4 and executor.slots.decoding_count == 0

@@ -1,0 +1,58 @@
+"""How many prompt tokens a step may carry beside decoding sequences, from measured run times.
+
+Running streams wait for the prompt tokens in their step. So a step may take at most
+`STRETCH` times what it takes without them; the rest follows from how long steps have taken.
+"""
+
+# Below twice, which is what running streams are promised: single steps scatter.
+STRETCH = 1.8
+# Weight of the newest measurement: a handful of steps decide, one outlier does not.
+_WEIGHT = 0.25
+# Few distinct chunk lengths, and products that work on whole blocks of rows.
+_GRAIN = 8
+
+
+class ChunkPacer:
+    """Learns what a step costs and what a prompt token adds to it.
+
+    Args:
+        most_tokens: Never more prompt tokens than this beside decoding sequences; also the
+            first guess.
+    """
+
+    def __init__(self, most_tokens: int) -> None:
+        self._most_tokens = most_tokens
+        self._step_s: dict[int, float] = {}  # decoding sequences -> seconds of a step alone
+        self._token_s: float | None = None  # what one prompt token has added
+
+    def chunk_tokens(self, decode_count: int) -> int:
+        """Most prompt tokens of the next step beside `decode_count` >= 1 sequences."""
+        alone = self._alone_s(decode_count)
+        if alone is None or self._token_s is None:
+            return self._most_tokens
+        if self._token_s <= 0:
+            return self._most_tokens
+        tokens = int((STRETCH - 1) * alone / self._token_s)
+        return min(self._most_tokens, max(_GRAIN, tokens - tokens % _GRAIN))
+
+    def observe(self, *, decode_count: int, chunk_tokens: int, seconds: float) -> None:
+        """Takes note of one run."""
+        if decode_count == 0:
+            return
+        if chunk_tokens == 0:
+            old = self._step_s.get(decode_count, seconds)
+            self._step_s[decode_count] = old + _WEIGHT * (seconds - old)
+            return
+        alone = self._alone_s(decode_count)
+        if alone is None:
+            return
+        added = (seconds - alone) / chunk_tokens
+        old = added if self._token_s is None else self._token_s
+        self._token_s = old + _WEIGHT * (added - old)
+
+    def _alone_s(self, decode_count: int) -> float | None:
+        """Seconds of a step without prompt tokens, of the nearest batch that has been seen."""
+        if not self._step_s:
+            return None
+        nearest = min(self._step_s, key=lambda count: (abs(count - decode_count), count))
+        return self._step_s[nearest]
