@@ -4,9 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from blake3 import blake3
+
 from protos.errors import ModelMismatch, Reason, ServiceError, error_for
 
 RETRY_AFTER_S = 1.0
+
+# Calls that an address with the right prefix may have above the least loaded one: a prefix that
+# is not computed again is worth some company in the batch.
+AFFINITY_SLACK = 2
 
 
 class State(StrEnum):
@@ -36,6 +42,10 @@ class Endpoint:
         return max(self.calls, self.reported_load)
 
 
+def _score(affinity: bytes, endpoint: Endpoint) -> bytes:
+    return blake3(endpoint.address.encode() + b"\0" + affinity).digest()
+
+
 class Router:
     """The addresses of one tier, best first for each call."""
 
@@ -45,21 +55,29 @@ class Router:
         self._unavailable = unavailable
         self._turn = 0
 
-    def ranked(self, *, avoid: Endpoint | None = None) -> list[Endpoint]:
+    def ranked(
+        self, *, avoid: Endpoint | None = None, affinity: bytes | None = None
+    ) -> list[Endpoint]:
         """Every address worth trying: serving ones by load, then those in doubt.
 
-        Equal loads take turns. `avoid` comes last: it just failed, but may be the only one.
+        Equal loads take turns. With `affinity`, loads within the slack count as equal, and calls
+        of the same affinity prefer the same address among them (rendezvous hashing, so that one
+        address more or less moves no others). `avoid` comes last: it just failed, but may be the
+        only one.
         """
         self._turn += 1
         turn = self._turn % len(self.endpoints)
         rotated = self.endpoints[turn:] + self.endpoints[:turn]
         usable = [endpoint for endpoint in rotated if endpoint.state is not State.MISMATCHED]
+        loads = [endpoint.load for endpoint in usable if endpoint.state is State.SERVING]
+        near = min(loads, default=0) + (0 if affinity is None else AFFINITY_SLACK)
         return sorted(
             usable,
             key=lambda endpoint: (
                 endpoint is avoid,
                 endpoint.state is not State.SERVING,
-                endpoint.load,
+                max(near, endpoint.load),
+                b"" if affinity is None else _score(affinity, endpoint),
             ),
         )
 

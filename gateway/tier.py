@@ -62,14 +62,20 @@ class TierClient:
         for channel in self.channels.values():
             await channel.close()
 
-    async def ready(self, *, avoid: Endpoint | None = None) -> Endpoint:
+    async def ready(
+        self, *, avoid: Endpoint | None = None, affinity: bytes | None = None
+    ) -> Endpoint:
         """The best address that serves our bundle; those in doubt are looked at first.
+
+        Args:
+            avoid: Comes last.
+            affinity: Calls that share it prefer the same address; see `Router.ranked`.
 
         Raises:
             ModelMismatch: every address serves another bundle.
             Unavailable: none is ready.
         """
-        for endpoint in self.router.ranked(avoid=avoid):
+        for endpoint in self.router.ranked(avoid=avoid, affinity=affinity):
             if endpoint.state is not State.SERVING:
                 await self.look_at(endpoint)
             if endpoint.state is State.SERVING:

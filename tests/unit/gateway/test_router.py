@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.router import Router, State
+from gateway.router import AFFINITY_SLACK, Router, State
 from protos.errors import ModelMismatch, Reason
 
 
@@ -39,6 +39,37 @@ def test_an_address_that_just_failed_comes_last() -> None:
     made = router(State.SERVING, State.UNREACHABLE)
     first, second = made.endpoints
     assert made.ranked(avoid=first) == [second, first]
+
+
+def choices_of(made: Router, count: int = 32) -> dict[int, str]:
+    return {at: made.ranked(affinity=bytes([at]) * 32)[0].address for at in range(count)}
+
+
+def test_calls_that_begin_alike_go_to_the_same_address() -> None:
+    made = router(State.SERVING, State.SERVING, State.SERVING)
+    chosen = choices_of(made)
+    assert choices_of(made) == chosen
+    assert len(set(chosen.values())) == 3
+
+
+def test_a_lost_address_moves_only_its_own_calls() -> None:
+    made = router(State.SERVING, State.SERVING, State.SERVING)
+    before = choices_of(made)
+    made.endpoints[1].state = State.UNREACHABLE
+    after = choices_of(made)
+    assert {at for at in before if before[at] != after[at]} == {
+        at for at, address in before.items() if address == "host:1"
+    }
+
+
+def test_an_address_with_much_more_to_do_is_left_alone_for_all_affinity() -> None:
+    made = router(State.SERVING, State.SERVING)
+    wanted = made.ranked(affinity=b"a")[0]
+    wanted.calls = AFFINITY_SLACK
+    assert made.ranked(affinity=b"a")[0] is wanted
+    wanted.calls = AFFINITY_SLACK + 1
+    assert made.ranked(affinity=b"a")[0] is not wanted
+    assert made.ranked(avoid=wanted, affinity=b"a")[-1] is wanted
 
 
 def test_only_mismatched_addresses_are_a_mismatch() -> None:
