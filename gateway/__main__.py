@@ -17,6 +17,8 @@ from protos.settings import SettingError, describe, load
 
 logger = logging.getLogger("gateway")
 
+_HIDDEN = "*" * 16  # as long as the shortest digest key
+
 
 def main() -> int:
     """Runs one gateway until SIGTERM or SIGINT.
@@ -39,7 +41,11 @@ def main() -> int:
 
 def _shown(config: GatewayConfig) -> GatewayConfig:
     """The settings as they may be logged."""
-    return config if config.api_key is None else dataclasses.replace(config, api_key="***")
+    return dataclasses.replace(
+        config,
+        api_key=None if config.api_key is None else _HIDDEN,
+        digest_key=None if config.digest_key is None else _HIDDEN,
+    )
 
 
 async def serve(config: GatewayConfig, bundle: Bundle) -> None:

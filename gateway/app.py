@@ -21,6 +21,7 @@ from gateway.prompt import PromptBuilder
 from gateway.router import State
 from gateway.served import ServedModel
 from gateway.servicer import ChatServicer
+from gateway.tenants import Tenants
 from protos.bundle import Bundle
 from protos.channels import LARGE_MESSAGE_BYTES, GrpcServer, bind
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
@@ -32,6 +33,7 @@ class Gateway:
     """One gateway process. Use as an async context manager: serving inside, drained after.
 
     Raises:
+        SettingError: the file of the digest key cannot be used.
         BundleError: the bundle's processor folder is missing or damaged, or a tier is there and
             serves another bundle.
         PortTaken: a door's port is taken.
@@ -40,7 +42,8 @@ class Gateway:
     def __init__(self, config: GatewayConfig, bundle: Bundle) -> None:
         self._config = config
         self._bundle = bundle
-        self._builder = PromptBuilder(bundle)
+        self._tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
+        self._builder = PromptBuilder(bundle, digest_key=self._tenants.picture_key)
         self._admission = Admission(
             max_requests=config.max_in_flight, max_bytes=config.max_in_flight_bytes
         )
@@ -144,7 +147,8 @@ class Gateway:
             served=self._served,
             admission=self._admission,
             patience=self._patience,
-            api_key=config.api_key,
+            tenants=self._tenants,
+            api_keys=config.api_keys,
         )
         gateway_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server.server)
         if config.reflection:
@@ -165,11 +169,12 @@ class Gateway:
             served=self._served,
             admission=self._admission,
             patience=self._patience,
+            tenants=self._tenants,
             max_body_bytes=config.max_body_bytes,
             slow_client_s=config.slow_client_s,
         )
         settings = HttpSettings(
-            api_key=config.api_key,
+            api_keys=config.api_keys,
             hosts=config.served_hosts,
             max_header_bytes=config.max_header_bytes,
             docs=config.docs,

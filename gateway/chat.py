@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.datastructures import State
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -17,6 +18,7 @@ from gateway import sse
 from gateway.admission import Admission
 from gateway.answer import AnswerEnd, AnswerEvent, AnswerText
 from gateway.completions import Completions
+from gateway.constraint import Constraint
 from gateway.conversation import Conversation
 from gateway.deadlines import Patience
 from gateway.disconnects import client_gone, while_connected
@@ -27,8 +29,10 @@ from gateway.pipeline import Pipeline
 from gateway.record import Record, recording
 from gateway.schemas import ChatCompletionRequest
 from gateway.served import ServedModel
+from gateway.tenants import Tenants
 from gateway.translate import (
     check_supported,
+    to_constraint,
     to_conversation,
     to_reporting,
     to_sampling,
@@ -51,6 +55,7 @@ class ChatCompletions:
         served: ServedModel,
         admission: Admission,
         patience: Patience,
+        tenants: Tenants,
         max_body_bytes: int,
         slow_client_s: float,
     ) -> None:
@@ -58,6 +63,7 @@ class ChatCompletions:
         self._served = served
         self._admission = admission
         self._patience = patience
+        self._tenants = tenants
         self._max_body_bytes = max_body_bytes
         self._slow_client_s = slow_client_s
 
@@ -70,11 +76,11 @@ class ChatCompletions:
         arrived_s = time.monotonic()
         async with AsyncExitStack() as held:
             record = held.enter_context(recording("http", request.state.request_id))
-            wanted, conversation = await self._pipeline.in_thread(
+            wanted, conversation, constraint = await self._pipeline.in_thread(
                 partial(_parsed, await self._body(request, held, arrived_s))
             )
             self._served.check(wanted.model)
-            job = self._job(request.state.request_id, wanted, conversation, arrived_s)
+            job = self._job(request.state, wanted, conversation, constraint, arrived_s)
             events = self._pipeline.answer(job)
             await held.enter_async_context(aclosing(events))
             completions = Completions(
@@ -110,17 +116,20 @@ class ChatCompletions:
 
     def _job(
         self,
-        request_id: str,
+        state: State,
         wanted: ChatCompletionRequest,
         conversation: Conversation,
+        constraint: Constraint | None,
         arrived_s: float,
     ) -> ChatJob:
         return ChatJob(
-            request_id=request_id,
+            request_id=state.request_id,
             conversation=conversation,
             sampling=to_sampling(wanted, self._served.generation),
             stopping=to_stopping(wanted),
             reporting=to_reporting(wanted),
+            constraint=constraint,
+            cache_salt=self._tenants.salt(state.api_key, wanted.cache_salt),
             choice_count=1 if wanted.n is None else wanted.n,
             arrived_s=arrived_s,
             deadline=self._patience.deadline(arrived_s, stream=bool(wanted.stream)),
@@ -155,14 +164,14 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _parsed(body: bytes) -> tuple[ChatCompletionRequest, Conversation]:
+def _parsed(body: bytes) -> tuple[ChatCompletionRequest, Conversation, Constraint | None]:
     """The request in a body; runs in a worker thread."""
     try:
         wanted = ChatCompletionRequest.model_validate(parse_json(body))
     except ValidationError as error:
         raise from_validation(error) from None
     check_supported(wanted)
-    return wanted, to_conversation(wanted)
+    return wanted, to_conversation(wanted), to_constraint(wanted)
 
 
 async def _first(events: Events) -> tuple[int, AnswerEvent]:

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from gateway.answer import Admission, DecoderEnd, OutputToken
+from gateway.constraint import Constraint
 from gateway.deadlines import seconds_left
 from gateway.media import Picture
 from gateway.router import Endpoint, Router
@@ -195,16 +196,26 @@ class DecoderClient(TierClient):
 
     @asynccontextmanager
     async def generate(
-        self, endpoint: Endpoint, start: decoder_pb2.GenerateStart, *, by_s: float
+        self,
+        endpoint: Endpoint,
+        start: decoder_pb2.GenerateStart,
+        *,
+        by_s: float,
+        constraint: Constraint | None = None,
     ) -> AsyncIterator["GenerateCall"]:
-        """Opens a Generate stream and sends its first message; leaving the block cancels it."""
+        """Opens a Generate stream and sends its first message; leaving the block cancels it.
+
+        `constraint` is what `start` holds, in the client's words for errors.
+        """
         stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
         call = stub.Generate(
             timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, start.request_id),)
         )
         endpoint.calls += 1
         try:
-            generating = GenerateCall(call, lambda error: self.note_failure(endpoint, error))
+            generating = GenerateCall(
+                call, lambda error: self.note_failure(endpoint, error), constraint
+            )
             # A call that failed at once tells why when it is read.
             with suppress(CallEnded):
                 await generating.send(decoder_pb2.GenerateRequest(start=start))
@@ -235,8 +246,10 @@ class GenerateCall:
         self,
         call: grpc.aio.StreamStreamCall[Any, Any],
         on_failure: Callable[[grpc.RpcError], None],
+        constraint: Constraint | None,
     ) -> None:
         self._call = call
+        self._constraint = constraint
         self._messages = aiter(call)
         self._on_failure = on_failure
         self._sending = asyncio.Lock()  # gRPC takes one message at a time
@@ -279,7 +292,7 @@ class GenerateCall:
         except grpc.RpcError as error:
             self._on_failure(error)
             failure = from_rpc_error(error, unavailable=Reason.DECODER_UNAVAILABLE)
-            raise decoder_error_for_client(failure) from error
+            raise decoder_error_for_client(failure, self._constraint) from error
         if message is None:
             raise ServiceError(
                 "the decoder ended the stream before the answer was complete",

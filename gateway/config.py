@@ -1,10 +1,13 @@
 """Settings of one gateway process."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from protos.channels import DECODER_PORT, GATEWAY_GRPC_PORT, GATEWAY_HTTP_PORT, MIB, VISION_PORT
 from protos.settings import SettingError, setting
 
+MIN_DIGEST_KEY_CHARS = 16
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -23,7 +26,20 @@ class GatewayConfig:
     http_port: int = setting("port of the HTTP door; 0 picks one", default=GATEWAY_HTTP_PORT)
     grpc_port: int = setting("port of the gRPC door; 0 picks one", default=GATEWAY_GRPC_PORT)
     model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
-    api_key: str | None = setting("key every request must carry; unset: none", default=None)
+    api_key: str | None = setting(
+        "keys, comma-separated, one of which every request must carry; unset: none. Requests of"
+        " different keys share no cached prefix",
+        default=None,
+    )
+    digest_key: str | None = setting(
+        "secret of 16 characters or more that pictures and tenants are named with, so that"
+        " gateways with the same one share their decoders' cached prefixes; better given by"
+        " environment or digest_key_file than as a flag; unset: random",
+        default=None,
+    )
+    digest_key_file: str | None = setting(
+        "file that holds digest_key, blanks around it ignored", default=None
+    )
     allowed_hosts: str | None = setting(
         "Host names answered, comma-separated; unset: loopback names on a loopback host, else any",
         default=None,
@@ -58,6 +74,35 @@ class GatewayConfig:
         for name in ("vision", "decoder"):
             if not addresses(getattr(self, name)):
                 raise SettingError(f"{name} names no address")
+        if self.api_key is not None and not self.api_keys:
+            raise SettingError("api_key names no key")
+        if self.digest_key is not None and self.digest_key_file is not None:
+            raise SettingError("digest_key and digest_key_file are both set, expected one of them")
+        if self.digest_key is not None and len(self.digest_key) < MIN_DIGEST_KEY_CHARS:
+            raise SettingError(f"digest_key must have at least {MIN_DIGEST_KEY_CHARS} characters")
+
+    @property
+    def api_keys(self) -> tuple[str, ...]:
+        """The keys; empty where none is needed."""
+        return tuple(addresses(self.api_key or ""))
+
+    def secret(self) -> bytes:
+        """What pictures and tenants are named with; reads `digest_key_file`.
+
+        Raises:
+            SettingError: the file cannot be read, or holds too little.
+        """
+        text = self.digest_key
+        if self.digest_key_file is not None:
+            try:
+                text = Path(self.digest_key_file).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingError("digest_key_file cannot be read") from error
+            if len(text) < MIN_DIGEST_KEY_CHARS:
+                raise SettingError(
+                    f"digest_key_file must hold at least {MIN_DIGEST_KEY_CHARS} characters"
+                )
+        return os.urandom(32) if text is None else text.encode()
 
     @property
     def served_hosts(self) -> tuple[str, ...] | None:

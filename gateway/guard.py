@@ -24,12 +24,12 @@ class Guard:
         self,
         app: ASGIApp,
         *,
-        api_key: str | None,
+        api_keys: Sequence[str],
         hosts: Sequence[str] | None,
         max_header_bytes: int,
     ) -> None:
         self._app = app
-        self._api_key = api_key
+        self._api_keys = api_keys
         self._hosts = hosts
         self._max_header_bytes = max_header_bytes
 
@@ -47,13 +47,14 @@ class Guard:
             await send(message)
 
         try:
-            self._check(scope["path"], headers)
+            scope["state"]["api_key"] = self._check(scope["path"], headers)
         except ServiceError as error:
             await error_response(error)(scope, receive, tagged)
             return
         await self._app(scope, receive, tagged)
 
-    def _check(self, path: str, headers: Headers) -> None:
+    def _check(self, path: str, headers: Headers) -> str | None:
+        """The request's key; None without one."""
         size = sum(len(name) + len(value) for name, value in headers.raw)
         if len(headers.raw) > MAX_HEADERS or size > self._max_header_bytes:
             raise InvalidRequest(
@@ -62,8 +63,9 @@ class Guard:
             )
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
             raise InvalidRequest("the Host header names another server")
-        if path not in _OPEN_PATHS:
-            check_key(self._api_key, headers.get(AUTHORIZATION))
+        if path in _OPEN_PATHS:
+            return None
+        return check_key(self._api_keys, headers.get(AUTHORIZATION))
 
 
 def _host_name(host: str) -> str:

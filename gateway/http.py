@@ -21,7 +21,7 @@ from protos.errors import InternalError, ServiceError
 class HttpSettings:
     """What an operator decides about the door."""
 
-    api_key: str | None
+    api_keys: Sequence[str]
     hosts: Sequence[str] | None
     max_header_bytes: int
     docs: bool
@@ -73,7 +73,7 @@ def http_app(
     # Around everything, so that even the response to a bug carries the request's id.
     return Guard(
         app,
-        api_key=settings.api_key,
+        api_keys=settings.api_keys,
         hosts=settings.hosts,
         max_header_bytes=settings.max_header_bytes,
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.constraint import Constraint
 from gateway.conversation import Conversation
 from gateway.deadlines import Deadline
 from protos.errors import InvalidRequest, Unsupported
@@ -16,6 +17,7 @@ MAX_STOP_TOKENS = 64
 MAX_LOGIT_BIASES = 300
 MAX_CHOICES = 4
 MAX_TOKENS = 2**31 - 1
+MAX_CACHE_SALT_CHARS = 256
 
 # name: (smallest, largest, smallest itself allowed)
 _RANGES: Mapping[str, tuple[float, float, bool]] = {
@@ -178,13 +180,19 @@ class Reporting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatJob:
-    """One conversation to answer; `arrived_s` is a `time.monotonic()` moment."""
+    """One conversation to answer; `arrived_s` is a `time.monotonic()` moment.
+
+    `constraint` is what the answer must look like, None for anything. Requests share cached
+    prefixes only with the same `cache_salt`; see `gateway.tenants`.
+    """
 
     request_id: str
     conversation: Conversation
     sampling: Sampling = Sampling()
     stopping: Stopping = Stopping()
     reporting: Reporting = Reporting()
+    constraint: Constraint | None = None
+    cache_salt: bytes = b""
     choice_count: int = 1
     arrived_s: float
     deadline: Deadline
@@ -199,9 +207,20 @@ class ChatJob:
         self.sampling.check(vocab_size=vocab_size)
         self.stopping.check(vocab_size=vocab_size)
         self.reporting.check()
+        self._check_constraint()
         if not 1 <= self.choice_count <= MAX_CHOICES:
             raise InvalidRequest(
                 f"n must be in [1, {MAX_CHOICES}], got {self.choice_count}", param="n"
             )
         if self.reporting.logits and self.choice_count > 1:
             raise Unsupported("logits are reported for one choice only", param="n")
+
+    def _check_constraint(self) -> None:
+        if self.constraint is None:
+            return
+        self.constraint.check()
+        if self.stopping.ignore_eos:
+            raise InvalidRequest(
+                f"ignore_eos is set with {self.constraint.field}, whose end it would pass",
+                param="ignore_eos",
+            )

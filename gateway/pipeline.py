@@ -19,6 +19,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gateway.affinity import affinity
 from gateway.answer import (
     Admission,
     AnswerEnd,
@@ -88,7 +89,7 @@ class Pipeline:
             ServiceError: the request is refused, or a tier failed.
         """
         job.check(vocab_size=self._bundle.manifest.text.vocab_size)
-        endpoint = await self._decoder.ready()
+        endpoint = await self._decoder.ready(affinity=affinity(job.conversation, job.cache_salt))
         preparing_s = time.monotonic()
         prompt = await self.prepare(job.conversation, max_context=endpoint.max_context)
         check_length(prompt, job, max_context=endpoint.max_context)
@@ -119,7 +120,9 @@ class Pipeline:
         start = start_to_proto(job, prompt, choice=index, bundle_digest=self._bundle.digest)
         end: DecoderEnd | None = None
         by_s = job.deadline.complete_by_s
-        async with self._decoder.generate(work.endpoint, start, by_s=by_s) as call:
+        async with self._decoder.generate(
+            work.endpoint, start, by_s=by_s, constraint=job.constraint
+        ) as call:
             admission = await _admission(call, job)
             async with self._feeding(call, admission, work, watch) as feeding:
                 while end is None and not transcript.stopped:

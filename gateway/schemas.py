@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from gateway.job import MAX_TOKENS
+from gateway.job import MAX_CACHE_SALT_CHARS, MAX_TOKENS
 
 
 class Schema(BaseModel):
@@ -39,6 +39,7 @@ def _is_integer(key: Any) -> bool:
 
 
 TokenLimit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+CacheSalt = Annotated[str, Field(min_length=1, max_length=MAX_CACHE_SALT_CHARS)]
 
 
 class FunctionCall(Open):
@@ -79,10 +80,21 @@ class StreamOptions(Open):
 
 
 class ResponseFormat(Open):
-    """Form of the answer; only "text" is served yet."""
+    """Form of the answer, as OpenAI names it."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: dict[str, Any] | None = None
+
+
+class StructuredOutputs(Schema):
+    """Form of the answer, as vLLM names it; exactly one field."""
+
+    # Underscored, because pydantic's models have methods of these names.
+    json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
 
 
 class ChatCompletionRequest(Schema):
@@ -123,3 +135,5 @@ class ChatCompletionRequest(Schema):
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
     add_vision_id: bool | None = None
+    structured_outputs: StructuredOutputs | None = None
+    cache_salt: CacheSalt | None = None

@@ -11,6 +11,7 @@ import grpc
 from gateway.admission import Admission
 from gateway.answer import AnswerEnd, AnswerText, FinishReason, OutputToken
 from gateway.auth import AUTHORIZATION, check_key
+from gateway.constraint import Constraint, ConstraintKind, invalid
 from gateway.conversation import Conversation, ImagePart, Message, Part, Role, TextPart, ToolCall
 from gateway.deadlines import Patience
 from gateway.ids import request_id
@@ -19,6 +20,7 @@ from gateway.pipeline import Pipeline
 from gateway.prompt import PreparedPrompt
 from gateway.record import recording
 from gateway.served import ServedModel
+from gateway.tenants import Tenants
 from gateway.wire import grid_to_proto, spans_to_proto
 from protos import tensors
 from protos.channels import REQUEST_ID_KEY
@@ -49,13 +51,15 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
         served: ServedModel,
         admission: Admission,
         patience: Patience,
-        api_key: str | None,
+        tenants: Tenants,
+        api_keys: Sequence[str],
     ) -> None:
         self._pipeline = pipeline
         self._served = served
         self._admission = admission
         self._patience = patience
-        self._api_key = api_key
+        self._tenants = tenants
+        self._api_keys = api_keys
 
     async def Complete(
         self, request: gateway_pb2.ChatRequest, context: Context
@@ -67,10 +71,11 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
         async with reporting_errors(context):
             with ExitStack() as held:
                 record = held.enter_context(recording("grpc", name))
-                check_key(self._api_key, metadata.get(AUTHORIZATION))
+                api_key = check_key(self._api_keys, metadata.get(AUTHORIZATION))
                 held.enter_context(self._admission.slot(request.ByteSize()))
                 self._served.check(request.model)
-                job = self._job(name, request, arrived_s, context.time_remaining())
+                salt = self._tenants.salt(api_key, request.cache_salt)
+                job = self._job(name, request, salt, arrived_s, context.time_remaining())
                 async with aclosing(self._pipeline.answer(job)) as events:
                     async for _, event in events:
                         if isinstance(event, AnswerEnd):
@@ -84,7 +89,7 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
     ) -> gateway_pb2.PreparedPrompt:
         """Prepares one conversation; see the contract in gateway.proto."""
         async with reporting_errors(context):
-            check_key(self._api_key, _metadata(context).get(AUTHORIZATION))
+            check_key(self._api_keys, _metadata(context).get(AUTHORIZATION))
             with self._admission.slot(request.ByteSize()):
                 self._served.check(request.model)
                 conversation = _conversation(
@@ -97,6 +102,7 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
         self,
         name: str,
         request: gateway_pb2.ChatRequest,
+        cache_salt: bytes,
         arrived_s: float,
         client_left_s: float | None,
     ) -> ChatJob:
@@ -111,6 +117,8 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
                 top_logprob_count=request.report_options.top_logprob_count,
                 logits=request.report_options.logits,
             ),
+            constraint=_constraint(request),
+            cache_salt=cache_salt,
             arrived_s=arrived_s,
             deadline=self._patience.deadline(arrived_s, stream=True, client_left_s=client_left_s),
         )
@@ -211,6 +219,23 @@ def _stopping(request: gateway_pb2.ChatRequest) -> Stopping:
         stop_strings=tuple(request.stop_strings),
         ignore_eos=conditions.ignore_eos,
     )
+
+
+def _constraint(request: gateway_pb2.ChatRequest) -> Constraint | None:
+    if not request.HasField("constraint"):
+        return None
+    message = request.constraint
+    name = message.WhichOneof("kind")
+    if name is None:
+        raise InvalidRequest("constraint has no kind, expected one", param="constraint")
+    kind, field = ConstraintKind(name), f"constraint.{name}"
+    if kind is ConstraintKind.CHOICE:
+        return Constraint(kind=kind, texts=tuple(message.choice.texts), field=field)
+    if kind is not ConstraintKind.JSON_OBJECT:
+        return Constraint(kind=kind, text=getattr(message, name), field=field)
+    if not message.json_object:
+        raise invalid(field, "must be true where it is given")
+    return Constraint(kind=kind, field=field)
 
 
 def _text_to_proto(text: AnswerText) -> gateway_pb2.ChatChunk:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway.constraint import Constraint, from_response_format, from_structured_outputs
 from gateway.conversation import Conversation, ImagePart, Message, Part, Role, TextPart, ToolCall
 from gateway.job import Reporting, Sampling, Stopping
 from gateway.media import picture_bytes
@@ -65,6 +66,25 @@ def to_reporting(request: ChatCompletionRequest) -> Reporting:
     return Reporting(logprobs=bool(request.logprobs), top_logprob_count=request.top_logprobs or 0)
 
 
+def to_constraint(request: ChatCompletionRequest) -> Constraint | None:
+    """What the answer must look like; None where anything goes.
+
+    Raises:
+        InvalidRequest: a malformed form of answer, or two of them.
+    """
+    wanted, extra = request.response_format, request.structured_outputs
+    found = None if wanted is None else from_response_format(wanted.type, wanted.json_schema)
+    if extra is None:
+        return found
+    if found is not None:
+        raise InvalidRequest(
+            "response_format and structured_outputs both say what the answer looks like,"
+            " expected one of them",
+            param="structured_outputs",
+        )
+    return from_structured_outputs(extra.model_dump(by_alias=True, exclude_none=True))
+
+
 def check_supported(request: ChatCompletionRequest) -> None:
     """Refuses what would need another answer than this server can give.
 
@@ -74,7 +94,6 @@ def check_supported(request: ChatCompletionRequest) -> None:
     """
     if request.stream_options is not None and not request.stream:
         raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
-    _check_response_format(request)
     if request.tool_choice not in (None, "none", "auto"):
         raise Unsupported(
             "tool_choice must be none or auto; forcing a call is not supported yet",
@@ -82,22 +101,6 @@ def check_supported(request: ChatCompletionRequest) -> None:
         )
     if request.modalities not in (None, ["text"]):
         raise Unsupported("modalities must be text alone", param="modalities")
-
-
-def _check_response_format(request: ChatCompletionRequest) -> None:
-    wanted = request.response_format
-    if wanted is None or wanted.type == "text":
-        return
-    if wanted.type == "json_schema" and not (wanted.json_schema or {}).get("schema"):
-        raise InvalidRequest(
-            "response_format of type json_schema lacks json_schema.schema",
-            reason=Reason.INVALID_SCHEMA,
-            param="response_format",
-        )
-    raise Unsupported(
-        f"response_format of type {wanted.type} is not supported yet, expected text",
-        param="response_format",
-    )
 
 
 def _check_tool(tool: Mapping[str, Any], path: str) -> None:

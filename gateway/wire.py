@@ -11,6 +11,7 @@ from gateway.answer import (
     OutputToken,
     TopToken,
 )
+from gateway.constraint import Constraint, ConstraintKind
 from gateway.job import ChatJob, Reporting, Sampling, Stopping
 from gateway.prompt import PreparedPrompt
 from gateway.splice import Span
@@ -56,6 +57,8 @@ def start_to_proto(
         sampling_params=sampling_to_proto(job.sampling.for_choice(choice)),
         stop_conditions=stopping_to_proto(job.stopping),
         report_options=reporting_to_proto(job.reporting),
+        cache_salt=job.cache_salt,
+        constraint=None if job.constraint is None else constraint_to_proto(job.constraint),
     )
 
 
@@ -101,6 +104,21 @@ def reporting_to_proto(reporting: Reporting) -> decoder_pb2.ReportOptions:
         top_logprob_count=reporting.top_logprob_count,
         logits=reporting.logits,
     )
+
+
+def constraint_to_proto(constraint: Constraint) -> decoder_pb2.Constraint:
+    """What the output must look like."""
+    match constraint.kind:
+        case ConstraintKind.JSON_SCHEMA:
+            return decoder_pb2.Constraint(json_schema=constraint.text)
+        case ConstraintKind.JSON_OBJECT:
+            return decoder_pb2.Constraint(json_object=True)
+        case ConstraintKind.REGEX:
+            return decoder_pb2.Constraint(regex=constraint.text)
+        case ConstraintKind.CHOICE:
+            return decoder_pb2.Constraint(choice=decoder_pb2.Choice(texts=constraint.texts))
+        case ConstraintKind.LARK:
+            return decoder_pb2.Constraint(lark=constraint.text)
 
 
 def grid_to_proto(grid: Grid) -> tensor_pb2.GridTHW:
@@ -167,14 +185,20 @@ def end_from_proto(message: decoder_pb2.Completion) -> DecoderEnd:
     )
 
 
-def decoder_error_for_client(error: ServiceError) -> ServiceError:
+def decoder_error_for_client(
+    error: ServiceError, constraint: Constraint | None = None
+) -> ServiceError:
     """A decoder's error in the client's words.
 
     A complaint about a field that no client can set (positions, spans) is a bug between the
-    tiers, so it is logged and becomes INTERNAL.
+    tiers, so it is logged and becomes INTERNAL. One about the constraint names the field the
+    client used for it.
     """
     if error.param is None:
         return error
+    if constraint is not None and error.param.partition(".")[0] == "constraint":
+        message = error.message.replace(error.param, constraint.field, 1)
+        return error_for(error.reason, message, param=constraint.field)
     steps = (step.partition("[")[0] for step in error.param.split("."))
     field = next((_CLIENT_NAMES[step] for step in steps if step in _CLIENT_NAMES), None)
     return _renamed(error, field, tier="decoder")

@@ -101,9 +101,9 @@ BAD: list[tuple[dict[str, Any], Reason, str | None]] = [
     ),
     ({"stop_token_ids": [-1]}, Reason.INVALID_PARAMETER, "stop_token_ids"),
     ({"stream_options": {"include_usage": True}}, Reason.INVALID_PARAMETER, "stream_options"),
-    ({"response_format": {"type": "json_object"}}, Reason.NOT_SUPPORTED, "response_format"),
-    ({"response_format": {"type": "json_schema"}}, Reason.INVALID_SCHEMA, "response_format"),
     ({"response_format": {"type": "xml"}}, Reason.INVALID_PARAMETER, "response_format.type"),
+    ({"cache_salt": ""}, Reason.INVALID_PARAMETER, "cache_salt"),
+    ({"cache_salt": "x" * 257}, Reason.INVALID_PARAMETER, "cache_salt"),
     ({"tools": [{}]}, Reason.INVALID_PARAMETER, "tools[0]"),
     (
         {"tools": [{"type": "function", "function": {"name": "a b"}}]},

@@ -52,13 +52,13 @@ def test_harmless_request_ids_are_kept() -> None:
         assert request_id(odd) != odd
 
 
-def test_only_the_right_key_passes() -> None:
-    check_key(None, None)
-    check_key("k", "Bearer k")
-    check_key("k", "bearer k")
-    for wrong in (None, "", "k", "Basic k", "Bearer kk", "Bearer é"):
+def test_only_a_right_key_passes() -> None:
+    assert check_key((), None) is None
+    assert check_key(("k", "l"), "Bearer k") == "k"
+    assert check_key(("k", "l"), "bearer l") == "l"
+    for wrong in (None, "", "k", "Basic k", "Bearer kk", "Bearer é", "Bearer k,l"):
         with pytest.raises(ServiceError) as caught:
-            check_key("k", wrong)
+            check_key(("k", "l"), wrong)
         assert caught.value.reason is Reason.INVALID_API_KEY
 
 
