@@ -3,12 +3,12 @@
 import json
 import re
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import jsonschema
 import numpy as np
 import pytest
 import pytest_asyncio
+from pydantic import BaseModel, ConfigDict, Field
 
 from decoder_service.grammar import Grammar, GrammarKind, choice_grammar
 from decoder_service.grammar_checks import GrammarLimits
@@ -27,31 +27,25 @@ from tests.unit.decoder.grammars import (
     vocabulary,
 )
 
-PERSON = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 12},
-        "age": {"type": "integer", "minimum": 0, "maximum": 150},
-        "tags": {"type": "array", "items": {"enum": ["a", "b", "ß"]}, "maxItems": 3},
-        "score": {"anyOf": [{"type": "null"}, {"type": "number", "multipleOf": 0.5}]},
-    },
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
-TREE = {
-    "$defs": {
-        "node": {
-            "type": "object",
-            "properties": {
-                "value": {"type": "boolean"},
-                "next": {"$ref": "#/$defs/node"},
-            },
-            "required": ["value"],
-            "additionalProperties": False,
-        }
-    },
-    "$ref": "#/$defs/node",
-}
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Person(Strict):
+    name: Annotated[str, Field(max_length=12)]
+    age: Annotated[int, Field(ge=0, le=150)]
+    tags: Annotated[list[Literal["a", "b", "ß"]], Field(max_length=3)] = []
+    score: Annotated[float, Field(multiple_of=0.5)] | None = None
+
+
+class Node(Strict):
+    value: bool
+    next: "Node | None" = None
+
+
+PERSON = Person.model_json_schema()
+TREE = Node.model_json_schema()
 TEXTS = ["red", "green", 'a "quoted"\n\\ text', "日本 😀", "red circle"]
 SUM = 'start: term ("+" term)*\nterm: /[0-9]{1,3}/ | "(" start ")"'
 
@@ -66,11 +60,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def fits_person(text: str) -> None:
-    jsonschema.validate(json.loads(text), PERSON)
+    Person.model_validate_json(text)
 
 
 def fits_tree(text: str) -> None:
-    jsonschema.validate(json.loads(text), TREE)
+    Node.model_validate_json(text)
 
 
 def is_object(text: str) -> None:
