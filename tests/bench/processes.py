@@ -1,5 +1,6 @@
 """The engines' processes: started, asked, and halted while another one is measured."""
 
+import contextlib
 import json
 import os
 import queue
@@ -39,7 +40,8 @@ class EngineProcess:
                 start_new_session=True,  # one group to halt and to end
             )
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         try:
             answer = self._answer(LOAD_TIMEOUT_S)
         except BaseException:
@@ -47,6 +49,11 @@ class EngineProcess:
             raise
         self.description = str(answer["ready"])
         self._signal(signal.SIGSTOP)
+
+    @property
+    def pid(self) -> int:
+        """Of the driver, whose group all its processes share."""
+        return self._process.pid
 
     def ask(self, command: Mapping[str, object], timeout_s: float = 600.0) -> list[float]:
         """Performs one command.
@@ -68,16 +75,16 @@ class EngineProcess:
 
     def stop(self) -> None:
         """Ends the driver and whatever it started; safe to call twice."""
-        if self._process.poll() is None:
-            self._signal(signal.SIGCONT)
-            assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._signal(signal.SIGCONT)
+        with contextlib.suppress(BrokenPipeError):  # it has ended with a command unread
             self._process.stdin.close()
-            try:
-                self._process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                pass  # killed below, with its children
+        with contextlib.suppress(subprocess.TimeoutExpired):  # killed below, with its children
+            self._process.wait(STOP_TIMEOUT_S)
         self._signal(signal.SIGKILL)
         self._process.wait()
+        self._reader.join()
+        self._process.stdout.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -98,7 +105,5 @@ class EngineProcess:
         return answer
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it has ended; the next answer says so
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass  # it has ended; the next answer says so

@@ -18,6 +18,7 @@ from protos.errors import from_rpc_error
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
 
 PATIENCE_S = 300.0
+GREEDY = decoder_pb2.SamplingParams(temperature=0.0)
 
 
 @dataclass(slots=True)
@@ -64,13 +65,18 @@ class Streams:
         self._thread.join()
         self._loop.close()
 
-    def start(self, ids: Sequence[int], max_tokens: int) -> Stream:
-        """Asks for greedy tokens past every end-of-sequence token; returns at once."""
+    def start(
+        self,
+        ids: Sequence[int],
+        max_tokens: int,
+        sampling: decoder_pb2.SamplingParams = GREEDY,
+    ) -> Stream:
+        """Asks for tokens past every end-of-sequence token; returns at once."""
         start = decoder_pb2.GenerateStart(
             request_id=f"bench-{next(self._numbers)}",
             input_ids=ids,
             position_ids=tensors.to_proto(np.tile(np.arange(len(ids), dtype=np.int32), (3, 1))),
-            sampling_params=decoder_pb2.SamplingParams(temperature=0.0),
+            sampling_params=sampling,
             stop_conditions=decoder_pb2.StopConditions(max_tokens=max_tokens, ignore_eos=True),
         )
         stream: Stream = self._run(self._start(decoder_pb2.GenerateRequest(start=start)))
@@ -94,6 +100,10 @@ class Streams:
                 raise stream.error
         if not held:
             raise TimeoutError(f"no tokens for {PATIENCE_S:.0f} s")
+
+    def await_tokens(self, streams: Sequence[Stream], count: int) -> None:
+        """Blocks until each stream has `count` tokens; see `wait`."""
+        self.wait(lambda: all(len(stream.arrivals) >= count for stream in streams), streams)
 
     def cancel(self, streams: Sequence[Stream]) -> None:
         """Ends calls; their slots are free at the decoder's next step."""

@@ -3,13 +3,12 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench.peers import places
 
-# Blocks of 128 are what serves it best, and what OpenVINO is given.
-GENAI_OPTIONS = ("block_size=128",)
+# Each runs in its peer's environment, with the checkpoint and what to write.
+_CONVERTERS = {"llamacpp": "to_gguf", "openvino": "to_openvino", "genai": "to_genai"}
 
 
 def convert(folder: Path, size: str, peer: str) -> bool:
@@ -27,36 +26,14 @@ def convert(folder: Path, size: str, peer: str) -> bool:
     # Under another name first: a folder that exists is a model that is whole.
     partial = target.with_name(f"partial-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    command = _COMMANDS[peer](places.model(folder, size, places.TEXT), partial)
+    python = str(places.python(folder, peer).absolute())
+    module = f"tests.bench.peers.{_CONVERTERS[peer]}"
+    checkpoint = places.model(folder, size, places.TEXT)
     subprocess.run(
-        [str(places.python(folder, peer).absolute()), "-m", *command],
+        [python, "-m", module, str(checkpoint), str(partial)],
         check=True,
         cwd=places.ROOT,
         env={**os.environ, "PYTHONPATH": str(places.ROOT)},
     )
-    shutil.rmtree(partial.with_name(f"{partial.name}.cache"), ignore_errors=True)
     partial.rename(target)
     return True
-
-
-def _genai(checkpoint: Path, target: Path) -> list[str]:
-    cache = target.with_name(f"{target.name}.cache")
-    command = ["onnxruntime_genai.models.builder", "-i", str(checkpoint), "-o", str(target)]
-    return [
-        *command,
-        "-p",
-        "int4",
-        "-e",
-        "cpu",
-        "-c",
-        str(cache),
-        "--extra_options",
-        *GENAI_OPTIONS,
-    ]
-
-
-_COMMANDS: Mapping[str, Callable[[Path, Path], Sequence[str]]] = {
-    "llamacpp": lambda source, target: ["tests.bench.peers.to_gguf", str(source), str(target)],
-    "openvino": lambda source, target: ["tests.bench.peers.to_openvino", str(source), str(target)],
-    "genai": _genai,
-}

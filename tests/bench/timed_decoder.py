@@ -1,0 +1,56 @@
+"""A decoder process that writes down when each of its runs began and ended.
+
+    TANDEM_BENCH_TIMES=FILE python -m tests.bench.timed_decoder [FLAGS of decoder_service]
+
+Every other run is made twice (a run may be repeated): the second time nothing else happens in
+the process, its clients having been answered, so that it shows what the run itself takes. FILE
+gets one JSON list [began, ended, repeated_s, rows] a run; `repeated_s` is null for a run that was
+made once, `rows` is the number of decoding sequences, or -1 with a prefill lane.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from decoder_service import __main__ as service
+from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
+from decoder_service.runner import OrtRunner
+from tests.bench.overhead import VARIABLE, Run
+
+
+def time_runs(runs: list[Run]) -> None:
+    """Makes every `OrtRunner` add its runs to `runs`."""
+    plain = OrtRunner.run
+
+    def timed(
+        self: OrtRunner, prefill: PrefillLane | None, decode: DecodeLane | None
+    ) -> LaneLogits:
+        began = time.perf_counter()
+        logits = plain(self, prefill, decode)
+        ended = time.perf_counter()
+        rows = -1 if prefill is not None or decode is None else len(decode.past)
+        repeated = None
+        if rows > 0 and len(runs) % 2:
+            again = time.perf_counter()
+            logits = plain(self, prefill, decode)
+            repeated = time.perf_counter() - again
+        runs.append((began, ended, repeated, rows))
+        return logits
+
+    OrtRunner.run = timed  # type: ignore[method-assign]
+
+
+def main() -> int:
+    """Serves as `decoder_service` does, then writes the file."""
+    runs: list[Run] = []
+    time_runs(runs)
+    code = service.main()
+    with Path(os.environ[VARIABLE]).open("w") as stream:
+        stream.writelines(json.dumps(run) + "\n" for run in runs)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
