@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.bench.drivers.protocol import end_with_parent
+
 ROOT = Path(__file__).parents[2]
 STOP_TIMEOUT_S = 30
 
@@ -44,6 +46,7 @@ class Decoder:
                 stderr=stderr,
                 text=True,
                 cwd=ROOT,
+                preexec_fn=end_with_parent,
                 env={**os.environ, **(environment or {})},
             )
         self.port = 0

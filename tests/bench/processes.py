@@ -10,6 +10,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.bench.drivers.protocol import end_with_parent
+
 ROOT = Path(__file__).parents[2]
 STOP_TIMEOUT_S = 30
 LOAD_TIMEOUT_S = 300
@@ -38,6 +40,7 @@ class EngineProcess:
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 start_new_session=True,  # one group to halt and to end
+                preexec_fn=end_with_parent,
             )
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -12,9 +12,11 @@ imports this. The driver first says `{"ready": DESCRIPTION}`, then answers each 
 and `{"error": TEXT}` when it cannot. End of input ends the driver.
 """
 
+import ctypes
 import json
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TextIO
@@ -22,6 +24,8 @@ from typing import Any, Protocol, TextIO
 WARM_STEPS = 2  # untimed steps before timed ones: another engine ran meanwhile
 LOWEST_ID, HIGHEST_ID = 1000, 150000  # ordinary tokens of the vocabulary
 MOST_HELD_TOKENS = 512  # new tokens a held sequence has room for
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Engine(Protocol):
@@ -57,6 +61,11 @@ def serve(load: Callable[[], Engine]) -> None:
             _write(answers, {"seconds": _perform(engine, json.loads(line))})
         except Exception as error:  # As above.
             _write(answers, {"error": _text(error)})
+
+
+def end_with_parent() -> None:
+    """Has the kernel end this process, halted or not, with the thread that started it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def random_ids(count: int) -> list[int]:
