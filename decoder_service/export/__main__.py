@@ -28,8 +28,8 @@ def parser() -> argparse.ArgumentParser:
         "--block-size",
         type=int,
         choices=BLOCK_SIZES,
-        default=32,
-        help="weights that share one scale (int4, int8)",
+        default=128,
+        help="weights that share one scale (int4, int8); fewer are more exact and slower",
     )
     made.add_argument(
         "--accuracy-level",

@@ -76,6 +76,11 @@ class Checkpoint:
         """The output weights: the embedding table where they are tied."""
         return self.tensors[EMBEDDING_NAME if self.tied else LM_HEAD_NAME]
 
+    @property
+    def deepstack_levels(self) -> int:
+        """DeepStack levels after the embeddings."""
+        return len(self.vision.deepstack_visual_indexes)
+
     def with_prefix(self, prefix: str) -> dict[str, StoredTensor]:
         """The tensors below `prefix`, by their names without it."""
         return {

@@ -60,7 +60,7 @@ def write(
     graph_surgery.adapt(
         graph,
         layers=checkpoint.text.num_hidden_layers,
-        levels=len(checkpoint.vision.deepstack_visual_indexes),
+        levels=checkpoint.deepstack_levels,
     )
     graph.sort()
 
@@ -130,9 +130,13 @@ def expected_wide_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
     """Bytes that `write_wide` writes, nearly."""
     if options.wide_form != "int8":
         return 1
-    layers = checkpoint.with_prefix(f"{TEXT_PREFIX}layers.").values()
-    products = [tensor.shape for tensor in layers if len(tensor.shape) == 2]
-    return sum(rows * (columns + 4) for rows, columns in products)
+    layers, levels = checkpoint.text.num_hidden_layers, checkpoint.deepstack_levels
+    kept = f"{layers - 1}.mlp." if levels < layers else "none"
+    return sum(
+        tensor.shape[0] * (tensor.shape[1] + 4)
+        for name, tensor in checkpoint.with_prefix(f"{TEXT_PREFIX}layers.").items()
+        if len(tensor.shape) == 2 and not name.startswith(kept)
+    )
 
 
 def _builder(checkpoint: Checkpoint, model: Any, options: ExportOptions, advance: Advance) -> Any:

@@ -52,7 +52,7 @@ def write(
             file=f"decoder/{tables.EMBEDDINGS_NAME}",
             dtype=tables.DTYPE_NAMES[checkpoint.tensors[EMBEDDING_NAME].dtype],
         ),
-        graphs=_graphs(options),
+        graphs=graphs_of(options),
         versions=libraries.versions(),
         files=files,
         quality=quality,
@@ -62,7 +62,8 @@ def write(
     partial.replace(root / MANIFEST_NAME)
 
 
-def _graphs(options: ExportOptions) -> tuple[DecoderGraph, ...]:
+def graphs_of(options: ExportOptions) -> tuple[DecoderGraph, ...]:
+    """The graphs a bundle holds, as its manifest describes them."""
     quantized = options.bits is not None
     single = DecoderGraph(
         file=f"decoder/{decoder.GRAPH_NAME}",

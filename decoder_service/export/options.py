@@ -24,7 +24,7 @@ class ExportOptions:
     """
 
     precision: str = "int4"
-    block_size: int = 32
+    block_size: int = 128
     accuracy_level: int = 4
     wide: str = "auto"
     execution_provider: str = "cpu"
