@@ -233,3 +233,40 @@ def test_rows_with_nan_or_infinity_are_found() -> None:
     logits[2, 3] = np.inf
     logits[3, 3] = -np.inf
     assert finite_rows(logits).tolist() == [True, False, False, True]
+
+
+class Only:
+    """A mask that leaves these tokens."""
+
+    def __init__(self, allowed: list[int]) -> None:
+        self.allowed = allowed
+
+    def mask(self, scores: FloatArray) -> None:
+        kept = scores[self.allowed]
+        scores[:] = -np.inf
+        scores[self.allowed] = kept
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"top_k": 3},
+        {"top_p": 0.7},
+        {"min_p": 0.2},
+        {"top_k": 90, "top_p": 0.9},
+        {"temperature": 0.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("count", [1, 5, 200])
+def test_a_masked_row_is_one_whose_other_tokens_are_impossible(
+    params: dict[str, Any], count: int
+) -> None:
+    logits = random_logits(8, 400)
+    rng = np.random.default_rng(1)
+    masks = [Only(sorted(rng.choice(400, count, replace=False).tolist())) for _ in logits]
+    tokens = choose(logits, [sampler(seed=row, **params) for row in range(8)], masks)
+    for row, mask in enumerate(masks):
+        alone = choose(logits[row : row + 1, mask.allowed], [sampler(seed=row, **params)])
+        assert tokens[row] == mask.allowed[alone[0]]
