@@ -35,7 +35,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from protos.bundle import Bundle
 from tests.bench.bandwidth import ceilings, read_bandwidth
 from tests.bench.figures import FIGURES, OURS, SHAPES, Comparison, Figure, compare
-from tests.bench.machine import MOST_OTHER_CORES, cores_in_use
+from tests.bench.machine import warn_unless_quiet
 from tests.bench.peers import places
 from tests.bench.processes import EngineFailed, EngineProcess
 from tests.bench.report import show, to_json
@@ -68,7 +68,7 @@ def main() -> int:
     show(found, limits, bench.descriptions)
     whole = to_json(found, limits, bench.descriptions, arguments.size)
     whole["bandwidth_gb_per_s"] = round(bandwidth / 1e9, 2)
-    whole["most_other_cores_in_use"] = round(max(bench.other_cores), 2)
+    whole["most_other_cores_in_use"] = max(bench.other_cores)
     print(json.dumps(whole))
     return 0
 
@@ -134,6 +134,8 @@ class Bench:
                 if name not in errors:
                     self._attempt(name, figure, seconds, errors)
             measured.append(seconds)
+            speeds = {n: f"{figure.tokens_per_measurement / s:.1f}" for n, s in seconds.items()}
+            self._say(f"{figure.name} tok/s: {speeds}")
             on_round()
         for name in names:
             self._ask(name, {"do": "drop"}, errors)
@@ -141,10 +143,7 @@ class Bench:
 
     def _survey(self) -> None:
         """Looks at the machine while all engines stand still."""
-        others = cores_in_use()
-        if others > MOST_OTHER_CORES:
-            self._say(f"other processes use {others:.2f} cores: these figures are worth little")
-        self.other_cores.append(others)
+        self.other_cores.append(warn_unless_quiet())
         self.bandwidths.append(read_bandwidth(self._threads))
 
     def _prepare(self, figure: Figure, names: Sequence[str], errors: dict[str, str]) -> None:

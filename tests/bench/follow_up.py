@@ -30,7 +30,7 @@ from deploy.ports import ANY_FREE
 from deploy.running import running_stack, stop_signals
 from deploy.serve import tier_flags
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
-from tests.bench.machine import cores_in_use
+from tests.bench.machine import warn_unless_quiet
 from tests.bench.serve_full_size import surroundings
 
 SIDE = 1024  # pixels: 32 x 32 merged patches, 1024 tokens
@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=2)
     arguments = parser.parse_args()
-    others = cores_in_use()
+    others = warn_unless_quiet()
     console = Console(stderr=True)
     flags = tier_flags([], threads=arguments.threads)
     patient = {tier: (*given, *flags.get(tier, ())) for tier, given in PATIENCE.items()}
@@ -75,7 +75,7 @@ def main() -> int:
                 for seed in track(range(1, arguments.runs + 1), "pictures", console=console)
             ]
     found = report(runs)
-    found |= {"most_other_cores_in_use": round(others, 2), **surroundings()}
+    found |= {"most_other_cores_in_use": others, **surroundings()}
     show(found)
     print(json.dumps(found, sort_keys=True))
     return 0

@@ -29,7 +29,7 @@ from rich.progress import track
 from protos.tandem.v1 import decoder_pb2
 from tests.bench.decoder import Decoder
 from tests.bench.drivers.protocol import random_ids
-from tests.bench.machine import cores_in_use
+from tests.bench.machine import warn_unless_quiet
 from tests.bench.serve_full_size import surroundings
 from tests.bench.streams import GREEDY, Streams
 
@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--flag", action="append", default=[])
     arguments = parser.parse_args()
-    others = cores_in_use()
+    others = warn_unless_quiet()
     flags = [f"--threads={arguments.threads}", *FLAGS, *arguments.flag]
     with tempfile.TemporaryDirectory() as folder:
         runs = _record(arguments.bundle, Path(folder), flags, arguments.rounds)
@@ -65,7 +65,7 @@ def main() -> int:
     found = {
         **{f"{kind}_{name}": share[name] for kind, share in shares.items() for name in share},
         "goal": GOAL,
-        "most_other_cores_in_use": round(others, 2),
+        "most_other_cores_in_use": others,
         **surroundings(),
     }
     for kind, share in shares.items():

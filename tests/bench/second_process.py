@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from tests.bench.decoder import Decoder
-from tests.bench.machine import cores_in_use, private_bytes, proportional_bytes
+from tests.bench.machine import private_bytes, proportional_bytes, warn_unless_quiet
 from tests.bench.serve_full_size import surroundings
 
 MIB = 1024**2
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--flag", action="append", default=[])
     arguments = parser.parse_args()
-    others = cores_in_use()
+    others = warn_unless_quiet()
     flags = [f"--threads={arguments.threads}", *arguments.flag]
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(folder)
@@ -58,7 +58,7 @@ def main() -> int:
         "first_seconds_to_ready": round(first.ready_s, 2),
         "first_private_mib_alone": round(alone / MIB, 1),
         "runs": arguments.runs,
-        "most_other_cores_in_use": round(others, 2),
+        "most_other_cores_in_use": others,
         **surroundings(),
     }
     print(

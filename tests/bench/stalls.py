@@ -28,7 +28,7 @@ from rich.progress import track
 from tests.bench.decoder import Decoder
 from tests.bench.drivers.protocol import MOST_HELD_TOKENS, random_ids
 from tests.bench.figures import gaps, percentile
-from tests.bench.machine import cores_in_use
+from tests.bench.machine import warn_unless_quiet
 from tests.bench.serve_full_size import surroundings
 from tests.bench.streams import Stream, Streams
 
@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--flag", action="append", default=[])
     arguments = parser.parse_args()
-    others = cores_in_use()
+    others = warn_unless_quiet()
     flags = [f"--threads={arguments.threads}", *FLAGS, *arguments.flag]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         log = Path(folder) / "decoder.log"
@@ -59,7 +59,7 @@ def main() -> int:
         progress = Console(stderr=True)
         for _ in track(range(arguments.rounds), "rounds", console=progress):
             window.measure()
-    found = {**window.report(), "most_other_cores_in_use": round(others, 2), **surroundings()}
+    found = {**window.report(), "most_other_cores_in_use": others, **surroundings()}
     show(found)
     print(json.dumps(found, sort_keys=True))
     return 0
