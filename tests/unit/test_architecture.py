@@ -35,6 +35,7 @@ FENCES = {
         "gateway/tokenizer.py",
         "deploy/demo/",
     ),
+    "llguidance": ("decoder_service/grammar",),
     "jinja2": ("gateway/prompt.py", "gateway/template.py"),
 }
 
