@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from decoder_service.export import graph_surgery, libraries, streaming, two_lanes, wide
+from decoder_service.export import fusing, graph_surgery, libraries, streaming, two_lanes, wide
 from decoder_service.export.checkpoint import TEXT_PREFIX, Checkpoint
 from decoder_service.export.options import ExportOptions
 from decoder_service.export.progress import Advance
@@ -62,6 +62,8 @@ def write(
         layers=checkpoint.text.num_hidden_layers,
         levels=checkpoint.deepstack_levels,
     )
+    if options.bits:
+        fusing.fuse(graph)
     graph.sort()
 
     def saved(tensor: Any, _info: Any) -> None:

@@ -13,7 +13,7 @@ def typed(name: str, dtype: ir.DataType, shape: list[int | str | ir.SymbolicDim]
 
 
 def constant(graph: ir.Graph, name: str, values: npt.NDArray[Any] | np.generic) -> ir.Value:
-    """A small constant kept in the graph itself; one of a name."""
+    """A constant; the one there is already if the name is known."""
     known = graph.initializers.get(name)
     if known is not None:
         return known

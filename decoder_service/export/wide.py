@@ -28,7 +28,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from decoder_service.export import graph_values
+from decoder_service.export import fusing, graph_values
 from decoder_service.export.checkpoint import TEXT_PREFIX
 from decoder_service.export.weights import StoredTensor
 
@@ -103,7 +103,10 @@ def to_int8(graph: ir.Graph, tensors: Mapping[str, StoredTensor]) -> list[ir.Val
     for source, products in _by_input(graph).items():
         quantized = maker.quantized(source, products[0])
         for product in products:
-            maker.replace(product, quantized, tensors[tensor_name(product.name or "")])
+            for name, output in _outputs(product).items():
+                made = maker.product(product, name, quantized, tensors[tensor_name(name)])
+                output.replace_all_uses_with(made)
+            _remove(graph, product)
     _drop_weights(graph)
     return maker.weights
 
@@ -112,6 +115,24 @@ def tensor_name(node_name: str) -> str:
     """ "/model/layers.3/attn/q_proj/MatMul" is model.language_model.layers.3.self_attn.q_proj."""
     _, _, layer, block, projection, _ = node_name.split("/")
     return f"{TEXT_PREFIX}{layer}.{BLOCKS[block]}.{projection}.weight"
+
+
+def _outputs(product: ir.Node) -> dict[str, ir.Value]:
+    """What a product gives, by the name each has or would have as a product of its own.
+
+    With many rows parting a joined product costs more than joining saves, so they part here.
+    """
+    layer, projection, kind = (product.name or "").rsplit("/", 2)
+    if projection not in fusing.PARTS:
+        return {product.name or "": product.outputs[0]}
+    parts = [f"{layer}/{part}/{kind}" for part in fusing.PARTS[projection]]
+    (use,) = product.outputs[0].uses()
+    return dict(zip(parts, use.node.outputs, strict=True))
+
+
+def _remove(graph: ir.Graph, product: ir.Node) -> None:
+    parting = [use.node for use in product.outputs[0].uses()]
+    graph.remove([*parting, product], safe=True)
 
 
 def _by_input(graph: ir.Graph) -> dict[ir.Value, list[ir.Node]]:
@@ -165,9 +186,10 @@ class _Maker:
             )
         return self._zero_points
 
-    def replace(self, product: ir.Node, source: _Quantized, stored: StoredTensor) -> None:
-        """Puts the integer product in the place of a `MatMul` or `MatMulNBits`."""
-        name = product.name or ""
+    def product(
+        self, before: ir.Node, name: str, source: _Quantized, stored: StoredTensor
+    ) -> ir.Value:
+        """The integer product of an activation with a weight of the checkpoint."""
         weight = LazyColumns(stored)
         rows, columns = weight.shape
         values = self._weight(
@@ -175,10 +197,8 @@ class _Maker:
         )
         scales = self._weight(f"{name}/weight_scales", weight.scales, ir.DataType.FLOAT, [columns])
         inputs = [source.values, values, self._one, scales, self._zero_point]
-        made = self._insert(product, "MatMulIntegerToFloat", inputs, f"{name}/Integer", DOMAIN)
-        scaled = self._insert(product, "Mul", [made, source.scales], f"{name}/Scale")
-        product.outputs[0].replace_all_uses_with(scaled)
-        self._graph.remove(product, safe=True)
+        made = self._insert(before, "MatMulIntegerToFloat", inputs, f"{name}/Integer", DOMAIN)
+        return self._insert(before, "Mul", [made, source.scales], f"{name}/Scale")
 
     def _weight(self, name: str, read: Reader, dtype: ir.DataType, shape: list[int]) -> ir.Value:
         tensor = ir.LazyTensor(
