@@ -34,17 +34,18 @@ from tests.bench.machine import warn_unless_quiet
 from tests.bench.serve_full_size import surroundings
 
 SIDE = 1024  # pixels: 32 x 32 merged patches, 1024 tokens
-TOKENS = 8
+TOKENS = 2
 GOAL = 0.05
+# Said for the model: the words of random weights do not come back as the tokens they were.
+ANSWER = "A room."
 QUESTIONS = ("What is in the picture?", "And which colours does it have?", "Where is it bright?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One question: seconds to its first token, the answer, prompt tokens, vision calls."""
+    """One question: seconds to its first token, prompt tokens, vision calls."""
 
     first_token_s: float
-    text: str
     prompt_tokens: int
     vision_calls: int
 
@@ -94,7 +95,7 @@ class Talk:
         seen = picture(SIDE, SIDE, seed)
         conversation = Conversation()
         first = self.ask(conversation, QUESTIONS[0], seen)
-        conversation.answer(first.text)
+        conversation.answer(ANSWER)
         second = self.ask(conversation, QUESTIONS[1])
         other = self.ask(Conversation(), QUESTIONS[2], seen)
         return first, second, other
@@ -108,16 +109,14 @@ class Talk:
             stop_conditions=decoder_pb2.StopConditions(max_tokens=TOKENS, ignore_eos=True),
         )
         calls = self._vision_calls()
-        began, first, pieces, prompt_tokens = time.perf_counter(), 0.0, [], 0
+        began, first, prompt_tokens = time.perf_counter(), 0.0, 0
         for chunk in self._client.complete(request):
             if not first and chunk.token_ids:
                 first = time.perf_counter() - began
-            pieces.append(chunk.text)
             if chunk.HasField("completion"):
                 prompt_tokens = chunk.completion.prompt_tokens
         return Asked(
             first_token_s=first,
-            text="".join(pieces),
             prompt_tokens=prompt_tokens,
             vision_calls=self._vision_calls() - calls,
         )
