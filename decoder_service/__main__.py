@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from decoder_service.config import DecoderConfig
 from decoder_service.embeddings import EmbeddingTable
 from decoder_service.engine import Engine
-from decoder_service.kv_cache import KvCache, Slots
+from decoder_service.kv_cache import KvCache
 from decoder_service.memory import (
     MemoryPlan,
     available_bytes,
@@ -26,9 +26,11 @@ from decoder_service.memory import (
 )
 from decoder_service.messages import RequestLimits
 from decoder_service.pacing import ChunkPacer
+from decoder_service.residency import Residency
 from decoder_service.runner import OrtRunner, kv_dtype, open_session
 from decoder_service.scheduler import Scheduler
 from decoder_service.servicer import DecoderServicer
+from decoder_service.slots import Slots
 from decoder_service.step import StepExecutor
 from protos import logs, settings
 from protos.bundle import Bundle, BundleError
@@ -89,7 +91,11 @@ def load(config: DecoderConfig) -> Loaded:
     executor = StepExecutor(
         runner=OrtRunner(session, bundle, cache),
         table=table,
-        slots=Slots(cache),
+        residency=Residency(
+            Slots(cache, token_budget=plan.kv_tokens),
+            Scheduler(prefill_chunk_tokens=config.prefill_chunk_tokens),
+            max_sequences=plan.max_sequences,
+        ),
         level_count=bundle.manifest.deepstack_level_count,
         pacer=ChunkPacer(config.mixed_chunk_tokens),
     )
@@ -136,7 +142,6 @@ async def serve_loaded(
 
     engine = Engine(
         executor=loaded.executor,
-        scheduler=Scheduler(prefill_chunk_tokens=config.prefill_chunk_tokens),
         max_waiting=config.max_waiting,
         on_death=on_death,
     )

@@ -24,7 +24,8 @@ class DecoderConfig:
         default=None,
     )
     kv_memory_mib: int | None = setting(
-        "most memory of the KV cache, MiB; unset: half of what is free after loading",
+        "most memory of the KV cache, MiB, of running and of ended sequences together; unset:"
+        " half of what is free after loading",
         default=None,
     )
     max_waiting: int = setting("sequences that may wait for a slot", default=64)

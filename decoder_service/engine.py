@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from decoder_service.scheduler import Scheduler, StepPlan
+from decoder_service.residency import Admission
 from decoder_service.sequence import Completion, Request, Sequence, Token
 from decoder_service.step import Output, StepExecutor
 from protos.errors import InternalError, Overloaded, Reason, ServiceError, Unavailable
@@ -31,7 +31,7 @@ class SlotGranted:
     """The sequence has a slot: its features may come."""
 
 
-Event = SlotGranted | Token | Completion | ServiceError
+Event = Admission | SlotGranted | Token | Completion | ServiceError
 Command = Callable[[], None]
 
 
@@ -42,11 +42,16 @@ class Load:
     running_count: int
     waiting_count: int
     kv_token_count: int
+    cached_token_count: int
+    preemption_count: int
 
 
-class _RunningLoad(NamedTuple):
-    sequence_count: int
-    kv_token_count: int
+class _Held(NamedTuple):
+    """What holds slots."""
+
+    running_count: int = 0
+    kv_token_count: int = 0
+    cached_token_count: int = 0
 
 
 class SequenceStream:
@@ -56,6 +61,8 @@ class SequenceStream:
         self._engine = engine
         self._sequence = sequence
         self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._admission: Admission | None = None
+        self._is_decided = asyncio.Event()
         self.slot_granted = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -68,8 +75,24 @@ class SequenceStream:
         """Adds an event; on the event loop only."""
         if isinstance(event, SlotGranted):
             self.slot_granted.set()
+            return
+        if isinstance(event, Admission):
+            self._admission = event
         else:
             self._events.put_nowait(event)
+        self._is_decided.set()
+
+    async def admission(self) -> Admission:
+        """Waits until it is known what the sequence needs.
+
+        Raises:
+            ServiceError: what ended the sequence before.
+        """
+        await self._is_decided.wait()
+        if self._admission is None:
+            await self.next_events()
+        assert self._admission is not None, "only an error comes before it"
+        return self._admission
 
     async def next_events(self) -> list[Token | Completion]:
         """Waits for the next event and takes all that are there, in order.
@@ -87,7 +110,7 @@ class SequenceStream:
                     self._events.put_nowait(event)
                     return taken
                 raise event
-            assert not isinstance(event, SlotGranted), "put keeps it out of the queue"
+            assert isinstance(event, Token | Completion), "put keeps others out of the queue"
             taken.append(event)
         return taken
 
@@ -101,7 +124,6 @@ class Engine:
 
     Args:
         executor: Runs the parts of a step; used by the engine's thread only.
-        scheduler: Decides who runs.
         max_waiting: Sequences that may wait for a slot.
         on_death: Called on the event loop when the thread has died of an error.
     """
@@ -110,15 +132,13 @@ class Engine:
         self,
         *,
         executor: StepExecutor,
-        scheduler: Scheduler,
         max_waiting: int,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self._executor = executor
-        self._scheduler = scheduler
+        self._residency = executor.residency
         self._on_death = on_death
-        self._slot_count = executor.slots.free_count
-        self._most_in_flight = self._slot_count + max_waiting
+        self._most_in_flight = self._residency.max_sequences + max_waiting
         self._condition = threading.Condition()
         # Guarded by the condition:
         self._mailbox: deque[Command] = deque()
@@ -126,11 +146,9 @@ class Engine:
         self._is_accepting = False
         self._mean_s = 1.0  # how long a sequence takes, a running mean
         # The thread's own:
-        self._waiting: list[Sequence] = []
-        self._running: list[Sequence] = []
         self._step = 0
         self._is_stopping = False
-        self._running_load = _RunningLoad(0, 0)
+        self._held = _Held()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
@@ -162,13 +180,14 @@ class Engine:
             if not self._is_accepting:
                 raise Unavailable("the decoder has stopped", reason=Reason.DECODER_UNAVAILABLE)
             if len(self._streams) >= self._most_in_flight:
-                waiting = self._most_in_flight - self._slot_count
+                slots = self._residency.max_sequences
+                waiting = self._most_in_flight - slots
                 raise Overloaded(
                     f"{waiting} sequences wait already, which is the limit",
-                    retry_after_s=max(1.0, self._mean_s / self._slot_count),
+                    retry_after_s=max(1.0, self._mean_s / slots),
                 )
             self._streams[sequence] = stream
-        self._post(lambda: self._waiting.append(sequence))
+        self._post(lambda: self._arrive(sequence))
         return stream
 
     def cancel(self, sequence: Sequence) -> None:
@@ -184,12 +203,13 @@ class Engine:
 
     def load(self) -> Load:
         """How busy the engine is; what holds a slot is as of its latest step or command."""
-        running = self._running_load
-        waiting_count = max(0, len(self._streams) - running.sequence_count)
+        held = self._held
         return Load(
-            running_count=running.sequence_count,
-            waiting_count=waiting_count,
-            kv_token_count=running.kv_token_count,
+            running_count=held.running_count,
+            waiting_count=max(0, len(self._streams) - held.running_count),
+            kv_token_count=held.kv_token_count,
+            cached_token_count=held.cached_token_count,
+            preemption_count=self._residency.preemption_count,
         )
 
     def _post(self, command: Command) -> None:
@@ -214,7 +234,8 @@ class Engine:
 
     def _run_commands(self) -> None:
         """Runs all commands there are; waits for one when nothing else can be done."""
-        is_idle = self._plan().is_empty
+        residency = self._residency
+        is_idle = residency.scheduler.plan(residency.running, self._step + 1, 1).is_empty
         with self._condition:
             while is_idle and not self._mailbox:
                 self._condition.wait()
@@ -223,23 +244,19 @@ class Engine:
         for command in commands:
             command()
 
+    def _arrive(self, sequence: Sequence) -> None:
+        self._deliver([(self._streams[sequence], self._residency.arrive(sequence))])
+
     def _admit(self) -> None:
-        free = self._executor.slots.free_count
-        for sequence in self._scheduler.admissions(self._waiting, free, time.monotonic()):
-            self._executor.admit(sequence)
+        for sequence in self._residency.admit(time.monotonic()):
             sequence.served_step = self._step
-            self._waiting.remove(sequence)
-            self._running.append(sequence)
             self._deliver([(self._streams[sequence], SlotGranted())])
         self._update_load()
 
-    def _plan(self) -> StepPlan:
-        count = self._executor.slots.decoding_count
-        mixed_tokens = self._executor.pacer.chunk_tokens(count) if count else 0
-        return self._scheduler.plan(self._running, self._step + 1, mixed_tokens)
-
     def _run_step(self) -> None:
-        plan = self._plan()
+        count = self._residency.slots.decoding_count
+        mixed_tokens = self._executor.pacer.chunk_tokens(count) if count else 0
+        plan = self._residency.plan(self._step + 1, mixed_tokens, time.monotonic())
         if not plan.is_empty:
             self._step += 1
             self._settle(self._executor.run(plan, self._step))
@@ -251,7 +268,6 @@ class Engine:
         ]
         for sequence, event in outputs:
             if not isinstance(event, Token):
-                self._running.remove(sequence)
                 self._forget(sequence)
         self._update_load()
         self._deliver(batch)
@@ -265,8 +281,7 @@ class Engine:
     def _drop(self, sequence: Sequence) -> None:
         if sequence not in self._streams:
             return
-        (self._waiting if sequence in self._waiting else self._running).remove(sequence)
-        self._executor.release(sequence)
+        self._residency.end(sequence)
         self._forget(sequence)
 
     def _take_features(
@@ -285,11 +300,15 @@ class Engine:
             streams = list(self._streams.values())
             self._streams.clear()
         self._deliver([(stream, error) for stream in streams])
-        self._running_load = _RunningLoad(0, 0)
+        self._held = _Held()
 
     def _update_load(self) -> None:
-        tokens = sum(sequence.kv_length for sequence in self._running)
-        self._running_load = _RunningLoad(len(self._running), tokens)
+        running = self._residency.running
+        self._held = _Held(
+            running_count=len(running),
+            kv_token_count=sum(sequence.kv_length for sequence in running),
+            cached_token_count=self._residency.slots.cached_count,
+        )
 
     def _deliver(self, batch: list[tuple[SequenceStream, Event]]) -> None:
         if batch:

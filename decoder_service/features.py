@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from decoder_service.sequence import Span
+from decoder_service.prefix_cache import Span
 from protos.errors import InvalidRequest, Reason
 
 FloatArray = npt.NDArray[np.float32]

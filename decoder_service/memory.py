@@ -1,10 +1,11 @@
-"""The memory plan: how many slots of which length fit, from settings and the machine."""
+"""The memory plan: how many sequences of which length fit, from settings and the machine."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from decoder_service.residency import SLOTS_PER_SEQUENCE
 from protos.bundle import TextDims
 from protos.settings import SettingError
 
@@ -15,6 +16,8 @@ DEFAULT_CONTEXT = 32_768
 # With little memory, fewer sequences of at least this length rather than many short ones: a
 # large picture alone takes a thousand tokens.
 LEAST_AUTO_CONTEXT = 4096
+# Fewer tokens of the budget than this for each sequence, and most could not run at once anyway.
+LEAST_SEQUENCE = 64
 # Of what is free once the weights are loaded; the rest is left to activations, features on
 # their way, and the other services of the machine.
 AUTO_SHARE = 0.5
@@ -22,23 +25,32 @@ AUTO_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
-    """Slots of the KV cache and what they take."""
+    """What the KV cache may hold.
 
-    slot_count: int
+    Attributes:
+        max_sequences: Sequences that run at once.
+        max_context: Most tokens of one.
+        kv_tokens: Tokens that may take memory, of running and of ended sequences together.
+        token_bytes: Bytes of one.
+        budget_bytes: What they may take.
+    """
+
+    max_sequences: int
     max_context: int
+    kv_tokens: int
     token_bytes: int
     budget_bytes: int
 
     @property
-    def kv_bytes(self) -> int:
-        """Bytes of all slots when full."""
-        return self.slot_count * self.max_context * self.token_bytes
+    def slot_count(self) -> int:
+        """Rows of the buffers; they take address space, and memory only once written."""
+        return SLOTS_PER_SEQUENCE * self.max_sequences
 
     def describe(self) -> str:
         """One line for the log."""
         return (
-            f"memory plan: {self.slot_count} slots of {self.max_context} tokens,"
-            f" {self.token_bytes} bytes per token, {self.kv_bytes / MIB:.0f} MiB of KV when full,"
+            f"memory plan: {self.max_sequences} sequences of up to {self.max_context} tokens,"
+            f" KV of {self.kv_tokens} tokens in total, {self.token_bytes} bytes per token,"
             f" budget {self.budget_bytes / MIB:.0f} MiB"
         )
 
@@ -63,32 +75,42 @@ def plan_memory(
     max_sequences: int | None,
     max_context: int | None,
 ) -> MemoryPlan:
-    """Fits slots into the budget; settings that are given are kept or refused.
+    """Fits sequences into the budget; settings that are given are kept or refused.
+
+    Sequences share the budget as they grow, so it need not hold all of them at their longest;
+    but any one of them.
 
     Raises:
         SettingError: the settings do not fit into the budget or the model.
     """
     if max_context is not None and max_context > model_context:
         raise SettingError(f"max_context is {max_context}, the model ends at {model_context}")
-    capacity = budget_bytes // token_bytes
-    slots, context = max_sequences, max_context
-    if slots is None and context is None:
-        least = min(LEAST_AUTO_CONTEXT, model_context)
-        slots = max(1, min(DEFAULT_SEQUENCES, capacity // least))
-    if slots is None and context is not None:
-        slots = max(1, min(DEFAULT_SEQUENCES, capacity // context))
-    assert slots is not None, "one of the two branches above set it"
+    kv_tokens = budget_bytes // token_bytes
+    context = max_context
     if context is None:
-        context = min(model_context, DEFAULT_CONTEXT, capacity // slots)
-    if context < 2 or slots * context > capacity:
-        needed = slots * max(2, context) * token_bytes
+        # Half: the rest lets pictures in the cache be promised to sequences that wait.
+        context = min(model_context, DEFAULT_CONTEXT, max(2, kv_tokens // 2))
+    sequences = max_sequences
+    if sequences is None:
+        least = min(LEAST_AUTO_CONTEXT, max_context or model_context)
+        sequences = max(1, min(DEFAULT_SEQUENCES, kv_tokens // least))
+    if sequences * LEAST_SEQUENCE > kv_tokens and sequences > 1:
         raise SettingError(
-            f"kv_memory_mib: {slots} sequences of {max(2, context)} tokens need"
-            f" {needed / MIB:.0f} MiB of KV, {budget_bytes / MIB:.0f} MiB are there;"
-            " lower max_sequences or max_context, or raise kv_memory_mib"
+            f"max_sequences is {sequences}, the KV cache holds {kv_tokens} tokens in total;"
+            " lower it or raise kv_memory_mib"
+        )
+    if context > kv_tokens:
+        raise SettingError(
+            f"kv_memory_mib: a sequence of {context} tokens needs"
+            f" {context * token_bytes / MIB:.0f} MiB of KV, {budget_bytes / MIB:.0f} MiB are"
+            " there; lower max_context or raise kv_memory_mib"
         )
     return MemoryPlan(
-        slot_count=slots, max_context=context, token_bytes=token_bytes, budget_bytes=budget_bytes
+        max_sequences=sequences,
+        max_context=context,
+        kv_tokens=kv_tokens,
+        token_bytes=token_bytes,
+        budget_bytes=budget_bytes,
     )
 
 

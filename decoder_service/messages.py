@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from decoder_service import parameters
 from decoder_service.features import FeatureRows
-from decoder_service.sequence import Completion, FinishReason, Request, Span, Token
+from decoder_service.prefix_cache import Span
+from decoder_service.residency import Admission
+from decoder_service.sequence import Completion, FinishReason, Request, Token
 from protos import tensors
 from protos.bundle import Bundle
 from protos.errors import (
@@ -213,6 +215,14 @@ def feature_rows_from_proto(message: decoder_pb2.SpanFeatures, hidden_size: int)
     )
 
 
+def admission_to_proto(admission: Admission) -> decoder_pb2.GenerateResponse:
+    """The first message."""
+    message = decoder_pb2.Admission(
+        cached_tokens=admission.cached_tokens, needed_spans=admission.needed_spans
+    )
+    return decoder_pb2.GenerateResponse(admission=message)
+
+
 def tokens_to_proto(tokens: Sequence[Token]) -> decoder_pb2.GenerateResponse:
     """One message of new tokens; at least one."""
     chunk = decoder_pb2.TokenChunk(token_ids=[token.token_id for token in tokens])
@@ -240,6 +250,9 @@ def completion_to_proto(completion: Completion) -> decoder_pb2.GenerateResponse:
         stop_token_id=completion.stop_token_id,
         prompt_tokens=completion.prompt_tokens,
         completion_tokens=completion.completion_tokens,
+        cached_tokens=completion.cached_tokens,
+        drafted_tokens=completion.drafted_tokens,
+        accepted_tokens=completion.accepted_tokens,
         timings=decoder_pb2.GenerateTimings(
             queue_ms=completion.queue_ms,
             features_ms=completion.features_ms,

@@ -14,7 +14,7 @@ from decoder_service.sequence import Sequence, Status
 
 @dataclass(frozen=True, slots=True)
 class PrefillChunk:
-    """Prompt tokens `start` to `stop` of one sequence."""
+    """Tokens `start` to `stop` of one sequence's history."""
 
     sequence: Sequence
     start: int
@@ -22,8 +22,8 @@ class PrefillChunk:
 
     @property
     def is_last(self) -> bool:
-        """Whether the prompt is complete after it."""
-        return self.stop == self.sequence.request.prompt_length
+        """Whether KV of the history is complete after it."""
+        return self.stop == self.sequence.history_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +41,47 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduler:
-    """Admission and step planning; it looks and never changes a sequence.
+    """Order of admission and step planning; it looks and never changes a sequence.
 
     Attributes:
         prefill_chunk_tokens: Most prompt tokens of a step while nothing decodes.
         aging_s: Waiting this long counts as one point of priority, so that a sequence of
             the lowest priority passes one of the highest after 200 times this.
         aging_tokens: A prompt passed over in a step counts as this much shorter in the next.
+        preemption_margin: Points of priority by which a waiting sequence must be more urgent
+            than a running one to take its slot.
     """
 
     prefill_chunk_tokens: int
     aging_s: float = 1.0
     aging_tokens: int = 64
+    preemption_margin: float = 10.0
 
-    def admissions(
-        self, waiting: Iterable[Sequence], free_slots: int, now: float
-    ) -> list[Sequence]:
-        """Waiting sequences that get the free slots, most urgent first.
+    def most_urgent(self, waiting: Iterable[Sequence], now: float) -> Sequence | None:
+        """Who gets the next slot: the most urgent, and of equals the first to have come.
 
         Args:
-            waiting: Sequences without a slot, in order of arrival.
-            free_slots: Slots to give away.
+            waiting: Sequences without a slot.
             now: `time.monotonic` seconds.
         """
-        if free_slots == 0:
-            return []
-        return sorted(waiting, key=lambda sequence: -self._urgency(sequence, now))[:free_slots]
+        return max(waiting, key=lambda sequence: self._rank(sequence, now), default=None)
 
-    def _urgency(self, sequence: Sequence, now: float) -> float:
-        return sequence.request.priority + (now - sequence.times.arrival) / self.aging_s
+    def least_urgent(self, running: Iterable[Sequence], now: float) -> Sequence:
+        """Who loses its slot first; there must be one."""
+        return min(running, key=lambda sequence: self._rank(sequence, now))
+
+    def yielding(self, running: Iterable[Sequence], to: Sequence, now: float) -> list[Sequence]:
+        """Running sequences that may lose their slots to a waiting one, the first to go first.
+
+        Both sides age alike, so two sequences never take slots from each other by turns.
+        """
+        bar = self._rank(to, now)[0] - self.preemption_margin
+        less = [sequence for sequence in running if self._rank(sequence, now)[0] < bar]
+        return sorted(less, key=lambda sequence: self._rank(sequence, now))
+
+    def _rank(self, sequence: Sequence, now: float) -> tuple[float, float]:
+        arrival = sequence.times.arrival
+        return sequence.request.priority + (now - arrival) / self.aging_s, -arrival
 
     def plan(self, running: Iterable[Sequence], step: int, mixed_tokens: int) -> StepPlan:
         """The next step.

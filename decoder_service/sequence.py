@@ -1,28 +1,30 @@
-"""A sequence: what was asked for, and its life in the decoder. Plain data, no behaviour."""
+"""A sequence: what was asked for, and its life in the decoder."""
 
 import enum
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from decoder_service.prefix_cache import Content, Span
 from decoder_service.sampling import Sampler, SamplingParams, TokenLogprobs
 
 FloatArray = npt.NDArray[np.float32]
 
+# Begins digests we make; longer than a caller's may be, so that none of theirs is like it.
+_PRIVATE = b"private" * 10
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """The place of one picture in the prompt: placeholders `offset` to `end`."""
 
-    offset: int
-    length: int
-    digest: bytes
+class Constraint(Protocol):
+    """What the output is held to, and how far it is; `grammar.Constraint` behind it."""
 
-    @property
-    def end(self) -> int:
-        """Index after the last placeholder."""
-        return self.offset + self.length
+    def mask(self, scores: FloatArray) -> None:
+        """Sets the scores of tokens that may not follow to -inf; float32 [vocab], in place."""
+
+    def accept(self, token_id: int) -> None:
+        """Takes the token that was chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,7 @@ class Request:
     report: ReportOptions = field(default_factory=ReportOptions)
     cache_salt: bytes = b""
     priority: int = 0
+    constraint: Constraint | None = None
 
     @property
     def prompt_length(self) -> int:
@@ -63,8 +66,8 @@ class Request:
 class Status(enum.Enum):
     """Where a sequence is in its life."""
 
-    WAITING = enum.auto()  # no slot yet
-    PREFILLING = enum.auto()  # holds a slot, prompt not complete
+    WAITING = enum.auto()  # no slot yet, or no longer
+    PREFILLING = enum.auto()  # holds a slot, KV of what it has not complete
     DECODING = enum.auto()  # holds a slot, one token per step
     FINISHED = enum.auto()  # slot given back
 
@@ -91,29 +94,46 @@ class Times:
 class Sequence:
     """One sequence in the engine; only the engine's thread changes it.
 
+    Its history is the prompt and the output so far. Whether KV of the history is computed for
+    the first time or again, after it has lost its slot, is the same thing: the token behind the
+    history is chosen once KV of all of it is there.
+
     Attributes:
+        spans: The request's spans; one without a digest has got one that nothing else has.
+        token_ids: int32 [S + max_tokens], the history and room for the rest.
+        history_length: Tokens of the history.
+        kv_length: Tokens whose KV lies in the slot; while it decodes, all but the last.
         slot: Row of the KV buffers it holds while running.
-        kv_length: Tokens whose KV lies in the slot.
         features: Per span, float32 [1 + levels, N, hidden]; None until complete, and again
-            once prefilled.
-        complete_spans: How many leading spans have arrived in full.
+            once they are never needed any more.
+        missing_features: Needed spans that have not arrived.
+        anchor: KV of so many leading tokens cannot be computed again, because features within
+            are not there: it is never given up while the sequence lives.
+        was_preempted: Whether it has lost its slot and not got one again.
+        cached_tokens: Prompt tokens whose KV was there when it got its first slot.
         output_count: New tokens so far, an ending token included.
-        next_token: The token the next decode step feeds.
         served_step: Last step that prefilled it, for fairness.
+        drafted_tokens, accepted_tokens: Guessed ahead, and confirmed.
     """
 
     __slots__ = (
         "request",
         "sampler",
         "status",
-        "slot",
+        "spans",
+        "token_ids",
+        "history_length",
         "kv_length",
+        "slot",
         "features",
-        "arrived_spans",
-        "complete_spans",
+        "missing_features",
+        "anchor",
+        "was_preempted",
+        "cached_tokens",
         "output_count",
-        "next_token",
         "served_step",
+        "drafted_tokens",
+        "accepted_tokens",
         "times",
     )
 
@@ -121,36 +141,74 @@ class Sequence:
         self.request = request
         self.sampler = Sampler(request.sampling, request.input_ids, request.max_tokens)
         self.status = Status.WAITING
-        self.slot: int | None = None
+        self.spans = tuple(
+            span if span.digest else replace(span, digest=_PRIVATE + os.urandom(16))
+            for span in request.spans
+        )
+        self.token_ids = np.empty(request.prompt_length + request.max_tokens, dtype=np.int32)
+        self.token_ids[: request.prompt_length] = request.input_ids
+        self.history_length = request.prompt_length
         self.kv_length = 0
+        self.slot: int | None = None
         self.features: list[FloatArray | None] = [None] * len(request.spans)
-        self.arrived_spans: set[int] = set()
-        self.complete_spans = 0
+        self.missing_features = len(request.spans)
+        self.anchor = 0
+        self.was_preempted = False
+        self.cached_tokens = 0
         self.output_count = 0
-        self.next_token = 0
         self.served_step = 0
+        self.drafted_tokens = 0
+        self.accepted_tokens = 0
         self.times = Times(arrival=arrival)
+
+    def append(self, token_id: int) -> None:
+        """Adds a token to the history."""
+        self.token_ids[self.history_length] = token_id
+        self.history_length += 1
 
     def set_features(self, span_index: int, values: FloatArray, now: float) -> None:
         """Takes the complete features of one span."""
-        self.features[span_index] = values
-        self.arrived_spans.add(span_index)
-        while self.complete_spans in self.arrived_spans:
-            self.complete_spans += 1
-        if self.complete_spans == len(self.request.spans):
+        if self.spans[span_index].end > self.anchor:
+            self.features[span_index] = values
+        self.missing_features -= 1
+        if self.missing_features == 0:
             self.times.features_complete = now
+
+    def position_ids(self, start: int, stop: int) -> npt.NDArray[np.int32]:
+        """Positions of some tokens of the history, int32 [3, stop - start]."""
+        length = self.request.prompt_length
+        prompt = self.request.position_ids[:, start : min(stop, length)]
+        if stop <= length:
+            return prompt
+        output = np.arange(max(start, length), stop, dtype=np.int32) + self.request.position_delta
+        return np.concatenate([prompt, np.tile(output.astype(np.int32), (3, 1))], axis=1)
+
+    def content(self, length: int) -> Content:
+        """What KV of the first `length` tokens of the history depends on."""
+        return Content(
+            token_ids=self.token_ids[:length],
+            position_ids=self.position_ids(0, length),
+            spans=self.spans,
+            salt=self.request.cache_salt,
+        )
+
+    @property
+    def shareable_length(self) -> int:
+        """Tokens whose KV can be of use to other sequences."""
+        private = (s.offset for s in self.spans if s.digest.startswith(_PRIVATE))
+        return min(self.kv_length, next(private, self.kv_length))
 
     @property
     def prefillable_end(self) -> int:
-        """Prompt length that can be prefilled with the features that have arrived."""
-        spans = self.request.spans
-        if self.complete_spans < len(spans):
-            return spans[self.complete_spans].offset
-        return self.request.prompt_length
+        """History that can be prefilled with the features that are there."""
+        for span, values in zip(self.spans, self.features, strict=True):
+            if values is None and span.end > self.kv_length:
+                return max(span.offset, self.kv_length)
+        return self.history_length
 
     @property
     def prefillable_count(self) -> int:
-        """Prompt tokens that can be prefilled now."""
+        """Tokens that can be prefilled now."""
         if self.status is not Status.PREFILLING:
             return 0
         return self.prefillable_end - self.kv_length
@@ -173,6 +231,9 @@ class Completion:
     stop_token_id: int | None
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
     queue_ms: float
     features_ms: float
     prefill_ms: float
@@ -196,8 +257,11 @@ def completion(
         stop_token_id=stop_token_id,
         prompt_tokens=sequence.request.prompt_length,
         completion_tokens=sequence.output_count,
+        cached_tokens=sequence.cached_tokens,
+        drafted_tokens=sequence.drafted_tokens,
+        accepted_tokens=sequence.accepted_tokens,
         queue_ms=since_arrival_ms(times.first_prefill),
-        features_ms=since_arrival_ms(times.features_complete) if sequence.request.spans else 0.0,
+        features_ms=since_arrival_ms(times.features_complete),
         prefill_ms=times.prefill_s * 1e3,
         first_token_ms=since_arrival_ms(times.first_token),
         decode_ms=(last - first) * 1e3,

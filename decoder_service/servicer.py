@@ -61,7 +61,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
     Args:
         engine: Runs the sequences.
         limits: What requests may ask for.
-        plan: Slots of the KV cache.
+        plan: What the KV cache holds.
         features_timeout_s: Longest pause of a client that owes a message.
     """
 
@@ -103,9 +103,11 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         return decoder_pb2.DecoderLoad(
             running_count=load.running_count,
             waiting_count=load.waiting_count,
-            slot_count=self._plan.slot_count,
+            slot_count=self._plan.max_sequences,
             kv_token_count=load.kv_token_count,
-            kv_token_capacity=self._plan.slot_count * self._plan.max_context,
+            kv_token_capacity=self._plan.kv_tokens,
+            cached_token_count=load.cached_token_count,
+            preemption_count=load.preemption_count,
         )
 
     async def Generate(
@@ -132,10 +134,10 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         outcome.request_id = request.request_id
         outcome.prompt_tokens = request.prompt_length
         with self._claiming(request.request_id), self._engine.submit(request) as stream:
-            needed = range(len(request.spans))
-            admission = decoder_pb2.Admission(cached_tokens=0, needed_spans=needed)
-            await context.write(decoder_pb2.GenerateResponse(admission=admission))
-            intake = asyncio.create_task(self._receive(context, request, stream))
+            admission = await stream.admission()
+            await context.write(messages.admission_to_proto(admission))
+            receiving = self._receive(context, request, admission.needed_spans, stream)
+            intake = asyncio.create_task(receiving)
             try:
                 await self._send(context, stream, outcome)
             finally:
@@ -173,13 +175,15 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             ) from error
         return message if isinstance(message, decoder_pb2.GenerateRequest) else None  # else EOF
 
-    async def _receive(self, context: Context, request: Request, stream: SequenceStream) -> None:
+    async def _receive(
+        self, context: Context, request: Request, needed: tuple[int, ...], stream: SequenceStream
+    ) -> None:
         """Takes features until the client half-closes; what goes wrong ends the stream."""
         try:
             # Features are taken only into a slot: what waits, waits in the transport, so that
             # memory is bounded by the slots.
             await stream.slot_granted.wait()
-            await self._receive_features(context, request, stream)
+            await self._receive_features(context, request, needed, stream)
         except ServiceError as error:
             stream.put(error)
         except Exception:  # The task has no caller: without this the stream would hang.
@@ -187,12 +191,12 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             stream.put(InternalError("internal error"))
 
     async def _receive_features(
-        self, context: Context, request: Request, stream: SequenceStream
+        self, context: Context, request: Request, needed: tuple[int, ...], stream: SequenceStream
     ) -> None:
         manifest = self._limits.bundle.manifest
         intake = FeatureIntake(
             request.spans,
-            range(len(request.spans)),
+            needed,
             level_count=1 + manifest.deepstack_level_count,
             hidden_size=manifest.text.hidden_size,
         )

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from decoder_service import sampling
 from decoder_service.embeddings import EmbeddingTable, PlacedFeatures, scatter
-from decoder_service.kv_cache import Slots
 from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane, Runner
 from decoder_service.pacing import ChunkPacer
+from decoder_service.residency import Residency
 from decoder_service.scheduler import PrefillChunk, StepPlan
 from decoder_service.sequence import (
     Completion,
@@ -40,36 +40,24 @@ class Output(NamedTuple):
 
 
 class StepExecutor:
-    """Runs the parts of a plan and keeps sequences and slots in step with them."""
+    """Runs plans and keeps sequences and slots in step with them."""
 
     def __init__(
         self,
         *,
         runner: Runner,
         table: EmbeddingTable,
-        slots: Slots,
+        residency: Residency,
         level_count: int,
         pacer: ChunkPacer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slots = slots
+        self.residency = residency
         self.pacer = pacer
         self._runner = runner
         self._table = table
         self._level_count = level_count
         self._clock = clock
-
-    def admit(self, sequence: Sequence) -> None:
-        """Gives a waiting sequence a slot."""
-        self.slots.allocate(sequence)
-        sequence.status = Status.PREFILLING
-
-    def release(self, sequence: Sequence) -> None:
-        """Ends a sequence: its slot is free and its features are dropped."""
-        if sequence.slot is not None:
-            self.slots.release(sequence)
-        sequence.status = Status.FINISHED
-        sequence.features = []
 
     def run(self, plan: StepPlan, step: int) -> list[Output]:
         """Runs a whole step: the first chunk beside the decoding sequences, the others alone.
@@ -78,7 +66,7 @@ class StepExecutor:
             plan: What to run; not empty.
             step: Its number.
         """
-        batch = list(self.slots.decoding()) if plan.decode else []
+        batch = self.residency.slots.decoding() if plan.decode else []
         outputs = self._run_lanes(batch, plan.prefill[0] if plan.prefill else None, step)
         for chunk in plan.prefill[1:]:
             outputs += self._run_lanes([], chunk, step)
@@ -90,8 +78,9 @@ class StepExecutor:
         decode = self._decode_lane(batch) if batch else None
         if chunk is None:
             logits = self._timed_run(None, decode)
-            return self._after_decode(batch, logits.decode)
-        began, outputs = self._clock(), []
+            self._extend(batch)
+            return self._take_tokens(batch, logits.decode)
+        began = self._clock()
         if chunk.sequence.times.first_prefill is None:
             chunk.sequence.times.first_prefill = began
         try:
@@ -99,17 +88,26 @@ class StepExecutor:
         except Exception:  # One sequence's prompt: its slot alone was bound, so it fails alone.
             request_id = chunk.sequence.request.request_id
             logger.exception("prefill failed, request_id=%s", request_id)
-            self.release(chunk.sequence)
-            outputs.append(Output(chunk.sequence, InternalError("internal error")))
-            if decode is None:
-                return outputs
-            # Runs may be repeated. A failure of this one is not that sequence's.
-            logits = self._timed_run(None, decode)
-            return outputs + self._after_decode(batch, logits.decode)
+            # Runs may be repeated. When this one fails too, it was not that sequence's fault.
+            outputs = self._run_lanes(batch, None, step) if batch else []
+            self.residency.end(chunk.sequence, is_sound=False)
+            return [*outputs, Output(chunk.sequence, InternalError("internal error"))]
         chunk.sequence.times.prefill_s += self._clock() - began
-        # First, because decoding sequences that end move others between slots.
-        outputs += self._after_prefill(chunk, logits.prefill, step)
-        return outputs + self._after_decode(batch, logits.decode)
+        chunk.sequence.served_step = step
+        # All of it before anything moves between slots: what is not noted is not kept.
+        self._extend(batch)
+        self.residency.extend(chunk.sequence, chunk.stop)
+        outputs = self._take_tokens(batch, logits.decode)
+        if chunk.is_last:
+            outputs += self._take_tokens([chunk.sequence], logits.prefill)
+            if chunk.sequence.status is Status.PREFILLING:
+                self.residency.slots.promote(chunk.sequence)
+                chunk.sequence.status = Status.DECODING
+        return outputs
+
+    def _extend(self, batch: list[Sequence]) -> None:
+        for sequence in batch:
+            self.residency.slots.extend(sequence, sequence.history_length)
 
     def _timed_run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
         began = self._clock()
@@ -125,45 +123,24 @@ class StepExecutor:
         past = np.array([s.kv_length for s in batch], dtype=np.int32)
         deltas = np.array([s.request.position_delta for s in batch], dtype=np.int64)
         return DecodeLane(
-            embeds=self._table.rows(np.array([s.next_token for s in batch])),
+            embeds=self._table.rows(np.array([s.token_ids[s.kv_length] for s in batch])),
             position_ids=past + deltas,
             past=past,
         )
 
     def _prefill_lane(self, chunk: PrefillChunk) -> PrefillLane:
-        sequence, request = chunk.sequence, chunk.sequence.request
-        embeds = self._table.rows(request.input_ids[chunk.start : chunk.stop])
+        sequence = chunk.sequence
+        embeds = self._table.rows(sequence.token_ids[chunk.start : chunk.stop])
         deepstack = scatter(embeds, chunk.start, _placed(sequence), self._level_count)
         assert sequence.slot is not None, "a chunk of a sequence without a slot"
         return PrefillLane(
             slot=sequence.slot,
             past=chunk.start,
             embeds=embeds,
-            position_ids=request.position_ids[:, chunk.start : chunk.stop],
+            position_ids=sequence.position_ids(chunk.start, chunk.stop),
             deepstack=deepstack,
             logit_rows=np.array([len(embeds) - 1] if chunk.is_last else [], dtype=np.int64),
         )
-
-    def _after_decode(self, batch: list[Sequence], logits: FloatArray) -> list[Output]:
-        if not batch:
-            return []
-        for sequence in batch:
-            sequence.kv_length += 1
-        return self._take_tokens(batch, logits)
-
-    def _after_prefill(self, chunk: PrefillChunk, logits: FloatArray, step: int) -> list[Output]:
-        """Notes what a chunk has done; the last one of a prompt gives the first token."""
-        sequence = chunk.sequence
-        sequence.kv_length = chunk.stop
-        sequence.served_step = step
-        _drop_used_features(sequence)
-        if not chunk.is_last:
-            return []
-        outputs = self._take_tokens([sequence], logits)
-        if sequence.status is Status.PREFILLING:
-            self.slots.promote(sequence)
-            sequence.status = Status.DECODING
-        return outputs
 
     def _take_tokens(self, batch: list[Sequence], logits: FloatArray) -> list[Output]:
         """Samples one token per row, reports it, and ends sequences that are through."""
@@ -171,7 +148,7 @@ class StepExecutor:
         outputs = []
         if not finite.all():
             for sequence in (batch[int(row)] for row in np.flatnonzero(~finite)):
-                self.release(sequence)
+                self.residency.end(sequence, is_sound=False)
                 outputs.append(Output(sequence, _overflow(sequence)))
             batch = [sequence for row, sequence in enumerate(batch) if finite[row]]
             logits = logits[finite]
@@ -181,15 +158,19 @@ class StepExecutor:
 
     def _take_finite(self, batch: list[Sequence], logits: FloatArray) -> list[Output]:
         try:
-            tokens = sampling.choose(logits, [sequence.sampler for sequence in batch])
+            constraints = [sequence.request.constraint for sequence in batch]
+            masks = constraints if any(constraints) else None
+            tokens = sampling.choose(logits, [sequence.sampler for sequence in batch], masks)
             reports = _reports(batch, logits, tokens)
-        except Exception:  # One row's sampling: found by trying each alone, it fails alone.
+        except Exception as error:  # One row's sampling: found by trying each, it fails alone.
             if len(batch) > 1:
                 rows = range(len(batch))
                 parts = [self._take_finite([batch[r]], logits[r : r + 1]) for r in rows]
                 return [output for part in parts for output in part]
+            self.residency.end(batch[0])
+            if isinstance(error, ServiceError):
+                return [Output(batch[0], error)]
             logger.exception("sampling failed, request_id=%s", batch[0].request.request_id)
-            self.release(batch[0])
             return [Output(batch[0], InternalError("internal error"))]
         now, outputs = self._clock(), []
         for row, sequence in enumerate(batch):
@@ -205,8 +186,10 @@ class StepExecutor:
         sequence.output_count += 1
         if token_id in sequence.request.stop_token_ids:
             return [self._finish(sequence, FinishReason.STOP, token_id)]
-        sequence.next_token = token_id
+        sequence.append(token_id)
         sequence.sampler.observe(token_id)
+        if sequence.request.constraint is not None:
+            sequence.request.constraint.accept(token_id)
         outputs = [Output(sequence, report or Token(token_id=token_id))]
         if sequence.output_count == sequence.request.max_tokens:
             outputs.append(self._finish(sequence, FinishReason.LENGTH, None))
@@ -215,19 +198,14 @@ class StepExecutor:
     def _finish(
         self, sequence: Sequence, reason: FinishReason, stop_token_id: int | None
     ) -> Output:
-        self.release(sequence)
-        return Output(sequence, completion(sequence, reason, stop_token_id))
+        ended = completion(sequence, reason, stop_token_id)
+        self.residency.end(sequence)
+        return Output(sequence, ended)
 
 
 def _placed(sequence: Sequence) -> list[PlacedFeatures]:
-    pairs = zip(sequence.request.spans, sequence.features, strict=True)
+    pairs = zip(sequence.spans, sequence.features, strict=True)
     return [PlacedFeatures(span.offset, values) for span, values in pairs if values is not None]
-
-
-def _drop_used_features(sequence: Sequence) -> None:
-    for index, span in enumerate(sequence.request.spans):
-        if span.end <= sequence.kv_length:
-            sequence.features[index] = None
 
 
 def _reports(
@@ -253,7 +231,7 @@ def _reports(
 
 
 def _overflow(sequence: Sequence) -> ServiceError:
-    if sequence.request.spans:
+    if sequence.spans:
         return InvalidRequest(
             "the features lead to non-finite logits: their values are too large",
             reason=Reason.NON_FINITE,

@@ -18,9 +18,9 @@ from PIL import Image
 from decoder_service.__main__ import load
 from decoder_service.config import DecoderConfig
 from decoder_service.engine import Engine, SequenceStream
+from decoder_service.prefix_cache import Span
 from decoder_service.sampling import SamplingParams
-from decoder_service.scheduler import Scheduler
-from decoder_service.sequence import Completion, ReportOptions, Request, Span, Token
+from decoder_service.sequence import Completion, ReportOptions, Request, Token
 from protos.bundle import Bundle, Manifest
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
@@ -51,12 +51,12 @@ async def engine_over(path: Path, *, slots: int, chunk: int, mixed: int) -> Asyn
             threads=1,
             max_sequences=slots,
             max_context=512,
+            prefill_chunk_tokens=chunk,
             mixed_chunk_tokens=mixed,
         )
     )
     engine = Engine(
         executor=loaded.executor,
-        scheduler=Scheduler(prefill_chunk_tokens=chunk),
         max_waiting=64,
     )
     async with engine:

@@ -9,11 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder_service.embeddings import EmbeddingTable
-from decoder_service.kv_cache import KvCache, Slots
+from decoder_service.kv_cache import KvCache
 from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
 from decoder_service.pacing import ChunkPacer
+from decoder_service.prefix_cache import Span
+from decoder_service.residency import SLOTS_PER_SEQUENCE, Residency
 from decoder_service.sampling import SamplingParams
-from decoder_service.sequence import ReportOptions, Request, Span
+from decoder_service.scheduler import Scheduler
+from decoder_service.sequence import ReportOptions, Request
+from decoder_service.slots import Slots
 from decoder_service.step import StepExecutor
 
 VOCAB = 64
@@ -94,21 +98,42 @@ class FakeRunner:
         return logits
 
 
+def make_slots(
+    *, slot_count: int, max_length: int = 64, token_budget: int | None = None, least_kept: int = 4
+) -> tuple[Slots, KvCache]:
+    """Slots over small buffers; by default with a budget that is never reached."""
+    cache = KvCache(
+        layer_count=2, slot_count=slot_count, head_count=1, max_length=max_length, head_dim=HIDDEN
+    )
+    budget = slot_count * max_length if token_budget is None else token_budget
+    return Slots(cache, token_budget=budget, least_kept=least_kept), cache
+
+
 def make_executor(
-    folder: Path, *, slot_count: int = 4, max_length: int = 64, mixed: int = 3
+    folder: Path,
+    *,
+    max_sequences: int = 4,
+    max_length: int = 64,
+    token_budget: int | None = None,
+    chunk: int = 8,
+    mixed: int = 3,
+    preemption_margin: float = 10.0,
 ) -> tuple[StepExecutor, FakeRunner]:
     """An executor over a fake runner and a random embedding table in `folder`."""
     file = folder / "embeddings.bin"
     np.random.default_rng(3).standard_normal((VOCAB, HIDDEN)).astype(np.float32).tofile(file)
     table = EmbeddingTable(file, dtype="float32", vocab_size=VOCAB, hidden_size=HIDDEN)
-    cache = KvCache(
-        layer_count=2, slot_count=slot_count, head_count=1, max_length=max_length, head_dim=HIDDEN
+    slots, cache = make_slots(
+        slot_count=SLOTS_PER_SEQUENCE * max_sequences,
+        max_length=max_length,
+        token_budget=token_budget,
     )
     runner = FakeRunner(cache)
+    scheduler = Scheduler(prefill_chunk_tokens=chunk, preemption_margin=preemption_margin)
     executor = StepExecutor(
         runner=runner,
         table=table,
-        slots=Slots(cache),
+        residency=Residency(slots, scheduler, max_sequences=max_sequences),
         level_count=LEVELS,
         pacer=ChunkPacer(mixed),
     )
@@ -125,6 +150,8 @@ def make_request(
     sampling: Mapping[str, Any] | None = None,
     report: ReportOptions | None = None,
     priority: int = 0,
+    digests: Sequence[bytes] = (),
+    salt: bytes = b"",
 ) -> Request:
     """A request with plain positions; greedy unless told otherwise."""
     ids = np.array(input_ids, dtype=np.int32)
@@ -135,7 +162,13 @@ def make_request(
         input_ids=ids,
         position_ids=np.tile(np.arange(len(ids), dtype=np.int32), (3, 1)),
         position_delta=0,
-        spans=tuple(Span(offset=o, length=n, digest=b"") for o, n in span_places),
+        spans=tuple(
+            Span(offset=offset, length=length, digest=digest)
+            for (offset, length), digest in zip(
+                span_places, digests or [b""] * len(span_places), strict=True
+            )
+        ),
+        cache_salt=salt,
         sampling=SamplingParams(**{"temperature": 0.0, **(sampling or {})}),
         max_tokens=max_tokens,
         stop_token_ids=frozenset(stop_token_ids),

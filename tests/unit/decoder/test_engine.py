@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decoder_service.engine import Engine, SequenceStream
-from decoder_service.scheduler import Scheduler
 from decoder_service.sequence import Completion, FinishReason, ReportOptions, Request, Token
 from protos.errors import InvalidRequest, Overloaded, Reason, ServiceError
 from tests.unit.decoder.fakes import VOCAB, FakeRunner, make_executor, make_request, random_features
@@ -28,10 +27,9 @@ async def running_engine(
     mixed: int = 3,
     on_death: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[tuple[Engine, FakeRunner]]:
-    executor, runner = make_executor(folder, slot_count=slots, mixed=mixed)
+    executor, runner = make_executor(folder, max_sequences=slots, chunk=chunk, mixed=mixed)
     engine = Engine(
         executor=executor,
-        scheduler=Scheduler(prefill_chunk_tokens=chunk),
         max_waiting=waiting,
         on_death=on_death,
     )

@@ -29,33 +29,37 @@ def plan(
 
 def test_much_memory_gives_the_defaults() -> None:
     chosen = plan(200_000)
-    assert (chosen.slot_count, chosen.max_context) == (16, 32_768)
+    assert (chosen.max_sequences, chosen.max_context) == (16, 32_768)
 
 
 def test_little_memory_gives_fewer_sequences_of_useful_length() -> None:
     chosen = plan(8_000)
-    assert chosen.slot_count == 8
-    assert chosen.max_context >= 4096
+    assert chosen.max_sequences == 8
+    assert 4096 <= chosen.max_context <= chosen.kv_tokens // 2
 
 
 def test_very_little_memory_still_gives_one_sequence() -> None:
-    assert plan(100).slot_count == 1
+    assert plan(100).max_sequences == 1
 
 
 def test_a_small_model_bounds_the_context() -> None:
     assert plan(8_000, model_context=4096, token_bytes=1024).max_context == 4096
 
 
+def test_sequences_share_what_one_of_them_may_take_alone() -> None:
+    chosen = plan(8_000, sequences=16, context=32_768)
+    assert chosen.kv_tokens == 8_000 * MIB // 229_376
+    assert chosen.slot_count > 16
+
+
 def test_settings_are_kept() -> None:
-    assert plan(8_000, sequences=3).slot_count == 3
+    assert plan(8_000, sequences=3).max_sequences == 3
     assert plan(8_000, context=1000).max_context == 1000
     both = plan(8_000, sequences=3, context=1000)
-    assert (both.slot_count, both.max_context) == (3, 1000)
+    assert (both.max_sequences, both.max_context) == (3, 1000)
 
 
-@pytest.mark.parametrize(
-    ("sequences", "context"), [(16, 32_768), (None, 200_000), (100_000, None), (1, 262_145)]
-)
+@pytest.mark.parametrize(("sequences", "context"), [(None, 200_000), (100_000, None), (1, 262_145)])
 def test_settings_that_do_not_fit_are_refused(sequences: int | None, context: int | None) -> None:
     with pytest.raises(SettingError):
         plan(8_000, sequences=sequences, context=context)
@@ -77,8 +81,9 @@ def test_no_plan_passes_its_budget(budget: int, sequences: int | None, context: 
         chosen = plan(budget, sequences=sequences, context=context)
     except SettingError:
         return
-    assert chosen.kv_bytes <= chosen.budget_bytes
-    assert chosen.slot_count >= 1 and 2 <= chosen.max_context <= 262_144
+    assert chosen.max_context <= chosen.kv_tokens
+    assert chosen.kv_tokens * chosen.token_bytes <= chosen.budget_bytes
+    assert chosen.max_sequences >= 1 and 2 <= chosen.max_context <= 262_144
 
 
 def test_the_budget_is_the_setting_or_half_of_what_the_weights_leave() -> None:

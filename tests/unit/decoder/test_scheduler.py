@@ -71,17 +71,26 @@ def waiting(arrival: float, priority: int = 0) -> Sequence:
 
 def test_slots_go_to_the_highest_priority_then_to_the_first_come() -> None:
     low, early, late, high = waiting(0), waiting(1, 50), waiting(2, 50), waiting(3, 60)
-    chosen = SCHEDULER.admissions([low, early, late, high], 3, now=4.0)
-    assert chosen == [high, early, late]
+    left, order = [low, late, early, high], []
+    while (chosen := SCHEDULER.most_urgent(left, now=4.0)) is not None:
+        left.remove(chosen)
+        order.append(chosen)
+    assert order == [high, early, late, low]
+    assert SCHEDULER.least_urgent([low, early, late, high], 4.0) is low
 
 
 def test_the_lowest_priority_passes_the_highest_in_bounded_time() -> None:
     old, new = waiting(0, -100), waiting(201, 100)
-    assert SCHEDULER.admissions([old, new], 1, now=201.0) == [old]
+    assert SCHEDULER.most_urgent([new, old], now=201.0) is old
 
 
-def test_nothing_is_admitted_without_a_slot() -> None:
-    assert SCHEDULER.admissions([waiting(0)], 0, now=1.0) == []
+def test_only_the_clearly_less_urgent_yield_and_never_by_turns() -> None:
+    low, middle, high = waiting(0), waiting(0, 5), waiting(0, 12)
+    assert SCHEDULER.yielding([middle, low], high, now=1.0) == [low]
+    for now in (1.0, 50.0, 5000.0):
+        assert SCHEDULER.yielding([high], low, now) == []
+    late = waiting(30, 12)
+    assert SCHEDULER.yielding([low], late, now=31.0) == []
 
 
 @dataclass
@@ -139,7 +148,8 @@ def test_everyone_admitted_ends_and_no_budget_is_passed(
                 left[sequence] = a.output
             if a.span and a.span_step == step - 1:
                 sequence.set_features(0, np.zeros((3, a.span[1], 8), np.float32), 0.0)
-        for sequence in scheduler.admissions(queue, slots - len(active), float(step)):
+        while queue and len(active) < slots:
+            sequence = scheduler.most_urgent(queue, float(step)) or queue[0]
             queue.remove(sequence)
             sequence.status = Status.PREFILLING
             sequence.served_step = step

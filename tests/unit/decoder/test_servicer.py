@@ -47,8 +47,14 @@ def make_bundle(folder: Path) -> Bundle:
 
 @contextlib.asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[tuple[grpc.aio.Channel, FakeRunner]]:
-    executor, runner = make_executor(folder, slot_count=2, max_length=MAX_CONTEXT)
-    plan = MemoryPlan(slot_count=2, max_context=MAX_CONTEXT, token_bytes=1, budget_bytes=1000)
+    executor, runner = make_executor(folder, max_sequences=2, max_length=MAX_CONTEXT)
+    plan = MemoryPlan(
+        max_sequences=2,
+        max_context=MAX_CONTEXT,
+        kv_tokens=6 * MAX_CONTEXT,
+        token_bytes=1,
+        budget_bytes=6 * MAX_CONTEXT,
+    )
     loaded = Loaded(bundle=make_bundle(folder), plan=plan, executor=executor)
     config = DecoderConfig(bundle=str(folder), port=0, drain_timeout_s=0.2, reflection=True)
     server = GrpcServer(host="127.0.0.1", port=0, drain_timeout_s=0.2)
@@ -78,6 +84,17 @@ async def until_serving(channel: grpc.aio.Channel, wanted: bool) -> None:
     async def poll() -> None:
         while await is_serving(channel) is not wanted:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # health is asked over the wire: there is no event
+
+    await asyncio.wait_for(poll(), 10)
+
+
+async def until_in_flight(stub: decoder_pb2_grpc.DecoderServiceStub, count: int) -> None:
+    async def poll() -> None:
+        while True:
+            load = await stub.GetLoad(decoder_pb2.GetLoadRequest())
+            if load.running_count + load.waiting_count == count:
+                return
+            await asyncio.sleep(0.01)  # load is asked over the wire: there is no event
 
     await asyncio.wait_for(poll(), 10)
 
@@ -114,7 +131,7 @@ async def test_a_dead_engine_fails_streams_with_internal_and_health_says_so(
         calls = [stub.Generate() for _ in range(2)]
         for index, call in enumerate(calls):
             await call.write(start(f"r{index}"))
-            await call.read()
+        await until_in_flight(stub, 2)
         runner.fail_decode = True
         runner.gate.set()
         for call in calls:
