@@ -16,6 +16,8 @@ from grpc_reflection.v1alpha import reflection
 from decoder_service.config import DecoderConfig
 from decoder_service.embeddings import EmbeddingTable
 from decoder_service.engine import Engine
+from decoder_service.grammar_compiler import GrammarCompiler
+from decoder_service.grammar_vocabulary import GrammarVocabulary
 from decoder_service.kv_cache import KvCache
 from decoder_service.memory import (
     MemoryPlan,
@@ -31,6 +33,7 @@ from decoder_service.runner import OrtRunner, kv_dtype, open_session
 from decoder_service.scheduler import Scheduler
 from decoder_service.servicer import DecoderServicer
 from decoder_service.slots import Slots
+from decoder_service.speculation import Speculation
 from decoder_service.step import StepExecutor
 from protos import logs, settings
 from protos.bundle import Bundle, BundleError
@@ -98,6 +101,7 @@ def load(config: DecoderConfig) -> Loaded:
         ),
         level_count=bundle.manifest.deepstack_level_count,
         pacer=ChunkPacer(config.mixed_chunk_tokens),
+        speculation=Speculation(config.draft_tokens if config.speculation == "auto" else 0),
     )
     return Loaded(bundle=bundle, plan=plan, executor=executor)
 
@@ -145,8 +149,12 @@ async def serve_loaded(
         max_waiting=config.max_waiting,
         on_death=on_death,
     )
+    grammars = GrammarCompiler(
+        lambda: GrammarVocabulary.from_bundle(loaded.bundle), config.grammar_limits
+    )
     servicer = DecoderServicer(
         engine=engine,
+        grammars=grammars,
         limits=RequestLimits(
             bundle=loaded.bundle,
             max_context=loaded.plan.max_context,
@@ -159,7 +167,7 @@ async def serve_loaded(
     if config.reflection:
         service = decoder_pb2.DESCRIPTOR.services_by_name["DecoderService"].full_name
         reflection.enable_server_reflection((service, reflection.SERVICE_NAME), server.server)
-    async with engine, server:
+    async with grammars, engine, server:
         await server.set_serving(True)
         _announce(server.port)
         await stop.wait()

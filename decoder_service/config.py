@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from decoder_service.grammar_checks import GrammarLimits
 from protos.channels import DECODER_PORT
 from protos.settings import SettingError, setting
 
@@ -35,13 +36,24 @@ class DecoderConfig:
         default=128,
     )
     mixed_chunk_tokens: int = setting(
-        "most prompt tokens of a step while sequences decode; bounds the time between their tokens",
-        default=64,
+        "most prompt tokens of a step while sequences decode; fewer when measured run times say"
+        " that their tokens would come less than half as fast",
+        default=256,
     )
+    speculation: str = setting(
+        "auto: guess ahead from prompt and answer while one sequence decodes and guesses come"
+        " true; off: never",
+        default="auto",
+    )
+    draft_tokens: int = setting("most tokens guessed ahead", default=8)
     # Longer than the gateway waits for an encoding, so that its clearer error comes first.
     features_timeout_s: float = setting(
         "longest pause of a client that still owes features, seconds", default=120.0
     )
+    grammar_kib: int = setting("longest schema or other grammar of a request, KiB", default=64)
+    grammar_depth: int = setting("deepest nesting of a schema's JSON", default=32)
+    grammar_compile_s: float = setting("longest compiling of a grammar, seconds", default=2.0)
+    grammar_cache_mib: int = setting("most memory of compiled grammars kept, MiB", default=64)
     drain_timeout_s: float = setting(
         "how long running streams may end after SIGTERM, seconds", default=30.0
     )
@@ -63,7 +75,12 @@ class DecoderConfig:
             ("max_waiting", 0),
             ("prefill_chunk_tokens", 1),
             ("mixed_chunk_tokens", 1),
+            ("draft_tokens", 1),
             ("features_timeout_s", 0.001),
+            ("grammar_kib", 1),
+            ("grammar_depth", 1),
+            ("grammar_compile_s", 0.001),
+            ("grammar_cache_mib", 1),
             ("drain_timeout_s", 0),
         ):
             value = getattr(self, name)
@@ -71,8 +88,20 @@ class DecoderConfig:
                 raise SettingError(f"{name} is {value}, expected at least {least}")
         if not 0 <= self.port <= 65535:
             raise SettingError(f"port is {self.port}, expected 0 to 65535")
+        if self.speculation not in ("auto", "off"):
+            raise SettingError(f"speculation is {self.speculation!r}, expected auto or off")
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise SettingError(f"log_level is {self.log_level!r}, expected DEBUG to ERROR")
+
+    @property
+    def grammar_limits(self) -> GrammarLimits:
+        """What grammars may cost."""
+        return GrammarLimits(
+            max_bytes=self.grammar_kib * 1024,
+            max_depth=self.grammar_depth,
+            compile_s=self.grammar_compile_s,
+            cache_bytes=self.grammar_cache_mib * 1024 * 1024,
+        )
 
     @property
     def thread_count(self) -> int:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -13,6 +13,9 @@ import grpc
 from decoder_service import messages
 from decoder_service.engine import Engine, SequenceStream
 from decoder_service.features import FeatureIntake
+from decoder_service.grammar import Constraint
+from decoder_service.grammar_checks import grammar_from_proto
+from decoder_service.grammar_compiler import GrammarCompiler
 from decoder_service.memory import MemoryPlan
 from decoder_service.sequence import Completion, Request, Token
 from protos.errors import (
@@ -61,6 +64,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
     Args:
         engine: Runs the sequences.
         limits: What requests may ask for.
+        grammars: Compiles what outputs must look like.
         plan: What the KV cache holds.
         features_timeout_s: Longest pause of a client that owes a message.
     """
@@ -70,11 +74,13 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         *,
         engine: Engine,
         limits: messages.RequestLimits,
+        grammars: GrammarCompiler,
         plan: MemoryPlan,
         features_timeout_s: float,
     ) -> None:
         self._engine = engine
         self._limits = limits
+        self._grammars = grammars
         self._plan = plan
         self._features_timeout_s = features_timeout_s
         self._request_ids: set[str] = set()
@@ -133,6 +139,8 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         request = messages.request_from_proto(start, self._limits)
         outcome.request_id = request.request_id
         outcome.prompt_tokens = request.prompt_length
+        if start.HasField("constraint"):
+            request = replace(request, constraint=await self._constraint(start))
         with self._claiming(request.request_id), self._engine.submit(request) as stream:
             admission = await stream.admission()
             await context.write(messages.admission_to_proto(admission))
@@ -142,6 +150,15 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
                 await self._send(context, stream, outcome)
             finally:
                 intake.cancel()
+
+    async def _constraint(self, start: decoder_pb2.GenerateStart) -> Constraint:
+        """What the output must look like, compiled beside the running sequences."""
+        grammar = grammar_from_proto(
+            start.constraint,
+            self._grammars.limits,
+            ignore_eos=start.stop_conditions.ignore_eos,
+        )
+        return await self._grammars.constraint(grammar)
 
     @contextlib.contextmanager
     def _claiming(self, request_id: str) -> Iterator[None]:
