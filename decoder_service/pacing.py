@@ -10,14 +10,15 @@ STRETCH = 1.8
 _WEIGHT = 0.25
 # Few distinct chunk lengths, and products that work on whole blocks of rows.
 _GRAIN = 8
+# Before anything has been measured.
+_FIRST = 32
 
 
 class ChunkPacer:
     """Learns what a step costs and what a prompt token adds to it.
 
     Args:
-        most_tokens: Never more prompt tokens than this beside decoding sequences; also the
-            first guess.
+        most_tokens: Never more prompt tokens than this beside decoding sequences.
     """
 
     def __init__(self, most_tokens: int) -> None:
@@ -29,7 +30,7 @@ class ChunkPacer:
         """Most prompt tokens of the next step beside `decode_count` >= 1 sequences."""
         alone = self._alone_s(decode_count)
         if alone is None or self._token_s is None:
-            return self._most_tokens
+            return min(self._most_tokens, _FIRST)
         if self._token_s <= 0:
             return self._most_tokens
         tokens = int((STRETCH - 1) * alone / self._token_s)

@@ -6,6 +6,7 @@ Synchronous and single-threaded: the engine's thread calls it, tests call it dir
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from decoder_service.sequence import (
     Token,
     completion,
 )
+from decoder_service.speculation import Speculation
 from protos.errors import InternalError, InvalidRequest, Reason, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -50,10 +52,12 @@ class StepExecutor:
         residency: Residency,
         level_count: int,
         pacer: ChunkPacer,
+        speculation: Speculation,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.residency = residency
         self.pacer = pacer
+        self._speculation = speculation
         self._runner = runner
         self._table = table
         self._level_count = level_count
@@ -67,6 +71,8 @@ class StepExecutor:
             step: Its number.
         """
         batch = self.residency.slots.decoding() if plan.decode else []
+        if len(batch) == 1 and not plan.prefill:
+            return self._run_alone(batch[0])
         outputs = self._run_lanes(batch, plan.prefill[0] if plan.prefill else None, step)
         for chunk in plan.prefill[1:]:
             outputs += self._run_lanes([], chunk, step)
@@ -104,6 +110,58 @@ class StepExecutor:
                 self.residency.slots.promote(chunk.sequence)
                 chunk.sequence.status = Status.DECODING
         return outputs
+
+    def _run_alone(self, sequence: Sequence) -> list[Output]:
+        """The next token of the only sequence that decodes, and of its draft what comes true."""
+        draft = self._draft(sequence)
+        decode = None if len(draft) else self._decode_lane([sequence])
+        prefill = self._verify_lane(sequence, draft) if len(draft) else None
+        began = self._clock()
+        found = self._timed_run(prefill, decode)
+        self._speculation.observe(1 + len(draft), self._clock() - began)
+        logits = found.prefill if len(draft) else found.decode
+        start, outputs = sequence.history_length, list[Output]()
+        sequence.drafted_tokens += len(draft)
+        for row in range(1 + len(draft)):
+            self.residency.slots.extend(sequence, sequence.history_length)
+            outputs += self._take_tokens([sequence], logits[row : row + 1])
+            is_last = row == len(draft) or sequence.status is not Status.DECODING
+            if is_last or sequence.token_ids[sequence.history_length - 1] != draft[row]:
+                break
+        if len(draft):
+            confirmed = sequence.token_ids[start : min(sequence.history_length, start + len(draft))]
+            accepted = int((confirmed == draft[: len(confirmed)]).sum())
+            sequence.accepted_tokens += accepted
+            self._speculation.settle(sequence, len(draft), accepted)
+            *rest, (_, event) = outputs
+            if isinstance(event, Completion):  # made before the last token was counted
+                event = replace(event, accepted_tokens=sequence.accepted_tokens)
+                outputs = [*rest, Output(sequence, event)]
+        return outputs
+
+    def _draft(self, sequence: Sequence) -> npt.NDArray[np.int32]:
+        room = sequence.request.max_tokens - sequence.output_count - 1
+        draft = self._speculation.draft(sequence, room)
+        assert sequence.slot is not None, "it decodes"
+        length = sequence.history_length + len(draft)
+        if len(draft) and not self.residency.slots.reserve({sequence.slot: length}):
+            return draft[:0]
+        return draft
+
+    def _verify_lane(self, sequence: Sequence, draft: npt.NDArray[np.int32]) -> PrefillLane:
+        start = sequence.kv_length
+        tokens = np.concatenate([sequence.token_ids[start : start + 1], draft])
+        places = np.arange(start, start + len(tokens), dtype=np.int32)
+        positions = places + np.int32(sequence.request.position_delta)
+        assert sequence.slot is not None, "it decodes"
+        return PrefillLane(
+            slot=sequence.slot,
+            past=start,
+            embeds=self._table.rows(tokens),
+            position_ids=np.tile(positions, (3, 1)),
+            deepstack=None,
+            logit_rows=np.arange(len(tokens)),
+        )
 
     def _extend(self, batch: list[Sequence]) -> None:
         for sequence in batch:

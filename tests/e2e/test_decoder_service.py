@@ -108,7 +108,7 @@ async def test_model_info_and_load_tell_what_is_served(
     assert info.hidden_size == bundle.manifest.text.hidden_size
     assert info.deepstack_level_count == bundle.manifest.deepstack_level_count
     load = await client.load()
-    assert (load.slot_count, load.kv_token_capacity) == (SLOTS, SLOTS * MAX_CONTEXT)
+    assert load.slot_count == SLOTS and load.kv_token_capacity >= MAX_CONTEXT
 
 
 async def test_prompts_may_leave_room_for_exactly_one_token(

@@ -18,6 +18,7 @@ from decoder_service.sampling import SamplingParams
 from decoder_service.scheduler import Scheduler
 from decoder_service.sequence import ReportOptions, Request
 from decoder_service.slots import Slots
+from decoder_service.speculation import Speculation
 from decoder_service.step import StepExecutor
 
 VOCAB = 64
@@ -118,6 +119,7 @@ def make_executor(
     chunk: int = 8,
     mixed: int = 3,
     preemption_margin: float = 10.0,
+    draft_tokens: int = 0,
 ) -> tuple[StepExecutor, FakeRunner]:
     """An executor over a fake runner and a random embedding table in `folder`."""
     file = folder / "embeddings.bin"
@@ -136,6 +138,7 @@ def make_executor(
         residency=Residency(slots, scheduler, max_sequences=max_sequences),
         level_count=LEVELS,
         pacer=ChunkPacer(mixed),
+        speculation=Speculation(draft_tokens),
     )
     return executor, runner
 
