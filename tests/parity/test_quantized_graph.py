@@ -82,11 +82,15 @@ def test_level_4_is_measured_against_the_dequantized_weights(
 
 
 @pytest.mark.parametrize(("name", "precision"), GRAPHS)
-def test_the_manifest_reports_agreement_with_the_float32_weights(name: str, precision: str) -> None:
+def test_the_manifest_reports_agreement_of_every_path_with_the_float32_weights(
+    name: str, precision: str
+) -> None:
     quality = Bundle.open(bundle(name, precision, accuracy_level=4)).manifest.quality
-    assert 0 < quality["top1_agreement"] <= 1
-    assert quality["mean_kl_divergence"] > 0
     assert quality["tokens"] == 512
+    assert list(quality["paths"]) == ["one_row", "prompt", "wide_prompt", "wide_rows"]
+    for found in quality["paths"].values():
+        assert 0 < found["top1_agreement"] <= 1
+        assert found["mean_kl_divergence"] > 0
 
 
 def test_a_float32_bundle_reports_nothing_lost() -> None:

@@ -12,6 +12,7 @@ from protos.bundle import Bundle
 from tests.support.oracle import Oracle
 
 PROJECTIONS = {"attn": "self_attn", "mlp": "mlp"}
+JOINED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
 def dequantized(reference: Oracle, bundle: Path) -> Oracle:
@@ -33,9 +34,11 @@ def dequantized(reference: Oracle, bundle: Path) -> Oracle:
             raise ValueError(f"{node.name} is not quantized")
         if node.op_type == "MatMulNBits":
             weight = _weight(node, arrays[node.input[1]], arrays[node.input[2]])
-            module = changed.model.get_submodule(_module(node.name))
-            module.weight.data = torch.from_numpy(weight)
-            replaced += 1
+            modules = [changed.model.get_submodule(name) for name in _modules(node.name)]
+            ends = np.cumsum([len(module.weight) for module in modules])
+            for module, rows in zip(modules, np.split(weight, ends[:-1]), strict=True):
+                module.weight.data = torch.from_numpy(rows.copy())
+                replaced += 1
     if replaced != 7 * len(changed.model.model.language_model.layers) + 1:
         raise ValueError(f"{replaced} products are quantized")
     return changed
@@ -53,10 +56,13 @@ def _weight(node: Any, packed: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(blocked.reshape(columns, -1)[:, : attributes["K"]])
 
 
-def _module(node_name: str) -> str:
-    """ "/model/layers.3/attn/q_proj/MatMul" is model.language_model.layers.3.self_attn.q_proj."""
+def _modules(node_name: str) -> list[str]:
+    """ "/model/layers.3/attn/o_proj/MatMul": ["model.language_model.layers.3.self_attn.o_proj"]."""
     parts = node_name.strip("/").split("/")
     if parts[0] == "lm_head":
-        return "lm_head"
+        return ["lm_head"]
     _, layer, block, projection, _ = parts
-    return f"model.language_model.{layer}.{PROJECTIONS[block]}.{projection}"
+    return [
+        f"model.language_model.{layer}.{PROJECTIONS[block]}.{name}"
+        for name in JOINED.get(projection, (projection,))
+    ]

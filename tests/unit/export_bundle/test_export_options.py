@@ -22,11 +22,29 @@ def test_the_defaults_are_fine() -> None:
         ("block_size", 24, "--block-size"),
         ("accuracy_level", 3, "--accuracy-level"),
         ("execution_provider", "dml", "--execution-provider"),
+        ("wide", "int3", "--wide"),
     ],
 )
 def test_an_unknown_choice_is_named(field: str, value: object, match: str) -> None:
     with pytest.raises(ExportError, match=match):
         replace(ExportOptions(), **{field: value}).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        (ExportOptions(), "int8"),
+        (ExportOptions(precision="int8"), "int8"),
+        (ExportOptions(precision="fp32"), "same"),
+        (ExportOptions(wide="same"), "same"),
+        (ExportOptions(wide="none"), "none"),
+        (ExportOptions(execution_provider="cuda"), "none"),
+    ],
+)
+def test_the_wide_form_follows_the_precision_unless_chosen(
+    options: ExportOptions, form: str
+) -> None:
+    assert options.wide_form == form
 
 
 def test_fp32_is_refused_for_gpus() -> None:
