@@ -39,7 +39,12 @@ Run = tuple[float, float, float | None, int]  # began, ended, seconds when repea
 BATCH, CONTEXT, TOKENS = 8, 256, 64
 SKIPPED = 4  # runs after the last prompt
 GOAL = 0.03
-FLAGS = ("--max-sequences=8", "--max-context=1024", "--kv-memory-mib=16384")
+FLAGS = (
+    "--max-sequences=8",
+    "--max-context=1024",
+    "--kv-memory-mib=16384",
+    "--speculation=off",
+)
 SAMPLED = decoder_pb2.SamplingParams(temperature=0.7, top_p=0.8, top_k=20)
 KINDS = {"greedy": GREEDY, "sampled": SAMPLED}
 

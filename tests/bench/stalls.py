@@ -36,7 +36,12 @@ BATCH, CONTEXT, PROMPT = 8, 256, 1024
 QUIET_TOKENS = 32  # of each stream in the undisturbed window
 SETTLING_TOKENS = 3
 SHARE = 0.99
-FLAGS = ("--max-sequences=10", "--max-context=2048", "--kv-memory-mib=16384")
+FLAGS = (
+    "--max-sequences=10",
+    "--max-context=2048",
+    "--kv-memory-mib=16384",
+    "--speculation=off",
+)
 GAP_GOAL, PREFILL_GOAL = 2.0, 1.25
 
 
