@@ -157,7 +157,7 @@ class Bench:
         if figure.batch:
             command = {"do": "hold", "batch": figure.batch, "context": figure.context}
         else:
-            command = {"do": "prefill", "tokens": figure.context // 8}
+            command = {"do": "prefill", "tokens": figure.context // 4}
         for name in names:
             self._ask(name, command, errors)
 
