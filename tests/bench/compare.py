@@ -193,8 +193,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--figures", nargs="+", choices=list(FIGURES), default=list(FIGURES))
-    engines = [OURS, *places.PEERS]
-    parser.add_argument("--engines", nargs="+", choices=engines, default=engines)
+    usual = [OURS, *places.PEERS]
+    known = [*usual, *places.MODELS_ON_DEMAND]
+    parser.add_argument("--engines", nargs="+", choices=known, default=usual)
     parser.add_argument("--tandem-flag", action="append", default=[])
     return parser.parse_args()
 

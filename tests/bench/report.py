@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.figures import OURS, Comparison
-from tests.bench.peers.places import PEERS
 from tests.bench.serve_full_size import surroundings
 
 
@@ -15,11 +14,12 @@ def show(
 ) -> None:
     """Prints the ratios first, then tokens per second, then the rows of RESULTS.md."""
     console = Console(width=160)
+    peers = [name for name in descriptions if name != OURS]
     table = Table(title="tokens per second", title_justify="left")
-    for column in ("figure", "ratio", "goal", "best peer", OURS, "ceiling", "share", *PEERS):
+    for column in ("figure", "ratio", "goal", "best peer", OURS, "ceiling", "share", *peers):
         table.add_column(column, justify="left" if column in ("figure", "best peer") else "right")
     for comparison in found:
-        table.add_row(*_cells(comparison, ceilings))
+        table.add_row(*_cells(comparison, ceilings, peers))
     console.print(table)
     for name, text in descriptions.items():
         console.print(f"{name}: {text}", highlight=False, markup=False, soft_wrap=True)
@@ -30,7 +30,12 @@ def show(
     here = surroundings()
     machine = f"{here['cores']} cores, {here['cpu']}"
     for comparison in found:
-        cells = [str(here["date"]), str(here["commit"]), machine, *_cells(comparison, ceilings)]
+        cells = [
+            str(here["date"]),
+            str(here["commit"]),
+            machine,
+            *_cells(comparison, ceilings, peers),
+        ]
         row = f"| {' | '.join(cells)} |"
         console.print(row, highlight=False, markup=False, soft_wrap=True)
 
@@ -62,7 +67,9 @@ def to_json(
     }
 
 
-def _cells(comparison: Comparison, ceilings: Mapping[str, float]) -> list[str]:
+def _cells(
+    comparison: Comparison, ceilings: Mapping[str, float], peers: Sequence[str]
+) -> list[str]:
     speeds = comparison.tokens_per_second
     ceiling = ceilings.get(comparison.figure.name)
     ours = speeds.get(OURS)
@@ -75,7 +82,7 @@ def _cells(comparison: Comparison, ceilings: Mapping[str, float]) -> list[str]:
         _number(ours),
         _number(ceiling),
         share,
-        *(_number(speeds.get(peer)) for peer in PEERS),
+        *(_number(speeds.get(peer)) for peer in peers),
     ]
 
 

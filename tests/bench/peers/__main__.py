@@ -59,8 +59,9 @@ def _parse() -> argparse.Namespace:
     convert = commands.add_parser("convert")
     convert.add_argument("size", choices=places.SIZES)
     convert.add_argument("checkpoint", type=Path)
-    for command in (setup, convert):
-        command.add_argument("peers", nargs="*", metavar="PEER", choices=[*places.PEERS, []])
+    known = {"setup": places.PEERS, "convert": (*places.PEERS, *places.MODELS_ON_DEMAND)}
+    for name, command in (("setup", setup), ("convert", convert)):
+        command.add_argument("peers", nargs="*", metavar="PEER", choices=[*known[name], []])
         command.add_argument("--folder", type=Path, default=places.FOLDER)
     return parser.parse_args()
 

@@ -8,7 +8,12 @@ from pathlib import Path
 from tests.bench.peers import places
 
 # Each runs in its peer's environment, with the checkpoint and what to write.
-_CONVERTERS = {"llamacpp": "to_gguf", "openvino": "to_openvino", "genai": "to_genai"}
+_CONVERTERS = {
+    "llamacpp": ("to_gguf",),
+    "openvino": ("to_openvino",),
+    "genai": ("to_genai", "128"),
+    "genai32": ("to_genai", "32"),
+}
 
 
 def convert(folder: Path, size: str, peer: str) -> bool:
@@ -27,10 +32,10 @@ def convert(folder: Path, size: str, peer: str) -> bool:
     partial = target.with_name(f"partial-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     python = str(places.python(folder, peer).absolute())
-    module = f"tests.bench.peers.{_CONVERTERS[peer]}"
+    module, *options = _CONVERTERS[peer]
     checkpoint = places.model(folder, size, places.TEXT)
     subprocess.run(
-        [python, "-m", module, str(checkpoint), str(partial)],
+        [python, "-m", f"tests.bench.peers.{module}", str(checkpoint), str(partial), *options],
         check=True,
         cwd=places.ROOT,
         env={**os.environ, "PYTHONPATH": str(places.ROOT)},
