@@ -29,9 +29,10 @@ from decoder_service.memory import (
 from decoder_service.messages import RequestLimits
 from decoder_service.pacing import ChunkPacer
 from decoder_service.residency import Residency
-from decoder_service.runner import OrtRunner, kv_dtype, open_session
+from decoder_service.runner import OrtRunner
 from decoder_service.scheduler import Scheduler
 from decoder_service.servicer import DecoderServicer
+from decoder_service.sessions import open_graphs
 from decoder_service.slots import Slots
 from decoder_service.speculation import Speculation
 from decoder_service.step import StepExecutor
@@ -69,8 +70,13 @@ def load(config: DecoderConfig) -> Loaded:
     table = EmbeddingTable.open(bundle)
     # Taken before loading, less the files' sizes: afterwards it depends on what is mapped.
     free_bytes = available_bytes()
-    session = open_session(bundle, config.thread_count)
-    text, dtype = bundle.manifest.text, kv_dtype(session)
+    graphs = open_graphs(
+        bundle,
+        threads=config.thread_count,
+        weight_forms=config.weight_forms,
+        kv_dtype=config.kv_dtype,
+    )
+    text, dtype = bundle.manifest.text, graphs.kv_dtype
     plan = plan_memory(
         model_context=text.max_position_embeddings,
         token_bytes=kv_token_bytes(text, dtype.itemsize),
@@ -92,7 +98,7 @@ def load(config: DecoderConfig) -> Loaded:
         dtype=dtype,
     )
     executor = StepExecutor(
-        runner=OrtRunner(session, bundle, cache),
+        runner=OrtRunner(graphs, bundle, cache),
         table=table,
         residency=Residency(
             Slots(cache, token_budget=plan.kv_tokens),

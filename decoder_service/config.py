@@ -29,6 +29,14 @@ class DecoderConfig:
         " half of what is free after loading",
         default=None,
     )
+    weight_forms: str = setting(
+        "weights to load: auto: both forms of the bundle, each run where it is faster; narrow or"
+        " wide: that form alone, in less memory",
+        default="auto",
+    )
+    kv_dtype: str = setting(
+        "what the KV cache holds: float32, or int8 in a quarter of the memory", default="float32"
+    )
     max_waiting: int = setting("sequences that may wait for a slot", default=64)
     prefill_chunk_tokens: int = setting(
         "most prompt tokens of a step while nothing decodes; a step cannot be cancelled, so it"
@@ -90,6 +98,12 @@ class DecoderConfig:
             raise SettingError(f"port is {self.port}, expected 0 to 65535")
         if self.speculation not in ("auto", "off"):
             raise SettingError(f"speculation is {self.speculation!r}, expected auto or off")
+        if self.weight_forms not in ("auto", "narrow", "wide"):
+            raise SettingError(
+                f"weight_forms is {self.weight_forms!r}, expected auto, narrow or wide"
+            )
+        if self.kv_dtype not in ("float32", "int8"):
+            raise SettingError(f"kv_dtype is {self.kv_dtype!r}, expected float32 or int8")
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise SettingError(f"log_level is {self.log_level!r}, expected DEBUG to ERROR")
 

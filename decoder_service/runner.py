@@ -1,225 +1,248 @@
-"""ONNX Runtime over the slots of a KV cache; the only module that imports it.
+"""Runs steps over the slots of a KV cache: which graph, which arrays, which rows.
 
-The caches are bound in place: the slice of a slot buffer is both past and present, so nothing
-is copied between steps. Every array a binding points at is kept by the object that owns the
-binding, because ONNX Runtime holds bare pointers.
+The caches are bound in place: rows of a slot buffer are both past and present, so nothing is
+copied between steps. The shapes of steps repeat, so what is bound for one is kept for the next of
+the same shape.
+
+A two-lane graph always runs both lanes. An empty one gets the last decoding sequence, or a scratch
+row: one token of nobody, in a cache of its own.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
-from decoder_service.kv_cache import KvCache
+from decoder_service.forms import Form, FormPolicy
+from decoder_service.kv_cache import KvCache, LayerCache
 from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
-from protos.bundle import Bundle, BundleError
+from decoder_service.sessions import LANES, Binding, Graphs, GraphSession
+from protos.bundle import Bundle
 
 FloatArray = npt.NDArray[np.float32]
 
-_ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(float16)": np.dtype(np.float16),
-}
+# Bindings kept; a chunk's length is free to change from step to step.
+KEPT_STEPS = 64
 
 
-def open_session(bundle: Bundle, threads: int) -> ort.InferenceSession:
-    """Loads the bundle's graph.
+class _Lane(NamedTuple):
+    """One lane of a run: whose rows of the cache, and how many tokens are valid after it."""
 
-    Args:
-        bundle: An opened bundle.
-        threads: Threads of one run.
-
-    Raises:
-        BundleError: ONNX Runtime cannot load the graph, it is not the graph the manifest
-            describes, or it was exported for another device.
-    """
-    provider = bundle.manifest.graph.execution_provider
-    if provider != "cpu":
-        raise BundleError(
-            f"the bundle was exported for {provider}, this decoder runs on cpu: export it again"
-            " with --execution-provider cpu"
-        )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # Workers spin between the products of one run, where waking them costs more than it saves,
-    # and stop when the run ends: the other services of the machine need the cores then.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    # The arena keeps the largest shapes it has ever seen, rounded up to powers of two, and the
-    # memory pattern keeps one plan per shape; prompts come in every length.
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    file = bundle.path / bundle.manifest.graph.file
-    try:
-        session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own exception types are not importable by name
-        raise BundleError(
-            f"the bundle is damaged: {bundle.manifest.graph.file} is no graph ONNX Runtime loads"
-        ) from error
-    _check_names(bundle, session)
-    return session
-
-
-def kv_dtype(session: ort.InferenceSession) -> np.dtype[Any]:
-    """What the graph stores keys and values as."""
-    return _dtype_of(session, "past_key_values.0.key")
-
-
-def _dtype_of(session: ort.InferenceSession, name: str) -> np.dtype[Any]:
-    found = next(entry.type for entry in session.get_inputs() if entry.name == name)
-    if found not in _ELEMENT_TYPES:
-        raise BundleError(f"the graph's input {name} is {found}, which this release cannot feed")
-    return _ELEMENT_TYPES[found]
-
-
-def _logits_dtype(session: ort.InferenceSession) -> np.dtype[Any]:
-    return _ELEMENT_TYPES[next(e.type for e in session.get_outputs() if e.name == "logits")]
-
-
-def _check_names(bundle: Bundle, session: ort.InferenceSession) -> None:
-    manifest = bundle.manifest
-    layers = range(manifest.text.num_hidden_layers)
-    inputs = {
-        "inputs_embeds",
-        "position_ids",
-        "seqlens_k",
-        "total_sequence_length",
-        "logit_indices",
-        *(f"deepstack_embeds.{level}" for level in range(manifest.deepstack_level_count)),
-        *(f"past_key_values.{layer}.{side}" for layer in layers for side in ("key", "value")),
-    }
-    outputs = {
-        "logits",
-        *(f"present.{layer}.{side}" for layer in layers for side in ("key", "value")),
-    }
-    found_inputs = {entry.name for entry in session.get_inputs()}
-    found_outputs = {entry.name for entry in session.get_outputs()}
-    wrong = sorted((inputs ^ found_inputs) | (outputs ^ found_outputs))
-    if wrong:
-        raise BundleError(
-            f"{manifest.graph.file} has other inputs or outputs than this release knows:"
-            f" {', '.join(wrong[:4])}"
-        )
-
-
-class _Binding:
-    """One set of input and output arrays bound to a session, all of them held here."""
-
-    def __init__(self, session: ort.InferenceSession) -> None:
-        self._session = session
-        self._binding = session.io_binding()
-        self._held: list[npt.NDArray[Any]] = []
-
-    def input(self, name: str, array: npt.NDArray[Any]) -> None:
-        self._held.append(array)
-        self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-
-    def output(self, name: str, array: npt.NDArray[Any]) -> None:
-        self._held.append(array)
-        self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-
-    def cache(self, cache: KvCache, first: int, stop: int) -> None:
-        """Binds slots [first, stop) of every layer as past and as present."""
-        for index, layer in enumerate(cache.layers):
-            for side, buffer in zip(("key", "value"), layer, strict=True):
-                rows = buffer[first:stop]
-                self.input(f"past_key_values.{index}.{side}", rows)
-                self.output(f"present.{index}.{side}", rows)
-
-    def run(self) -> None:
-        self._session.run_with_iobinding(self._binding)
-
-
-class _DecodeBatch:
-    """A decode step of B sequences: bound once, then only its arrays change."""
-
-    def __init__(self, runner: "OrtRunner", count: int) -> None:
-        dtype, hidden = runner.embeds_dtype, runner.hidden_size
-        self.embeds = np.zeros((count, 1, hidden), dtype=dtype)
-        self.position_ids = np.zeros((3, count, 1), dtype=np.int64)
-        self.seqlens_k = np.zeros(count, dtype=np.int32)
-        self.total = np.zeros((), dtype=np.int32)
-        self.logits = runner.logits[:count]
-        self.binding = _Binding(runner.session)
-        self.binding.input("inputs_embeds", self.embeds)
-        self.binding.input("position_ids", self.position_ids)
-        self.binding.input("seqlens_k", self.seqlens_k)
-        self.binding.input("total_sequence_length", self.total)
-        self.binding.input("logit_indices", np.arange(count, dtype=np.int64))
-        nothing = np.zeros((count, 1, hidden), dtype=dtype)
-        for level in range(runner.level_count):
-            self.binding.input(f"deepstack_embeds.{level}", nothing)
-        self.binding.output("logits", self.logits)
-        self.binding.cache(runner.cache, 0, count)
+    layers: Sequence[LayerCache]
+    first: int  # slots [first, stop); the scratch row is slot -1
+    stop: int
+    lengths: npt.NDArray[np.int32] | int
 
 
 class OrtRunner:
     """`lanes.Runner` on ONNX Runtime.
 
     Args:
-        session: From `open_session`.
-        bundle: The bundle it was loaded from.
+        graphs: From `sessions.open_graphs`.
+        bundle: The bundle they were loaded from.
         cache: Slots it reads and writes.
+        policy: Which form runs what, where both are loaded.
     """
 
-    def __init__(self, session: ort.InferenceSession, bundle: Bundle, cache: KvCache) -> None:
+    def __init__(
+        self, graphs: Graphs, bundle: Bundle, cache: KvCache, policy: FormPolicy | None = None
+    ) -> None:
         manifest = bundle.manifest
-        self.session = session
-        self.cache = cache
+        self._graphs = graphs
+        self._cache = cache
+        self._policy = policy or FormPolicy()
         self.hidden_size = manifest.text.hidden_size
         self.vocab_size = manifest.text.vocab_size
         self.level_count = manifest.deepstack_level_count
-        self.embeds_dtype = _dtype_of(session, "inputs_embeds")
-        # One buffer serves every batch size: logits hold only until the next run.
-        self.logits = np.empty((cache.slot_count, self.vocab_size), dtype=_logits_dtype(session))
-        self._batches: dict[int, _DecodeBatch] = {}
+        shape = (1, manifest.text.num_key_value_heads, 1, manifest.text.head_dim)
+        scratch = LayerCache(np.zeros(shape, graphs.kv_dtype), np.zeros(shape, graphs.kv_dtype))
+        self._scratch = _Lane([scratch] * manifest.text.num_hidden_layers, -1, 0, 1)
+        # Shared by all steps: what they take and give holds only until the next run.
+        self._embeds = np.zeros((0, self.hidden_size), np.float32)
+        self._deepstack = np.zeros((self.level_count, 0, self.hidden_size), np.float32)
+        self._logits = np.empty((cache.slot_count, self.vocab_size), np.float32)
+        self._steps: OrderedDict[tuple[Form, int, int, int], _Step] = OrderedDict()
 
     def run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
         """See `lanes.Runner.run`."""
-        nothing = self.logits[:0].astype(np.float32, copy=False)
+        if self.form_of(prefill, decode) is Form.WIDE:
+            return self._run_wide(prefill, decode)
+        nothing = self._logits[:0]
+        first = nothing if prefill is None else self._prefill_narrow(prefill)
+        if prefill is not None and decode is not None:
+            first = first.copy()  # the decode step's logits take its place
         return LaneLogits(
-            prefill=nothing if prefill is None else self._prefill(prefill),
-            decode=nothing if decode is None else self._decode(decode),
+            prefill=first, decode=nothing if decode is None else self._decode_narrow(decode)
         )
 
-    def _decode(self, lane: DecodeLane) -> FloatArray:
+    def form_of(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> Form:
+        """The form that runs these lanes."""
+        if self._graphs.wide is None:
+            return Form.NARROW
+        if self._graphs.narrow is None:
+            return Form.WIDE
+        return self._policy.choose(
+            prefill_rows=0 if prefill is None else len(prefill.embeds),
+            decode_rows=0 if decode is None else len(decode.embeds),
+        )
+
+    def _decode_narrow(self, lane: DecodeLane) -> FloatArray:
         count = len(lane.embeds)
-        batch = self._batches.get(count)
-        if batch is None:
-            batch = self._batches[count] = _DecodeBatch(self, count)
-        batch.embeds[:, 0] = lane.embeds
-        batch.position_ids[:, :, 0] = lane.position_ids
-        batch.seqlens_k[:] = lane.past  # valid length after the run, minus one
-        batch.total[...] = lane.past.max() + 1
-        batch.binding.run()
-        return batch.logits.astype(np.float32, copy=False)
+        step = self._step(Form.NARROW, count, 1, count)
+        step.embeds[:] = lane.embeds
+        step.position_ids[:] = lane.position_ids
+        step.logit_indices[:] = np.arange(count)
+        step.bind_deepstack(None)
+        step.bind_lane(0, _Lane(self._cache.layers, 0, count, lane.past + 1))
+        return step.run()
 
-    def _prefill(self, lane: PrefillLane) -> FloatArray:
+    def _prefill_narrow(self, lane: PrefillLane) -> FloatArray:
+        step = self._step(Form.NARROW, 1, len(lane.embeds), len(lane.logit_rows))
+        _fill(step, lane)
+        step.logit_indices[:] = lane.logit_rows
+        step.bind_lane(0, self._lane_of(lane))
+        return step.run()
+
+    def _run_wide(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
+        if prefill is None:
+            assert decode is not None, "a run of nothing"
+            return LaneLogits(prefill=self._logits[:0], decode=self._decode_wide(decode))
+        length, wanted = len(prefill.embeds), len(prefill.logit_rows)
+        count = 0 if decode is None else len(decode.embeds)
+        step = self._step(Form.WIDE, 1, length + max(1, count), wanted + count)
+        _fill(step, prefill)
+        step.logit_indices[:wanted] = prefill.logit_rows
+        step.logit_indices[wanted:] = np.arange(length, length + count)
+        step.bind_lane(0, self._lane_of(prefill))
+        if decode is None:
+            step.embeds[length] = prefill.embeds[0]  # any number but NaN
+            step.position_ids[:, length] = 0
+            step.bind_lane(1, self._scratch)
+        else:
+            step.embeds[length:] = decode.embeds
+            step.position_ids[:, length:] = decode.position_ids
+            step.bind_lane(1, _Lane(self._cache.layers, 0, count, decode.past + 1))
+        logits = step.run()
+        return LaneLogits(prefill=logits[:wanted], decode=logits[wanted:])
+
+    def _decode_wide(self, lane: DecodeLane) -> FloatArray:
+        """The last sequence takes the prefill lane, so its row is the first."""
+        last = len(lane.embeds) - 1
+        step = self._step(Form.WIDE, 1, 1 + max(1, last), 1 + last)
+        step.embeds[0], step.position_ids[:, 0] = lane.embeds[last], lane.position_ids[last]
+        step.logit_indices[:last], step.logit_indices[last] = np.arange(1, 1 + last), 0
+        step.bind_deepstack(None)
+        step.bind_lane(0, _Lane(self._cache.layers, last, last + 1, lane.past[last:] + 1))
+        if last:
+            step.embeds[1:], step.position_ids[:, 1:] = lane.embeds[:last], lane.position_ids[:last]
+            step.bind_lane(1, _Lane(self._cache.layers, 0, last, lane.past[:last] + 1))
+        else:
+            step.embeds[1], step.position_ids[:, 1] = lane.embeds[0], 0
+            step.bind_lane(1, self._scratch)
+        return step.run()
+
+    def _lane_of(self, lane: PrefillLane) -> _Lane:
         length = lane.past + len(lane.embeds)
-        logits = np.empty((len(lane.logit_rows), self.vocab_size), dtype=self.logits.dtype)
-        binding = _Binding(self.session)
-        binding.input("inputs_embeds", self._embeds(lane.embeds)[None])
-        binding.input("position_ids", lane.position_ids.astype(np.int64, order="C")[:, None])
-        binding.input("seqlens_k", np.array([length - 1], dtype=np.int32))
-        binding.input("total_sequence_length", np.array(length, dtype=np.int32))
-        binding.input("logit_indices", lane.logit_rows)
-        for level, values in enumerate(self._levels(lane.deepstack)):
-            binding.input(f"deepstack_embeds.{level}", values[None])
-        binding.output("logits", logits)
-        binding.cache(self.cache, lane.slot, lane.slot + 1)
-        binding.run()
-        return logits.astype(np.float32, copy=False)
+        return _Lane(self._cache.layers, lane.slot, lane.slot + 1, length)
 
-    def _levels(self, deepstack: FloatArray | None) -> Sequence[npt.NDArray[Any]]:
-        if deepstack is None:
-            nothing = np.zeros((1, self.hidden_size), dtype=self.embeds_dtype)
-            return [nothing] * self.level_count
-        return [self._embeds(values) for values in deepstack]
+    def _step(self, form: Form, batch: int, length: int, logit_count: int) -> "_Step":
+        key = form, batch, length, logit_count
+        step = self._steps.get(key)
+        if step is None:
+            session = self._graphs.wide if form is Form.WIDE else self._graphs.narrow
+            assert session is not None, "a form that was not loaded"
+            step = self._steps[key] = _Step(self, session, batch, length, logit_count)
+            if len(self._steps) > KEPT_STEPS:
+                self._steps.popitem(last=False)
+        self._steps.move_to_end(key)
+        return step
 
-    def _embeds(self, values: FloatArray) -> npt.NDArray[Any]:
-        return np.ascontiguousarray(values, dtype=self.embeds_dtype)
+    def rows(self, count: int) -> tuple[FloatArray, FloatArray]:
+        """Buffers of that many rows: embeddings [count, hidden], DeepStack [levels, count, ...]."""
+        if count > len(self._embeds):
+            self._embeds = np.zeros((count, self.hidden_size), np.float32)
+            self._deepstack = np.zeros((self.level_count, count, self.hidden_size), np.float32)
+        return self._embeds[:count], self._deepstack[:, :count]
+
+    def logits(self, count: int) -> FloatArray:
+        """A buffer for that many rows of logits."""
+        if count > len(self._logits):
+            self._logits = np.empty((count, self.vocab_size), np.float32)
+        return self._logits[:count]
+
+
+def _fill(step: "_Step", lane: PrefillLane) -> None:
+    length = len(lane.embeds)
+    step.embeds[:length] = lane.embeds
+    step.position_ids[:, :length] = lane.position_ids
+    step.bind_deepstack(lane.deepstack)
+
+
+class _Step:
+    """One shape of run: bound once, then only what its arrays hold changes.
+
+    Attributes:
+        embeds: float32 [rows, hidden].
+        position_ids: int64 [3, rows].
+        logit_indices: int64 [R], rows whose logits `run` returns.
+    """
+
+    def __init__(
+        self, runner: OrtRunner, session: GraphSession, batch: int, length: int, logit_count: int
+    ) -> None:
+        rows = batch * length
+        self._lane_names = LANES[session.graph.lanes]
+        self._binding = Binding(session)
+        self.embeds, self._deepstack = runner.rows(rows)
+        self.position_ids = np.zeros((3, rows), np.int64)
+        self.logit_indices = np.zeros(logit_count, np.int64)
+        self._logits = runner.logits(logit_count)
+        self._nothing = np.zeros((batch, 1, runner.hidden_size), np.float32)
+        self._shape = (batch, length, runner.hidden_size)
+        self._has_deepstack: bool | None = None
+        self._lanes: dict[int, tuple[int, int]] = {}
+        self._seqlens: dict[int, npt.NDArray[np.int32]] = {}
+        self._totals: dict[int, npt.NDArray[np.int32]] = {}
+        self._binding.input("inputs_embeds", self.embeds.reshape(self._shape))
+        self._binding.input("position_ids", self.position_ids.reshape(3, batch, length))
+        self._binding.input("logit_indices", self.logit_indices)
+        self._binding.output("logits", self._logits)
+
+    def bind_deepstack(self, values: FloatArray | None) -> None:
+        """Takes float32 [levels, T, hidden] for the first T rows, zeros for the others."""
+        if values is not None:
+            length = values.shape[1]
+            self._deepstack[:, :length] = values
+            self._deepstack[:, length:] = 0
+        if self._has_deepstack == (values is not None):
+            return
+        self._has_deepstack = values is not None
+        for level, rows in enumerate(self._deepstack):
+            bound = self._nothing if values is None else rows.reshape(self._shape)
+            self._binding.input(f"deepstack_embeds.{level}", bound)
+
+    def bind_lane(self, index: int, lane: _Lane) -> None:
+        """Takes the slots a lane reads and writes, and the valid lengths after the run."""
+        name, slots = self._lane_names[index], (lane.first, lane.stop)
+        if self._lanes.get(index) != slots:
+            self._lanes[index] = slots
+            rows = slice(None) if lane.first < 0 else slice(*slots)
+            self._binding.cache(name, [LayerCache(k[rows], v[rows]) for k, v in lane.layers])
+        if index not in self._seqlens:
+            count = lane.stop - lane.first
+            self._seqlens[index], self._totals[index] = np.zeros(count, np.int32), _scalar()
+            self._binding.input(f"{name}seqlens_k", self._seqlens[index])
+            self._binding.input(f"{name}total_sequence_length", self._totals[index])
+        self._seqlens[index][:] = np.subtract(lane.lengths, 1)
+        self._totals[index][...] = np.max(lane.lengths)
+
+    def run(self) -> FloatArray:
+        """Runs the graph; the logits [R, vocab] hold until the next run."""
+        self._binding.run()
+        return self._logits
+
+
+def _scalar() -> npt.NDArray[np.int32]:
+    return np.zeros((), np.int32)

@@ -23,7 +23,7 @@ FENCES = {
     "torch": ("vision_service/", "decoder_service/export/", "deploy/demo/"),
     "transformers": ("vision_service/", "decoder_service/export/", "deploy/demo/"),
     "ray": ("vision_service/app.py",),
-    "onnxruntime": ("decoder_service/runner.py", "decoder_service/export/"),
+    "onnxruntime": ("decoder_service/sessions.py", "decoder_service/export/"),
     "onnxruntime_genai": ("decoder_service/export/",),
     "onnx": ("decoder_service/export/",),
     "onnx_ir": ("decoder_service/export/",),
