@@ -71,7 +71,7 @@ def main() -> int:
     manifest = Bundle.open(arguments.bundle).manifest
     bandwidth = statistics.median(bench.bandwidths)
     limits = ceilings(SHAPES[arguments.size], manifest.graph, bandwidth)
-    show(found, limits, bench.descriptions)
+    show(found, limits, bench.descriptions, arguments.size)
     whole = to_json(found, limits, bench.descriptions, arguments.size)
     whole["bandwidth_gb_per_s"] = round(bandwidth / 1e9, 2)
     whole["most_other_cores_in_use"] = max(bench.other_cores)

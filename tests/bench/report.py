@@ -10,7 +10,10 @@ from tests.bench.serve_full_size import surroundings
 
 
 def show(
-    found: Sequence[Comparison], ceilings: Mapping[str, float], descriptions: Mapping[str, str]
+    found: Sequence[Comparison],
+    ceilings: Mapping[str, float],
+    descriptions: Mapping[str, str],
+    size: str,
 ) -> None:
     """Prints the ratios first, then tokens per second, then the rows of RESULTS.md."""
     console = Console(width=160)
@@ -30,12 +33,8 @@ def show(
     here = surroundings()
     machine = f"{here['cores']} cores, {here['cpu']}"
     for comparison in found:
-        cells = [
-            str(here["date"]),
-            str(here["commit"]),
-            machine,
-            *_cells(comparison, ceilings, peers),
-        ]
+        about = [str(here["date"]), str(here["commit"]), machine, size]
+        cells = [*about, *_cells(comparison, ceilings, peers)]
         row = f"| {' | '.join(cells)} |"
         console.print(row, highlight=False, markup=False, soft_wrap=True)
 
