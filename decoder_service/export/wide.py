@@ -8,6 +8,9 @@ other token its precision:
     scale[row] = max(abs(x[row])) / 127        x8 = round(x / scale) + 128, uint8
     x @ w  ~=  scale[row] * (column_scale * ((x8 - 128) @ w8))
 
+The scale of up's rows waits until after down, where the rows are narrower: down's own rounding is
+relative to each row's largest value and does not see it.
+
 Products of one input (queries, keys and values; gate and up) share its quantized form. Behind the
 gathering of the wanted logit rows (the last MLP and the head) rows are few or none: those products
 stay as they are, stored once for both graphs.
@@ -105,6 +108,10 @@ def to_int8(graph: ir.Graph, tensors: Mapping[str, StoredTensor]) -> list[ir.Val
         for product in products:
             for name, output in _outputs(product).items():
                 made = maker.product(product, name, quantized, tensors[tensor_name(name)])
+                if name.endswith("/up_proj/MatMul"):
+                    maker.wait(output, quantized)
+                else:
+                    made = maker.scaled(product, name, made, quantized)
                 output.replace_all_uses_with(made)
             _remove(graph, product)
     _drop_weights(graph)
@@ -161,6 +168,8 @@ class _Maker:
         self._tiny = graph_values.constant(graph, f"{NAME}/tiny", np.float32(TINY))
         self._last = graph_values.constant(graph, f"{NAME}/last_axis", np.array([-1], np.int64))
         self._zero_points: ir.Value | None = None
+        # Scales that a value still lacks, because it was made of a product that was not scaled.
+        self._waiting: dict[ir.Value, ir.Value] = {}
 
     def quantized(self, source: ir.Value, before: ir.Node) -> _Quantized:
         """The activation in uint8 with a scale for each row, made just before a node."""
@@ -174,6 +183,9 @@ class _Maker:
         values = self._insert(
             before, "QuantizeLinear", [source, flat, points], f"{name}/QuantizeLinear", axis=1
         )
+        waiting = self._waiting.get(source)
+        if waiting is not None:
+            scales = self._insert(before, "Mul", [scales, waiting], f"{name}/Waiting")
         return _Quantized(values=values, scales=scales)
 
     def _row_zero_points(self, before: ir.Node, scales: ir.Value) -> ir.Value:
@@ -189,7 +201,7 @@ class _Maker:
     def product(
         self, before: ir.Node, name: str, source: _Quantized, stored: StoredTensor
     ) -> ir.Value:
-        """The integer product of an activation with a weight of the checkpoint."""
+        """The integer product of an activation with a weight, without the rows' scales."""
         weight = LazyColumns(stored)
         rows, columns = weight.shape
         values = self._weight(
@@ -197,8 +209,18 @@ class _Maker:
         )
         scales = self._weight(f"{name}/weight_scales", weight.scales, ir.DataType.FLOAT, [columns])
         inputs = [source.values, values, self._one, scales, self._zero_point]
-        made = self._insert(before, "MatMulIntegerToFloat", inputs, f"{name}/Integer", DOMAIN)
+        return self._insert(before, "MatMulIntegerToFloat", inputs, f"{name}/Integer", DOMAIN)
+
+    def scaled(self, before: ir.Node, name: str, made: ir.Value, source: _Quantized) -> ir.Value:
+        """A product times the rows' scales."""
         return self._insert(before, "Mul", [made, source.scales], f"{name}/Scale")
+
+    def wait(self, output: ir.Value, source: _Quantized) -> None:
+        """Leaves the rows' scales to the product behind the gate."""
+        (use,) = output.uses()
+        if use.node.op_type != "Mul":
+            raise ValueError(f"{use.node.name} is not the gate")
+        self._waiting[use.node.outputs[0]] = source.scales
 
     def _weight(self, name: str, read: Reader, dtype: ir.DataType, shape: list[int]) -> ir.Value:
         tensor = ir.LazyTensor(
