@@ -63,7 +63,7 @@ class OrtRunner:
         self._embeds = np.zeros((0, self.hidden_size), np.float32)
         self._deepstack = np.zeros((self.level_count, 0, self.hidden_size), np.float32)
         self._logits = np.empty((cache.slot_count, self.vocab_size), np.float32)
-        self._steps: OrderedDict[tuple[Form, int, int, int], _Step] = OrderedDict()
+        self._steps: OrderedDict[tuple[Form, int, int, int, int], _Step] = OrderedDict()
 
     def run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
         """See `lanes.Runner.run`."""
@@ -111,7 +111,7 @@ class OrtRunner:
             return LaneLogits(prefill=self._logits[:0], decode=self._decode_wide(decode))
         length, wanted = len(prefill.embeds), len(prefill.logit_rows)
         count = 0 if decode is None else len(decode.embeds)
-        step = self._step(Form.WIDE, 1, length + max(1, count), wanted + count)
+        step = self._step(Form.WIDE, 1, length + max(1, count), wanted + count, max(1, count))
         _fill(step, prefill)
         step.logit_indices[:wanted] = prefill.logit_rows
         step.logit_indices[wanted:] = np.arange(length, length + count)
@@ -130,7 +130,7 @@ class OrtRunner:
     def _decode_wide(self, lane: DecodeLane) -> FloatArray:
         """The last sequence takes the prefill lane, so its row is the first."""
         last = len(lane.embeds) - 1
-        step = self._step(Form.WIDE, 1, 1 + max(1, last), 1 + last)
+        step = self._step(Form.WIDE, 1, 1 + max(1, last), 1 + last, max(1, last))
         step.embeds[0], step.position_ids[:, 0] = lane.embeds[last], lane.position_ids[last]
         step.logit_indices[:last], step.logit_indices[last] = np.arange(1, 1 + last), 0
         step.bind_deepstack(None)
@@ -147,8 +147,11 @@ class OrtRunner:
         length = lane.past + len(lane.embeds)
         return _Lane(self._cache.layers, lane.slot, lane.slot + 1, length)
 
-    def _step(self, form: Form, batch: int, length: int, logit_count: int) -> "_Step":
-        key = form, batch, length, logit_count
+    def _step(
+        self, form: Form, batch: int, length: int, logit_count: int, decode_count: int = 0
+    ) -> "_Step":
+        # With the rows of a decode lane: the same rows in all are divided in several ways.
+        key = form, batch, length, logit_count, decode_count
         step = self._steps.get(key)
         if step is None:
             session = self._graphs.wide if form is Form.WIDE else self._graphs.narrow
