@@ -1,13 +1,15 @@
 """Which requests probably begin alike, so that they should go to the same decoder."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from blake3 import blake3
 
 from gateway.conversation import Conversation, ImagePart, Role, TextPart
 
-# As much of a text or picture as is looked at; only a guess depends on it.
-_LOOKED_AT = 64 * 1024
+# As much as is looked at, because the event loop waits for it; only a guess depends on it.
+_MOST_PARTS = 32
+_MOST_BYTES = 64 * 1024  # of one of them
 
 
 def affinity(conversation: Conversation, cache_salt: bytes) -> bytes:
@@ -18,8 +20,8 @@ def affinity(conversation: Conversation, cache_salt: bytes) -> bytes:
     about the same picture, find the decoder that has the prefix.
     """
     named = blake3(cache_salt)
-    for kind, data in _beginning(conversation):
-        named.update(kind + len(data).to_bytes(8, "little") + data[:_LOOKED_AT])
+    for kind, data in islice(_beginning(conversation), _MOST_PARTS):
+        named.update(kind + len(data).to_bytes(8, "little") + data[:_MOST_BYTES])
         if kind == b"picture":
             break
     return named.digest()
@@ -33,6 +35,6 @@ def _beginning(conversation: Conversation) -> Iterator[tuple[bytes, bytes]]:
             if isinstance(part, ImagePart):
                 yield b"picture", part.data
             else:
-                yield b"text", part.text.encode(errors="surrogatepass")
+                yield b"text", part.text[:_MOST_BYTES].encode(errors="surrogatepass")
         if message.role is Role.USER:
             return
