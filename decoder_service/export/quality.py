@@ -49,7 +49,7 @@ def report(
     Returns:
         The manifest's quality entry: empty where nothing was measured. For each of `paths`,
         `top1_agreement` is the share of positions with the same likeliest token and
-        `mean_kl_divergence` is in nats.
+        `meankl_divergence` is in nats.
     """
     reference = root / REFERENCE_FOLDER
     shutil.rmtree(reference, ignore_errors=True)  # an earlier export was killed here
@@ -72,7 +72,7 @@ def report(
 def _table(figures: Mapping[str, Any]) -> str:
     lines = [f"quality over {figures['tokens']} random tokens: top-1 agreement, mean KL divergence"]
     for name, found in figures["paths"].items():
-        agreement, divergence = found["top1_agreement"], found["mean_kl_divergence"]
+        agreement, divergence = found["top1_agreement"], found["meankl_divergence"]
         lines.append(f"  {name:<12} {agreement:6.3f}  {divergence:.5f} nats")
     return "\n".join(lines)
 
@@ -100,10 +100,10 @@ def _compare(
 
 def _figures(exact: FloatArray, found: FloatArray) -> dict[str, float]:
     pairs = list(zip(exact, found, strict=True))  # one prompt at a time: float64 takes room
-    divergence = sum(float(_kl_divergence(one, other).sum()) for one, other in pairs)
+    divergence = sum(float(kl_divergence(one, other).sum()) for one, other in pairs)
     return {
         "top1_agreement": float((exact.argmax(-1) == found.argmax(-1)).mean()),
-        "mean_kl_divergence": divergence / (exact.shape[0] * exact.shape[1]),
+        "meankl_divergence": divergence / (exact.shape[0] * exact.shape[1]),
         "max_logit_difference": max(float(np.abs(one - other).max()) for one, other in pairs),
     }
 
@@ -122,7 +122,7 @@ def _embeddings(root: Path, checkpoint: Checkpoint, ids: npt.NDArray[np.int64]) 
     return result
 
 
-def _kl_divergence(exact: FloatArray, found: FloatArray) -> npt.NDArray[np.float64]:
+def kl_divergence(exact: FloatArray, found: FloatArray) -> npt.NDArray[np.float64]:
     """KL(exact || found) of every row, in nats."""
     p, q = _log_softmax(exact), _log_softmax(found)
     result: npt.NDArray[np.float64] = (np.exp(p) * (p - q)).sum(-1)

@@ -11,6 +11,7 @@ import functools
 import numpy as np
 import pytest
 
+from decoder_service.export.quality import kl_divergence
 from protos.bundle import Bundle
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
@@ -95,16 +96,3 @@ def test_the_manifest_reports_agreement_of_every_path_with_the_float32_weights(
 
 def test_a_float32_bundle_reports_nothing_lost() -> None:
     assert Bundle.open(bundle("tied", "fp32")).manifest.quality == {}
-
-
-def kl_divergence(exact: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """KL(exact || found) of every row, in nats."""
-    p, q = (_log_softmax(logits.astype(np.float64)) for logits in (exact, found))
-    divergence: np.ndarray = (np.exp(p) * (p - q)).sum(-1)
-    return divergence
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(-1, keepdims=True)
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result

@@ -1,0 +1,156 @@
+"""What every path of the default INT4 bundle makes of trained weights and real questions.
+
+Random tokens and random weights say little about answers; the demonstration model has learned
+something. Each question is answered greedily by the float32 graph, and each path then says what it
+would have said at every one of those tokens. The figures are printed; the bounds catch a broken
+path, and hold the INT8 form to being closer than the INT4 one.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from decoder_service.export.quality import kl_divergence
+from deploy.demo.evaluation import messages
+from deploy.demo.held_out import question
+from tests.support.graphs import GraphInputs, GraphSession
+from tests.support.oracle import Oracle
+from tests.support.two_lanes import TwoLaneSession
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "deploy" / "demo" / "checkpoint"
+SKILLS = ("color", "shape", "count", "spatial", "yes_no", "describe")
+QUESTIONS = 5  # of each skill
+TOKENS = 12
+CONTEXT = 704
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A question and what the float32 graph answered."""
+
+    prompt: GraphInputs
+    tokens: list[GraphInputs]  # the answer's, as inputs of the next step, without the last
+    logits: np.ndarray  # [answer tokens, vocab]
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The demonstration model in float32 and as exported by default."""
+    folder = tmp_path_factory.mktemp("demo")
+    jobs = [
+        [str(CHECKPOINT), str(folder / "fp32"), "--precision=fp32"],
+        [str(CHECKPOINT), str(folder / "int4")],
+    ]
+    command = [sys.executable, "-m", "tests.support.export_all", json.dumps(jobs)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=200)
+    return folder / "fp32", folder / "int4"
+
+
+@pytest.fixture(scope="module")
+def answers(bundles: tuple[Path, Path]) -> list[Answer]:
+    reference, graph = Oracle(CHECKPOINT), GraphSession(bundles[0])
+    numbered = [(skill, number) for skill in SKILLS for number in range(QUESTIONS)]
+    return [answer(reference, graph, skill, number) for skill, number in numbered]
+
+
+def answer(reference: Oracle, graph: GraphSession, skill: str, number: int) -> Answer:
+    asked = question(skill, number)
+    pictures = [Image.fromarray(picture) for picture in asked.pictures]
+    prepared = reference.prepare(messages(asked, []), pictures)
+    graph.reset()
+    prompt = graph.inputs(reference, prepared)
+    length = len(prompt.embeds)
+    rows, tokens = [graph.run(prompt, [length - 1])[0]], []
+    for step in range(TOKENS - 1):
+        token = int(rows[-1].argmax())
+        if token in graph.manifest.special_tokens.eos:
+            break
+        tokens.append(one_token(graph, token, length + step + prepared.delta))
+        rows.append(graph.run(tokens[-1], [0])[0])
+    return Answer(prompt=prompt, tokens=tokens, logits=np.stack(rows))
+
+
+def one_token(graph: GraphSession, token: int, position: int) -> GraphInputs:
+    nothing = np.zeros((1, graph.manifest.text.hidden_size), np.float32)
+    return GraphInputs(
+        embeds=graph.table[[token]],
+        position_ids=np.full((3, 1), position, np.int64),
+        deepstack=(nothing,) * graph.manifest.deepstack_level_count,
+    )
+
+
+def joined(parts: list[GraphInputs]) -> GraphInputs:
+    return GraphInputs(
+        embeds=np.concatenate([part.embeds for part in parts]),
+        position_ids=np.concatenate([part.position_ids for part in parts], axis=1),
+        deepstack=tuple(
+            np.concatenate(levels)
+            for levels in zip(*(part.deepstack for part in parts), strict=True)
+        ),
+    )
+
+
+class Paths:
+    """The ways the decoder runs the bundle's graphs, each giving an answer's logits."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.single = GraphSession(bundle)
+        self.wide = TwoLaneSession(bundle, slots=2, context=CONTEXT)
+        self.idle = one_token(self.single, 0, 0)
+
+    def prompt(self, given: Answer) -> np.ndarray:
+        self.single.reset()
+        rows = len(given.prompt.embeds) - 1 + np.arange(len(given.logits))
+        return self.single.run(joined([given.prompt, *given.tokens]), rows)
+
+    def one_row(self, given: Answer) -> np.ndarray:
+        self.single.reset()
+        rows = [self.single.run(given.prompt, [len(given.prompt.embeds) - 1])]
+        return np.concatenate([*rows, *(self.single.run(token, [0]) for token in given.tokens)])
+
+    def wide_prompt(self, given: Answer) -> np.ndarray:
+        self.wide.lengths = [0, 0]
+        rows = len(given.prompt.embeds) - 1 + np.arange(len(given.logits))
+        return self.wide.run(1, joined([given.prompt, *given.tokens]), [self.idle], rows)
+
+    def wide_rows(self, given: Answer) -> np.ndarray:
+        self.wide.lengths = [0, 0]
+        length = len(given.prompt.embeds)
+        rows = [self.wide.run(1, given.prompt, [self.idle], [length - 1])]
+        for buffer in self.wide.buffers.values():
+            buffer[0] = buffer[1]
+        self.wide.lengths[0] = length
+        for token in given.tokens:
+            self.wide.lengths[1] = 0
+            rows.append(self.wide.run(1, self.idle, [token], [1]))
+        return np.concatenate(rows)
+
+
+def test_every_path_answers_nearly_as_the_float32_graph(
+    bundles: tuple[Path, Path], answers: list[Answer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = Paths(bundles[1])
+    exact = np.concatenate([given.logits for given in answers])
+    divergence = {}
+    lines = [f"{len(answers)} held-out questions, {len(exact)} answer tokens:"]
+    runs: list[Callable[[Answer], np.ndarray]]
+    runs = [paths.prompt, paths.one_row, paths.wide_prompt, paths.wide_rows]
+    for run in runs:
+        name = run.__name__
+        found = np.concatenate([run(given) for given in answers])
+        agreement = float((exact.argmax(-1) == found.argmax(-1)).mean())
+        divergence[name] = float(kl_divergence(exact, found).mean())
+        lines.append(f"  {name:<12} top-1 {agreement:.3f}, KL divergence {divergence[name]:.5f}")
+        assert agreement > 0.9
+        assert divergence[name] < 0.05
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))  # noqa: T201
+    assert max(divergence["wide_prompt"], divergence["wide_rows"]) < divergence["prompt"]
