@@ -1,0 +1,330 @@
+"""Whatever happens around it, every sequence gets the tokens transformers gives it alone.
+
+Arrivals, pictures (late ones, shared ones, some without a digest), follow-up turns, priorities,
+preemptions, cancellations, chunk sizes, a small KV budget and guesses ahead, all drawn by
+hypothesis over real float32 graphs. The step loop is driven directly, without the engine's
+thread, so that what fails can be replayed.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from decoder_service.__main__ import load
+from decoder_service.config import DecoderConfig
+from decoder_service.prefix_cache import Span
+from decoder_service.residency import Residency
+from decoder_service.sampling import SamplingParams
+from decoder_service.scheduler import Scheduler
+from decoder_service.sequence import Completion, Request, Sequence, Token
+from decoder_service.slots import Slots
+from decoder_service.speculation import Speculation
+from decoder_service.step import StepExecutor
+from protos.bundle import Bundle, Manifest
+from tests.support.bundles import bundle, checkpoint
+from tests.support.oracle import oracle
+
+FloatArray = npt.NDArray[np.float32]
+TOKENS = 20
+CONTEXT = 128
+MOST_SEQUENCES = 4
+GRIDS = {b"cat": (4, 5), b"dog": (3, 3), b"": (2, 6)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """A prompt, its pictures' features, and transformers' greedy answer."""
+
+    request: Request
+    features: tuple[FloatArray, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One request of a scenario; steps count from the scenario's beginning."""
+
+    talk: int
+    arrival: int
+    tokens: int
+    priority: int
+    features_after: int  # steps from the slot to the features
+    leaves_after: int | None  # steps to the cancellation
+
+
+visits = st.builds(
+    Visit,
+    talk=st.integers(0, 11),
+    arrival=st.integers(0, 40),
+    tokens=st.integers(1, TOKENS),
+    priority=st.sampled_from((0, 0, 0, 5, 20)),
+    features_after=st.integers(0, 6),
+    leaves_after=st.none() | st.none() | st.integers(0, 30),
+)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> list[Visit]:
+    return draw(st.lists(visits, min_size=3, max_size=10))
+
+
+def features_of(manifest: Manifest, digest: bytes) -> FloatArray:
+    """A picture's features: the same for the same digest, float32 [1 + levels, N, hidden]."""
+    height, width = GRIDS[digest]
+    shape = (1 + manifest.deepstack_level_count, height * width, manifest.text.hidden_size)
+    rng = np.random.default_rng([len(digest), *digest])
+    return (rng.standard_normal(shape) / 2).astype(np.float32)
+
+
+def make_request(manifest: Manifest, parts: Many[Many[int] | bytes]) -> Request:
+    """A prompt of texts (token ids) and pictures (digests), with MRoPE positions."""
+    ids, spans, positions, place = list[int](), list[Span](), list[npt.NDArray[Any]](), 0
+    for part in parts:
+        if isinstance(part, bytes):
+            height, width = GRIDS[part]
+            spans.append(Span(offset=len(ids), length=height * width, digest=part))
+            ids += [manifest.special_tokens.image] * (height * width)
+            rows, columns = np.divmod(np.arange(height * width), width)
+            positions.append(np.stack([np.zeros_like(rows), rows, columns]) + place)
+            place += max(height, width)
+        else:
+            ids += part
+            positions.append(np.tile(np.arange(len(part)) + place, (3, 1)))
+            place += len(part)
+    return Request(
+        request_id="r",
+        input_ids=np.array(ids, np.int32),
+        position_ids=np.concatenate(positions, axis=1).astype(np.int32),
+        position_delta=place - len(ids),
+        spans=tuple(spans),
+        sampling=SamplingParams(temperature=0.0),
+        max_tokens=TOKENS,
+    )
+
+
+@torch.no_grad()
+def greedy(name: str, request: Request, features: Many[FloatArray]) -> tuple[int, ...]:
+    """What transformers answers, from its own embeddings and the given features."""
+    model = oracle(checkpoint(name)).model
+    embeds = model.get_input_embeddings()(torch.from_numpy(request.input_ids.astype(np.int64)))
+    embeds = embeds[None].clone()
+    visual: dict[str, Any] = {}
+    if request.spans:
+        mask = torch.zeros(embeds.shape[:2], dtype=torch.bool)
+        for span in request.spans:
+            mask[0, span.offset : span.end] = True
+        levels = torch.from_numpy(np.concatenate(features, axis=1))
+        embeds[mask] = levels[0]
+        visual = {"visual_pos_masks": mask, "deepstack_visual_embeds": list(levels[1:])}
+    positions = torch.from_numpy(request.position_ids.astype(np.int64))[:, None]
+    past, ids = None, list[int]()
+    for step in range(TOKENS):
+        output = model.model.language_model(
+            inputs_embeds=embeds,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=True,
+            **visual,
+        )
+        past, visual = output.past_key_values, {}
+        ids.append(int(model.lm_head(output.last_hidden_state[0, -1]).argmax()))
+        embeds = model.get_input_embeddings()(torch.tensor([[ids[-1]]]))
+        place = request.prompt_length + step + request.position_delta
+        positions = torch.full((3, 1, 1), place)
+    return tuple(ids)
+
+
+@functools.cache
+def talks(name: str) -> tuple[Talk, ...]:
+    """Prompts that begin alike in many ways, and follow-up turns with the model's own answers."""
+    manifest = Bundle.open(bundle(name, "fp32")).manifest
+    rng = np.random.default_rng(11)
+
+    def text(length: int) -> list[int]:
+        ids: list[int] = rng.integers(0, min(manifest.special_tokens.eos) - 10, length).tolist()
+        return ids
+
+    system, question, other, short = text(22), text(9), text(5), text(2)
+    prompts: list[list[list[int] | bytes]] = [
+        [system, question],
+        [system, other],
+        [short],
+        [system, b"cat", question],
+        [system, b"cat", other],
+        [system, b"dog", question],
+        [short, b"cat", short, b"dog", other],
+        [short, b"cat", short, b"cat", other],
+        [system, b"", question],
+        [text(60)],
+    ]
+    found = list[Talk]()
+    for prompt in prompts:
+        found.append(make_talk(name, manifest, prompt))
+    for index in (0, 3):
+        following = [*prompts[index], list(found[index].answer[:-3]), other]
+        found.append(make_talk(name, manifest, following))
+    return tuple(found)
+
+
+def make_talk(name: str, manifest: Manifest, prompt: list[list[int] | bytes]) -> Talk:
+    request = make_request(manifest, prompt)
+    features = tuple(features_of(manifest, span.digest) for span in request.spans)
+    return Talk(request=request, features=features, answer=greedy(name, request, features))
+
+
+@functools.cache
+def loaded(name: str) -> StepExecutor:
+    config = DecoderConfig(
+        bundle=str(bundle(name, "fp32")),
+        threads=1,
+        max_sequences=MOST_SEQUENCES,
+        max_context=CONTEXT,
+    )
+    return load(config).executor
+
+
+class Prophecy(Speculation):
+    """Guesses that are right more often than a random model's text would make them."""
+
+    def __init__(self, most_tokens: int) -> None:
+        super().__init__(most_tokens)
+        self.most_tokens = most_tokens
+        self.answers: dict[Sequence, tuple[int, ...]] = {}
+
+    def draft(self, sequence: Sequence, room: int) -> npt.NDArray[np.int32]:
+        begin = sequence.history_length - sequence.request.prompt_length
+        count = min(self.most_tokens, room)
+        guess = np.array(self.answers[sequence][begin : begin + count], np.int32)
+        if len(guess) and begin % 3 == 0:
+            guess[begin % len(guess)] += 1
+        return guess
+
+
+class Stage:
+    """A scenario on its way."""
+
+    def __init__(
+        self, name: str, executor: StepExecutor, prophecy: Prophecy, seen: Counter[str]
+    ) -> None:
+        self.talks = talks(name)
+        self.executor = executor
+        self.prophecy = prophecy
+        self.residency = executor.residency
+        self.seen = seen
+        self.step = 0
+        self.visits: dict[Sequence, Visit] = {}
+        self.needed: dict[Sequence, tuple[int, ...]] = {}
+        self.slot_since: dict[Sequence, int] = {}
+        self.tokens: dict[Sequence, list[int]] = {}
+
+    def arrive(self, visit: Visit) -> None:
+        talk = self.talks[visit.talk]
+        request = replace(talk.request, max_tokens=visit.tokens, priority=visit.priority)
+        sequence = Sequence(request, arrival=float(self.step))
+        self.visits[sequence], self.tokens[sequence] = visit, []
+        self.prophecy.answers[sequence] = talk.answer
+        self.needed[sequence] = self.residency.arrive(sequence).needed_spans
+        self.seen["picture not needed"] += len(self.needed[sequence]) < len(request.spans)
+
+    def turn(self, mixed: int, preempts: bool) -> None:
+        self.step += 1
+        for sequence, visit in list(self.visits.items()):
+            age = self.step - visit.arrival
+            if visit.leaves_after is not None and age > visit.leaves_after:
+                self.leave(sequence)
+                self.residency.end(sequence)
+                self.seen["cancelled"] += 1
+            elif self.step >= self.slot_since.get(sequence, 10**9) + visit.features_after:
+                features = self.talks[visit.talk].features
+                for index in self.needed.pop(sequence, ()):
+                    sequence.set_features(index, features[index], 0.0)
+        if preempts and self.residency.running:
+            self.residency.preempt(self.residency.running[self.step % len(self.residency.running)])
+        for sequence in self.residency.admit(float(self.step)):
+            self.slot_since.setdefault(sequence, self.step)
+        plan = self.residency.plan(self.step, mixed, float(self.step))
+        self.seen["mixed step"] += bool(plan.decode and plan.prefill)
+        if not plan.is_empty:
+            for sequence, event in self.executor.run(plan, self.step):
+                self.take(sequence, event)
+
+    def take(self, sequence: Sequence, event: object) -> None:
+        if isinstance(event, Token):
+            self.tokens[sequence].append(event.token_id)
+            return
+        assert isinstance(event, Completion), event
+        assert len(self.tokens[sequence]) == sequence.request.max_tokens
+        self.seen["cached tokens"] += event.cached_tokens
+        self.seen["accepted guesses"] += event.accepted_tokens
+        self.leave(sequence)
+
+    def leave(self, sequence: Sequence) -> None:
+        tokens = self.tokens[sequence]
+        assert tuple(tokens) == self.talks[self.visits.pop(sequence).talk].answer[: len(tokens)]
+
+
+def play(stage: Stage, scenario: Many[Visit], mixed: int, preempt_every: int) -> None:
+    todo = sorted(scenario, key=lambda visit: visit.arrival)
+    while todo or stage.visits:
+        while todo and todo[0].arrival <= stage.step:
+            stage.arrive(todo.pop(0))
+        residency = stage.residency
+        may = sum(s.was_preempted for s in residency.waiting) < residency.max_sequences
+        may = may and residency.preemption_count < 12  # endlessly, nobody would get anywhere
+        stage.turn(mixed, preempts=may and stage.step % preempt_every == preempt_every - 1)
+        assert stage.step < 5000, "a sequence does not end"
+
+
+@pytest.mark.parametrize("name", ["tied", "odd"])
+def test_every_sequence_gets_the_tokens_that_transformers_gives_it_alone(name: str) -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        scenario=scenarios(),
+        sequences=st.integers(1, MOST_SEQUENCES),
+        spare=st.integers(0, 400),
+        least_kept=st.integers(1, 20),
+        chunk=st.integers(1, 64),
+        mixed=st.integers(1, 40),
+        draft_tokens=st.sampled_from((0, 4, 8)),
+        preempt_every=st.sampled_from((9, 25, 10**6)),
+    )
+    def run(
+        scenario: list[Visit],
+        sequences: int,
+        spare: int,
+        least_kept: int,
+        chunk: int,
+        mixed: int,
+        draft_tokens: int,
+        preempt_every: int,
+    ) -> None:
+        executor = loaded(name)
+        cache = executor.residency.slots._cache  # what an earlier scenario left in it included
+        slots = Slots(cache, token_budget=CONTEXT + spare, least_kept=least_kept)
+        scheduler = Scheduler(prefill_chunk_tokens=chunk, preemption_margin=3)
+        executor.residency = Residency(slots, scheduler, max_sequences=sequences)
+        executor._speculation = prophecy = Prophecy(draft_tokens)
+        play(Stage(name, executor, prophecy, seen), scenario, mixed, preempt_every)
+        seen["preempted"] += executor.residency.preemption_count
+
+    run()
+    for what in (
+        "picture not needed",
+        "cached tokens",
+        "mixed step",
+        "preempted",
+        "accepted guesses",
+        "cancelled",
+    ):
+        assert seen[what] > 0, f"no scenario had a {what}"
