@@ -25,9 +25,19 @@ async def running_engine(
     waiting: int = 64,
     chunk: int = 8,
     mixed: int = 3,
+    budget: int | None = None,
+    draft_tokens: int = 0,
     on_death: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[tuple[Engine, FakeRunner]]:
-    executor, runner = make_executor(folder, max_sequences=slots, chunk=chunk, mixed=mixed)
+    executor, runner = make_executor(
+        folder,
+        max_sequences=slots,
+        token_budget=budget,
+        chunk=chunk,
+        mixed=mixed,
+        preemption_margin=1.0,
+        draft_tokens=draft_tokens,
+    )
     engine = Engine(
         executor=executor,
         max_waiting=waiting,
@@ -101,9 +111,11 @@ def random_request(rng: random.Random, index: int) -> Request:
     slots=st.integers(1, 5),
     chunk=st.integers(1, 16),
     mixed=st.integers(1, 8),
+    spare=st.integers(0, 200),
+    draft_tokens=st.sampled_from((0, 5)),
 )
 async def test_any_interleaving_gives_every_sequence_its_solo_tokens(
-    tmp_path: Path, seed: int, slots: int, chunk: int, mixed: int
+    tmp_path: Path, seed: int, slots: int, chunk: int, mixed: int, spare: int, draft_tokens: int
 ) -> None:
     rng = random.Random(seed)
     requests = [random_request(rng, index) for index in range(8)]
@@ -126,7 +138,14 @@ async def test_any_interleaving_gives_every_sequence_its_solo_tokens(
             tokens, _ = await collect(stream)
         return [token.token_id for token in tokens]
 
-    async with running_engine(tmp_path, slots=slots, chunk=chunk, mixed=mixed) as (engine, _):
+    async with running_engine(
+        tmp_path,
+        slots=slots,
+        chunk=chunk,
+        mixed=mixed,
+        budget=64 + spare,
+        draft_tokens=draft_tokens,
+    ) as (engine, _):
         together = await asyncio.gather(*(one(index) for index in range(len(requests))))
         await until(is_idle(engine))
         assert engine.load().kv_token_count == 0
