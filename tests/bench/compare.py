@@ -39,6 +39,7 @@ from tests.bench.machine import warn_unless_quiet
 from tests.bench.peers import places
 from tests.bench.processes import EngineFailed, EngineProcess
 from tests.bench.report import show, to_json
+from tests.bench.serve_full_size import surroundings
 
 STEPS = 12  # timed steps of one measurement of decoding
 # Drafts are off: what greedy random weights say repeats itself as no answer does.
@@ -56,6 +57,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(width=140, stderr=True)
     figures = [FIGURES[name] for name in arguments.figures]
+    here = surroundings()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         bench = Bench(console, Path(folder), arguments.threads)
         stack.callback(bench.stop)
@@ -71,8 +73,8 @@ def main() -> int:
     manifest = Bundle.open(arguments.bundle).manifest
     bandwidth = statistics.median(bench.bandwidths)
     limits = ceilings(SHAPES[arguments.size], manifest.graph, bandwidth)
-    show(found, limits, bench.descriptions, arguments.size)
-    whole = to_json(found, limits, bench.descriptions, arguments.size)
+    show(found, limits, bench.descriptions, f"{_machine(here)} | {arguments.size}")
+    whole = {**to_json(found, limits, bench.descriptions, arguments.size), **here}
     whole["bandwidth_gb_per_s"] = round(bandwidth / 1e9, 2)
     whole["most_other_cores_in_use"] = max(bench.other_cores)
     print(json.dumps(whole))
@@ -198,6 +200,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--engines", nargs="+", choices=known, default=usual)
     parser.add_argument("--tandem-flag", action="append", default=[])
     return parser.parse_args()
+
+
+def _machine(here: Mapping[str, object]) -> str:
+    """The first cells of a row of RESULTS.md."""
+    return f"{here['date']} | {here['commit']} | {here['cores']} cores, {here['cpu']}"
 
 
 def _progress(console: Console) -> Progress:

@@ -6,16 +6,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.figures import OURS, Comparison
-from tests.bench.serve_full_size import surroundings
 
 
 def show(
     found: Sequence[Comparison],
     ceilings: Mapping[str, float],
     descriptions: Mapping[str, str],
-    size: str,
+    about: str,
 ) -> None:
-    """Prints the ratios first, then tokens per second, then the rows of RESULTS.md."""
+    """Prints the ratios first, then tokens per second, then the rows of RESULTS.md, which begin with `about`."""
     console = Console(width=160)
     peers = [name for name in descriptions if name != OURS]
     table = Table(title="tokens per second", title_justify="left")
@@ -30,11 +29,8 @@ def show(
         for error in comparison.errors.values():
             text = f"{comparison.figure.name}: {error}"
             console.print(text, highlight=False, markup=False, soft_wrap=True)
-    here = surroundings()
-    machine = f"{here['cores']} cores, {here['cpu']}"
     for comparison in found:
-        about = [str(here["date"]), str(here["commit"]), machine, size]
-        cells = [*about, *_cells(comparison, ceilings, peers)]
+        cells = [about, *_cells(comparison, ceilings, peers)]
         row = f"| {' | '.join(cells)} |"
         console.print(row, highlight=False, markup=False, soft_wrap=True)
 
@@ -62,7 +58,6 @@ def to_json(
             }
             for comparison in found
         },
-        **surroundings(),
     }
 
 
