@@ -25,6 +25,9 @@ _LOWEST = np.finfo(np.float32).min
 # looking for the likeliest among 150,000 equal scores of -inf takes three times as long.
 _FEW = 16
 
+# Tokens of one group when a row is searched for its token.
+_GROUP = 1024
+
 # Scores worked on at once; a megabyte of float32.
 _BLOCK_SCORES = 2**18
 
@@ -315,7 +318,7 @@ def _draw(scores: FloatArray, samplers: Sequence[Sampler]) -> IntArray:
     tokens = np.empty(len(params), dtype=np.int64)
     if not filtered.all():
         plain = ~filtered
-        tokens[plain] = _invert(np.exp(scores[plain]), uniforms[plain])
+        tokens[plain] = _invert_whole(np.exp(scores[plain]), uniforms[plain])
     if filtered.any():
         kept = [p for p in params if p.has_filters]
         tokens[filtered] = _draw_filtered(scores[filtered], kept, uniforms[filtered])
@@ -327,6 +330,27 @@ def _invert(weights: FloatArray, uniforms: npt.NDArray[np.float64]) -> IntArray:
     cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
     targets = uniforms * cumulative[:, -1]
     index: IntArray = (cumulative > targets[:, None]).argmax(axis=1)
+    return index
+
+
+def _invert_whole(weights: FloatArray, uniforms: npt.NDArray[np.float64]) -> IntArray:
+    """`_invert` over a whole vocabulary: first among sums of groups, then within one.
+
+    A running sum of 150,000 numbers takes several times as long as their sums by groups.
+    """
+    rows, count = np.arange(len(weights))[:, None], weights.shape[1]
+    starts = np.arange(0, count, _GROUP)
+    sums = np.add.reduceat(weights, starts, axis=1, dtype=np.float64)
+    ends = np.cumsum(sums, axis=1)
+    targets = uniforms * ends[:, -1]
+    group = (ends > targets[:, None]).argmax(axis=1)[:, None]
+    places = starts[group] + np.arange(_GROUP)
+    inner = np.where(places < count, weights[rows, np.minimum(places, count - 1)], 0)
+    cumulative = np.cumsum(inner, axis=1, dtype=np.float64)
+    # Other sums, other rounding: it must not lead out of the group, or to a token of no weight.
+    rest = np.maximum(targets[:, None] - (ends - sums)[rows, group], 0)
+    rest = np.minimum(rest, np.nextafter(cumulative[:, -1:], 0))
+    index: IntArray = starts[group[:, 0]] + (cumulative > rest).argmax(axis=1)
     return index
 
 
@@ -342,7 +366,8 @@ def _draw_filtered(
     with np.errstate(divide="ignore"):  # log(0) = -inf keeps everything
         thresholds = np.maximum(thresholds, np.log(min_p).astype(np.float32))
     thresholds = np.maximum(thresholds, _LOWEST)  # a masked token, -inf, is never kept
-    rows, ids = np.nonzero(scores >= thresholds[:, None])
+    kept = np.flatnonzero(scores >= thresholds[:, None])  # faster than nonzero by rows
+    rows, ids = np.divmod(kept, scores.shape[1])
     places, starts, width = _packed(rows, len(params))
     # Padded on the right: a cumulative sum does not feel the zeros behind it.
     weights = np.zeros((len(params), width), dtype=np.float32)

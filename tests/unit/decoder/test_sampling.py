@@ -12,6 +12,7 @@ from decoder_service.sampling import (
     Sampler,
     SamplingParams,
     TokenLogprobs,
+    _invert_whole,
     _thresholds,
     choose,
     finite_rows,
@@ -270,3 +271,20 @@ def test_a_masked_row_is_one_whose_other_tokens_are_impossible(
     for row, mask in enumerate(masks):
         alone = choose(logits[row : row + 1, mask.allowed], [sampler(seed=row, **params)])
         assert tokens[row] == mask.allowed[alone[0]]
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 5000), share=st.floats(0.001, 1))
+def test_a_whole_row_is_searched_by_groups_as_it_is_token_by_token(
+    seed: int, count: int, share: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.random((4, count)).astype(np.float32) * (rng.random((4, count)) < share)
+    weights[:, rng.integers(count)] = 1
+    uniforms = np.array([0.0, np.nextafter(1, 0), *rng.random(2)])
+    found = _invert_whole(weights, uniforms)
+    assert (weights[np.arange(4), found] > 0).all()
+    cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
+    reached = cumulative[np.arange(4), found] / cumulative[:, -1]
+    before = reached - weights[np.arange(4), found] / cumulative[:, -1]
+    assert (before <= uniforms + 1e-9).all() and (uniforms <= reached + 1e-9).all()
