@@ -14,7 +14,7 @@ def show(
     descriptions: Mapping[str, str],
     about: str,
 ) -> None:
-    """Prints the ratios first, then tokens per second, then the rows of RESULTS.md, which begin with `about`."""
+    """Prints ratios and tokens per second, then rows of RESULTS.md that begin with `about`."""
     console = Console(width=160)
     peers = [name for name in descriptions if name != OURS]
     table = Table(title="tokens per second", title_justify="left")
