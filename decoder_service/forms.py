@@ -25,8 +25,8 @@ class FormPolicy:
         prefill_rows: Of a chunk or a draft without decode rows.
     """
 
-    decode_rows: int = 6
-    prefill_rows: int = 10
+    decode_rows: int = 14
+    prefill_rows: int = 14
 
     def choose(self, *, prefill_rows: int, decode_rows: int) -> Form:
         """The form for a run of that many rows; both lanes at once need the two-lane graph."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from decoder_service import prepacked
 from decoder_service.kv_cache import LayerCache
 from protos.bundle import Bundle, BundleError, DecoderGraph
 from protos.settings import SettingError
@@ -32,10 +33,13 @@ class GraphSession:
 
     def __init__(self, bundle: Bundle, graph: DecoderGraph, threads: int) -> None:
         self.graph = graph
+        options, file = _options(threads), prepacked.find(bundle, graph)
+        if file is not None:  # it was optimized when it was written
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self.session = ort.InferenceSession(
-                str(bundle.path / graph.file),
-                _options(threads),
+                str(file or bundle.path / graph.file),
+                options,
                 providers=["CPUExecutionProvider"],
                 enable_fallback=False,  # it prints to stdout, which belongs to the ready event
             )

@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from decoder_service.export import decoder, libraries, manifest, processor, quality, tables
+from decoder_service.export import (
+    decoder,
+    libraries,
+    manifest,
+    prepacking,
+    processor,
+    quality,
+    tables,
+)
 from decoder_service.export.checkpoint import (
     EMBEDDING_NAME,
     VISION_PREFIX,
@@ -60,6 +68,8 @@ def export(
             files=partial.files(),
             quality=report,
         )
+        if prepacking.prepack(partial.path) is not None:
+            progress.note("prepacked: stored for this machine's decoders to share")
         partial.publish()
     return target
 
