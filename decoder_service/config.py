@@ -41,7 +41,7 @@ class DecoderConfig:
     prefill_chunk_tokens: int = setting(
         "most prompt tokens of a step while nothing decodes; a step cannot be cancelled, so it"
         " bounds how long a cancelled prompt holds its slot",
-        default=128,
+        default=256,
     )
     mixed_chunk_tokens: int = setting(
         "most prompt tokens of a step while sequences decode; fewer when measured run times say"

@@ -28,14 +28,19 @@ INDEX_NAME = "index.json"
 
 def signature(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Names what the layout depends on: architecture, processor features, ONNX Runtime."""
-    features = platform.processor()
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text().splitlines()
-        found = (line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features")))
-        features = " ".join(sorted(next(found, "").split()))
+    features = " ".join(sorted(processor_features(cpuinfo))) or platform.processor()
     version = importlib.metadata.version("onnxruntime")
     text = f"{platform.machine()}\n{features}\n{version}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def processor_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """What the system says that the processor can do; empty where it does not say."""
+    if not cpuinfo.is_file():
+        return set()
+    lines = cpuinfo.read_text().splitlines()
+    found = (line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features")))
+    return set(next(found, "").split())
 
 
 def folder_of(root: Path) -> Path:

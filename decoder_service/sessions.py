@@ -16,6 +16,8 @@ from protos.settings import SettingError
 
 LANES = {1: ("",), 2: ("prefill.", "decode.")}  # prefixes of the lanes' inputs, by lane count
 
+VNNI = {"avx512_vnni", "avx_vnni"}  # processor features: 8-bit products added in 32 bits
+
 _KV_DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
 
 
@@ -132,8 +134,9 @@ def _options(threads: int) -> ort.SessionOptions:
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     # Processors without VNNI add pairs of 8-bit products in 16 bits, which saturate; this makes
-    # them multiply unsigned weights, slower and right. It changes nothing on the others.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    # them multiply unsigned weights, slower and right. On the others it would be slower only.
+    if not prepacked.processor_features() & VNNI:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3
     return options
 
