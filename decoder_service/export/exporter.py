@@ -8,6 +8,7 @@ from typing import Any
 
 from decoder_service.export import (
     decoder,
+    int8_cache,
     libraries,
     manifest,
     prepacking,
@@ -68,6 +69,7 @@ def export(
             files=partial.files(),
             quality=report,
         )
+        int8_cache.add_graphs(partial.path)
         if prepacking.prepack(partial.path) is not None:
             progress.note("prepacked: stored for this machine's decoders to share")
         partial.publish()

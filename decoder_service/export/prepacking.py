@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from decoder_service import prepacked
+from decoder_service.export import int8_cache
 from decoder_service.sessions import choose_graphs
 from protos.bundle import Bundle, BundleError, DecoderGraph, file_sha256
 
@@ -50,6 +51,10 @@ def prepack(root: Path) -> Path | None:
         graph.file: _write(bundle, graph, partial)
         for graph in choose_graphs(bundle, "auto", "float32")
     }
+    for graph in bundle.manifest.graphs:
+        float_graph = int8_cache.float_name(graph.file)
+        if graph.kv_dtype == "int8" and float_graph in graphs:
+            graphs[graph.file] = _write_int8(bundle, graph, Path(float_graph).name, partial)
     index = json.dumps({"signature": prepacked.signature(), "graphs": graphs}, indent=2)
     (partial / prepacked.INDEX_NAME).write_text(index)
     shutil.rmtree(folder, ignore_errors=True)
@@ -86,6 +91,22 @@ def _write(bundle: Bundle, graph: DecoderGraph, folder: Path) -> dict[str, Any]:
         "source": prepacked.source_of(bundle, graph),
         "sha256": file_sha256(folder / name),
         "files": {path.name: path.stat().st_size for path in files},
+    }
+
+
+def _write_int8(bundle: Bundle, graph: DecoderGraph, base: str, folder: Path) -> dict[str, Any]:
+    """Writes the int8 sibling of a prepacked graph, over the same data; returns its entry."""
+    import onnx
+
+    scales = int8_cache.scales_of(onnx.load(bundle.path / graph.file, load_external_data=False))
+    model = onnx.load(folder / base, load_external_data=False)
+    int8_cache.quantize(model, scales)
+    file, data = folder / Path(graph.file).name, folder / f"{base}.data"
+    file.write_bytes(model.SerializeToString())
+    return {
+        "source": prepacked.source_of(bundle, graph),
+        "sha256": file_sha256(file),
+        "files": {path.name: path.stat().st_size for path in (file, data) if path.is_file()},
     }
 
 

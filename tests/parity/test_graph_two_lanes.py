@@ -60,7 +60,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def test_every_cpu_bundle_holds_both_graphs_and_the_weights_once() -> None:
     manifest = Bundle.open(bundle("tied", "fp32")).manifest
-    assert [graph.lanes for graph in manifest.graphs] == [1, 2]
+    graphs = [(graph.lanes, graph.kv_dtype) for graph in manifest.graphs]
+    assert graphs == [(1, "float32"), (2, "float32"), (1, "int8"), (2, "int8")]
     data = [name for name in manifest.files if name.endswith(".onnx.data")]
     assert data == ["decoder/model.onnx.data"]
 
