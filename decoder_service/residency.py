@@ -104,6 +104,11 @@ class Residency:
                 return fitted
             self.preempt(self.scheduler.least_urgent(self.running, now))
 
+    def still_fits(self, chunk: PrefillChunk) -> bool:
+        """Makes room for a chunk again, after moves within its step have taken some."""
+        assert chunk.sequence.slot is not None, "a chunk of a sequence without a slot"
+        return self.slots.reserve({chunk.sequence.slot: chunk.stop})
+
     def preempt(self, sequence: Sequence) -> None:
         """Takes a running sequence's slot; what it has stays cached as long as it may."""
         if sequence.anchor:

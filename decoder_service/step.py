@@ -75,7 +75,8 @@ class StepExecutor:
             return self._run_alone(batch[0])
         outputs = self._run_lanes(batch, plan.prefill[0] if plan.prefill else None, step)
         for chunk in plan.prefill[1:]:
-            outputs += self._run_lanes([], chunk, step)
+            if self.residency.still_fits(chunk):
+                outputs += self._run_lanes([], chunk, step)
         return outputs
 
     def _run_lanes(

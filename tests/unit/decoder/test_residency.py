@@ -140,8 +140,9 @@ class ResidencyMachine(RuleBasedStateMachine):
         for sequence in plan.decode:
             self.write(sequence, sequence.history_length)
             slots.extend(sequence, sequence.history_length)
-        for chunk in plan.prefill:
-            self.prefill(chunk)
+        for index, chunk in enumerate(plan.prefill):
+            if index == 0 or self.residency.still_fits(chunk):
+                self.prefill(chunk)
         for sequence in plan.decode:
             self.take_token(sequence)
         return bool(granted) or not plan.is_empty
