@@ -49,7 +49,7 @@ def report(
     Returns:
         The manifest's quality entry: empty where nothing was measured. For each of `paths`,
         `top1_agreement` is the share of positions with the same likeliest token and
-        `meankl_divergence` is in nats.
+        `mean_kl_divergence` is in nats.
     """
     reference = root / REFERENCE_FOLDER
     shutil.rmtree(reference, ignore_errors=True)  # an earlier export was killed here
@@ -72,7 +72,7 @@ def report(
 def _table(figures: Mapping[str, Any]) -> str:
     lines = [f"quality over {figures['tokens']} random tokens: top-1 agreement, mean KL divergence"]
     for name, found in figures["paths"].items():
-        agreement, divergence = found["top1_agreement"], found["meankl_divergence"]
+        agreement, divergence = found["top1_agreement"], found["mean_kl_divergence"]
         lines.append(f"  {name:<12} {agreement:6.3f}  {divergence:.5f} nats")
     return "\n".join(lines)
 
@@ -103,7 +103,7 @@ def _figures(exact: FloatArray, found: FloatArray) -> dict[str, float]:
     divergence = sum(float(kl_divergence(one, other).sum()) for one, other in pairs)
     return {
         "top1_agreement": float((exact.argmax(-1) == found.argmax(-1)).mean()),
-        "meankl_divergence": divergence / (exact.shape[0] * exact.shape[1]),
+        "mean_kl_divergence": divergence / (exact.shape[0] * exact.shape[1]),
         "max_logit_difference": max(float(np.abs(one - other).max()) for one, other in pairs),
     }
 

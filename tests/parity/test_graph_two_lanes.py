@@ -12,7 +12,7 @@ from tests.support.checkpoint_names import NAMES
 from tests.support.graphs import GraphInputs, GraphSession, part
 from tests.support.oracle import Greedy, Oracle, Prepared, oracle
 from tests.support.talks import FIVE_PICTURES, TEXT_ONLY, TOOL_PICTURE, Talk
-from tests.support.two_lanes import TwoLaneSession, float_graphs
+from tests.support.two_lanes import TwoLaneSession
 
 TOLERANCE = 1e-3
 TOKENS = 24

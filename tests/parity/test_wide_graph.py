@@ -27,7 +27,7 @@ from tests.support.dequantized import dequantized
 from tests.support.graphs import GraphInputs, GraphSession
 from tests.support.oracle import Oracle, oracle
 from tests.support.talks import FIVE_PICTURES
-from tests.support.two_lanes import TwoLaneSession, float_graphs, wide_graph
+from tests.support.two_lanes import TwoLaneSession, wide_graph
 
 MEDIAN_TOLERANCE = 1e-5  # logits have a standard deviation of 3
 MEAN_TOLERANCE = 0.03
@@ -141,7 +141,7 @@ def test_only_the_wide_weights_are_stored_beside_the_others() -> None:
     graphs = [graph for graph in manifest.graphs if graph.kv_dtype == "float32"]
     form = [(graph.lanes, graph.precision, graph.block_size) for graph in graphs]
     assert form == [(1, "int4", 32), (2, "int8", None)]
-    graph = onnx.load(opened.path / graphs[1].file, load_external_data=False)
+    graph = onnx.load(bundle("tied", "int4") / graphs[1].file, load_external_data=False)
     places = {
         tensor.name: next(entry.value for entry in tensor.external_data if entry.key == "location")
         for tensor in graph.graph.initializer

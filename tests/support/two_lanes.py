@@ -14,12 +14,8 @@ from tests.support.oracle import Float32Array
 
 def wide_graph(bundle: Bundle) -> DecoderGraph:
     """The bundle's two-lane graph."""
-    return next(graph for graph in float_graphs(bundle) if graph.lanes == 2)
-
-
-def float_graphs(bundle: Bundle) -> list[DecoderGraph]:
-    """The bundle's graphs whose cache is not quantized."""
-    return [graph for graph in bundle.manifest.graphs if graph.kv_dtype != "int8"]
+    found = [graph for graph in bundle.manifest.graphs if graph.kv_dtype == "float32"]
+    return next(graph for graph in found if graph.lanes == 2)
 
 
 class TwoLaneSession:
