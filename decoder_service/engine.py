@@ -299,8 +299,8 @@ class Engine:
             self._is_accepting = False
             streams = list(self._streams.values())
             self._streams.clear()
-        self._deliver([(stream, error) for stream in streams])
         self._held = _Held()
+        self._deliver([(stream, error) for stream in streams])
 
     def _update_load(self) -> None:
         running = self._residency.running
