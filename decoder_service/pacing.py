@@ -5,9 +5,10 @@ Running streams wait for the prompt tokens in their step. So a step may take at 
 """
 
 # Below twice, which is what running streams are promised: single steps scatter.
-STRETCH = 1.8
-# Weight of the newest measurement: a handful of steps decide, one outlier does not.
-_WEIGHT = 0.25
+STRETCH = 1.9
+# Weight of the newest measurement: a handful of steps decide, one outlier does not. Prompt tokens
+# that cost more than was thought make streams wait, so that is believed sooner.
+_WEIGHT, _WEIGHT_OF_WORSE = 0.25, 0.5
 # Few distinct chunk lengths, and products that work on whole blocks of rows.
 _GRAIN = 8
 # Before anything has been measured.
@@ -25,16 +26,18 @@ class ChunkPacer:
         self._most_tokens = most_tokens
         self._step_s: dict[int, float] = {}  # decoding sequences -> seconds of a step alone
         self._token_s: float | None = None  # what one prompt token has added
+        self._last_tokens = _FIRST // 2  # of the latest mixed step
 
     def chunk_tokens(self, decode_count: int) -> int:
         """Most prompt tokens of the next step beside `decode_count` >= 1 sequences."""
         alone = self._alone_s(decode_count)
         if alone is None or self._token_s is None:
             return min(self._most_tokens, _FIRST)
-        if self._token_s <= 0:
-            return self._most_tokens
+        most = min(self._most_tokens, 2 * self._last_tokens)  # what was never tried comes slowly
+        if self._token_s == 0:
+            return most
         tokens = int((STRETCH - 1) * alone / self._token_s)
-        return min(self._most_tokens, max(_GRAIN, tokens - tokens % _GRAIN))
+        return min(most, max(_GRAIN, tokens - tokens % _GRAIN))
 
     def observe(self, *, decode_count: int, chunk_tokens: int, seconds: float) -> None:
         """Takes note of one run."""
@@ -42,14 +45,17 @@ class ChunkPacer:
             return
         if chunk_tokens == 0:
             old = self._step_s.get(decode_count, seconds)
-            self._step_s[decode_count] = old + _WEIGHT * (seconds - old)
+            self._step_s[decode_count] = old + _WEIGHT * (min(seconds, 2 * old) - old)
             return
-        alone = self._alone_s(decode_count)
+        self._last_tokens = max(_GRAIN, chunk_tokens)
+        # Another batch's time would be charged to the chunk, or credited.
+        alone = self._step_s.get(decode_count)
         if alone is None:
             return
-        added = (seconds - alone) / chunk_tokens
+        added = max(0.0, seconds - alone) / chunk_tokens
         old = added if self._token_s is None else self._token_s
-        self._token_s = old + _WEIGHT * (added - old)
+        weight = _WEIGHT_OF_WORSE if added > old else _WEIGHT
+        self._token_s = old + weight * (added - old)
 
     def _alone_s(self, decode_count: int) -> float | None:
         """Seconds of a step without prompt tokens, of the nearest batch that has been seen."""

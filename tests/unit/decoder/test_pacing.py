@@ -58,6 +58,24 @@ def test_another_batch_is_judged_by_the_nearest_that_was_seen() -> None:
     assert pacer.chunk_tokens(8) == pytest.approx((STRETCH - 1) * 0.4 / 0.004, abs=8)
 
 
+def test_a_batch_never_seen_alone_teaches_nothing() -> None:
+    pacer = ChunkPacer(256)
+    pacer.observe(decode_count=8, chunk_tokens=0, seconds=0.06)
+    pacer.observe(decode_count=8, chunk_tokens=32, seconds=0.12)
+    before = pacer.chunk_tokens(8)
+    pacer.observe(decode_count=1, chunk_tokens=32, seconds=0.03)  # less than eight rows alone
+    assert pacer.chunk_tokens(8) == before
+
+
+def test_chunks_grow_stepwise_towards_what_was_never_tried() -> None:
+    pacer, sizes = ChunkPacer(256), []
+    pacer.observe(decode_count=8, chunk_tokens=0, seconds=0.1)
+    for _ in range(5):
+        sizes.append(pacer.chunk_tokens(8))
+        pacer.observe(decode_count=8, chunk_tokens=sizes[-1], seconds=0.1)
+    assert sizes == [32, 64, 128, 256, 256]
+
+
 def test_prompts_alone_teach_nothing_about_streams() -> None:
     pacer = ChunkPacer(256)
     pacer.observe(decode_count=0, chunk_tokens=128, seconds=9.0)
