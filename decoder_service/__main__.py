@@ -88,7 +88,7 @@ def load(config: DecoderConfig) -> Loaded:
         max_sequences=config.max_sequences,
         max_context=config.max_context,
     )
-    logger.info("%s", plan.describe())
+    logger.info("%s; weights: %s", plan.describe(), graphs.describe())
     cache = KvCache(
         layer_count=text.num_hidden_layers,
         slot_count=plan.slot_count,

@@ -36,6 +36,7 @@ class GraphSession:
     def __init__(self, bundle: Bundle, graph: DecoderGraph, threads: int) -> None:
         self.graph = graph
         options, file = _options(threads), prepacked.find(bundle, graph)
+        self.is_prepacked = file is not None
         if file is not None:  # it was optimized when it was written
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
@@ -65,6 +66,15 @@ class Graphs:
     narrow: GraphSession | None
     wide: GraphSession | None
     kv_dtype: np.dtype[Any]
+
+    def describe(self) -> str:
+        """The forms and where their weights are, for the log."""
+        forms = (("narrow", self.narrow), ("wide", self.wide))
+        return ", ".join(
+            f"{name} {session.graph.precision} ({'mapped' if session.is_prepacked else 'own'})"
+            for name, session in forms
+            if session is not None
+        )
 
 
 def open_graphs(
