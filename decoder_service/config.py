@@ -45,7 +45,7 @@ class DecoderConfig:
     )
     mixed_chunk_tokens: int = setting(
         "most prompt tokens of a step while sequences decode; fewer when measured run times say"
-        " that their tokens would come less than half as fast",
+        " that their tokens would come too slowly",
         default=256,
     )
     speculation: str = setting(

@@ -26,13 +26,13 @@ def paced(
     fixed=st.floats(0.0, 0.5),
     tokens=st.integers(16, 200),
 )
-def test_mixed_steps_settle_below_twice_an_undisturbed_one(
+def test_mixed_steps_settle_at_what_streams_are_to_bear(
     step_s: float, fixed: float, tokens: int
 ) -> None:
     token_s = (STRETCH - 1 - fixed) * step_s / tokens
     _, seconds = paced(step_s=step_s, fixed_s=fixed * step_s, token_s=token_s)
-    assert seconds <= 2 * step_s
-    assert seconds >= 1.3 * step_s  # and does not waste what streams can bear
+    assert seconds <= (STRETCH + 0.1) * step_s
+    assert seconds >= 1.4 * step_s  # and does not waste what streams can bear
 
 
 def test_a_slow_machine_still_makes_progress_and_a_fast_one_keeps_to_the_setting() -> None:
