@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from deploy.picture import half_blocks, read_picture
 from deploy.ports import ANY_FREE
 from deploy.running import running_stack, stop_signals
 from deploy.screen import CommandError
-from protos.bundle import file_sha256
+from protos.bundle import FORMAT_VERSION, file_sha256
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 
 DEMO = Path(__file__).parent / "demo"
@@ -80,6 +81,7 @@ def demo_bundle(console: Console, checkpoint: Path, precision: str) -> Path:
     try:
         check_bundle(bundle)
     except LaunchError:
+        shutil.rmtree(bundle, ignore_errors=True)  # a damaged one; the cache is ours
         with console.status("exporting the demonstration model (first time only)"):
             _export(checkpoint, bundle, precision)
     return bundle
@@ -96,7 +98,7 @@ def _export(checkpoint: Path, bundle: Path, precision: str) -> None:
 
 def _fingerprint(checkpoint: Path) -> str:
     """Changes when the model or the format of its bundle does."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"format {FORMAT_VERSION}\n".encode())
     for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
         digest.update(f"{file.relative_to(checkpoint)} {file_sha256(file)}\n".encode())
     return digest.hexdigest()[:12]

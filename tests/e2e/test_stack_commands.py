@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from deploy import demo_run
 from protos.bundle import Bundle
@@ -91,6 +92,16 @@ def test_demo_exports_once_and_answers_every_question(tmp_path: Path) -> None:
     assert all(entry["question"] in lines for entry in asked)
     (exported,) = (tmp_path / "tandem").glob("demo-*")
     assert Bundle.open(exported).manifest.graph.precision == "fp32"
+
+
+def test_a_damaged_bundle_in_the_cache_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = demo_run.demo_bundle(Console(), checkpoint("deep"), "fp32")
+    (first / "tandem.json").write_text("{}")
+    again = demo_run.demo_bundle(Console(), checkpoint("deep"), "fp32")
+    assert Bundle.open(again).manifest.graph.precision == "fp32"
 
 
 @pytest.mark.skipif(
