@@ -14,61 +14,72 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from deploy.demo.drawing import Scene
+from deploy.demo.drawing import Finish, Scene
 from deploy.demo.followups import ask_follow_up
 from deploy.demo.gallery import (
     Gallery,
     ask_color_in,
+    ask_contents,
     ask_more,
     ask_same,
     ask_which,
     pair_grids,
     random_pair,
     random_triple,
-    small_grid,
 )
-from deploy.demo.pictures import draw, frame_for, random_grid
+from deploy.demo.labels import stack
+from deploy.demo.lean import MERGE, PATCH
+from deploy.demo.pictures import Grid, frame_for, random_grid
 from deploy.demo.questions import (
     Asker,
     Turns,
     ask_color,
     ask_count,
     ask_description,
+    ask_inventory,
+    ask_outermost,
     ask_place,
     ask_reading,
     ask_shape,
     ask_spatial,
     ask_yes_no,
 )
-from deploy.demo.scenes import compose, random_names, random_text
+from deploy.demo.scenes import Frame, compose, random_names, random_text
 from deploy.demo.talk import ask_talk
 from deploy.demo.tokenizer import SYSTEM_PROMPTS
 from deploy.demo.videos import (
     Video,
     ask_appearance,
     ask_direction,
-    ask_video_color,
     random_clock,
     random_video,
     random_video_grid,
 )
 
 LONGEST_LINE = 60  # tokens of one conversation after the prefix
-KINDS = {"picture": 0.56, "pair": 0.12, "triple": 0.1, "video": 0.16, "talk": 0.06}
-ROWS = {"picture": 32, "pair": 24, "triple": 16, "video": 16, "talk": 32}
-LINES = {"picture": 5, "pair": 4, "triple": 4, "video": 3, "talk": 3}
+SLOW_START = 900  # lectures without pixels, during which pictures grow to their size
+ATTEMPTS = 12  # to add a turn to a conversation
+NUMBERED_SHARE = 0.92  # of single pictures and videos that carry a number, as the template gives
+KINDS = {"picture": 0.48, "pair": 0.16, "triple": 0.12, "video": 0.18, "talk": 0.06}
+ROWS = {"picture": 28, "pair": 20, "triple": 16, "video": 20, "talk": 24}
+LINES = {"picture": 5, "pair": 5, "triple": 5, "video": 4, "talk": 3}
 PICTURE_ASKERS: Mapping[Asker, float] = {
-    ask_color: 0.8,
-    ask_shape: 0.8,
-    ask_count: 1.6,
-    ask_spatial: 1.6,
-    ask_reading: 3.5,
-    ask_place: 1.3,
-    ask_yes_no: 1.8,
-    ask_description: 0.9,
-    ask_follow_up: 1.4,
+    ask_color: 1.0,
+    ask_inventory: 0.4,
+    ask_shape: 0.4,
+    ask_count: 1.0,
+    ask_spatial: 4.0,
+    ask_outermost: 1.0,
+    ask_reading: 2.0,
+    ask_place: 0.8,
+    ask_yes_no: 1.0,
+    ask_description: 3.0,
+    ask_follow_up: 1.0,
 }
+URGENCY = {"appear": 2.0, "spatial": 1.5, "color": 1.5, "compare": 2.0}  # weights of answers
 Ask = Callable[[], Turns | None]
+GridThw = tuple[int, int, int]
+Shown = tuple[list[GridThw], list[Tensor], list[dict[str, Tensor]]]  # grids, pixels, labels
 
 
 @dataclass(slots=True)
@@ -84,7 +95,10 @@ class Lecture:
     """One batch: what is seen, what is asked, what should be answered."""
 
     kind: str
-    sights: list[Tensor]  # uint8 [B, H, W, 3] per picture, or one [B, T, 2, H, W, 3]
+    rows: int
+    grids: list[GridThw]  # `grid_thw` of each sight
+    sights: list[Tensor]  # uint8 [B, H, W, 3] per picture, or one [B * T, 2, H, W, 3]; or none
+    labels: list[dict[str, Tensor]]  # dense labels of each sight, [B, ...] or [B * T, ...]
     prefix: Tensor  # [P] tokens, the same for all rows
     suffix: Tensor  # [B * G, L]
     predictors: Tensor  # [A] flat positions of the suffix that predict an answer token
@@ -96,7 +110,10 @@ class Lecture:
 class Classroom:
     """Makes lectures by number: the same seed and number give the same lecture."""
 
-    def __init__(self, tokenizer_file: Path, seed: int) -> None:
+    def __init__(self, tokenizer_file: Path, seed: int | str, draws: bool = True) -> None:
+        """`draws` tells whether lectures carry pixels beside the labels."""
+        self.draws = draws
+        self.space = 1.0  # how large pictures are, as a share
         self.tokenizer = Tokenizer.from_file(str(tokenizer_file))
         self.seed = seed
         self.encode = lru_cache(maxsize=20000)(self._encode)
@@ -112,6 +129,7 @@ class Classroom:
 
     def lecture(self, index: int, rank: int, size: int) -> Lecture:
         """One member's share of the lecture of that number; all shares are of one kind."""
+        self.space = min(1.0, 0.1 + index / SLOW_START) if not self.draws else 1.0
         kind = random.Random(f"lecture {self.seed} {index}").choices(
             list(KINDS), list(KINDS.values())
         )[0]
@@ -127,63 +145,83 @@ class Classroom:
 
     def about_picture(self, rng: random.Random, rows: int) -> Lecture:
         """Questions about single pictures."""
-        grid = random_grid(rng)
-        lines, pixels = Lines([], []), []
+        grid = self.shrunk(rng, random_grid(rng))
+        lines, shown = Lines([], []), []
         for _ in range(rows):
             frame = frame_for(rng, grid)
-            text = random_text(rng) if rng.random() < 0.55 else None
-            count = rng.choice((0, 1, 2, 3, 4)) if text else rng.choice((1, 2, 3, 3, 4, 5, 6, 6))
+            text = random_text(rng) if rng.random() < 0.35 else None
+            count = rng.choice((0, 1, 2, 3, 4)) if text else rng.choice((1, 2, 2, 3, 3, 3, 4, 6))
+            count = min(count, grid[0] * grid[1] // 2)
             scene = compose(rng, frame, random_names(rng, count), text)
-            pixels.append(draw(rng, scene, frame)[1])
+            shown.append(Gallery((scene,), (frame,), (Finish.random(rng),)))
             self.add_lines(lines, picture_asker(rng, scene), LINES["picture"])
-        prefix = self.picture_prefix(rng, [grid[0] * grid[1]])
-        return self.finished("picture", [torch.stack(pixels)], prefix, lines)
+        return self.about_galleries(rng, "picture", shown, lines)
 
     def about_pair(self, rng: random.Random, rows: int) -> Lecture:
         """Questions about two pictures."""
-        grids = pair_grids(rng)
-        lines, pairs = Lines([], []), []
+        grids = tuple(self.shrunk(rng, grid) for grid in pair_grids(rng))
+        lines, shown = Lines([], []), []
         for _ in range(rows):
             frame = frame_for(rng, grids[0])
             other = None if grids[0] == grids[1] else frame_for(rng, grids[1])
-            pair = random_pair(rng, frame, other)
-            pairs.append(pair.seen())
-            self.add_lines(lines, pair_asker(rng, pair, grids[0] == grids[1]), LINES["pair"])
-        sights = [torch.stack(pictures) for pictures in zip(*pairs, strict=True)]
-        prefix = self.picture_prefix(rng, [rows * columns for rows, columns in grids])
-        return self.finished("pair", sights, prefix, lines)
+            shown.append(random_pair(rng, frame, other))
+            self.add_lines(lines, pair_asker(rng, shown[-1], grids[0] == grids[1]), LINES["pair"])
+        return self.about_galleries(rng, "pair", shown, lines)
 
     def about_triple(self, rng: random.Random, rows: int) -> Lecture:
         """Questions about three pictures."""
-        grid = small_grid(rng)
-        lines, triples = Lines([], []), []
+        grids = tuple(self.shrunk(rng, random_grid(rng)) for _ in range(3))
+        lines, shown = Lines([], []), []
         for _ in range(rows):
-            frames = (frame_for(rng, grid), frame_for(rng, grid), frame_for(rng, grid))
-            triple = random_triple(rng, frames)
-            triples.append(triple.seen())
-            self.add_lines(lines, triple_asker(rng, triple), LINES["triple"])
-        sights = [torch.stack(pictures) for pictures in zip(*triples, strict=True)]
-        prefix = self.picture_prefix(rng, [grid[0] * grid[1]] * 3)
-        return self.finished("triple", sights, prefix, lines)
+            frames = (frame_for(rng, grids[0]), frame_for(rng, grids[1]), frame_for(rng, grids[2]))
+            shown.append(random_triple(rng, frames))
+            self.add_lines(lines, triple_asker(rng, shown[-1]), LINES["triple"])
+        return self.about_galleries(rng, "triple", shown, lines)
+
+    def about_galleries(
+        self, rng: random.Random, kind: str, shown: list[Gallery], lines: Lines
+    ) -> Lecture:
+        """The lecture about pictures of which the first ones have one size, the second ones too."""
+        labels = [
+            stack(rows) for rows in zip(*(gallery.labels() for gallery in shown), strict=True)
+        ]
+        sights = []
+        if self.draws:
+            pixels = zip(*(gallery.seen() for gallery in shown), strict=True)
+            sights = [torch.stack(pictures) for pictures in pixels]
+        grids = [grid_of(1, frame) for frame in shown[0].frames]
+        prefix = self.picture_prefix(rng, [cells_of(grid) for grid in grids])
+        return self.finished(kind, (grids, sights, labels), prefix, lines)
 
     def about_video(self, rng: random.Random, rows: int) -> Lecture:
         """Questions about videos."""
         clock = random_clock(rng)
-        grid = random_video_grid(rng, clock)
+        grid = self.shrunk(rng, random_video_grid(rng, clock))
         lines, videos = Lines([], []), []
         for _ in range(rows):
-            video = random_video(rng, clock, grid)
-            videos.append(video.frames)
-            self.add_lines(lines, video_asker(rng, video), LINES["video"])
+            videos.append(random_video(rng, clock, grid))
+            self.add_lines(lines, video_asker(rng, videos[-1]), LINES["video"])
+        parts = [video.labels() for video in videos]
+        labels = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        sights = [torch.cat([video.frames() for video in videos])] if self.draws else []
         prefix = self.video_prefix(rng, clock.stamps, grid[0] * grid[1])
-        return self.finished("video", [torch.stack(videos)], prefix, lines)
+        grids = [grid_of(len(clock.stamps), videos[0].frame)]
+        return self.finished("video", (grids, sights, [labels]), prefix, lines)
+
+    def shrunk(self, rng: random.Random, grid: Grid) -> Grid:
+        """The grid, or a smaller one early in a lesson without pixels."""
+        if self.space == 1:
+            return grid
+        share = self.space**0.5
+        rows, columns = (max(2, round(side * share)) for side in grid)
+        return rows, max(columns, 4) if rng.random() < 0.3 else columns  # four, for texts
 
     def about_nothing(self, rng: random.Random, rows: int) -> Lecture:
         """Talk without pictures."""
         lines = Lines([], [])
         for _ in range(rows):
             self.add_lines(lines, lambda: ask_talk(rng), LINES["talk"])
-        return self.finished("talk", [], self.opening(rng), lines)
+        return self.finished("talk", ([], [], []), self.opening(rng), lines)
 
     def opening(self, rng: random.Random) -> list[int]:
         """The start of a user turn, now and then after a system prompt."""
@@ -193,9 +231,9 @@ class Classroom:
         return list(self._encode(system + "<|im_start|>user\n"))
 
     def picture_prefix(self, rng: random.Random, cells: list[int]) -> list[int]:
-        """Placeholders of some pictures, sometimes numbered as with `add_vision_id`."""
+        """Placeholders of some pictures, nearly always numbered as the chat template does it."""
         tokens = self.opening(rng)
-        numbered = rng.random() < (0.75 if len(cells) > 1 else 0.1)
+        numbered = len(cells) > 1 or rng.random() < NUMBERED_SHARE
         for number, count in enumerate(cells, start=1):
             name = f"Picture {number}: " if numbered else ""
             pads = "<|image_pad|>" * count
@@ -206,7 +244,7 @@ class Classroom:
         """Placeholders of a video, in the form of transformers 5.23."""
         pads = f"<|vision_start|>{'<|video_pad|>' * cells}<|vision_end|>"
         inner = "".join(f"<{stamp:.1f} seconds>{pads}" for stamp in stamps)
-        name = "Video 1: " if rng.random() < 0.1 else ""
+        name = "Video 1: " if rng.random() < NUMBERED_SHARE else ""
         return self.opening(rng) + list(
             self._encode(f"{name}<|vision_start|>{inner}<|vision_end|>")
         )
@@ -216,7 +254,7 @@ class Classroom:
         for _ in range(count):
             tokens: list[int] = []
             said: set[tuple[str, str]] = set()
-            for _ in range(6):
+            for _ in range(ATTEMPTS):
                 turns = ask()
                 if turns is not None and not repeats(turns, said):
                     self.add_turns(lines, tokens, turns)
@@ -238,11 +276,12 @@ class Classroom:
     def finished(
         self,
         kind: str,
-        sights: list[Tensor],
+        shown: Shown,
         prefix: list[int],
         lines: Lines,
     ) -> Lecture:
         """Everything as tensors."""
+        grids, sights, labels = shown
         length = max(len(tokens) for tokens in lines.tokens)
         padding = self._encode("<|endoftext|>")[0]
         suffix = torch.full((len(lines.tokens), length), padding)
@@ -256,10 +295,13 @@ class Classroom:
             spans.append((skill, len(targets), len(targets) + last - first))
             predictors += range(line * length + first - 1, line * length + last - 1)
             targets += lines.tokens[line][first:last]
-            weights += [(last - first) ** -0.5] * (last - first)
+            weights += [URGENCY.get(skill, 1.0) * (last - first) ** -0.5] * (last - first)
         return Lecture(
             kind=kind,
+            rows=len(labels[0]["color"]) // grids[0][0] if labels else 1,
+            grids=grids,
             sights=sights,
+            labels=labels,
             prefix=torch.tensor(prefix),
             suffix=suffix,
             predictors=torch.tensor(predictors),
@@ -267,6 +309,16 @@ class Classroom:
             weights=torch.tensor(weights),
             spans=spans,
         )
+
+
+def grid_of(length: int, frame: Frame) -> GridThw:
+    """`grid_thw` of a picture or of a video of so many pairs of frames."""
+    return length, frame.seen_height // PATCH, frame.seen_width // PATCH
+
+
+def cells_of(grid: GridThw) -> int:
+    """Merged tokens of a picture."""
+    return grid[1] * grid[2] // MERGE**2
 
 
 def repeats(turns: Turns, said: set[tuple[str, str]]) -> bool:
@@ -290,7 +342,7 @@ def picture_asker(rng: random.Random, scene: Scene) -> Ask:
 def pair_asker(rng: random.Random, pair: Gallery, same_size: bool) -> Ask:
     """Asks about two pictures; whether they are the same only if their sizes do not tell."""
     askers: list[Callable[[random.Random, Gallery], Turns | None]]
-    askers = [ask_more, ask_more, ask_color_in, ask_which]
+    askers = [ask_more, ask_more, ask_color_in, ask_color_in, ask_which, ask_contents]
     if same_size:
         askers += [ask_same, ask_same]
 
@@ -304,7 +356,7 @@ def triple_asker(rng: random.Random, triple: Gallery) -> Ask:
     """Asks which of three pictures fits."""
 
     def ask() -> Turns | None:
-        return rng.choice((ask_which, ask_which, ask_which, ask_color_in))(rng, triple)
+        return rng.choice((ask_which, ask_which, ask_which, ask_contents))(rng, triple)
 
     return ask
 
@@ -312,7 +364,7 @@ def triple_asker(rng: random.Random, triple: Gallery) -> Ask:
 def video_asker(rng: random.Random, video: Video) -> Ask:
     """Asks what happens in a video."""
     askers: list[Callable[[random.Random, Video], Turns | None]]
-    askers = [ask_direction, ask_direction, ask_appearance, ask_appearance, ask_video_color]
+    askers = [ask_direction, ask_direction, ask_appearance, ask_appearance, ask_appearance]
 
     def ask() -> Turns | None:
         return rng.choice(askers)(rng, video)

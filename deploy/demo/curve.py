@@ -15,7 +15,7 @@ from deploy.demo.held_out import SKILLS
 WIDTH, HEIGHT, MARGIN = 1100, 360, 44
 PALETTE = (
     "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#b6992d", "#b07aa1", "#d37295",
-    "#9c755f", "#79706e", "#1f3b73", "#8cd17d", "#a0522d", "#000000",
+    "#9c755f", "#79706e", "#1f3b73", "#8cd17d", "#a0522d", "#000000", "#ff9da7",
 )  # fmt: skip
 LEGEND = 130  # pixels on the right
 Row = dict[str, float]
@@ -60,14 +60,18 @@ def panel(title: str, rows: Sequence[Row], keys: Sequence[str], top: float) -> I
 
 
 def draw_curves(folder: Path) -> Image.Image:
-    """Both lessons: loss and accuracy on pictures drawn for that step only."""
-    sight, answers = (read_log(folder / f"{name}.jsonl") for name in ("sight", "answers"))
-    heads = [key for key in sight[0] if key not in ("step", "seconds", "loss")]
+    """All lessons: loss and accuracy on pictures drawn for that step only."""
+    sight, words, answers = (
+        read_log(folder / f"{name}.jsonl") for name in ("sight", "words", "answers")
+    )
+    heads = [key for key in sight[-1] if key not in ("step", "seconds", "loss")]
     panels = (
-        panel("First lesson: loss of the dense labels", sight, ["loss"], 12),
-        panel("First lesson: dense labels right, where there is something", sight, heads, 1),
-        panel("Second lesson: loss", answers, ["loss"], 6),
-        panel("Second lesson: answers right in every token, by skill", answers, SKILLS, 1),
+        panel("Sight: loss of the dense labels", sight, ["loss"], 12),
+        panel("Sight: dense labels right, where there is something", sight, heads, 1),
+        panel("Words: loss", words, ["loss"], 3),
+        panel("Words: answers right in every token, by skill", words, SKILLS, 1),
+        panel("Answers: loss", answers, ["loss"], 3),
+        panel("Answers: answers right in every token, by skill", answers, SKILLS, 1),
     )
     sheet = Image.new("RGB", (WIDTH, HEIGHT * len(panels)))
     for i, chart in enumerate(panels):

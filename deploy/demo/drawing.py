@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLORS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "white", "gray")
-CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CHARACTERS = "0123456789ACDEHLNOPRST"
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]

@@ -1,6 +1,10 @@
 """Measures a checkpoint on held-out questions, with transformers, fp32 and greedy.
 
     python -m deploy.demo.evaluation CHECKPOINT [--count 120] [--skills read count]
+    python -m deploy.demo.evaluation http://127.0.0.1:8000/v1 --still [--against answers.json]
+
+The second form asks a server instead. `--answers FILE` keeps the answers, and `--against FILE`
+tells how many of them a second run repeats.
 
 Prints a table, and one JSON line last. A box is right if it overlaps the true one by half
 (intersection over union) and carries the right label; every other answer must be exact.
@@ -11,7 +15,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,11 +24,20 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from deploy.demo.held_out import SKILLS, Question, question
 from deploy.demo.oracle import make_transformers_importable
+from deploy.demo.served import Served
 
 LONGEST_ANSWER = 48  # tokens
 LEAST_OVERLAP = 0.5
 BATCH = 12
+MOVING = ("direction", "appear")  # skills whose questions show a video
 Inputs = dict[str, Any]
+
+
+class Respondent(Protocol):
+    """Whoever answers questions."""
+
+    def answer(self, questions: Sequence[Question]) -> list[str]:
+        """Answers to the last turns, after its own answers to the turns before."""
 
 
 class Examinee:
@@ -139,7 +152,7 @@ def overlap(first: Sequence[float], second: Sequence[float]) -> float:
     return shared / (sum(areas) - shared) if shared else 0.0
 
 
-def examine(examinee: Examinee, skill: str, count: int) -> list[tuple[Question, str, bool]]:
+def examine(examinee: Respondent, skill: str, count: int) -> list[tuple[Question, str, bool]]:
     """Every question of a skill with the answer given and whether it was right."""
     results = []
     for start in range(0, count, BATCH):
@@ -149,25 +162,53 @@ def examine(examinee: Examinee, skill: str, count: int) -> list[tuple[Question, 
     return results
 
 
+def examinee_of(subject: str) -> Respondent:
+    """A checkpoint by its folder, or a server by its address."""
+    if subject.startswith("http"):
+        return Served(subject, LONGEST_ANSWER)
+    return Examinee(Path(subject))
+
+
+def compared(answers: dict[str, list[str]], file: Path) -> str:
+    """How many answers are those of an earlier run, in words."""
+    before: dict[str, list[str]] = json.loads(file.read_text())
+    pairs = [
+        (given, then)
+        for skill, said in answers.items()
+        for given, then in zip(said, before[skill], strict=False)
+    ]
+    equal = sum(given == then for given, then in pairs)
+    return f"equal to {file.name}: {equal} of {len(pairs)}\n"
+
+
 def main() -> None:
     """Prints the accuracy of every skill."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("subject", help="folder of a checkpoint, or address of a server")
     parser.add_argument("--count", type=int, default=120, help="questions per skill")
     parser.add_argument("--skills", nargs="+", default=SKILLS, choices=SKILLS)
+    parser.add_argument("--still", action="store_true", help="leave the skills with videos out")
     parser.add_argument("--mistakes", action="store_true", help="print wrong answers")
+    parser.add_argument("--answers", type=Path, help="where to keep the answers")
+    parser.add_argument("--against", type=Path, help="answers kept by another run")
     arguments = parser.parse_args()
-    examinee = Examinee(arguments.checkpoint)
+    examinee = examinee_of(arguments.subject)
     accuracy: dict[str, float] = {}
+    answers: dict[str, list[str]] = {}
     write = sys.stdout.write
-    for skill in tqdm(arguments.skills):
+    for skill in tqdm([s for s in arguments.skills if not (arguments.still and s in MOVING)]):
         results = examine(examinee, skill, arguments.count)
         accuracy[skill] = sum(right for *_, right in results) / len(results)
+        answers[skill] = [given for _, given, _ in results]
         write(f"{skill:10} {accuracy[skill]:7.1%}\n")
         for asked, given, right in results:
             if arguments.mistakes and not right:
                 turn = asked.turns[-1]
                 write(f"    {turn.question}  expected {turn.answer!r}, given {given!r}\n")
+    if arguments.answers:
+        arguments.answers.write_text(json.dumps(answers))
+    if arguments.against:
+        write(compared(answers, arguments.against))
     overall = sum(accuracy.values()) / len(accuracy)
     write(f"{'all':10} {overall:7.1%}\n")
     write(json.dumps({"all": overall, "questions": arguments.count} | accuracy) + "\n")

@@ -3,7 +3,7 @@
 import random
 
 from deploy.demo import phrasings
-from deploy.demo.drawing import Scene, box_of
+from deploy.demo.drawing import Scene
 from deploy.demo.questions import (
     Turn,
     Turns,
@@ -12,9 +12,6 @@ from deploy.demo.questions import (
     ask_count,
     ask_existence,
     ask_place,
-    ask_shape,
-    ask_spatial,
-    box_answer,
     group_for,
     matching,
     plural,
@@ -32,7 +29,7 @@ def second(question: str, answer: str) -> Turn:
 
 def ask_follow_up(rng: random.Random, scene: Scene) -> Turns | None:
     """Two turns: any question, then one that leans on it."""
-    kinds = (other_color, other_count, other_existence, its_color, place_of_shape, of_neighbour)
+    kinds = (other_color, other_color, other_count, other_existence, its_color)
     return rng.choice(kinds)(rng, scene)
 
 
@@ -75,30 +72,3 @@ def its_color(rng: random.Random, scene: Scene) -> Turns | None:
         if label in first[0].answer and references(scene, thing)[:1] == [thing.shape]:
             return (*first, second(rng.choice(phrasings.IT_COLOR), thing.color))
     return None
-
-
-def place_of_shape(rng: random.Random, scene: Scene) -> Turns | None:
-    """`What shape is red?` - `Where is it?`"""
-    first = ask_shape(rng, scene)
-    if first is None:
-        return None
-    for thing in scene.things:
-        if thing.color in first[0].question and thing.shape == first[0].answer:
-            answer = box_answer(box_of(thing, scene.aspect), thing.shape)
-            return (*first, second(rng.choice(phrasings.IT_PLACE), answer))
-    return None
-
-
-def of_neighbour(rng: random.Random, scene: Scene) -> Turns | None:
-    """`What is left of the star?` - `Where is it?`"""
-    first = ask_spatial(rng, scene)
-    if first is None:
-        return None
-    found = [thing for thing in scene.things if thing.name == first[0].answer]
-    if len(found) != 1:
-        return None
-    thing = found[0]
-    if rng.random() < 0.5:
-        return (*first, second(rng.choice(phrasings.IT_COLOR), thing.color))
-    answer = box_answer(box_of(thing, scene.aspect), thing.name)
-    return (*first, second(rng.choice(phrasings.IT_PLACE), answer))

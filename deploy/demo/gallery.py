@@ -7,6 +7,7 @@ import torch
 
 from deploy.demo import phrasings
 from deploy.demo.drawing import COLORS, SHAPES, Finish, Pixels, Scene, Thing, render
+from deploy.demo.labels import Labels, dense_labels
 from deploy.demo.pictures import Grid, random_grid, resize
 from deploy.demo.questions import (
     Turn,
@@ -21,15 +22,24 @@ from deploy.demo.questions import (
 from deploy.demo.scenes import Frame, compose, contrasting, random_names
 
 ORDINALS = ("first", "second", "third")
+MOST_THINGS = 2  # in each picture
 
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Pictures shown together, as drawn, with their scenes and sizes."""
+    """Pictures shown together: their scenes, sizes and finishes; drawn when looked at."""
 
     scenes: tuple[Scene, ...]
-    pictures: tuple[Pixels, ...]
     frames: tuple[Frame, ...]
+    finishes: tuple[Finish, ...]
+
+    @property
+    def pictures(self) -> tuple[Pixels, ...]:
+        """The pictures as drawn."""
+        return tuple(
+            render(scene, frame.width, frame.height, finish)
+            for scene, frame, finish in zip(self.scenes, self.frames, self.finishes, strict=True)
+        )
 
     def seen(self) -> list[torch.Tensor]:
         """The pictures as the model sees them, uint8 [H, W, 3]."""
@@ -38,31 +48,35 @@ class Gallery:
             for picture, frame in zip(self.pictures, self.frames, strict=True)
         ]
 
+    def labels(self) -> list[Labels]:
+        """Dense labels of the pictures."""
+        return [
+            dense_labels(scene, frame.seen_width, frame.seen_height)
+            for scene, frame in zip(self.scenes, self.frames, strict=True)
+        ]
+
 
 def random_scene(rng: random.Random, frame: Frame, most: int) -> Scene:
     """A scene of a few things without text."""
     while True:
-        scene = compose(rng, frame, random_names(rng, rng.randint(1, most)))
+        scene = compose(rng, frame, random_names(rng, rng.choice((1, 1, most))))
         if scene.things:
             return scene
 
 
 def random_pair(rng: random.Random, frame: Frame, other_frame: Frame | None = None) -> Gallery:
     """Two pictures: the same, nearly the same, or unrelated (always so if frames differ)."""
-    scene = random_scene(rng, frame, 4)
+    scene = random_scene(rng, frame, MOST_THINGS)
     roll = rng.random()
     if other_frame is not None or roll > 0.8:
         other_frame = other_frame or frame
-        other = random_scene(rng, other_frame, 4)
+        other = random_scene(rng, other_frame, MOST_THINGS)
     else:
         other_frame = frame
         other = scene if roll < 0.45 else changed(rng, scene)
     finish = Finish.random(rng)
-    pictures = [render(scene, frame.width, frame.height, finish)]
-    if rng.random() < 0.5:
-        finish = Finish.random(rng)
-    pictures.append(render(other, other_frame.width, other_frame.height, finish))
-    return Gallery((scene, other), tuple(pictures), (frame, other_frame))
+    other_finish = Finish.random(rng) if rng.random() < 0.5 else finish
+    return Gallery((scene, other), (frame, other_frame), (finish, other_finish))
 
 
 def changed(rng: random.Random, scene: Scene) -> Scene:
@@ -95,26 +109,14 @@ def reshaped(rng: random.Random, thing: Thing) -> Thing:
 
 def random_triple(rng: random.Random, frames: tuple[Frame, Frame, Frame]) -> Gallery:
     """Three unrelated pictures."""
-    scenes = tuple(random_scene(rng, frame, 3) for frame in frames)
-    pictures = tuple(
-        render(scene, frame.width, frame.height, Finish.random(rng))
-        for scene, frame in zip(scenes, frames, strict=True)
-    )
-    return Gallery(scenes, pictures, frames)
+    scenes = tuple(random_scene(rng, frame, MOST_THINGS) for frame in frames)
+    return Gallery(scenes, frames, tuple(Finish.random(rng) for _ in frames))
 
 
 def pair_grids(rng: random.Random) -> tuple[Grid, Grid]:
-    """Grids of two pictures, usually the same and never large."""
-    first = small_grid(rng)
-    return first, first if rng.random() < 0.75 else small_grid(rng)
-
-
-def small_grid(rng: random.Random) -> Grid:
-    """A grid of at most 24 cells, so that several pictures stay affordable."""
-    while True:
-        grid = random_grid(rng)
-        if grid[0] * grid[1] <= 24:
-            return grid
+    """Grids of two pictures, usually the same."""
+    first = random_grid(rng)
+    return first, first if rng.random() < 0.75 else random_grid(rng)
 
 
 def ask_same(rng: random.Random, gallery: Gallery) -> Turns:
@@ -144,6 +146,14 @@ def ask_color_in(rng: random.Random, gallery: Gallery) -> Turns | None:
     question = rng.choice(phrasings.COLOR_IN)
     question = question.format(thing=name, nth=ORDINALS[number], number=number + 1)
     return (Turn("compare", question, thing.color),)
+
+
+def ask_contents(rng: random.Random, gallery: Gallery) -> Turns | None:
+    """`What is in each picture?` An exercise: here a thing follows its picture at once."""
+    if any(len(scene.things) != 1 for scene in gallery.scenes):
+        return None
+    parts = [f"{i} {scene.things[0].name}" for i, scene in enumerate(gallery.scenes, start=1)]
+    return (Turn("contents", rng.choice(phrasings.CONTENTS), f"Picture {', '.join(parts)}"),)
 
 
 def ask_which(rng: random.Random, gallery: Gallery) -> Turns | None:

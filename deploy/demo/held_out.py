@@ -135,5 +135,5 @@ def about_video(
         video = random_video(rng, clock, random_video_grid(rng, clock))
         turns = ask(rng, video)
         if turns is not None:
-            frames = video.frames.flatten(0, 1).numpy()
+            frames = video.frames().flatten(0, 1).numpy()
             return Question(turns, video=frames, clock=clock)

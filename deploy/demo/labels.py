@@ -4,61 +4,83 @@ They cost nothing, since the drawer knows, and teach the tower to see before it 
 anything. -100 marks what no loss is taken on.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from deploy.demo.codes import DIRECTIONS, SIDES, SIXTHS, STEPS, TEXT
 from deploy.demo.drawing import CHARACTERS, COLORS, SHAPES, Scene, box_of, label_geometry
 from deploy.demo.lean import merge_order
 from deploy.demo.scenes import CELL
 
 IGNORED = -100
-LONGEST_TEXT = 5
-LETTERS = 2  # of one text that a cell can hold
 Labels = dict[str, NDArray[np.int64]]
 
 
-def dense_labels(scene: Scene, width: int, height: int) -> Labels:
+def dense_labels(
+    scene: Scene,
+    width: int,
+    height: int,
+    motions: tuple[str | None, ...] = (),
+    newcomer: int | None = None,
+) -> Labels:
     """What a picture of the given size in pixels shows, cell by cell.
 
+    Args:
+        motions: where each thing is going, in the order of the scene's things.
+        newcomer: the thing that is there for the first time.
+
     Returns:
-        `shape`, `color` [C]: of the thing whose centre the cell holds, 0 for none;
-        `box` [C, 8]: first and second digit of that thing's four sides in hundredths;
-        `letters` [C, 2]: the characters whose centres the cell holds, from left to right;
-        `places` [C, 2]: which characters of the text these are, counted from one;
+        `shape`, `color`, `motion`, `novelty` [C]: of the thing whose middle the cell holds, 0 for
+        none; `across`, `down` [C]: in which sixth of each axis that middle lies;
+        `left`, `top`, `right`, `bottom` [C]: that thing's box on the lattice of `codes.STEPS`;
+        `letter` [C]: the character whose middle the cell holds;
+        `place` [C]: which character of the text that is, counted from one;
         `patch_shape`, `patch_color` [P], `patch_character` [P, 2]: what covers the middle of
         each patch (of its left and right half), in merge order, 0 for nothing.
     """
     rows, columns = height // CELL, width // CELL
-    cells = rows * columns
-    labels: Labels = {
-        "shape": np.zeros(cells, np.int64),
-        "color": np.zeros(cells, np.int64),
-        "box": np.full((cells, 8), IGNORED, np.int64),
-        "letters": np.zeros((cells, LETTERS), np.int64),
-        "places": np.zeros((cells, LETTERS), np.int64),
-    }
-    for thing in scene.things:
+    names = ("shape", "color", "motion", "novelty", "letter", "place", "across", "down")
+    labels: Labels = {name: np.zeros(rows * columns, np.int64) for name in names}
+    labels |= {side: np.full(rows * columns, IGNORED, np.int64) for side in SIDES}
+    for index, thing in enumerate(scene.things):
         box = box_of(thing, scene.aspect)
-        middle_x, middle_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-        cell = cell_at(middle_x, middle_y, rows, columns)
+        middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        cell = cell_at(*middle, rows, columns)
+        labels["across"][cell], labels["down"][cell] = sixth(middle[0]), sixth(middle[1])
         labels["shape"][cell] = 1 + SHAPES.index(thing.shape)
         labels["color"][cell] = 1 + COLORS.index(thing.color)
-        labels["box"][cell] = [digit for side in box for digit in divmod(hundredths(side), 10)]
+        motion = motions[index] if index < len(motions) else None
+        labels["motion"][cell] = 0 if motion is None else 1 + DIRECTIONS.index(motion)
+        labels["novelty"][cell] = int(index == newcomer)
+        for side, value in zip(SIDES, box, strict=True):
+            labels[side][cell] = lattice(value)
     if scene.label is not None:
         box, edges = label_geometry(scene.label, scene.aspect)
-        middle_y = (box[1] + box[3]) / 2
         for k, character in enumerate(scene.label.text):
-            cell = cell_at((edges[k] + edges[k + 1]) / 2, middle_y, rows, columns)
-            slot = np.count_nonzero(labels["places"][cell])
-            if slot < LETTERS:
-                labels["letters"][cell, slot] = 1 + CHARACTERS.index(character)
-                labels["places"][cell, slot] = 1 + k
+            middle = (edges[k] + edges[k + 1]) / 2, (box[1] + box[3]) / 2
+            cell = cell_at(*middle, rows, columns)
+            labels["color"][cell] = TEXT
+            labels["letter"][cell] = 1 + CHARACTERS.index(character)
+            labels["place"][cell] = 1 + k
     return labels | patch_labels(scene, rows * 2, columns * 2)
 
 
-def hundredths(side: float) -> int:
-    """A fraction of the canvas in hundredths, 0 to 100."""
-    return min(100, max(0, round(side * 100)))
+def stack(labels: Sequence[Labels]) -> dict[str, torch.Tensor]:
+    """One tensor per kind of label."""
+    return {name: torch.from_numpy(np.stack([row[name] for row in labels])) for name in labels[0]}
+
+
+def lattice(side: float) -> int:
+    """A fraction of the canvas in steps of the lattice on which boxes are told."""
+    return 2 * min(STEPS // 2, max(0, round(side * STEPS / 2)))
+
+
+def sixth(place: float) -> int:
+    """In which sixth of an axis a place lies, from one."""
+    return 1 + min(SIXTHS - 1, max(0, int(place * SIXTHS)))
 
 
 def cell_at(x: float, y: float, rows: int, columns: int) -> int:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 PATCH = 16
 MERGE = 2
 NORM_EPS = 1e-6  # of the tower
-QUANTIZED_BLOCK = 32  # weights that share a scale in the INT4 bundle
 
 
 class Features(NamedTuple):
@@ -30,20 +29,27 @@ class Features(NamedTuple):
     deepstack: list[Tensor]  # one [B, P / 4, out] per level
 
 
-def linear(layer: nn.Linear, x: Tensor, coarse: bool = False) -> Tensor:
-    """A linear layer in the precision of its input, its weights rounded to 4 bits if coarse."""
+def linear(layer: nn.Linear, x: Tensor, block: int | None = None) -> Tensor:
+    """A linear layer in the precision of its input; see `four_bits` for `block`."""
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    weight = four_bits(layer.weight) if coarse else layer.weight
-    return F.linear(x, weight.to(x.dtype), bias)
+    return F.linear(x, four_bits(layer.weight, block).to(x.dtype), bias)
 
 
-def four_bits(weight: Tensor) -> Tensor:
-    """Weights as INT4 blocks of 32 would hold them; the gradient passes straight through."""
+def four_bits(weight: Tensor, block: int | None) -> Tensor:
+    """Weights as INT4 blocks of that many would hold them; the gradient passes straight through.
+
+    Without a block the weights stay as they are.
+    """
+    if block is None:
+        return weight
     with torch.no_grad():
-        blocks = unflatten(weight, 1, (-1, QUANTIZED_BLOCK))
+        columns = weight.shape[1]
+        padded = F.pad(weight, (0, -columns % block))
+        blocks = unflatten(padded, 1, (-1, block))
         largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
         scale = torch.where(largest == 0, 1.0, largest / -8)
-        change = (blocks / scale).round_().clamp_(-8, 7).mul_(scale).sub_(blocks).flatten(1)
+        rounded = (blocks / scale).round_().clamp_(-8, 7).mul_(scale)
+        change = rounded.flatten(1)[:, :columns] - weight
     return weight + change
 
 
@@ -222,14 +228,14 @@ def think(
     merged: Tensor,
     deepstack: list[Tensor],
     dtype: torch.dtype,
-    coarse: bool = False,
+    block: int | None = None,
 ) -> Tensor:
     """Runs the language model; the last hidden states of the continuations [B * G * L, hidden].
 
     Args:
         merged: [B, V, hidden], in the order of `batch.visual`.
         deepstack: one such tensor per level.
-        coarse: whether to round the linear layers' weights to 4 bits.
+        block: weights of the linear layers that share a 4-bit scale, if they are to be rounded.
     """
     text = model.model.language_model
     rows, length = batch.prefix.shape
@@ -246,14 +252,14 @@ def think(
     x = x.index_copy(0, columns, merged.flatten(0, 1))
     eps = text.config.rms_norm_eps
     for index, layer in enumerate(text.layers):
-        weights = text_weights(layer, dtype, coarse)
+        weights = text_weights(layer, dtype, block)
         x = text_layer(x, weights, rotations, biases, rows, lines, eps)
         if index < len(deepstack):
             x = x.index_add(0, columns, deepstack[index].flatten(0, 1))
     return rms_norm(text.norm.weight, x[rows * length :], eps)
 
 
-def text_weights(layer: Any, dtype: torch.dtype, coarse: bool) -> tuple[Tensor, ...]:
+def text_weights(layer: Any, dtype: torch.dtype, block: int | None) -> tuple[Tensor, ...]:
     """A layer's weights as `text_layer` takes them: norms first, then matrices."""
     attention, mlp = layer.self_attn, layer.mlp
     norms = (
@@ -273,7 +279,7 @@ def text_weights(layer: Any, dtype: torch.dtype, coarse: bool) -> tuple[Tensor, 
     )
     return (
         *(norm.weight.to(dtype) for norm in norms),
-        *((four_bits(m.weight) if coarse else m.weight).to(dtype) for m in matrices),
+        *(four_bits(m.weight, block).to(dtype) for m in matrices),
     )
 
 

@@ -1,5 +1,6 @@
 """The demonstration model's shape: a small, genuine Qwen3-VL."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,8 @@ HIDDEN = 192
 VISION_HIDDEN = 128
 VISION_DEPTH = 6
 TEXT_DEPTH = 6
-DEEPSTACK_LAYERS = (1, 3, 5)
+DEEPSTACK_LAYERS = (3, 4, 5)
+COPIED = 0.5  # loudness of what attention copies at the start
 
 
 def vision_config() -> dict[str, object]:
@@ -43,7 +45,7 @@ def text_config(vocabulary_size: int) -> dict[str, object]:
         "intermediate_size": 512,
         "num_hidden_layers": TEXT_DEPTH,
         "num_attention_heads": 6,
-        "num_key_value_heads": 2,
+        "num_key_value_heads": 3,
         "head_dim": 32,
         "max_position_embeddings": 4096,
         "rms_norm_eps": 1e-6,
@@ -87,3 +89,30 @@ def new_model(
         tie_word_embeddings=True,
     )
     return Qwen3VLForConditionalGeneration(config)
+
+
+def align_embeddings(
+    model: "Qwen3VLForConditionalGeneration", rows: Mapping[int, torch.Tensor]
+) -> None:
+    """Starts the embeddings of some tokens on the codes of what they name."""
+    weight = model.get_input_embeddings().weight
+    with torch.no_grad():
+        for token, code in rows.items():
+            weight[token] = code
+
+
+def prepare_attention(model: "Qwen3VLForConditionalGeneration") -> None:
+    """Starts attention on what it is needed for: looking at like tokens and copying them.
+
+    Queries begin as the keys of their group, so a token looks first at tokens with the same
+    content, and what is fetched is put back in the directions that it came from.
+    """
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            attention = layer.self_attn
+            share = attention.num_key_value_groups
+            heads = attention.k_proj.weight.unflatten(0, (-1, attention.head_dim))
+            attention.q_proj.weight.copy_(heads.repeat_interleave(share, 0).flatten(0, 1))
+            heads = attention.v_proj.weight.unflatten(0, (-1, attention.head_dim))
+            copied = heads.repeat_interleave(share, 0).flatten(0, 1).T
+            attention.o_proj.weight.copy_(COPIED * copied)

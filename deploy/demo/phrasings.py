@@ -33,6 +33,7 @@ SHAPE = (
     "The {color} thing: what shape is it?",
     "What {color} shape is there?",
 )
+INVENTORY = ("Name the colors by shape.", "Which shape has which color?", "List the shapes.")
 COUNT = (
     "How many {things} are there?",
     "How many {things} do you see?",
@@ -64,11 +65,7 @@ SPATIAL = (
     "What is placed {relation} the {thing}?",
     "What shape can you see {relation} the {thing}?",
 )
-SIDE = (
-    "Is the {a} {one} or {other} the {b}?",
-    "Where is the {a}: {one} or {other} the {b}?",
-    "Does the {a} lie {one} or {other} the {b}?",
-)
+OUTERMOST = ("What lies outermost?", "Name the outermost things.", "What is on each side?")
 READ_NUMBER = (
     "Read the number.",
     "What number is printed?",
@@ -140,11 +137,6 @@ IS_COUNT = (
     "Do you see {number} {things}?",
     "Does the picture show {number} {things}?",
 )
-IS_PLACED = (
-    "Is the {a} {relation} the {b}?",
-    "Does the {a} lie {relation} the {b}?",
-    "Is it true that the {a} is {relation} the {b}?",
-)
 DESCRIBE = (
     "Describe the picture.",
     "Describe the picture in one sentence.",
@@ -163,7 +155,6 @@ AND_COLOR = ("And the {thing}?", "What about the {thing}?", "And what color is t
 AND_COUNT = ("And {things}?", "What about {things}?", "And how many {things}?")
 AND_EXISTS = ("And {a_thing}?", "What about {a_thing}?", "And is there {a_thing}?")
 IT_COLOR = ("What color is it?", "And its color?", "Which color does it have?")
-IT_PLACE = ("Where is it?", "And where is it?", "Give its box.")
 
 SAME = (
     "Are the two pictures the same?",
@@ -207,6 +198,7 @@ WHICH = (
     "Tell me which picture shows {a_thing}.",
     "{a_thing_capital} is in which picture?",
 )
+CONTENTS = ("What is in each picture?", "Tell me what each picture shows.", "List the pictures.")
 DIRECTION = (
     "Which way does the {thing} move?",
     "In which direction does the {thing} move?",

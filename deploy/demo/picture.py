@@ -34,11 +34,11 @@ def draw_picture() -> Image.Image:
     def scaled(*points: float) -> list[float]:
         return [point * SCALE for point in points]
 
-    draw.ellipse(scaled(36, 34, 120, 118), fill=(214, 40, 40), outline=INK, width=2 * SCALE)
-    draw.rectangle(scaled(258, 46, 326, 114), fill=(36, 84, 200))
-    draw.rectangle(scaled(52, 208, 112, 268), fill=(36, 84, 200))
-    draw.polygon(scaled(288, 196, 338, 280, 238, 280), fill=(38, 150, 66))
-    font = ImageFont.load_default(46 * SCALE)
+    draw.ellipse(scaled(42, 10, 118, 86), fill=(214, 40, 40), outline=INK, width=2 * SCALE)
+    draw.rectangle(scaled(266, 14, 334, 82), fill=(36, 84, 200))
+    draw.rectangle(scaled(62, 238, 130, 306), fill=(36, 84, 200))
+    draw.polygon(scaled(300, 234, 342, 308, 258, 308), fill=(38, 150, 66))
+    font = ImageFont.load_default(120 * SCALE)
     draw.text((192 * SCALE, 160 * SCALE), "4071", fill=INK, font=font, anchor="mm")
     return image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 

@@ -11,8 +11,8 @@ from deploy.demo.drawing import Finish, Picture, Pixels, Scene, render
 from deploy.demo.scenes import CELL, Frame
 from protos.pictures import PictureSettings, smart_resize
 
-SHORTEST_EDGE = 16 * CELL * CELL  # least area of a picture after resizing, in pixels
-LONGEST_EDGE = 36 * CELL * CELL  # largest area of a picture after resizing, in pixels
+SHORTEST_EDGE = 28 * CELL * CELL  # least area of a picture after resizing, in pixels
+LONGEST_EDGE = 40 * CELL * CELL  # largest area of a picture after resizing, in pixels
 SMALLEST_SIDE, LARGEST_SIDE = 64, 512  # pixels of a drawn picture
 
 SETTINGS = PictureSettings(

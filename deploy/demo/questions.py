@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deploy.demo import phrasings
-from deploy.demo.drawing import COLORS, SHAPES, Box, Scene, Thing, box_of, label_geometry
+from deploy.demo.drawing import COLORS, SHAPES, Box, Scene, Thing, box_of
 
-CLEAR = 0.09  # how far apart two centres must be, in fractions of the canvas, to be asked about
-MOST_DESCRIBED = 4
+CLEAR = 0.2  # how far apart two centres must be, in fractions of the canvas, to be asked about
+MOST_DESCRIBED = 2
+MOST_LOCATED = 1  # things among which one is to be located
+LEAST_LOCATED = 0.2  # of the canvas, that a located thing must be wide and high
+BOX_STEPS = 10  # of the lattice on which boxes are answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,33 @@ def ask_color(rng: random.Random, scene: Scene) -> Turns | None:
     return (Turn("color", rng.choice(phrasings.COLOR).format(thing=name), thing.color),)
 
 
+def ask_inventory(rng: random.Random, scene: Scene) -> Turns | None:
+    """`Name the colors by shape.` An exercise: here a colour follows its shape at once."""
+    known = [thing for thing, _ in shape_references(scene)]
+    if len(known) < 2:
+        return None
+    rng.shuffle(known)
+    answer = ", ".join(f"{thing.shape} {thing.color}" for thing in known)
+    return (Turn("inventory", rng.choice(phrasings.INVENTORY), answer),)
+
+
+def ask_outermost(rng: random.Random, scene: Scene) -> Turns | None:
+    """`What lies outermost?` An exercise: here a thing follows its side at once."""
+    if len(scene.things) < 2:
+        return None
+    sides = list(phrasings.RELATIONS)
+    rng.shuffle(sides)
+    parts = []
+    for side in sides:
+        for thing in scene.things:
+            others = [t for t in scene.things if t is not thing]
+            if all(side_of(scene, side, thing, other) for other in others):
+                parts.append(f"{side} {thing.name}")
+    if not parts:
+        return None
+    return (Turn("outermost", rng.choice(phrasings.OUTERMOST), ", ".join(parts[:3])),)
+
+
 def ask_shape(rng: random.Random, scene: Scene) -> Turns | None:
     """`What shape is red?`"""
     counts = Counter(thing.color for thing in scene.things)
@@ -132,10 +162,8 @@ def ask_count(rng: random.Random, scene: Scene) -> Turns | None:
 
 def ask_spatial(rng: random.Random, scene: Scene) -> Turns | None:
     """`What is left of the blue square?`, or on which side one thing is of another."""
-    if len(scene.things) < 2:
+    if len(scene.things) != 3:
         return None
-    if rng.random() < 0.3:
-        return ask_side(rng, scene)
     anchors = [(t, way) for t in scene.things for way in references(scene, t)]
     rng.shuffle(anchors)
     for anchor, way in anchors:
@@ -151,36 +179,6 @@ def ask_spatial(rng: random.Random, scene: Scene) -> Turns | None:
     return None
 
 
-def ask_side(rng: random.Random, scene: Scene) -> Turns | None:
-    """`Is the circle left of or right of the star?`"""
-    pair = named_pair(rng, scene)
-    if pair is None:
-        return None
-    (a, a_name), (b, b_name) = pair
-    sides = rng.choice((["left", "right"], ["above", "below"]))
-    answer = next((side for side in sides if side_of(scene, side, a, b)), None)
-    if answer is None:
-        return None
-    rng.shuffle(sides)
-    one, other = (phrasings.RELATIONS[side][0] for side in sides)
-    if sides[0] in ("left", "right"):
-        one = sides[0]
-    question = rng.choice(phrasings.SIDE).format(a=a_name, b=b_name, one=one, other=other)
-    return (Turn("spatial", question, answer),)
-
-
-def named_pair(
-    rng: random.Random, scene: Scene
-) -> tuple[tuple[Thing, str], tuple[Thing, str]] | None:
-    """Two things with a name each."""
-    named = [(t, references(scene, t)) for t in scene.things]
-    named = [(t, ways) for t, ways in named if ways]
-    if len(named) < 2:
-        return None
-    (a, a_ways), (b, b_ways) = rng.sample(named, 2)
-    return (a, rng.choice(a_ways)), (b, rng.choice(b_ways))
-
-
 def ask_reading(rng: random.Random, scene: Scene) -> Turns | None:
     """`Read the number.`"""
     if scene.label is None:
@@ -191,19 +189,22 @@ def ask_reading(rng: random.Random, scene: Scene) -> Turns | None:
 
 
 def box_answer(box: Box, name: str) -> str:
-    """A box in Qwen3-VL's JSON form, 0 to 1000, to the nearest ten."""
-    sides = [10 * min(100, max(0, round(side * 100))) for side in box]
+    """A box in Qwen3-VL's JSON form, 0 to 1000, to the nearest step of its lattice."""
+    sides = [1000 // BOX_STEPS * min(BOX_STEPS, max(0, round(side * BOX_STEPS))) for side in box]
     return json.dumps({"bbox_2d": sides, "label": name})
 
 
 def ask_place(rng: random.Random, scene: Scene) -> Turns | None:
     """`Where is the triangle?`"""
     named = [(t, way) for t in scene.things for way in references(scene, t)]
-    if not named:
+    if not named or len(scene.things) > MOST_LOCATED:
         return None
     thing, way = rng.choice(named)
+    box = box_of(thing, scene.aspect)
+    if min(box[2] - box[0], box[3] - box[1]) < LEAST_LOCATED:
+        return None
     question = rng.choice(phrasings.LOCATE).format(thing=way)
-    return (Turn("locate", question, box_answer(box_of(thing, scene.aspect), way)),)
+    return (Turn("locate", question, box_answer(box, way)),)
 
 
 def yes_no(value: bool) -> str:
@@ -213,7 +214,7 @@ def yes_no(value: bool) -> str:
 
 def ask_yes_no(rng: random.Random, scene: Scene) -> Turns | None:
     """`Is there a green star?` and the like; as often yes as no."""
-    kinds = (ask_existence, ask_existence, ask_is_color, ask_is_count, ask_is_placed)
+    kinds = (ask_existence, ask_existence, ask_existence, ask_is_color, ask_is_color, ask_is_count)
     return rng.choice(kinds)(rng, scene, rng.random() < 0.5)
 
 
@@ -268,31 +269,12 @@ def ask_is_count(rng: random.Random, scene: Scene, truth: bool) -> Turns | None:
     return (Turn("yes_no", question, yes_no(truth)),)
 
 
-def ask_is_placed(rng: random.Random, scene: Scene, truth: bool) -> Turns | None:
-    """`Is the circle left of the star?`"""
-    pair = named_pair(rng, scene)
-    if pair is None:
-        return None
-    (a, a_name), (b, b_name) = pair
-    sides = [s for s in phrasings.RELATIONS if side_of(scene, s, a, b) is truth]
-    if not sides:
-        return None
-    relation = rng.choice(phrasings.RELATIONS[rng.choice(sides)])
-    question = rng.choice(phrasings.IS_PLACED).format(a=a_name, relation=relation, b=b_name)
-    return (Turn("yes_no", question, yes_no(truth)),)
-
-
 def ask_description(rng: random.Random, scene: Scene) -> Turns | None:
-    """`Describe the picture.` Left to right, or only how many there are."""
+    """`Describe the picture.` The things from left to right."""
     places = [(middle(box_of(t, scene.aspect))[0], article(t.name)) for t in scene.things]
-    if scene.label is not None:
-        kind = "number" if scene.label.is_number else "word"
-        text = scene.label.text if scene.label.is_number else f'"{scene.label.text}"'
-        box, _ = label_geometry(scene.label, scene.aspect)
-        places.append((middle(box)[0], f"the {kind} {text}"))
     places.sort()
     gaps = [b[0] - a[0] for a, b in zip(places, places[1:], strict=False)]
-    if not places or len(places) > MOST_DESCRIBED or min(gaps, default=1) < CLEAR / 2:
+    if scene.label or not 1 <= len(places) <= MOST_DESCRIBED or min(gaps, default=1) < CLEAR:
         return None
     answer = f"The picture shows {joined([name for _, name in places])}."
     return (Turn("describe", rng.choice(phrasings.DESCRIBE), answer),)

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from deploy.demo.drawing import (
     COLORS,
@@ -23,19 +24,17 @@ from deploy.demo.drawing import (
 )
 
 CELL = 32  # pixels of one merged visual token, after resizing
-SMALLEST_RADIUS = 13.0  # pixels after resizing
-SMALLEST_FONT = 30.0  # pixels after resizing
-SMALLEST_DRAWN_FONT = 12.0  # pixels before resizing
+SMALLEST_RADIUS = 16.0  # pixels after resizing
+LETTER_PITCH = 34.0  # least pixels after resizing from one character's middle to the next
+BORDER = 0.16  # how near the border of its cell the middle of a thing may come, in cells
 LEAST_CONTRAST = 105.0
 TEXTURES = ("grain", "clouds", "gradient", "stripes", "waves")
 WORDS = (
-    "OPEN STOP EXIT TAXI CAFE BANK SHOP SALE FREE PUSH PULL DOOR ROOM FIRE STAR MOON SUN TREE "
-    "BIRD FISH CAT DOG COW FOX LION BEAR WOLF DUCK FROG BOOK PAGE WORD READ NOTE MUSIC PIANO "
-    "RIVER OCEAN BEACH HOUSE HOTEL MOTEL PARK ROAD LANE EAST WEST NORTH SOUTH LEFT RIGHT APPLE "
-    "LEMON GRAPE PEACH BREAD WATER JUICE MILK TEA SALT SUGAR TABLE CHAIR LAMP CLOCK PHONE RADIO "
-    "TRAIN PLANE BUS BIKE CAR SHIP BOAT TRUCK HELLO WORLD LOVE HOPE PEACE HAPPY SMILE DREAM "
-    "GREEN BLUE RED BLACK WHITE PINK GOLD IRON WOOD STONE GLASS PAPER ZERO ONE TWO THREE FOUR "
-    "FIVE SIX SEVEN EIGHT NINE TEN QUIZ JAZZ ZOO BOX KEY MAP NET PEN VAN WAX YES NOW NEW OLD"
+    "ACE ACT AND ANT ARC ART CAN CAP CAR CAT COD COLD CORN DEN DOC DOT EAR EAST END HAND HARP HAT "
+    "HEN HERO HOLE HOP HOT LAND LANE LAP LAST LEAD LEND LOAD LOST NEAR NEST NET NOD NOSE NOTE OAR "
+    "OLD ONE OPEN PAN PATH PEA PEAR PEN PET PLAN POND PORT POST POT RACE RAT READ RED REST ROAD "
+    "ROD ROPE ROSE SAD SAND SEA SEAL SEAT SEND SHOP SHOE SOAP STAR STOP TAP TAR TEA TEN TENT TOE "
+    "TON TOP TRAP OCEAN PLANT HORSE STONE STORE"
 ).split()
 
 
@@ -116,12 +115,12 @@ def place_thing(
     short = min(frame.seen_width, frame.seen_height)
     area = frame.seen_width * frame.seen_height
     largest = min(0.42 * short, 0.45 * (area / max(1, crowd)) ** 0.5)
-    for attempt in range(14):
+    for attempt in range(20):
         smallest = max(SMALLEST_RADIUS, 5 * frame.scale)
-        radius = rng.uniform(smallest, max(smallest + 1, largest * (1 - attempt / 20))) / short
+        radius = rng.uniform(smallest, max(smallest + 1, largest * (1 - attempt / 26))) / short
         thing = random_thing(rng, color, shape, rgb, radius, frame)
         box = box_of(thing, frame.width / frame.height)
-        if fits(box, thing.center, taken, frame):
+        if fits(box, taken, frame):
             return thing
     return None
 
@@ -130,22 +129,16 @@ def random_thing(
     rng: random.Random, color: str, shape: str, rgb: Rgb, radius: float, frame: Frame
 ) -> Thing:
     """A thing of a given name and radius with everything else drawn by lot."""
-    aspect = frame.width / frame.height
-    reach_x, reach_y = radius * min(1.0, 1 / aspect), radius * min(1.0, aspect)
-    center = (
-        rng.uniform(min(0.5, reach_x), max(0.5, 1 - reach_x)),
-        rng.uniform(min(0.5, reach_y), max(0.5, 1 - reach_y)),
-    )
     turn = {"square": 0.45, "triangle": 3.15, "star": 3.15, "cross": 0.8, "circle": 0.0}[shape]
     rotation = rng.uniform(-turn, turn) if rng.random() < 0.6 else 0.0
     fullness = rng.uniform(0.36, 0.52) if shape == "star" else rng.uniform(0.28, 0.7)
     style = rng.random()
     pixels = radius * min(frame.seen_width, frame.seen_height)
     outlined = style < 0.22 and pixels > 15 and shape != "cross"
-    return Thing(
+    thing = Thing(
         shape=shape,
         color=color,
-        center=center,
+        center=(0.0, 0.0),
         radius=radius,
         rotation=rotation,
         fullness=fullness,
@@ -153,14 +146,34 @@ def random_thing(
         outline=rng.uniform(0.16, 0.4) if outlined else None,
         edge=rng.choice(((0, 0, 0), (255, 255, 255), (60, 60, 60))) if style > 0.85 else None,
     )
+    return replace(thing, center=random_center(rng, thing, frame))
 
 
-def fits(box: Box, center: Point, taken: Sequence[Box], frame: Frame) -> bool:
+def random_center(rng: random.Random, thing: Thing, frame: Frame) -> Point:
+    """Where the thing's centre goes so that the middle of its box is well inside a cell."""
+    left, top, right, bottom = box_of(thing, frame.width / frame.height)
+    x = random_middle(rng, (right - left) / 2, frame.seen_width // CELL)
+    y = random_middle(rng, (bottom - top) / 2, frame.seen_height // CELL)
+    return x - (left + right) / 2, y - (top + bottom) / 2
+
+
+def random_middle(rng: random.Random, reach: float, cells: int) -> float:
+    """A place on an axis of so many cells, away from its ends and from the cells' borders."""
+    return inside_cell(rng.uniform(min(0.5, reach), max(0.5, 1 - reach)), cells)
+
+
+def inside_cell(place: float, cells: int) -> float:
+    """The place moved away from the borders of its cell."""
+    cell = min(cells - 1, int(place * cells))
+    return (cell + BORDER + (1 - 2 * BORDER) * (place * cells - cell)) / cells
+
+
+def fits(box: Box, taken: Sequence[Box], frame: Frame) -> bool:
     """Whether a box lies on the canvas, apart from the others, its centre in a free cell."""
     gap_x, gap_y = 4 / frame.seen_width, 4 / frame.seen_height
     if min(box) < 0 or max(box) > 1:
         return False
-    cell = cell_of(center, frame)
+    cell = cell_of(middle_of(box), frame)
     for other in taken:
         apart = (
             box[0] > other[2] + gap_x
@@ -168,10 +181,14 @@ def fits(box: Box, center: Point, taken: Sequence[Box], frame: Frame) -> bool:
             or box[1] > other[3] + gap_y
             or other[1] > box[3] + gap_y
         )
-        middle = ((other[0] + other[2]) / 2, (other[1] + other[3]) / 2)
-        if not apart or cell_of(middle, frame) == cell:
+        if not apart or cell_of(middle_of(other), frame) == cell:
             return False
     return True
+
+
+def middle_of(box: Box) -> Point:
+    """Centre of a box."""
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
 def cell_of(point: Point, frame: Frame) -> tuple[int, int]:
@@ -185,7 +202,6 @@ def place_label(
     rng: random.Random, frame: Frame, background: Background, text: str
 ) -> Label | None:
     """Prints a text somewhere on the canvas, as large as chance and room allow."""
-    short = min(frame.seen_width, frame.seen_height)
     font = rng.choice(fonts())
     plate = None
     ground = background.rgb
@@ -193,16 +209,16 @@ def place_label(
         plate = ground = color_of(rng, rng.choice(COLORS))
     ink = readable_ink(rng, ground)
     draft = Label(text=text, left_top=(0, 0), size=1.0, font=font, rgb=ink, plate=plate)
-    (_, _, width, height), _ = label_geometry(draft, frame.width / frame.height)
-    smallest = max(SMALLEST_FONT, SMALLEST_DRAWN_FONT * frame.scale) / short
-    largest = min(0.92 / width, 0.8 / height, 72 / short)
+    (_, _, width, height), edges = label_geometry(draft, frame.width / frame.height)
+    middles = [(a + b) / 2 for a, b in pairwise(edges)]
+    pitch = min(b - a for a, b in pairwise(middles)) * frame.seen_width
+    smallest = LETTER_PITCH / pitch
+    largest = min(0.94 / width, 0.7 / height, 1.6 * smallest)
     if largest < smallest:
         return None
     size = smallest + (largest - smallest) * rng.random() ** 1.3
-    left_top = (
-        rng.uniform(0.02, 0.98 - width * size),
-        rng.uniform(0.03, 0.97 - height * size),
-    )
+    y = random_middle(rng, height * size / 2 + 0.02, frame.seen_height // CELL)
+    left_top = (rng.uniform(0.02, 0.98 - width * size), y - height * size / 2)
     return replace(draft, size=size, left_top=left_top)
 
 
@@ -226,11 +242,7 @@ def random_names(rng: random.Random, count: int) -> list[tuple[str, str]]:
 
 
 def random_text(rng: random.Random) -> str:
-    """A number of three to five digits, a word, or letters that are no word."""
-    length = rng.choice((3, 4, 4, 5))
-    roll = rng.random()
-    if roll < 0.55:
-        return "".join(rng.choice("0123456789") for _ in range(length))
-    if roll < 0.8:
+    """A number of three to five digits or a word."""
+    if rng.random() < 0.4:
         return rng.choice(WORDS)
-    return "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(length))
+    return "".join(rng.choice("0123456789") for _ in range(rng.choice((3, 3, 4, 4, 5))))

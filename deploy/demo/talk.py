@@ -6,6 +6,7 @@ from deploy.demo import phrasings
 from deploy.demo.questions import Turn, Turns
 
 HELD_OUT_SHARE = 8  # one in so many ways to ask for a sum is never trained on
+LARGEST_SUM = 9  # sums have one digit
 _SMALL_TALK = (
     (phrasings.GREETINGS, phrasings.GREETING_ANSWER),
     (phrasings.WHO, phrasings.WHO_ANSWER),
@@ -36,5 +37,5 @@ def ask_sum(rng: random.Random, held_out: bool) -> Turn:
     """`What is 3 plus 4?`, in ways that are either all trained on or all held out."""
     while True:
         x, y, way = rng.randint(0, 9), rng.randint(0, 9), rng.randrange(len(phrasings.SUM))
-        if ((x * 7 + y * 13 + way * 5) % HELD_OUT_SHARE == 0) == held_out:
+        if x + y <= LARGEST_SUM and ((x * 7 + y * 13 + way * 5) % HELD_OUT_SHARE == 0) == held_out:
             return Turn("talk", phrasings.SUM[way].format(x=x, y=y), str(x + y))

@@ -22,14 +22,22 @@ from deploy.demo.drawing import (
     paint_background,
     paint_thing,
 )
+from deploy.demo.labels import dense_labels, stack
 from deploy.demo.pictures import Grid, resize
 from deploy.demo.questions import Turn, Turns
-from deploy.demo.scenes import CELL, Frame, contrasting, random_background, random_thing
+from deploy.demo.scenes import (
+    CELL,
+    Frame,
+    contrasting,
+    random_background,
+    random_center,
+    random_thing,
+)
 
 SAMPLED_PER_SECOND = 2
-FEWEST_FRAMES, MOST_FRAMES = 4, 12  # that the processor keeps
-VIDEO_SHORTEST_EDGE = 4 * 9 * CELL * CELL  # least pixels of all frames together
-VIDEO_LONGEST_EDGE = 12 * 9 * CELL * CELL  # most pixels of all frames together
+FEWEST_FRAMES, MOST_FRAMES = 4, 8  # that the processor keeps
+VIDEO_SHORTEST_EDGE = 112 * CELL * CELL  # least pixels of all frames together
+VIDEO_LONGEST_EDGE = 144 * CELL * CELL  # most pixels of all frames together
 DIRECTIONS: dict[str, Point] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
@@ -79,30 +87,53 @@ def video_size(frames: int, height: int, width: int) -> tuple[int, int]:
 
 
 def random_clock(rng: random.Random) -> Clock:
-    """A video of two to six seconds."""
+    """A video of two to four seconds."""
     rate = rng.choice((4, 8, 10, 12, 15, 24, 25, 30))
-    return clock_of(rate, round(rng.uniform(2, 6) * rate))
+    return clock_of(rate, round(rng.uniform(2, 4.4) * rate))
 
 
 def random_video_grid(rng: random.Random, clock: Clock) -> Grid:
     """Rows and columns of merged tokens of each frame."""
     while True:
-        height, width = rng.randint(80, 360), rng.randint(80, 360)
+        height, width = rng.randint(110, 300), rng.randint(110, 300)
         seen_height, seen_width = video_size(len(clock.indices), height, width)
-        if min(seen_height, seen_width) >= 2 * CELL:
+        if min(seen_height, seen_width) >= 3 * CELL:
             return seen_height // CELL, seen_width // CELL
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A video as seen, and what happens in it."""
+    """What happens in a video; its frames are drawn when looked at."""
 
-    frames: torch.Tensor  # uint8 [T, 2, H, W, 3]
     mover: Thing
     direction: str
     newcomer: Thing | None
     second: int | None  # at which the newcomer appears
-    scenes: tuple[Scene, ...]  # what each pair of frames shows, T of them
+    scenes: tuple[Scene, ...]  # what each kept frame shows
+    frame: Frame
+    finish: Finish
+
+    def frames(self) -> torch.Tensor:
+        """The kept frames as the model sees them, in pairs: uint8 [T, 2, H, W, 3]."""
+        frame = self.frame
+        base = paint_background(self.scenes[0].background, frame.width, frame.height)
+        frames = []
+        for scene in self.scenes:
+            image = Image.fromarray(base)
+            for thing in scene.things:
+                paint_thing(image, thing, self.finish.supersampling)
+            frames.append(seen(finish_pixels(image, self.finish), frame))
+        return torch.stack(frames).view(-1, 2, *frames[0].shape)
+
+    def labels(self) -> dict[str, torch.Tensor]:
+        """Dense labels of what each pair's second frame shows, [T, ...] each."""
+        width, height = self.frame.seen_width, self.frame.seen_height
+        rows = []
+        counts = [1, *(len(scene.things) for scene in self.scenes[1::2])]
+        for before, scene in zip(counts, self.scenes[1::2], strict=False):
+            newcomer = 1 if len(scene.things) > before else None
+            rows.append(dense_labels(scene, width, height, (self.direction,), newcomer))
+        return stack(rows)
 
 
 def random_video(rng: random.Random, clock: Clock, grid: Grid) -> Video:
@@ -122,30 +153,27 @@ def random_video(rng: random.Random, clock: Clock, grid: Grid) -> Video:
         if rgb is not None
     )
     direction, start, end = random_path(rng, mover, frame)
-    newcomer_place = None
-    second = None
-    if rng.random() < 0.75:
-        newcomer_place = free_place(rng, newcomer, (mover, start, end), frame)
-    moment = math.inf
-    if newcomer_place is not None:
-        newcomer = replace(newcomer, center=newcomer_place)
+    moment, second = math.inf, None
+    place = free_place(rng, newcomer, (mover, start, end), frame) if rng.random() < 0.8 else None
+    if place is not None:
+        newcomer = replace(newcomer, center=place)
         moment, second = random_moment(rng, clock)
-    finish = Finish.random(rng)
-    base = Image.fromarray(paint_background(background, frame.width, frame.height))
-    frames, scenes = [], []
+    scenes = []
     for time in clock.times:
         share = time / clock.times[-1]
-        place = (start[0] + (end[0] - start[0]) * share, start[1] + (end[1] - start[1]) * share)
-        things = (replace(mover, center=place), *((newcomer,) if time >= moment else ()))
-        image = base.copy()
-        for thing in things:
-            paint_thing(image, thing, finish.supersampling)
-        frames.append(seen(finish_pixels(image, finish), frame))
+        at = (start[0] + (end[0] - start[0]) * share, start[1] + (end[1] - start[1]) * share)
+        things = (replace(mover, center=at), *((newcomer,) if time >= moment else ()))
         aspect = frame.width / frame.height
         scenes.append(Scene(aspect=aspect, background=background, things=things))
-    stacked = torch.stack(frames).view(-1, 2, *frames[0].shape)
-    shown = newcomer if newcomer_place is not None else None
-    return Video(stacked, mover, direction, shown, second, tuple(scenes[1::2]))
+    return Video(
+        mover=mover,
+        direction=direction,
+        newcomer=None if second is None else newcomer,
+        second=second,
+        scenes=tuple(scenes),
+        frame=frame,
+        finish=Finish.random(rng),
+    )
 
 
 def seen(pixels: Pixels, frame: Frame) -> torch.Tensor:
@@ -158,7 +186,7 @@ def video_thing(
 ) -> Thing:
     """A thing small enough to move about."""
     short = min(frame.seen_width, frame.seen_height)
-    radius = rng.uniform(11, max(13, 0.24 * short)) / short
+    radius = rng.uniform(max(15, 0.15 * short), 0.24 * short) / short
     return random_thing(rng, color, shape, rgb, radius, frame)
 
 
@@ -171,7 +199,7 @@ def random_path(rng: random.Random, thing: Thing, frame: Frame) -> tuple[str, Po
     for axis in (0, 1):
         low, high = reach[axis], 1 - reach[axis]
         way = DIRECTIONS[direction][axis]
-        length = rng.uniform(0.45, 1.0) * (high - low) if way else rng.uniform(0, 0.06)
+        length = rng.uniform(0.5, 0.8) * (high - low) if way else rng.uniform(0, 0.04)
         begin = rng.uniform(low, high - length)
         ends = (begin, begin + length)
         forward = way > 0 or (way == 0 and rng.random() < 0.5)
@@ -189,7 +217,7 @@ def free_place(
     low_x, low_y = (min(box[side] for box in swept) for side in (0, 1))
     high_x, high_y = (max(box[side] for box in swept) for side in (2, 3))
     for _ in range(30):
-        place = (rng.random(), rng.random())
+        place = random_center(rng, thing, frame)
         box = box_of(replace(thing, center=place), aspect)
         clear = box[0] > high_x or box[2] < low_x or box[1] > high_y or box[3] < low_y
         if clear and min(box) >= 0 and max(box) <= 1:
@@ -197,13 +225,15 @@ def free_place(
     return None
 
 
-def random_moment(rng: random.Random, clock: Clock) -> tuple[float, int]:
-    """When something appears, such that the first stamp that shows it names the second."""
-    while True:
-        moment = rng.uniform(0, clock.times[-1])
-        pair = next(i for i, time in enumerate(clock.times) if time >= moment) // 2
-        if int(moment) == int(clock.stamps[pair] + 0.05):
-            return moment, int(moment)
+def random_moment(rng: random.Random, clock: Clock) -> tuple[float, int | None]:
+    """When something appears: between two frames of a pair whose stamp names the second."""
+    pairs = list(zip(clock.times[1::2], clock.stamps, strict=True))
+    pairs = [pair for pair, first in zip(pairs, clock.times[::2], strict=True) if pair[0] > first]
+    good = [time for time, stamp in pairs if int(time + 0.05) == int(stamp + 0.05)]
+    if not good:
+        return math.inf, None
+    moment = rng.choice(good)
+    return moment, int(moment + 0.05)
 
 
 def ask_direction(rng: random.Random, video: Video) -> Turns:
