@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from decoder_service.sampling import SamplingParams
+from decoder_service.sampling.parameters import SamplingParams
 from decoder_service.sequence import ReportOptions
 from protos.errors import InvalidRequest, Unsupported
 from protos.tandem.v1 import decoder_pb2

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder_service.prefix_cache import Content, Span
-from decoder_service.sampling import Sampler, SamplingParams, TokenLogprobs
+from decoder_service.sampling.logprobs import TokenLogprobs
+from decoder_service.sampling.parameters import SamplingParams
+from decoder_service.sampling.sampler import Sampler
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from decoder_service import sampling
 from decoder_service.embeddings import EmbeddingTable, PlacedFeatures, scatter
 from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane, Runner
 from decoder_service.pacing import ChunkPacer
 from decoder_service.residency import Residency
+from decoder_service.sampling.logprobs import token_logprobs
+from decoder_service.sampling.sampler import finite_rows, likeliest
 from decoder_service.scheduler import PrefillChunk, StepPlan
 from decoder_service.sequence import (
     Completion,
@@ -203,42 +204,34 @@ class StepExecutor:
 
     def _take_tokens(self, batch: list[Sequence], logits: FloatArray) -> list[Output]:
         """Samples one token per row, reports it, and ends sequences that are through."""
-        finite = sampling.finite_rows(logits)
-        outputs = []
-        if not finite.all():
-            for sequence in (batch[int(row)] for row in np.flatnonzero(~finite)):
+        now, best = self._clock(), likeliest(logits)
+        finite = finite_rows(logits, best)
+        outputs: list[Output] = []
+        for row, sequence in enumerate(batch):
+            if finite[row]:
+                outputs += self._take_row(sequence, logits[row], int(best[row]), now)
+            else:
                 self.residency.end(sequence, is_sound=False)
                 outputs.append(Output(sequence, _overflow(sequence)))
-            batch = [sequence for row, sequence in enumerate(batch) if finite[row]]
-            logits = logits[finite]
-            if not batch:
-                return outputs
-        return outputs + self._take_finite(batch, logits)
-
-    def _take_finite(self, batch: list[Sequence], logits: FloatArray) -> list[Output]:
-        try:
-            constraints = [sequence.request.constraint for sequence in batch]
-            masks = constraints if any(constraints) else None
-            tokens = sampling.choose(logits, [sequence.sampler for sequence in batch], masks)
-            reports = _reports(batch, logits, tokens)
-        except Exception as error:  # One row's sampling: found by trying each, it fails alone.
-            if len(batch) > 1:
-                rows = range(len(batch))
-                parts = [self._take_finite([batch[r]], logits[r : r + 1]) for r in rows]
-                return [output for part in parts for output in part]
-            self.residency.end(batch[0])
-            if isinstance(error, ServiceError):
-                return [Output(batch[0], error)]
-            logger.exception("sampling failed, request_id=%s", batch[0].request.request_id)
-            return [Output(batch[0], InternalError("internal error"))]
-        now, outputs = self._clock(), []
-        for row, sequence in enumerate(batch):
-            outputs += self._take_token(sequence, int(tokens[row]), reports.get(row), now)
         return outputs
 
-    def _take_token(
-        self, sequence: Sequence, token_id: int, report: Token | None, now: float
+    def _take_row(
+        self, sequence: Sequence, logits: FloatArray, best: int, now: float
     ) -> list[Output]:
+        try:
+            token_id = sequence.sampler.choose(logits, best, sequence.request.constraint)
+            token = _report(sequence, logits, token_id)
+        except ServiceError as error:
+            self.residency.end(sequence)
+            return [Output(sequence, error)]
+        except Exception:  # One row's sampling: it fails alone.
+            self.residency.end(sequence)
+            logger.exception("sampling failed, request_id=%s", sequence.request.request_id)
+            return [Output(sequence, InternalError("internal error"))]
+        return self._take_token(sequence, token, now)
+
+    def _take_token(self, sequence: Sequence, token: Token, now: float) -> list[Output]:
+        token_id = token.token_id
         if sequence.times.first_token is None:
             sequence.times.first_token = now
         sequence.times.last_token = now
@@ -249,7 +242,7 @@ class StepExecutor:
         sequence.sampler.observe(token_id)
         if sequence.request.constraint is not None:
             sequence.request.constraint.accept(token_id)
-        outputs = [Output(sequence, report or Token(token_id=token_id))]
+        outputs = [Output(sequence, token)]
         if sequence.output_count == sequence.request.max_tokens:
             outputs.append(self._finish(sequence, FinishReason.LENGTH, None))
         return outputs
@@ -267,26 +260,16 @@ def _placed(sequence: Sequence) -> list[PlacedFeatures]:
     return [PlacedFeatures(span.offset, values) for span, values in pairs if values is not None]
 
 
-def _reports(
-    batch: list[Sequence], logits: FloatArray, tokens: npt.NDArray[np.int64]
-) -> dict[int, Token]:
-    """Tokens with their reports, by row, for the rows that asked for any."""
-    asked = [row for row, s in enumerate(batch) if s.request.report.logprobs]
-    found = {}
-    if asked:
-        counts = [batch[row].request.report.top_logprob_count for row in asked]
-        found = dict(
-            zip(asked, sampling.logprobs(logits[asked], tokens[asked], counts), strict=True)
-        )
-    return {
-        row: Token(
-            token_id=int(tokens[row]),
-            logprobs=found.get(row),
-            logits=logits[row].copy() if sequence.request.report.logits else None,
-        )
-        for row, sequence in enumerate(batch)
-        if row in found or sequence.request.report.logits
-    }
+def _report(sequence: Sequence, logits: FloatArray, token_id: int) -> Token:
+    """A token with what its request wants to know; float32 [vocab]."""
+    report = sequence.request.report
+    return Token(
+        token_id=token_id,
+        logprobs=token_logprobs(logits, token_id, report.top_logprob_count)
+        if report.logprobs
+        else None,
+        logits=logits.copy() if report.logits else None,
+    )
 
 
 def _overflow(sequence: Sequence) -> ServiceError:

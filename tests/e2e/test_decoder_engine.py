@@ -19,7 +19,7 @@ from decoder_service.__main__ import load
 from decoder_service.config import DecoderConfig
 from decoder_service.engine import Engine, SequenceStream
 from decoder_service.prefix_cache import Span
-from decoder_service.sampling import SamplingParams
+from decoder_service.sampling.parameters import SamplingParams
 from decoder_service.sequence import Completion, ReportOptions, Request, Token
 from protos.bundle import Bundle, Manifest
 from tests.support.bundles import bundle, checkpoint

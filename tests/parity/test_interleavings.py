@@ -23,7 +23,7 @@ from decoder_service.__main__ import load
 from decoder_service.config import DecoderConfig
 from decoder_service.prefix_cache import Span
 from decoder_service.residency import Residency
-from decoder_service.sampling import SamplingParams
+from decoder_service.sampling.parameters import SamplingParams
 from decoder_service.scheduler import Scheduler
 from decoder_service.sequence import Completion, Request, Sequence, Token
 from decoder_service.slots import Slots

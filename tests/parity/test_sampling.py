@@ -21,7 +21,9 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from decoder_service.sampling import Sampler, SamplingParams, choose
+from decoder_service.sampling.parameters import SamplingParams
+from decoder_service.sampling.sampler import Sampler
+from tests.support.sampling import choose
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
 from decoder_service.pacing import ChunkPacer
 from decoder_service.prefix_cache import Span
 from decoder_service.residency import SLOTS_PER_SEQUENCE, Residency
-from decoder_service.sampling import SamplingParams
+from decoder_service.sampling.parameters import SamplingParams
 from decoder_service.scheduler import Scheduler
 from decoder_service.sequence import ReportOptions, Request
 from decoder_service.slots import Slots

@@ -9,8 +9,10 @@ from tokenizers import Tokenizer
 
 from decoder_service.grammar import Constraint, Grammar, GrammarKind
 from decoder_service.grammar_vocabulary import GrammarVocabulary
-from decoder_service.sampling import Sampler, SamplingParams, choose
+from decoder_service.sampling.parameters import SamplingParams
+from decoder_service.sampling.sampler import Sampler
 from tests.support import tokenizers_tiny
+from tests.support.sampling import choose
 
 UNUSED_IDS = 21  # beyond the tokenizer's, as in real checkpoints
 

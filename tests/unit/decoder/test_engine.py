@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -330,9 +330,12 @@ async def test_a_dying_engine_fails_every_stream_and_says_so(
         runner,
     ):
         runner.fail_decode = True
-        streams: list[Awaitable[object]] = [
-            run(engine, make_request([i], request_id=str(i))) for i in range(3)
+        runner.gate.clear()  # it must not die before all have come
+        streams = [
+            asyncio.create_task(run(engine, make_request([i], request_id=str(i)))) for i in range(3)
         ]
+        await until(lambda: engine.load().running_count + engine.load().waiting_count == 3)
+        runner.gate.set()
         results = await asyncio.gather(*streams, return_exceptions=True)
         assert [getattr(r, "reason", None) for r in results] == [Reason.INTERNAL] * 3
         assert deaths == ["x"]

@@ -13,8 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from decoder_service.grammar import Grammar, GrammarKind, choice_grammar
 from decoder_service.grammar_checks import GrammarLimits
 from decoder_service.grammar_compiler import GrammarCompiler
-from decoder_service.sampling import Sampler, SamplingParams, choose, logprobs
+from decoder_service.sampling.logprobs import token_logprobs
+from decoder_service.sampling.parameters import SamplingParams
+from decoder_service.sampling.sampler import Sampler
 from protos.errors import InvalidRequest, Reason
+from tests.support.sampling import choose
 from tests.unit.decoder.grammars import (
     UNUSED_IDS,
     babble,
@@ -167,7 +170,7 @@ async def test_a_filter_keeps_no_banned_token(compiler: GrammarCompiler) -> None
 async def test_logprobs_are_of_the_model_without_the_grammar(compiler: GrammarCompiler) -> None:
     logits = np.zeros((1, vocabulary().vocab_size), dtype=np.float32)
     tokens = choose(logits, [_sampler(3)], [await compiler.constraint(choice_grammar(["yes"]))])
-    (report,) = logprobs(logits, tokens, [0])
+    report = token_logprobs(logits[0], int(tokens[0]), 0)
     assert report.logprob == pytest.approx(-np.log(vocabulary().vocab_size))
 
 

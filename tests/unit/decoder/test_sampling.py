@@ -8,16 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoder_service.sampling import (
-    Sampler,
-    SamplingParams,
-    TokenLogprobs,
-    _invert_whole,
-    _thresholds,
-    choose,
-    finite_rows,
-    logprobs,
-)
+from decoder_service.sampling import filters
+from decoder_service.sampling.leaders import Leaders
+from decoder_service.sampling.logprobs import token_logprobs
+from decoder_service.sampling.parameters import SamplingParams
+from decoder_service.sampling.sampler import Sampler, finite_rows, invert_by_groups, likeliest
+from tests.support.sampling import choose
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -31,17 +27,21 @@ def random_logits(rows: int, vocab: int, seed: int = 0) -> FloatArray:
     return (np.random.default_rng(seed).standard_normal((rows, vocab)) * 3).astype(np.float32)
 
 
-def kept_by_reference(row: FloatArray, top_k: int, top_p: float) -> set[int]:
+def kept_by_reference(row: FloatArray, params: SamplingParams) -> set[int]:
     order = sorted(range(len(row)), key=lambda token: -row[token])
-    if top_k:
-        order = order[:top_k]
-    weights = [float(np.exp(np.float64(row[token]))) for token in order]
-    total, reached = sum(weights), 0.0
-    for place, weight in enumerate(weights):
-        reached += weight
-        if reached >= top_p * total:
-            return set(order[: place + 1])
-    return set(order)
+    scaled = (row.astype(np.float64) - row.max()) / params.temperature
+    if params.top_k:
+        order = order[: params.top_k]
+    weights = [float(np.exp(scaled[token])) for token in order]
+    reached = np.cumsum(weights) >= params.top_p * sum(weights)
+    if params.top_p < 1 and reached.any():
+        order = order[: int(reached.argmax()) + 1]
+    return {token for token in order if np.exp(scaled[token]) >= params.min_p}
+
+
+def kept(row: FloatArray, params: SamplingParams) -> set[int]:
+    ids = filters.kept(row, Leaders(row), params)
+    return set(range(len(row))) if ids is None else set(ids.tolist())
 
 
 def draw(logits: FloatArray, row: Sampler, count: int) -> list[int]:
@@ -58,31 +58,77 @@ def test_temperature_zero_takes_the_likeliest_token() -> None:
     assert tokens.tolist() == logits.argmax(axis=1).tolist()
 
 
+PARAMS = st.fixed_dictionaries(
+    {"temperature": st.floats(0.1, 2)},
+    optional={
+        "top_k": st.integers(0, 3000),
+        "top_p": st.floats(0.05, 0.999),
+        "min_p": st.floats(1e-4, 0.5),
+    },
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(seed=st.integers(0, 2**16), vocab=st.integers(2, 50) | st.integers(2000, 4000), given=PARAMS)
+def test_filters_keep_what_the_plain_reference_keeps(
+    seed: int, vocab: int, given: dict[str, Any]
+) -> None:
+    row, params = random_logits(1, vocab, seed)[0], SamplingParams(**given)
+    # A nucleus, or a bound, that ends within a rounding may take in one token more or less.
+    assert len(kept(row, params) ^ kept_by_reference(row, params)) <= 1
+
+
+def test_filters_keep_exactly_the_references_tokens() -> None:
+    row = random_logits(1, 20_000, 3)[0]
+    for params in (
+        SamplingParams(top_k=20),
+        SamplingParams(top_k=19_999, temperature=2.0),
+        SamplingParams(top_k=20, top_p=0.8, temperature=0.7),
+        SamplingParams(top_p=0.3),
+        SamplingParams(top_p=0.95, min_p=0.01),
+        SamplingParams(min_p=0.1, temperature=1.5),
+    ):
+        assert kept(row, params) == kept_by_reference(row, params)
+
+
+@pytest.mark.parametrize("vocab", [70, 5000])
+def test_tokens_tied_with_the_last_one_kept_are_kept(vocab: int) -> None:
+    row = np.zeros(vocab, dtype=np.float32)
+    row[[5, vocab - 1]] = 2
+    row[[1, 40, vocab - 2]] = 1
+    assert kept(row, SamplingParams(top_k=3)) == {1, 5, 40, vocab - 2, vocab - 1}
+    assert kept(row, SamplingParams(top_k=3, top_p=0.75)) == {1, 5, 40, vocab - 2, vocab - 1}
+    assert kept(row, SamplingParams(top_k=3, top_p=0.5)) == {5, vocab - 1}
+
+
+@pytest.mark.parametrize("top_k", [0, 7])
+def test_the_nucleus_of_a_flat_distribution_is_found(top_k: int) -> None:
+    row = -np.abs(random_logits(1, 5000, 1)[0]) * np.float32(0.01)
+    params = SamplingParams(top_k=top_k, top_p=0.9)
+    assert kept(row, params) == kept_by_reference(row, params)
+    assert len(kept(row, params)) == 7 or len(kept(row, params)) > 4000
+
+
 @settings(deadline=None)
 @given(
     seed=st.integers(0, 2**16),
-    top_k=st.integers(0, 60),
-    top_p=st.floats(0.05, 0.999),
-    vocab=st.integers(2, 50),
+    vocab=st.integers(1, 3000),
+    count=st.integers(1, 3000),
+    levels=st.integers(1, 500),
+    banned=st.floats(0, 1),
 )
-def test_filters_keep_what_the_plain_reference_keeps(
-    seed: int, top_k: int, top_p: float, vocab: int
+def test_leaders_are_the_likeliest_tokens_and_those_tied_with_the_last(
+    seed: int, vocab: int, count: int, levels: int, banned: float
 ) -> None:
-    scores = random_logits(1, vocab, seed)
-    scores -= scores.max()
-    threshold = _thresholds(scores, top_k=np.array([top_k]), top_p=np.array([top_p]))
-    kept = set(np.flatnonzero(scores[0] >= threshold[0]).tolist())
-    assert kept == kept_by_reference(scores[0], top_k, top_p)
-
-
-def test_a_flat_distribution_is_sorted_in_full() -> None:
-    scores = -np.abs(random_logits(2, 5000, 1)) * np.float32(0.01)
-    scores -= scores.max(axis=1, keepdims=True)
-    thresholds = _thresholds(scores, top_k=np.array([0, 7]), top_p=np.array([0.9, 0.9]))
-    for row, top_k in enumerate((0, 7)):
-        kept = set(np.flatnonzero(scores[row] >= thresholds[row]).tolist())
-        assert kept == kept_by_reference(scores[row], top_k, 0.9)
-    assert (scores[0] >= thresholds[0]).sum() > 1024
+    rng = np.random.default_rng(seed)
+    row = rng.integers(0, levels, vocab).astype(np.float32)
+    row[rng.random(vocab) < banned] = -np.inf
+    row[rng.integers(vocab)] = levels
+    leaders = Leaders(row)
+    last = np.sort(row)[::-1][min(count, vocab) - 1]
+    assert leaders.peak == levels
+    assert leaders.first(count).tolist() == np.flatnonzero((row >= last) & (row >= 0)).tolist()
+    assert leaders.at_least(levels / 2).tolist() == np.flatnonzero(row >= levels / 2).tolist()
 
 
 def test_min_p_drops_tokens_far_below_the_likeliest() -> None:
@@ -146,19 +192,6 @@ def test_a_seed_gives_the_same_tokens_alone_and_in_any_batch(order: list[int], s
         assert together[row] == run([row])[row]
 
 
-def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = random_logits(len(MIXED), 3000)
-
-    def run() -> tuple[list[int], list[TokenLogprobs]]:
-        samplers = [sampler((1, 2, 3), seed=8, **params) for params in MIXED]
-        tokens = choose(logits, samplers)
-        return tokens.tolist(), logprobs(logits, tokens, [0, 1, 2, 3, 4, 20])
-
-    whole = run()
-    monkeypatch.setattr("decoder_service.sampling._BLOCK_SCORES", 6000)
-    assert run() == whole
-
-
 def test_unseeded_sequences_differ() -> None:
     logits = np.zeros((1, 5000), dtype=np.float32)
     assert draw(logits, sampler(), 4) != draw(logits, sampler(), 4)
@@ -208,32 +241,35 @@ def test_repeated_greedy_choices_show_every_penalty() -> None:
     assert draw(logits, row, 4) == [0, 0, 1, 0]  # 3.0, 2.6, then 2.2 < 2.5, then 2.2 > 2.1
 
 
-def test_logprobs_are_the_log_softmax_of_raw_logits() -> None:
-    logits = random_logits(3, 500)
-    tokens = np.array([4, 5, 6])
-    found = logprobs(logits, tokens, [0, 3, 20])
+@pytest.mark.parametrize("count", [0, 3, 20, 400])
+def test_logprobs_are_the_log_softmax_of_raw_logits(count: int) -> None:
+    logits = random_logits(1, 500)[0]
+    found = token_logprobs(logits, 4, count)
     exact = logits.astype(np.float64)
-    exact = exact - np.log(np.exp(exact).sum(axis=1, keepdims=True))
-    for row, count in enumerate((0, 3, 20)):
-        assert found[row].logprob == pytest.approx(exact[row, tokens[row]], abs=1e-5)
-        best = np.argsort(-exact[row])[:count]
-        assert [token for token, _ in found[row].top] == best.tolist()
-        assert [value for _, value in found[row].top] == pytest.approx(
-            exact[row, best].tolist(), abs=1e-5
-        )
+    exact = exact - np.log(np.exp(exact).sum())
+    assert found.logprob == pytest.approx(exact[4], abs=1e-5)
+    best = np.argsort(-exact)[:count]
+    assert [token for token, _ in found.top] == best.tolist()
+    assert [value for _, value in found.top] == pytest.approx(exact[best].tolist(), abs=1e-5)
 
 
 def test_logprobs_of_a_tiny_vocabulary_give_all_of_it() -> None:
-    found = logprobs(random_logits(1, 5), np.array([2]), [20])
-    assert len(found[0].top) == 5
+    assert len(token_logprobs(random_logits(1, 5)[0], 2, 20).top) == 5
+
+
+def test_of_equally_likely_tokens_the_first_are_reported() -> None:
+    found = token_logprobs(np.zeros(3000, np.float32), 7, 3)
+    assert [token for token, _ in found.top] == [0, 1, 2]
 
 
 def test_rows_with_nan_or_infinity_are_found() -> None:
     logits = random_logits(4, 50)
     logits[1, 20] = np.nan
     logits[2, 3] = np.inf
-    logits[3, 3] = -np.inf
-    assert finite_rows(logits).tolist() == [True, False, False, True]
+    logits[3] = -np.inf
+    logits[0, 3] = -np.inf
+    found = finite_rows(logits, likeliest(logits))
+    assert found.tolist() == [True, False, False, False]
 
 
 class Only:
@@ -279,12 +315,11 @@ def test_a_whole_row_is_searched_by_groups_as_it_is_token_by_token(
     seed: int, count: int, share: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    weights = rng.random((4, count)).astype(np.float32) * (rng.random((4, count)) < share)
-    weights[:, rng.integers(count)] = 1
-    uniforms = np.array([0.0, np.nextafter(1, 0), *rng.random(2)])
-    found = _invert_whole(weights, uniforms)
-    assert (weights[np.arange(4), found] > 0).all()
-    cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
-    reached = cumulative[np.arange(4), found] / cumulative[:, -1]
-    before = reached - weights[np.arange(4), found] / cumulative[:, -1]
-    assert (before <= uniforms + 1e-9).all() and (uniforms <= reached + 1e-9).all()
+    weights = rng.random(count).astype(np.float32) * (rng.random(count) < share)
+    weights[rng.integers(count)] = 1
+    cumulative = np.cumsum(weights, dtype=np.float64) / weights.sum(dtype=np.float64)
+    for uniform in (0.0, np.nextafter(1, 0), *rng.random(2)):
+        found = invert_by_groups(weights, uniform)
+        assert weights[found] > 0
+        assert cumulative[found] - weights[found] / weights.sum() <= uniform + 1e-6
+        assert uniform <= cumulative[found] + 1e-9

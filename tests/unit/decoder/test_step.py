@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from decoder_service.sampling import Sampler, SamplingParams
+from decoder_service.sampling.parameters import SamplingParams
+from decoder_service.sampling.sampler import Sampler
 from decoder_service.scheduler import PrefillChunk, StepPlan
 from decoder_service.sequence import Request, Sequence, Status, Token
 from decoder_service.step import Output, StepExecutor

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoder_service.sampling import FloatArray
+from decoder_service.sampling.sampler import FloatArray
 from decoder_service.sequence import Constraint, ReportOptions, Request, Sequence, Token
 from decoder_service.step import StepExecutor
 from protos.errors import InvalidRequest, Reason, ServiceError

@@ -1,0 +1,1 @@
+"""Choosing tokens from logits: parameters, penalties, filters, draws, log-probabilities."""
