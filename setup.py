@@ -1,5 +1,6 @@
-"""Generates the protobuf stubs while the package is built or installed in place."""
+"""Generates the protobuf stubs and compiles the kernels while the package is built or installed."""
 
+import sys
 from pathlib import Path
 
 from setuptools import setup
@@ -8,11 +9,12 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 
 
-class BuildPyWithStubs(build_py):
-    """`build_py` that runs protoc first; editable installs come through here too."""
+class BuildPyWithGenerated(build_py):
+    """`build_py` that makes what is not in the sources; editable installs come through here too."""
 
     def run(self) -> None:
         generate_stubs(ROOT)
+        compile_kernels(ROOT)
         super().run()
 
 
@@ -26,4 +28,13 @@ def generate_stubs(root: Path) -> None:
         raise SystemExit("protoc could not compile protos/tandem/v1")
 
 
-setup(cmdclass={"build_py": BuildPyWithStubs})
+def compile_kernels(root: Path) -> None:
+    """Writes `decoder_service/kernels/libtandem.so`, on the machines there are kernels for."""
+    sys.path.insert(0, str(root))
+    from decoder_service.kernels import build
+
+    if build.is_supported():
+        build.build()
+
+
+setup(cmdclass={"build_py": BuildPyWithGenerated})

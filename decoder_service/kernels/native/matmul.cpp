@@ -1,0 +1,195 @@
+// Products of INT4 weights with activations that are quantized to int8 per row and block.
+//
+// A register holds four neighbouring inputs of 16 (AVX2: 8) outputs, as layout.py packs them, and
+// one dot product instruction adds four products to each. Weights are used as unsigned nibbles;
+// their zero point of 8 is in the sums' starting values. Sums of a block are exact integers; blocks
+// are added in float32 in their order, whatever the number of rows and threads, so that a row's
+// result does not depend on what is computed beside it.
+//
+// One weight register serves every row of a tile, so few rows cost little more than reading the
+// weights, and many rows keep the multipliers busy.
+#include "matmul.h"
+
+#include <string.h>
+
+#include "simd.h"
+
+namespace TANDEM_ISA {
+namespace {
+
+constexpr int LANES = 16;                // outputs of a weight tile
+constexpr int PARTS = LANES / WIDTH;     // registers of one
+constexpr int ROWS = WIDTH == 16 ? 12 : 4;  // what the registers have room for
+constexpr size_t AHEAD = 2048;           // bytes: reading one row's weights outruns the prefetcher
+
+struct Results {
+  Floats values[ROWS][2 * PARTS];
+};
+
+template <int M, int TILES>
+INLINE void sums(const Weight& weight, const Activations& tile, size_t first, Results& results) {
+  constexpr int COLUMNS = TILES * PARTS;
+  const size_t octets = weight.block_size / 8;
+  const size_t stride = weight.blocks * octets * 64, scale_stride = weight.blocks * LANES;
+  const uint8_t* values = weight.values + first * stride;
+  const float* scales = weight.scales + first * scale_stride;
+  const int32_t* quads = tile.quads;
+  for (int m = 0; m < M; m++)
+    for (int j = 0; j < COLUMNS; j++) results.values[m][j] = spread(0.0f);
+  for (size_t block = 0; block < weight.blocks; block++) {
+    Ints low_sums[M][COLUMNS], high_sums[COLUMNS];
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+      for (int j = 0; j < COLUMNS; j++) low_sums[m][j] = spread(tile.starts[block * M + m]);
+    // With one row a single chain of sums per output would wait for itself.
+    for (int j = 0; j < COLUMNS; j++) high_sums[j] = spread(int32_t(0));
+    for (size_t octet = 0; octet < octets; octet++) {
+      Ints low[COLUMNS], high[COLUMNS];
+#pragma unroll
+      for (int j = 0; j < COLUMNS; j++) {
+        const uint8_t* at = values + (j / PARTS) * stride + (j % PARTS) * WIDTH * 4;
+        if (M == 1) _mm_prefetch(reinterpret_cast<const char*>(at + AHEAD), _MM_HINT_T0);
+        const Ints both = load_bytes(at);
+        low[j] = low_nibbles(both);
+        high[j] = high_nibbles(both);
+      }
+      values += 64;
+#pragma unroll
+      for (int m = 0; m < M; m++) {
+        const Ints x = spread(quads[m]);
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j++) low_sums[m][j] = dot(low_sums[m][j], low[j], x);
+      }
+#pragma unroll
+      for (int m = 0; m < M; m++) {
+        const Ints x = spread(quads[M + m]);
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j++) {
+          Ints& total = M == 1 ? high_sums[j] : low_sums[m][j];
+          total = dot(total, high[j], x);
+        }
+      }
+      quads += 2 * M;
+    }
+#pragma unroll
+    for (int j = 0; j < COLUMNS; j++) {
+      if (M == 1) low_sums[0][j] = add(low_sums[0][j], high_sums[j]);
+      const Floats scale = load(scales + (j / PARTS) * scale_stride + (j % PARTS) * WIDTH);
+#pragma unroll
+      for (int m = 0; m < M; m++) {
+        Floats& total = results.values[m][j];
+        total = fma(to_floats(low_sums[m][j]), mul(scale, spread(tile.scales[block * M + m])),
+                    total);
+      }
+    }
+    scales += LANES;
+  }
+}
+
+INLINE Floats silu(Floats x) {
+  return div(x, add(spread(1.0f), exp(sub(spread(0.0f), x))));
+}
+
+// Writes up to 16 outputs of a row; `valid` of them exist.
+INLINE void write(float* out, const Floats* parts, size_t valid) {
+  if (valid >= LANES) {
+#pragma unroll
+    for (int p = 0; p < PARTS; p++) store(out + p * WIDTH, parts[p]);
+    return;
+  }
+  float whole[LANES];
+  for (int p = 0; p < PARTS; p++) store(whole + p * WIDTH, parts[p]);
+  memcpy(out, whole, valid * sizeof(float));
+}
+
+template <int M, int TILES, bool GATED>
+void multiply_tile(const Weight& weight, const Activations& tile, size_t first, float* out) {
+  Results results;
+  sums<M, TILES>(weight, tile, first, results);
+  const size_t column = GATED ? first / 2 * LANES : first * LANES;
+  for (int m = 0; m < M; m++) {
+    float* row = out + m * weight.outputs + column;
+    Floats* parts = results.values[m];
+    if (GATED) {
+      for (int p = 0; p < PARTS; p++) parts[p] = mul(silu(parts[p]), parts[PARTS + p]);
+      write(row, parts, weight.outputs - column);
+    } else {
+      for (int t = 0; t < TILES; t++)
+        write(row + t * LANES, parts + t * PARTS, weight.outputs - column - t * LANES);
+    }
+  }
+}
+
+using Multiply = void (*)(const Weight&, const Activations&, size_t, float*);
+
+template <int M>
+INLINE void multiply_rows(const Weight& weight, const Activations& tile, size_t begin, size_t end,
+                          float* out) {
+  size_t first = begin;
+  if (weight.gated) {
+    for (; first < end; first += 2) multiply_tile<M, 2, true>(weight, tile, first, out);
+    return;
+  }
+  for (; first + 2 <= end; first += 2) multiply_tile<M, 2, false>(weight, tile, first, out);
+  if (first < end) multiply_tile<M, 1, false>(weight, tile, first, out);
+}
+
+template <int M>
+void multiply_or_fewer(const Weight& weight, const Activations& tile, size_t rows, size_t begin,
+                       size_t end, float* out) {
+  if constexpr (M > 0) {
+    if (rows == M) return multiply_rows<M>(weight, tile, begin, end, out);
+    multiply_or_fewer<M - 1>(weight, tile, rows, begin, end, out);
+  }
+}
+
+void multiply(const Weight& weight, const Activations& tile, size_t rows, size_t begin, size_t end,
+              float* out) {
+  multiply_or_fewer<ROWS>(weight, tile, rows, begin, end, out);
+}
+
+// Quantizes one block of one row; `count` of its values exist, the others are 0.
+INLINE void quantize_block(const float* x, size_t count, size_t block_size, size_t rows,
+                           int32_t* quads, int32_t* start, float* scale) {
+  float padded[256];  // the largest block
+  if (count < block_size) {
+    memset(padded, 0, block_size * sizeof(float));
+    memcpy(padded, x, count * sizeof(float));
+    x = padded;
+  }
+  Floats peaks = spread(0.0f);
+  for (size_t i = 0; i < block_size; i += WIDTH) peaks = max(peaks, abs(load(x + i)));
+  const float most = peak(peaks);
+  const bool is_zero = most < 1e-30f;  // and what a division by it would make infinite
+  const Floats inverse = spread(is_zero ? 0.0f : 127.0f / most);
+  Ints total = spread(int32_t(0));
+  for (size_t i = 0; i < block_size; i += WIDTH) {
+    const Ints rounded = to_ints(mul(load(x + i), inverse));
+    total = add(total, rounded);
+    int32_t bytes[WIDTH / 4];
+    store_bytes(reinterpret_cast<int8_t*>(bytes), rounded);
+#pragma unroll
+    for (int quad = 0; quad < WIDTH / 4; quad++) quads[(i / 4 + quad) * rows] = bytes[quad];
+  }
+  *start = -8 * sum(total);
+  *scale = is_zero ? 0.0f : most / 127.0f;
+}
+
+void quantize(const Weight& weight, const float* x, size_t rows, size_t begin, size_t end,
+              const Activations& tile) {
+  const size_t size = weight.block_size;
+  for (size_t row = 0; row < rows; row++)
+    for (size_t block = begin; block < end; block++) {
+      const size_t at = block * rows + row, first = block * size;
+      const size_t left = weight.inputs - first;
+      quantize_block(x + row * weight.inputs + first, left < size ? left : size, size, rows,
+                     tile.quads + first / 4 * rows + row, tile.starts + at, tile.scales + at);
+    }
+}
+
+}  // namespace
+
+const MatMul MATMUL = {ROWS, quantize, multiply};
+
+}  // namespace TANDEM_ISA

@@ -1,0 +1,40 @@
+// The INT4 product, as one instruction set computes it. See matmul.cpp.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+struct Weight {
+  const uint8_t* values;  // [tiles, blocks, block_size / 8, 64]
+  const float* scales;    // [tiles, blocks, 16]
+  size_t tiles;           // of 16 outputs
+  size_t blocks;          // ceil(inputs / block_size)
+  size_t block_size;
+  size_t inputs;   // K
+  size_t outputs;  // N, of the product or, gated, of the gate
+  bool gated;      // tiles alternate gate and up; the result is silu(gate) * up
+};
+
+// Activations in 8 bits, in tiles of neighbouring rows. A tile begins where its rows would.
+struct Activations {
+  int32_t* quads;  // [padded inputs / 4, rows of the tile], four int8 each
+  int32_t* starts;  // [blocks, rows of the tile], -8 * sum of a block's int8 values
+  float* scales;    // [blocks, rows of the tile]
+};
+
+struct MatMul {
+  int row_tile;  // rows computed together, at most
+  // Quantizes blocks [begin, end) of `rows` rows of x [rows, inputs] for one tile.
+  void (*quantize)(const Weight& weight, const float* x, size_t rows, size_t begin, size_t end,
+                   const Activations& tile);
+  // Outputs of weight tiles [begin, end) (even and odd borders when gated) for `rows` rows of a
+  // tile, into out [rows, outputs].
+  void (*multiply)(const Weight& weight, const Activations& tile, size_t rows, size_t begin,
+                   size_t end, float* out);
+};
+
+namespace avx512 {
+extern const MatMul MATMUL;
+}
+namespace avx2 {
+extern const MatMul MATMUL;
+}
