@@ -73,7 +73,7 @@ def load(config: DecoderConfig) -> Loaded:
     graphs = open_graphs(
         bundle,
         threads=config.thread_count,
-        weight_forms=config.weight_forms,
+        kernels=config.kernels,
         kv_dtype=config.kv_dtype,
     )
     text, dtype = bundle.manifest.text, graphs.kv_dtype
@@ -82,7 +82,7 @@ def load(config: DecoderConfig) -> Loaded:
         token_bytes=kv_token_bytes(text, dtype.itemsize),
         budget_bytes=kv_budget_bytes(
             available_bytes=free_bytes,
-            weight_bytes=_decoder_bytes(bundle),
+            weight_bytes=graphs.first.weight_bytes + _table_bytes(bundle),
             kv_memory_mib=config.kv_memory_mib,
         ),
         max_sequences=config.max_sequences,
@@ -112,9 +112,9 @@ def load(config: DecoderConfig) -> Loaded:
     return Loaded(bundle=bundle, plan=plan, executor=executor)
 
 
-def _decoder_bytes(bundle: Bundle) -> int:
-    files = bundle.manifest.files.items()
-    return sum(entry.size for name, entry in files if name.startswith("decoder/"))
+def _table_bytes(bundle: Bundle) -> int:
+    manifest = bundle.manifest
+    return manifest.files[manifest.embedding_table.file].size
 
 
 async def serve(config: DecoderConfig) -> None:

@@ -29,13 +29,15 @@ class DecoderConfig:
         " half of what is free after loading",
         default=None,
     )
-    weight_forms: str = setting(
-        "weights to load: auto: both forms of the bundle, each run where it is faster; narrow or"
-        " wide: that form alone, in less memory",
+    kernels: str = setting(
+        "what multiplies INT4 weights: tandem: Tandem's own operators; onnxruntime: ONNX Runtime's;"
+        " auto: Tandem's where the bundle has such graphs and the processor runs them",
         default="auto",
     )
     kv_dtype: str = setting(
-        "what the KV cache holds: float32, or int8 in a quarter of the memory", default="float32"
+        "what the KV cache holds: float32; float16 in half the memory (Tandem's operators); int8 in"
+        " a quarter (ONNX Runtime's, slower); auto: float16 where Tandem's operators run",
+        default="auto",
     )
     max_waiting: int = setting("sequences that may wait for a slot", default=64)
     prefill_chunk_tokens: int = setting(
@@ -98,12 +100,12 @@ class DecoderConfig:
             raise SettingError(f"port is {self.port}, expected 0 to 65535")
         if self.speculation not in ("auto", "off"):
             raise SettingError(f"speculation is {self.speculation!r}, expected auto or off")
-        if self.weight_forms not in ("auto", "narrow", "wide"):
+        if self.kernels not in ("auto", "tandem", "onnxruntime"):
+            raise SettingError(f"kernels is {self.kernels!r}, expected auto, tandem or onnxruntime")
+        if self.kv_dtype not in ("auto", "float32", "float16", "int8"):
             raise SettingError(
-                f"weight_forms is {self.weight_forms!r}, expected auto, narrow or wide"
+                f"kv_dtype is {self.kv_dtype!r}, expected auto, float32, float16 or int8"
             )
-        if self.kv_dtype not in ("float32", "int8"):
-            raise SettingError(f"kv_dtype is {self.kv_dtype!r}, expected float32 or int8")
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise SettingError(f"log_level is {self.log_level!r}, expected DEBUG to ERROR")
 

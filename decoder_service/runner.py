@@ -4,8 +4,9 @@ The caches are bound in place: rows of a slot buffer are both past and present, 
 copied between steps. The shapes of steps repeat, so what is bound for one is kept for the next of
 the same shape.
 
-A two-lane graph always runs both lanes. An empty one gets the last decoding sequence, or a scratch
-row: one token of nobody, in a cache of its own.
+Prompts alone and decoding sequences alone run the single-lane graph, both together the two-lane
+one. Where only that is loaded it does everything. It always runs both lanes: an empty one gets the
+last decoding sequence, or a scratch row, which is one token of nobody in a cache of its own.
 """
 
 from collections import OrderedDict
@@ -15,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from decoder_service.forms import Form, FormPolicy
 from decoder_service.kv_cache import KvCache, LayerCache
 from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
 from decoder_service.sessions import LANES, Binding, Graphs, GraphSession
@@ -43,16 +43,12 @@ class OrtRunner:
         graphs: From `sessions.open_graphs`.
         bundle: The bundle they were loaded from.
         cache: Slots it reads and writes.
-        policy: Which form runs what, where both are loaded.
     """
 
-    def __init__(
-        self, graphs: Graphs, bundle: Bundle, cache: KvCache, policy: FormPolicy | None = None
-    ) -> None:
+    def __init__(self, graphs: Graphs, bundle: Bundle, cache: KvCache) -> None:
         manifest = bundle.manifest
         self._graphs = graphs
         self._cache = cache
-        self._policy = policy or FormPolicy()
         self.hidden_size = manifest.text.hidden_size
         self.vocab_size = manifest.text.vocab_size
         self.level_count = manifest.deepstack_level_count
@@ -63,34 +59,29 @@ class OrtRunner:
         self._embeds = np.zeros((0, self.hidden_size), np.float32)
         self._deepstack = np.zeros((self.level_count, 0, self.hidden_size), np.float32)
         self._logits = np.empty((cache.slot_count, self.vocab_size), np.float32)
-        self._steps: OrderedDict[tuple[Form, int, int, int, int], _Step] = OrderedDict()
+        self._steps: OrderedDict[tuple[int, int, int, int, int], _Step] = OrderedDict()
 
     def run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
         """See `lanes.Runner.run`."""
-        if self.form_of(prefill, decode) is Form.WIDE:
-            return self._run_wide(prefill, decode)
+        if self._is_two_lane(prefill, decode):
+            return self._run_lanes(prefill, decode)
         nothing = self._logits[:0]
-        first = nothing if prefill is None else self._prefill_narrow(prefill)
+        first = nothing if prefill is None else self._prefill_alone(prefill)
         if prefill is not None and decode is not None:
             first = first.copy()  # the decode step's logits take its place
         return LaneLogits(
-            prefill=first, decode=nothing if decode is None else self._decode_narrow(decode)
+            prefill=first, decode=nothing if decode is None else self._decode_alone(decode)
         )
 
-    def form_of(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> Form:
-        """The form that runs these lanes."""
-        if self._graphs.wide is None:
-            return Form.NARROW
-        if self._graphs.narrow is None:
-            return Form.WIDE
-        return self._policy.choose(
-            prefill_rows=0 if prefill is None else len(prefill.embeds),
-            decode_rows=0 if decode is None else len(decode.embeds),
-        )
+    def _is_two_lane(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> bool:
+        if self._graphs.single is None:
+            return True
+        both = prefill is not None and decode is not None
+        return both and self._graphs.lanes is not None
 
-    def _decode_narrow(self, lane: DecodeLane) -> FloatArray:
+    def _decode_alone(self, lane: DecodeLane) -> FloatArray:
         count = len(lane.embeds)
-        step = self._step(Form.NARROW, count, 1, count)
+        step = self._step(1, count, 1, count)
         step.embeds[:] = lane.embeds
         step.position_ids[:] = lane.position_ids
         step.logit_indices[:] = np.arange(count)
@@ -98,20 +89,20 @@ class OrtRunner:
         step.bind_lane(0, _Lane(self._cache.layers, 0, count, lane.past + 1))
         return step.run()
 
-    def _prefill_narrow(self, lane: PrefillLane) -> FloatArray:
-        step = self._step(Form.NARROW, 1, len(lane.embeds), len(lane.logit_rows))
+    def _prefill_alone(self, lane: PrefillLane) -> FloatArray:
+        step = self._step(1, 1, len(lane.embeds), len(lane.logit_rows))
         _fill(step, lane)
         step.logit_indices[:] = lane.logit_rows
         step.bind_lane(0, self._lane_of(lane))
         return step.run()
 
-    def _run_wide(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
+    def _run_lanes(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
         if prefill is None:
             assert decode is not None, "a run of nothing"
-            return LaneLogits(prefill=self._logits[:0], decode=self._decode_wide(decode))
+            return LaneLogits(prefill=self._logits[:0], decode=self._decode_in_lanes(decode))
         length, wanted = len(prefill.embeds), len(prefill.logit_rows)
         count = 0 if decode is None else len(decode.embeds)
-        step = self._step(Form.WIDE, 1, length + max(1, count), wanted + count, max(1, count))
+        step = self._step(2, 1, length + max(1, count), wanted + count, max(1, count))
         _fill(step, prefill)
         step.logit_indices[:wanted] = prefill.logit_rows
         step.logit_indices[wanted:] = np.arange(length, length + count)
@@ -127,10 +118,10 @@ class OrtRunner:
         logits = step.run()
         return LaneLogits(prefill=logits[:wanted], decode=logits[wanted:])
 
-    def _decode_wide(self, lane: DecodeLane) -> FloatArray:
+    def _decode_in_lanes(self, lane: DecodeLane) -> FloatArray:
         """The last sequence takes the prefill lane, so its row is the first."""
         last = len(lane.embeds) - 1
-        step = self._step(Form.WIDE, 1, 1 + max(1, last), 1 + last, max(1, last))
+        step = self._step(2, 1, 1 + max(1, last), 1 + last, max(1, last))
         step.embeds[0], step.position_ids[:, 0] = lane.embeds[last], lane.position_ids[last]
         step.logit_indices[:last], step.logit_indices[last] = np.arange(1, 1 + last), 0
         step.bind_deepstack(None)
@@ -148,14 +139,14 @@ class OrtRunner:
         return _Lane(self._cache.layers, lane.slot, lane.slot + 1, length)
 
     def _step(
-        self, form: Form, batch: int, length: int, logit_count: int, decode_count: int = 0
+        self, lane_count: int, batch: int, length: int, logit_count: int, decode_count: int = 0
     ) -> "_Step":
         # With the rows of a decode lane: the same rows in all are divided in several ways.
-        key = form, batch, length, logit_count, decode_count
+        key = lane_count, batch, length, logit_count, decode_count
         step = self._steps.get(key)
         if step is None:
-            session = self._graphs.wide if form is Form.WIDE else self._graphs.narrow
-            assert session is not None, "a form that was not loaded"
+            session = self._graphs.single if lane_count == 1 else self._graphs.lanes
+            assert session is not None, "a graph that was not loaded"
             step = self._steps[key] = _Step(self, session, batch, length, logit_count)
             if len(self._steps) > KEPT_STEPS:
                 self._steps.popitem(last=False)

@@ -1,5 +1,6 @@
 """ONNX Runtime's sessions over a bundle's graphs; the only module of a decoder that imports it."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,16 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from decoder_service import prepacked
+from decoder_service.kernels import library
 from decoder_service.kv_cache import LayerCache
 from protos.bundle import Bundle, BundleError, DecoderGraph
 from protos.settings import SettingError
 
 LANES = {1: ("",), 2: ("prefill.", "decode.")}  # prefixes of the lanes' inputs, by lane count
 
-VNNI = {"avx512_vnni", "avx_vnni"}  # processor features: 8-bit products added in 32 bits
-
 _KV_DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+# What "auto" comes to, the first that the bundle has.
+_AUTO_KV = {"onnxruntime": ("float32",), "tandem": ("float16", "float32")}
+
+logger = logging.getLogger(__name__)
 
 
 class GraphSession:
@@ -35,14 +38,10 @@ class GraphSession:
 
     def __init__(self, bundle: Bundle, graph: DecoderGraph, threads: int) -> None:
         self.graph = graph
-        options, file = _options(threads), prepacked.find(bundle, graph)
-        self.is_prepacked = file is not None
-        if file is not None:  # it was optimized when it was written
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self.session = ort.InferenceSession(
-                str(file or bundle.path / graph.file),
-                options,
+                str(bundle.path / graph.file),
+                _options(threads, graph.kernels),
                 providers=["CPUExecutionProvider"],
                 enable_fallback=False,  # it prints to stdout, which belongs to the ready event
             )
@@ -55,81 +54,97 @@ class GraphSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graphs:
-    """The loaded forms of a model; at least one is there.
+    """The loaded graphs of a model; at least one is there, and they share their weights.
 
     Attributes:
-        narrow: The single-lane graph.
-        wide: The two-lane graph.
+        single: The single-lane graph.
+        lanes: The two-lane graph, which can do everything.
         kv_dtype: What they store keys and values as.
     """
 
-    narrow: GraphSession | None
-    wide: GraphSession | None
+    single: GraphSession | None
+    lanes: GraphSession | None
     kv_dtype: np.dtype[Any]
 
+    @property
+    def first(self) -> DecoderGraph:
+        """What is said of one of them holds for both."""
+        session = self.single or self.lanes
+        assert session is not None, "no graph was loaded"
+        return session.graph
+
     def describe(self) -> str:
-        """The forms and where their weights are, for the log."""
-        forms = (("narrow", self.narrow), ("wide", self.wide))
-        return ", ".join(
-            f"{name} {session.graph.precision} ({'mapped' if session.is_prepacked else 'own'})"
-            for name, session in forms
-            if session is not None
-        )
+        """One line for the log."""
+        graph = self.first
+        kernels = "ONNX Runtime's" if graph.kernels == "onnxruntime" else "Tandem's"
+        if graph.kernels == "tandem":
+            kernels += f" ({library.instruction_set()})"
+        return f"{graph.precision} through {kernels} kernels, KV {self.kv_dtype}"
 
 
 def open_graphs(
-    bundle: Bundle, *, threads: int, weight_forms: str = "auto", kv_dtype: str = "float32"
+    bundle: Bundle, *, threads: int, kernels: str = "auto", kv_dtype: str = "auto"
 ) -> Graphs:
     """Loads the graphs a decoder is to run.
 
     Args:
         bundle: An opened bundle.
         threads: Threads of one run.
-        weight_forms: "narrow" or "wide" for one form only; "auto" for both, where the bundle has
-            two: where both graphs have the same weights the two-lane one does everything.
-        kv_dtype: "float32" or "int8".
+        kernels: "tandem" or "onnxruntime"; "auto": Tandem's where the bundle has graphs for them
+            and this machine runs them, else ONNX Runtime's.
+        kv_dtype: "float32", "float16" or "int8"; "auto" chooses.
 
     Raises:
         BundleError: a graph cannot be loaded, or was exported for another device.
-        SettingError: the bundle has no such graph.
+        SettingError: the bundle has no such graph, or this machine cannot run it.
     """
-    chosen = choose_graphs(bundle, weight_forms, kv_dtype)
-    with ThreadPoolExecutor(len(chosen)) as pool:  # loading packs weights, on one core each
+    chosen = choose_graphs(bundle, kernels, kv_dtype)
+    with ThreadPoolExecutor(len(chosen)) as pool:
         loaded = list(pool.map(lambda graph: GraphSession(bundle, graph, threads), chosen))
     by_lanes = {session.graph.lanes: session for session in loaded}
     stored = np.dtype(_KV_DTYPES[chosen[0].kv_dtype])
-    return Graphs(narrow=by_lanes.get(1), wide=by_lanes.get(2), kv_dtype=stored)
+    return Graphs(single=by_lanes.get(1), lanes=by_lanes.get(2), kv_dtype=stored)
 
 
-def choose_graphs(bundle: Bundle, weight_forms: str, kv_dtype: str) -> Sequence[DecoderGraph]:
+def choose_graphs(bundle: Bundle, kernels: str, kv_dtype: str) -> Sequence[DecoderGraph]:
     """The graphs `open_graphs` loads; see there."""
-    manifest = bundle.manifest
-    provider = manifest.graph.execution_provider
+    provider = bundle.manifest.graph.execution_provider
     if provider != "cpu":
         raise BundleError(
             f"the bundle was exported for {provider}, this decoder runs on cpu: export it again"
             " with --execution-provider cpu"
         )
-    fitting = [graph for graph in manifest.graphs if graph.kv_dtype == kv_dtype]
-    if not fitting:
+    if kernels != "onnxruntime":
+        found = _fitting(bundle, "tandem", kv_dtype)
+        if found and library.path() is not None:
+            return found
+        if kernels == "tandem":
+            raise SettingError(f"kernels is tandem, {_missing(kv_dtype, has_graphs=bool(found))}")
+        logger.info("ONNX Runtime's kernels: %s", _missing(kv_dtype, has_graphs=bool(found)))
+    found = _fitting(bundle, "onnxruntime", kv_dtype)
+    if not found:
         raise SettingError(f"kv_dtype is {kv_dtype}, the bundle has no graph with such a cache")
-    narrow = next((graph for graph in fitting if graph.lanes == 1), None)
-    wide = next((graph for graph in fitting if graph.lanes == 2), None)
-    if weight_forms == "auto":
-        if narrow is not None and wide is not None and _weights(narrow) == _weights(wide):
-            return [wide]
-        return [graph for graph in (narrow, wide) if graph is not None]
-    wanted = narrow if weight_forms == "narrow" else wide
-    if wanted is None:
-        raise SettingError(f"weight_forms is {weight_forms}, the bundle has no such graph")
-    return [wanted]
+    # ONNX Runtime packs weights into memory of each session's own: one session does everything.
+    return found[-1:]
 
 
-def _weights(graph: DecoderGraph) -> tuple[str, int | None, int | None]:
-    return graph.precision, graph.block_size, graph.accuracy_level
+def _fitting(bundle: Bundle, kernels: str, kv_dtype: str) -> Sequence[DecoderGraph]:
+    """The graphs of one kind and cache, single-lane first; none where there are none."""
+    graphs = [graph for graph in bundle.manifest.graphs if graph.kernels == kernels]
+    for wanted in _AUTO_KV[kernels] if kv_dtype == "auto" else (kv_dtype,):
+        found = [graph for graph in graphs if graph.kv_dtype == wanted]
+        if found:
+            return sorted(found, key=lambda graph: graph.lanes)
+    return ()
 
 
-def _options(threads: int) -> ort.SessionOptions:
+def _missing(kv_dtype: str, *, has_graphs: bool) -> str:
+    if has_graphs:
+        return "no library of operators was built for this machine, or its processor lacks AVX2"
+    return f"the bundle has no graph for Tandem's with kv_dtype {kv_dtype}"
+
+
+def _options(threads: int, kernels: str) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -143,10 +158,8 @@ def _options(threads: int) -> ort.SessionOptions:
     # memory pattern keeps one plan per shape; prompts come in every length.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
-    # Processors without VNNI add pairs of 8-bit products in 16 bits, which saturate; this makes
-    # them multiply unsigned weights, slower and right. On the others it would be slower only.
-    if not prepacked.processor_features() & VNNI:
-        options.add_session_config_entry("session.x64quantprecision", "1")
+    if kernels == "tandem":
+        options.register_custom_ops_library(str(library.path()))
     options.log_severity_level = 3
     return options
 

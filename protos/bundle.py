@@ -3,7 +3,7 @@
 bundle/  tandem.json   manifest
          processor/    tokenizer, chat template, picture and video settings  (gateway, vision)
          vision/       vision tower: model.safetensors + config.json         (vision)
-         decoder/      model.onnx + data, embedding table                    (decoder)
+         decoder/      graphs + data, embedding table                        (decoder)
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 MANIFEST_NAME = "tandem.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 # Files up to this size are hashed at every start; larger ones only by `verify_files(full=True)`,
 # because hashing gigabytes would dominate start-up. Their sizes are always compared.
@@ -105,6 +105,9 @@ class DecoderGraph:
 
     A graph whose `kv_dtype` is "int8" stores keys and values as int8 with scales of its own. One
     whose `execution_provider` is "cuda" has a float16 cache and runs on a GPU only.
+
+    A graph whose `kernels` are "tandem" needs the operators of decoder_service/kernels, and runs on
+    processors that have what those need. One whose `kernels` are "onnxruntime" runs everywhere.
     """
 
     file: str
@@ -114,6 +117,8 @@ class DecoderGraph:
     accuracy_level: int | None
     kv_dtype: str = "float32"  # "float32", "float16" or "int8"
     execution_provider: str = "cpu"  # "cpu" or "cuda"
+    kernels: str = "onnxruntime"  # what computes it: "onnxruntime" or "tandem"
+    weight_bytes: int = 0  # of its constants; graphs of the same kernels share them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

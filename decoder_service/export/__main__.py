@@ -12,7 +12,6 @@ from decoder_service.export.options import (
     BLOCK_SIZES,
     PRECISIONS,
     PROVIDERS,
-    WIDE_FORMS,
     ExportOptions,
 )
 from decoder_service.export.progress import ExportProgress
@@ -36,13 +35,8 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         choices=ACCURACY_LEVELS,
         default=4,
-        help="arithmetic of quantized products: 0 and 1 float32, 4 int8 (faster, less exact)",
-    )
-    made.add_argument(
-        "--wide",
-        choices=WIDE_FORMS,
-        default="auto",
-        help="weights of the graph for mixed steps (auto: int8 if quantized, else same)",
+        help="arithmetic of quantized products: 0 and 1 float32, 4 int8 (faster, less exact; int4"
+        " weights then come in the layout of Tandem's own operators too)",
     )
     made.add_argument("--execution-provider", choices=PROVIDERS, default="cpu")
     made.add_argument("--model-id", help="name to serve the model under")
@@ -62,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         precision=arguments.precision,
         block_size=arguments.block_size,
         accuracy_level=arguments.accuracy_level,
-        wide=arguments.wide,
         execution_provider=arguments.execution_provider,
         quality=arguments.quality,
     )

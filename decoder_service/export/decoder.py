@@ -1,4 +1,4 @@
-"""Writes decoder/model.onnx: onnxruntime-genai's text graph, read layer by layer, then adapted."""
+"""Writes the decoder's graphs: onnxruntime-genai's, read layer by layer, then adapted."""
 
 import contextlib
 import io
@@ -9,15 +9,26 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from decoder_service.export import fusing, graph_surgery, libraries, streaming, two_lanes, wide
+from decoder_service.export import (
+    fusing,
+    graph_surgery,
+    kernel_graphs,
+    libraries,
+    streaming,
+    two_lanes,
+)
 from decoder_service.export.checkpoint import TEXT_PREFIX, Checkpoint
 from decoder_service.export.options import ExportOptions
 from decoder_service.export.progress import Advance
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
-WIDE_GRAPH_NAME = "model.wide.onnx"
-WIDE_DATA_NAME = "model.wide.onnx.data"
+LANES_GRAPH_NAME = "model.lanes.onnx"
+KERNEL_NAMES = (
+    kernel_graphs.GRAPH_NAME,
+    kernel_graphs.LANES_GRAPH_NAME,
+    kernel_graphs.DATA_NAME,
+)
 # Small constants stay in the graph, where shape inference sees them.
 EXTERNAL_FROM_BYTES = 1024
 
@@ -43,17 +54,19 @@ def required_shapes(model: Any) -> dict[str, tuple[int, ...]]:
 def write(
     checkpoint: Checkpoint, model: Any, options: ExportOptions, folder: Path, advance: Advance
 ) -> None:
-    """Builds the graph and writes it with its weights.
+    """Builds the portable graphs and writes them with their weights.
+
+    The two-lane graph names the single-lane graph's weights.
 
     Args:
         checkpoint: The source.
         model: Its skeleton; stays without weights.
         options: Precision and quantization.
-        folder: Gets model.onnx and model.onnx.data.
+        folder: Gets `names_of(options)`.
         advance: Called with checkpoint bytes read and graph bytes written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (GRAPH_NAME, DATA_NAME):
+    for name in names_of(options):
         (folder / name).unlink(missing_ok=True)
     builder = _builder(checkpoint, model, options, advance)
     graph = builder.model.graph
@@ -76,44 +89,24 @@ def write(
         size_threshold_bytes=EXTERNAL_FROM_BYTES,
         callback=saved,
     )
+    if options.has_lanes:
+        model = ir.load(folder / GRAPH_NAME)
+        two_lanes.split(model.graph)
+        model.graph.sort()
+        ir.save(model, folder / LANES_GRAPH_NAME)
 
 
-def write_wide(
-    checkpoint: Checkpoint, options: ExportOptions, folder: Path, advance: Advance
-) -> None:
-    """Writes the two-lane graph beside the single-lane one, whose data file it uses too.
+def names_of(options: ExportOptions) -> list[str]:
+    """The files that `write` makes."""
+    lanes = [LANES_GRAPH_NAME] if options.has_lanes else []
+    return [GRAPH_NAME, DATA_NAME, *lanes]
 
-    Args:
-        checkpoint: The source.
-        options: With the form of its weights.
-        folder: Holds model.onnx and its data; gets model.wide.onnx and, for int8, its data.
-        advance: Called with bytes written.
-    """
-    for name in (WIDE_GRAPH_NAME, WIDE_DATA_NAME):
+
+def write_kernel_graphs(folder: Path, advance: Advance) -> None:
+    """Writes the graphs for Tandem's own operators beside the portable ones; see there."""
+    for name in KERNEL_NAMES:
         (folder / name).unlink(missing_ok=True)
-    model = ir.load(folder / GRAPH_NAME)
-    two_lanes.split(model.graph)
-    model.graph.sort()
-    if options.wide_form == "int8":
-        made = wide.to_int8(model.graph, checkpoint.tensors)
-        _store(made, folder, advance)
-    ir.save(model, folder / WIDE_GRAPH_NAME)
-    advance((folder / WIDE_GRAPH_NAME).stat().st_size)
-
-
-def _store(values: list[ir.Value], folder: Path, advance: Advance) -> None:
-    """Moves weights to the wide graph's data file, one at a time."""
-    tensors = [value.const_value for value in values if value.const_value is not None]
-    stored = ir.external_data.convert_tensors_to_external(
-        tensors,
-        folder,
-        WIDE_DATA_NAME,
-        callback=lambda tensor, _info: advance(tensor.nbytes),
-        max_workers=1,
-        max_in_flight_bytes=1,
-    )
-    for value, tensor in zip(values, stored, strict=True):
-        value.const_value = tensor
+    kernel_graphs.write(folder / GRAPH_NAME, folder, advance)
 
 
 def expected_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
@@ -128,17 +121,9 @@ def expected_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
     return read + int(weights * per_weight) + rope
 
 
-def expected_wide_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
-    """Bytes that `write_wide` writes, nearly."""
-    if options.wide_form != "int8":
-        return 1
-    layers, levels = checkpoint.text.num_hidden_layers, checkpoint.deepstack_levels
-    kept = f"{layers - 1}.mlp." if levels < layers else "none"
-    return sum(
-        tensor.shape[0] * (tensor.shape[1] + 4)
-        for name, tensor in checkpoint.with_prefix(f"{TEXT_PREFIX}layers.").items()
-        if len(tensor.shape) == 2 and not name.startswith(kept)
-    )
+def expected_kernel_bytes(folder: Path) -> int:
+    """Bytes that `write_kernel_graphs` writes, nearly."""
+    return (folder / DATA_NAME).stat().st_size
 
 
 def _builder(checkpoint: Checkpoint, model: Any, options: ExportOptions, advance: Advance) -> Any:

@@ -11,7 +11,6 @@ from decoder_service.export import (
     int8_cache,
     libraries,
     manifest,
-    prepacking,
     processor,
     quality,
     tables,
@@ -57,8 +56,8 @@ def export(
         stages.run_vision()
         stages.run_embeddings()
         stages.run_decoder(model, options)
-        if options.wide_form != "none":
-            stages.run_wide(options)
+        if options.has_kernel_graphs:
+            stages.run_kernel_graphs()
         report = quality.report(partial.path, checkpoint, model, options, progress)
         manifest.write(
             partial.path,
@@ -70,8 +69,6 @@ def export(
             quality=report,
         )
         int8_cache.add_graphs(partial.path)
-        if prepacking.prepack(partial.path) is not None:
-            progress.note("prepacked: stored for this machine's decoders to share")
         partial.publish()
     return target
 
@@ -125,22 +122,20 @@ class _Stages:
 
     def run_decoder(self, model: Any, options: ExportOptions) -> None:
         checkpoint, folder = self._checkpoint, self._partial.path / "decoder"
-        names = [f"decoder/{decoder.GRAPH_NAME}", f"decoder/{decoder.DATA_NAME}"]
         self._run(
             "decoder",
-            names,
+            [f"decoder/{name}" for name in decoder.names_of(options)],
             decoder.expected_bytes(checkpoint, options),
             lambda go: decoder.write(checkpoint, model, options, folder, go),
         )
 
-    def run_wide(self, options: ExportOptions) -> None:
-        checkpoint, folder = self._checkpoint, self._partial.path / "decoder"
-        own = [decoder.WIDE_DATA_NAME] if options.wide_form == "int8" else []
+    def run_kernel_graphs(self) -> None:
+        folder = self._partial.path / "decoder"
         self._run(
-            "wide graph",
-            [f"decoder/{name}" for name in (decoder.WIDE_GRAPH_NAME, *own)],
-            decoder.expected_wide_bytes(checkpoint, options),
-            lambda go: decoder.write_wide(checkpoint, options, folder, go),
+            "kernels",
+            [f"decoder/{name}" for name in decoder.KERNEL_NAMES],
+            decoder.expected_kernel_bytes(folder),
+            lambda go: decoder.write_kernel_graphs(folder, go),
         )
 
 

@@ -26,3 +26,17 @@ def constant(graph: ir.Graph, name: str, values: npt.NDArray[Any] | np.generic) 
     )
     graph.register_initializer(value)
     return value
+
+
+def stored(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
+    """A constant that a data file holds."""
+    if tensor.name is None or not isinstance(tensor.shape, ir.Shape):
+        raise ValueError("the tensor has no name or shape")
+    value = ir.Value(
+        name=tensor.name,
+        shape=tensor.shape,
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value

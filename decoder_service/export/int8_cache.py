@@ -1,4 +1,4 @@
-"""Adds graphs whose KV cache is int8 to a bundle: the same weights, a quarter of the cache.
+"""Adds portable graphs whose KV cache is int8 to a bundle: same weights, a quarter of the cache.
 
     python -m decoder_service.export.int8_cache BUNDLE
 
@@ -60,7 +60,7 @@ class LayerScales:
 
 
 def add_graphs(root: Path) -> None:
-    """Writes an int8 sibling of every graph for CPUs and names them in the manifest.
+    """Writes an int8 sibling of every portable graph for CPUs and names them in the manifest.
 
     Args:
         root: A bundle with its manifest; it may still lie in a partial folder.
@@ -70,13 +70,14 @@ def add_graphs(root: Path) -> None:
     """
     bundle = Bundle.open(root)
     manifest = bundle.manifest
-    graphs = [graph for graph in manifest.graphs if graph.kv_dtype == "float32"]
-    if not graphs or manifest.graph.execution_provider != "cpu":
+    kept = [graph for graph in manifest.graphs if graph.kv_dtype != "int8"]
+    graphs = [graph for graph in kept if graph.kernels == "onnxruntime"]
+    if manifest.graph.execution_provider != "cpu":
         return
     scales = calibrate(bundle)
     made = [_write(root, graph, scales) for graph in graphs]
     files = entries_of(root, [graph.file for graph in made])
-    changed = replace(manifest, graphs=(*graphs, *made), files={**manifest.files, **files})
+    changed = replace(manifest, graphs=(*kept, *made), files={**manifest.files, **files})
     partial = root / f"{MANIFEST_NAME}.partial"
     partial.write_text(changed.to_json(), encoding="utf-8")
     partial.replace(root / MANIFEST_NAME)
@@ -93,7 +94,7 @@ def calibrate(bundle: Bundle) -> list[LayerScales]:
         max_length=len(ids),
         head_dim=text.head_dim,
     )
-    graphs = open_graphs(bundle, threads=0, weight_forms="narrow")
+    graphs = open_graphs(bundle, threads=0, kernels="onnxruntime", kv_dtype="float32")
     runner, table = OrtRunner(graphs, bundle, cache), EmbeddingTable.open(bundle)
     for past in range(0, len(ids), CHUNK):
         part = ids[past : past + CHUNK]
@@ -155,11 +156,6 @@ def int8_name(file: str) -> str:
     return file.removesuffix(".onnx") + ".int8kv.onnx"
 
 
-def float_name(file: str) -> str:
-    """The name of the graph whose int8 sibling this file is."""
-    return file.removesuffix(".int8kv.onnx") + ".onnx"
-
-
 def quantize(model: Any, scales: Sequence[LayerScales]) -> None:
     """Makes every attention of an `onnx.ModelProto` keep its cache in int8, in place."""
     from onnx import TensorProto, helper, numpy_helper
@@ -174,16 +170,12 @@ def quantize(model: Any, scales: Sequence[LayerScales]) -> None:
         layer = int(node.input[3].split(".")[-2])
         node.input.extend([""] * (12 - len(node.input)))
         node.input.extend([f"kv_scale.{layer}.key", f"kv_scale.{layer}.value"])
-        chosen = {
-            "k_quant_type": "PER_CHANNEL",
-            "v_quant_type": "PER_CHANNEL",
-            "kv_cache_bit_width": 8,
-        }
-        # ONNX Runtime writes defaults out when it saves an optimized graph.
-        kept = [attribute for attribute in node.attribute if attribute.name not in chosen]
-        del node.attribute[:]
-        node.attribute.extend(kept)
-        node.attribute.extend(helper.make_attribute(name, value) for name, value in chosen.items())
+        for name, value in (
+            ("k_quant_type", "PER_CHANNEL"),
+            ("v_quant_type", "PER_CHANNEL"),
+            ("kv_cache_bit_width", 8),
+        ):
+            node.attribute.append(helper.make_attribute(name, value))
     for value in (*model.graph.input, *model.graph.output):
         if "past_key_values." in value.name or "present." in value.name:
             value.type.tensor_type.elem_type = TensorProto.INT8

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from decoder_service.export import decoder, libraries, tables
+import onnx_ir as ir
+
+from decoder_service.export import decoder, kernel_graphs, libraries, tables
 from decoder_service.export.checkpoint import EMBEDDING_NAME, Checkpoint
 from decoder_service.export.config import FAMILY
 from decoder_service.export.options import ExportOptions
@@ -52,7 +54,7 @@ def write(
             file=f"decoder/{tables.EMBEDDINGS_NAME}",
             dtype=tables.DTYPE_NAMES[checkpoint.tensors[EMBEDDING_NAME].dtype],
         ),
-        graphs=graphs_of(options),
+        graphs=graphs_of(root, options),
         versions=libraries.versions(),
         files=files,
         quality=quality,
@@ -62,7 +64,7 @@ def write(
     partial.replace(root / MANIFEST_NAME)
 
 
-def graphs_of(options: ExportOptions) -> tuple[DecoderGraph, ...]:
+def graphs_of(root: Path, options: ExportOptions) -> tuple[DecoderGraph, ...]:
     """The graphs a bundle holds, as its manifest describes them."""
     quantized = options.bits is not None
     single = DecoderGraph(
@@ -73,7 +75,19 @@ def graphs_of(options: ExportOptions) -> tuple[DecoderGraph, ...]:
         kv_dtype="float16" if options.execution_provider == "cuda" else "float32",
         execution_provider=options.execution_provider,
     )
-    wide = replace(single, file=f"decoder/{decoder.WIDE_GRAPH_NAME}", lanes=2)
-    if options.wide_form == "int8":
-        wide = replace(wide, precision="int8", block_size=None, accuracy_level=None)
-    return (single,) if options.wide_form == "none" else (single, wide)
+    graphs = [single]
+    if options.has_lanes:
+        graphs.append(replace(single, file=f"decoder/{decoder.LANES_GRAPH_NAME}", lanes=2))
+    if options.has_kernel_graphs:
+        names = (kernel_graphs.GRAPH_NAME, kernel_graphs.LANES_GRAPH_NAME)
+        graphs += [
+            replace(single, file=f"decoder/{name}", lanes=lanes, kernels="tandem")
+            for lanes, name in enumerate(names, start=1)
+        ]
+    return tuple(replace(graph, weight_bytes=_weight_bytes(root / graph.file)) for graph in graphs)
+
+
+def _weight_bytes(file: Path) -> int:
+    model = ir.load(file)
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -7,7 +7,6 @@ from decoder_service.export.errors import ExportError
 PRECISIONS = ("int4", "int8", "fp32", "fp16")
 PROVIDERS = ("cpu", "cuda")
 BLOCK_SIZES = (16, 32, 64, 128, 256)
-WIDE_FORMS = ("auto", "int8", "same", "none")
 ACCURACY_LEVELS = (0, 1, 4)  # MatMulNBits: 0 and 1 compute in float32, 4 in int8
 
 
@@ -18,15 +17,12 @@ class ExportOptions:
     "fp16" stores weights in float16. On CPUs they compute in float32, cast once when the graph is
     loaded; on GPUs products and the key/value cache are float16. `block_size` neighbouring weights
     share one scale and `accuracy_level` is MatMulNBits' arithmetic; both count for int4 and int8
-    only. `wide` is the form of the weights in the two-lane graph: "int8" for fast products of
-    many rows (wide.py), "same" as in the single-lane graph, stored once, or "none" for no such
-    graph (GPUs have none); "auto" is "int8" beside quantized weights and "same" beside others.
+    only.
     """
 
     precision: str = "int4"
     block_size: int = 128
     accuracy_level: int = 4
-    wide: str = "auto"
     execution_provider: str = "cpu"
     quality: bool = False  # measure the agreement with the float32 weights (always for tiny models)
 
@@ -36,13 +32,14 @@ class ExportOptions:
         return {"int4": 4, "int8": 8}.get(self.precision)
 
     @property
-    def wide_form(self) -> str:
-        """What `wide` comes to: "int8", "same" or "none"."""
-        if self.execution_provider != "cpu":
-            return "none"
-        if self.wide == "auto":
-            return "int8" if self.bits else "same"
-        return self.wide
+    def has_lanes(self) -> bool:
+        """Whether there is a two-lane graph: on CPUs."""
+        return self.execution_provider == "cpu"
+
+    @property
+    def has_kernel_graphs(self) -> bool:
+        """Whether there are graphs for Tandem's own operators, which round activations to int8."""
+        return self.has_lanes and self.precision == "int4" and self.accuracy_level == 4
 
     def check(self) -> None:
         """Refuses values and combinations that cannot work.
@@ -55,7 +52,6 @@ class ExportOptions:
             ("--execution-provider", self.execution_provider, PROVIDERS),
             ("--block-size", self.block_size, BLOCK_SIZES),
             ("--accuracy-level", self.accuracy_level, ACCURACY_LEVELS),
-            ("--wide", self.wide, WIDE_FORMS),
         ):
             if value not in allowed:
                 choices = ", ".join(str(choice) for choice in allowed)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder_service.export.checkpoint import Checkpoint
+from decoder_service.kernels import library
 from protos.bundle import DecoderGraph
 
 FloatArray = npt.NDArray[np.float32]
@@ -17,14 +18,14 @@ PathRun = Callable[["GraphRunner", FloatArray], FloatArray]
 
 
 class GraphRunner:
-    """One graph in ONNX Runtime."""
+    """One single-lane graph in ONNX Runtime."""
 
-    def __init__(self, file: Path, checkpoint: Checkpoint) -> None:
+    def __init__(self, file: Path, kernels: str, checkpoint: Checkpoint) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        # Saturating 16-bit sums of processors without VNNI are not the graph's doing.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if kernels == "tandem":
+            options.register_custom_ops_library(str(library.path()))
         self._session = onnxruntime.InferenceSession(
             file, options, providers=["CPUExecutionProvider"]
         )
@@ -32,12 +33,12 @@ class GraphRunner:
         self._levels = checkpoint.deepstack_levels
         self._names = [output.name for output in self._session.get_outputs()]
 
-    def cache(self, lane: str, sequences: int, length: int) -> Feeds:
-        """Empty keys and values of some sequences of at most `length` tokens."""
+    def cache(self, length: int) -> Feeds:
+        """Empty keys and values of a sequence of at most `length` tokens."""
         text = self._text
-        shape = (sequences, text.num_key_value_heads, length, text.head_dim)
+        shape = (1, text.num_key_value_heads, length, text.head_dim)
         return {
-            f"{lane}past_key_values.{layer}.{side}": np.zeros(shape, np.float32)
+            f"past_key_values.{layer}.{side}": np.zeros(shape, np.float32)
             for layer in range(text.num_hidden_layers)
             for side in ("key", "value")
         }
@@ -57,15 +58,21 @@ class GraphRunner:
 
 
 def paths_of(graph: DecoderGraph) -> Mapping[str, PathRun]:
-    """The ways to run a graph, by what the manifest calls them."""
-    if graph.lanes == 1:
-        return {"prompt": prompt_at_once, "one_row": row_by_row}
-    return {"wide_prompt": prompt_beside_a_row, "wide_rows": rows_beside_a_prompt}
+    """The ways to run a graph that round differently, by what the manifest calls them.
+
+    Two-lane graphs compute what single-lane ones do, and Tandem's operators compute a row in one
+    way whatever runs beside it.
+    """
+    if graph.lanes > 1:
+        return {}
+    if graph.kernels == "tandem":
+        return {"tandem": prompt_at_once}
+    return {"prompt": prompt_at_once, "one_row": row_by_row}
 
 
 def prompt_at_once(graph: GraphRunner, embeds: FloatArray) -> FloatArray:
     """A single-lane graph, every prompt in one run."""
-    return np.stack([_chunk(graph, prompt, graph.cache("", 1, 0), 0) for prompt in embeds])
+    return np.stack([_chunk(graph, prompt, graph.cache(0), 0) for prompt in embeds])
 
 
 def row_by_row(graph: GraphRunner, embeds: FloatArray) -> FloatArray:
@@ -74,7 +81,7 @@ def row_by_row(graph: GraphRunner, embeds: FloatArray) -> FloatArray:
 
 
 def _steps(graph: GraphRunner, prompt: FloatArray) -> Iterator[FloatArray]:
-    cache = graph.cache("", 1, len(prompt))
+    cache = graph.cache(len(prompt))
     for past in range(len(prompt)):
         yield _chunk(graph, prompt[past : past + 1], cache, past)
 
@@ -89,50 +96,6 @@ def _chunk(graph: GraphRunner, rows: FloatArray, cache: Feeds, past: int) -> Flo
         "logit_indices": np.arange(len(rows)),
     }
     return graph.run(feeds, cache)
-
-
-def prompt_beside_a_row(graph: GraphRunner, embeds: FloatArray) -> FloatArray:
-    """A two-lane graph, every prompt in the prefill lane."""
-    found = []
-    for prompt in embeds:
-        caches = {**graph.cache("prefill.", 1, 0), **graph.cache("decode.", 1, 1)}
-        row = np.zeros_like(prompt[:1])
-        found.append(_both(graph, prompt, row, caches, past=0, rows=np.arange(len(prompt))))
-    return np.stack(found)
-
-
-def rows_beside_a_prompt(graph: GraphRunner, embeds: FloatArray) -> FloatArray:
-    """A two-lane graph, the prompts together in the decode lane, a token of each in every run."""
-    count, length = embeds.shape[:2]
-    caches = {**graph.cache("prefill.", 1, 1), **graph.cache("decode.", count, length)}
-    rows = 1 + np.arange(count)
-    steps = [
-        _both(graph, embeds[0, :1] * 0, embeds[:, past], caches, past=past, rows=rows)
-        for past in range(length)
-    ]
-    return np.stack(steps, axis=1)
-
-
-def _both(
-    graph: GraphRunner,
-    prompt: FloatArray,
-    decode: FloatArray,
-    caches: Feeds,
-    *,
-    past: int,
-    rows: npt.NDArray[np.int64],
-) -> FloatArray:
-    positions = np.concatenate([np.arange(len(prompt)), np.full(len(decode), past)])
-    feeds: Feeds = {
-        "inputs_embeds": np.concatenate([prompt, decode])[None],
-        "position_ids": _positions(positions),
-        "prefill.seqlens_k": np.array([len(prompt) - 1], np.int32),
-        "prefill.total_sequence_length": np.array(len(prompt), np.int32),
-        "decode.seqlens_k": np.full(len(decode), past, np.int32),
-        "decode.total_sequence_length": np.array(past + 1, np.int32),
-        "logit_indices": rows,
-    }
-    return graph.run(feeds, caches)
 
 
 def _positions(positions: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -22,6 +22,7 @@ from decoder_service.export.checkpoint import EMBEDDING_NAME, Checkpoint
 from decoder_service.export.options import ExportOptions
 from decoder_service.export.progress import ExportProgress
 from decoder_service.export.weights import DTYPES
+from decoder_service.kernels import library
 from protos.bundle import DecoderGraph
 
 PROMPTS = 8
@@ -61,7 +62,7 @@ def report(
         exact = replace(options, precision="fp32")
         with progress.stage("quality", decoder.expected_bytes(checkpoint, exact)) as advance:
             decoder.write(checkpoint, model, exact, reference, advance)
-            graphs = manifest.graphs_of(options)
+            graphs = manifest.graphs_of(root, options)
             figures = _compare(root, reference / decoder.GRAPH_NAME, checkpoint, graphs)
     finally:
         shutil.rmtree(reference, ignore_errors=True)
@@ -84,10 +85,12 @@ def _compare(
         0, checkpoint.text.vocab_size, (PROMPTS, PROMPT_TOKENS)
     )
     embeds = _embeddings(root, checkpoint, prompts)
-    exact = paths.prompt_at_once(paths.GraphRunner(reference, checkpoint), embeds)
+    exact = paths.prompt_at_once(paths.GraphRunner(reference, "onnxruntime", checkpoint), embeds)
     found = {}
     for graph in graphs:
-        runner = paths.GraphRunner(root / graph.file, checkpoint)
+        if graph.kernels == "tandem" and library.path() is None:
+            continue
+        runner = paths.GraphRunner(root / graph.file, graph.kernels, checkpoint)
         for name, run in paths.paths_of(graph).items():
             found[name] = _figures(exact, run(runner, embeds))
     return {
