@@ -177,6 +177,9 @@ def _check_names(bundle: Bundle, graph: DecoderGraph, session: ort.InferenceSess
         *(f"{lane}past_key_values.{side}" for lane in lanes for side in sides),
     }
     outputs = {"logits", *(f"{lane}present.{side}" for lane in lanes for side in sides)}
+    if graph.kernels == "tandem":
+        inputs -= {f"{lane}total_sequence_length" for lane in lanes}
+        outputs = {"logits"}
     found_inputs = {entry.name for entry in session.get_inputs()}
     found_outputs = {entry.name for entry in session.get_outputs()}
     wrong = sorted((inputs ^ found_inputs) | (outputs ^ found_outputs))
@@ -197,6 +200,7 @@ class Binding:
     def __init__(self, session: GraphSession) -> None:
         self._session = session.session
         self._binding = session.session.io_binding()
+        self._has_present = session.graph.kernels != "tandem"
         self._held: dict[str, npt.NDArray[Any]] = {}
 
     def input(self, name: str, array: npt.NDArray[Any]) -> None:
@@ -210,11 +214,23 @@ class Binding:
         self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def cache(self, lane: str, layers: Sequence[LayerCache]) -> None:
-        """Binds rows of every layer as past and as present: the kernel writes in place."""
+        """Binds rows of every layer as past and as present: the kernel writes in place.
+
+        Tandem's writes into what it is given and has no output for it.
+        """
         for index, layer in enumerate(layers):
             for side, rows in zip(("key", "value"), layer, strict=True):
                 self.input(f"{lane}past_key_values.{index}.{side}", rows)
-                self.output(f"{lane}present.{index}.{side}", rows)
+                if self._has_present:
+                    self.output(f"{lane}present.{index}.{side}", rows)
+
+    def lengths(
+        self, lane: str, seqlens: npt.NDArray[np.int32], longest: npt.NDArray[np.int32]
+    ) -> None:
+        """Binds a lane's valid lengths."""
+        self.input(f"{lane}seqlens_k", seqlens)
+        if self._has_present:
+            self.input(f"{lane}total_sequence_length", longest)
 
     def run(self) -> None:
         """Runs the graph."""

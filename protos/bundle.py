@@ -106,8 +106,9 @@ class DecoderGraph:
     A graph whose `kv_dtype` is "int8" stores keys and values as int8 with scales of its own. One
     whose `execution_provider` is "cuda" has a float16 cache and runs on a GPU only.
 
-    A graph whose `kernels` are "tandem" needs the operators of decoder_service/kernels, and runs on
-    processors that have what those need. One whose `kernels` are "onnxruntime" runs everywhere.
+    A graph whose `kernels` are "tandem" needs the operators of decoder_service/kernels and a
+    processor that runs them. It writes new keys and values into its `past_key_values` inputs, of
+    max_len tokens, and has neither `present` outputs nor `total_sequence_length`.
     """
 
     file: str

@@ -20,15 +20,11 @@ from decoder_service.export import (
 from decoder_service.export.checkpoint import TEXT_PREFIX, Checkpoint
 from decoder_service.export.options import ExportOptions
 from decoder_service.export.progress import Advance
+from protos.bundle import TextDims
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
 LANES_GRAPH_NAME = "model.lanes.onnx"
-KERNEL_NAMES = (
-    kernel_graphs.GRAPH_NAME,
-    kernel_graphs.LANES_GRAPH_NAME,
-    kernel_graphs.DATA_NAME,
-)
 # Small constants stay in the graph, where shape inference sees them.
 EXTERNAL_FROM_BYTES = 1024
 
@@ -102,9 +98,14 @@ def names_of(options: ExportOptions) -> list[str]:
     return [GRAPH_NAME, DATA_NAME, *lanes]
 
 
+def has_kernel_graphs(text: TextDims, options: ExportOptions) -> bool:
+    """Whether Tandem's operators compute what was asked for."""
+    return options.allows_kernel_graphs and kernel_graphs.fits(text)
+
+
 def write_kernel_graphs(folder: Path, advance: Advance) -> None:
     """Writes the graphs for Tandem's own operators beside the portable ones; see there."""
-    for name in KERNEL_NAMES:
+    for name in kernel_graphs.NAMES:
         (folder / name).unlink(missing_ok=True)
     kernel_graphs.write(folder / GRAPH_NAME, folder, advance)
 

@@ -9,6 +9,7 @@ from typing import Any
 from decoder_service.export import (
     decoder,
     int8_cache,
+    kernel_graphs,
     libraries,
     manifest,
     processor,
@@ -56,7 +57,7 @@ def export(
         stages.run_vision()
         stages.run_embeddings()
         stages.run_decoder(model, options)
-        if options.has_kernel_graphs:
+        if decoder.has_kernel_graphs(checkpoint.text, options):
             stages.run_kernel_graphs()
         report = quality.report(partial.path, checkpoint, model, options, progress)
         manifest.write(
@@ -133,7 +134,7 @@ class _Stages:
         folder = self._partial.path / "decoder"
         self._run(
             "kernels",
-            [f"decoder/{name}" for name in decoder.KERNEL_NAMES],
+            [f"decoder/{name}" for name in kernel_graphs.NAMES],
             decoder.expected_kernel_bytes(folder),
             lambda go: decoder.write_kernel_graphs(folder, go),
         )

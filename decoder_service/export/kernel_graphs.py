@@ -1,9 +1,12 @@
 """Writes the graphs for Tandem's own operators: the portable graph's integers in another layout.
 
 Every `MatMulNBits` of the portable graph becomes a `tandem.MatMulInt4`. Gate, up and what joins
-them become one operator, whose tiles alternate: 16 gates, their 16 ups. The single-lane and the
-two-lane graph name the same weights in one data file, where every tensor starts on a page of its
-own: ONNX Runtime maps them as they lie, so that all graphs and processes of a host share one copy.
+them become one operator, whose tiles alternate: 16 gates, their 16 ups. `GroupQueryAttention`
+becomes `tandem.Attention`, which writes new keys and values into its inputs.
+
+There is a graph for each number of lanes and each type of cache. All name the same weights in one
+data file, where every tensor starts on a page of its own: ONNX Runtime maps them as they lie, so
+that all graphs and processes of a host share one copy.
 
 Tests: tests/parity/test_kernel_graph.py compares with the same arithmetic in NumPy.
 """
@@ -19,17 +22,36 @@ import onnx_ir as ir
 from decoder_service.export import graph_values, two_lanes
 from decoder_service.export.progress import Advance
 from decoder_service.kernels import layout
+from protos.bundle import TextDims
 
-GRAPH_NAME = "model.tandem.onnx"
-LANES_GRAPH_NAME = "model.tandem.lanes.onnx"
 DATA_NAME = "model.tandem.onnx.data"
+KV_DTYPES = ("float16", "float32")
+LANE_COUNTS = (1, 2)
+
+ATTENTION = "Attention"
+HEAD_DIM_STEP = 16  # numbers of a register; the operators take whole ones
+MOST_GROUPED_HEADS = 16  # query heads of one KV head
 
 PAGE_BYTES = 4096
 VERSION = 1  # of the operators' domain
 
 
+def graph_name(lanes: int, kv_dtype: str) -> str:
+    """The file of one of the graphs."""
+    return f"model.tandem{'.lanes' if lanes > 1 else ''}.{kv_dtype}.onnx"
+
+
+NAMES = (*(graph_name(lanes, dtype) for lanes in LANE_COUNTS for dtype in KV_DTYPES), DATA_NAME)
+
+
+def fits(text: TextDims) -> bool:
+    """Whether the operators compute a model of these shapes; those of real ones they do."""
+    grouped = text.num_attention_heads // text.num_key_value_heads
+    return text.head_dim % HEAD_DIM_STEP == 0 and grouped <= MOST_GROUPED_HEADS
+
+
 def write(portable: Path, folder: Path, advance: Advance) -> None:
-    """Writes both graphs and their data, one product at a time.
+    """Writes the graphs and their data, one product at a time.
 
     Args:
         portable: The single-lane graph with INT4 products, its data beside it.
@@ -38,13 +60,16 @@ def write(portable: Path, folder: Path, advance: Advance) -> None:
     """
     model = ir.load(portable)
     with DataFile(folder / DATA_NAME, advance) as data:
-        convert(model.graph, data)
+        convert_products(model.graph, data)
     model.opset_imports[layout.DOMAIN] = VERSION
-    model.graph.sort()
-    ir.save(model, folder / GRAPH_NAME)
-    two_lanes.split(model.graph)
-    model.graph.sort()
-    ir.save(model, folder / LANES_GRAPH_NAME)
+    for lanes in LANE_COUNTS:
+        if lanes > 1:
+            two_lanes.split(model.graph)
+        for dtype in KV_DTYPES:
+            made = model.clone()
+            convert_attention(made.graph, dtype)
+            made.graph.sort()
+            ir.save(made, folder / graph_name(lanes, dtype))
 
 
 class DataFile:
@@ -86,7 +111,7 @@ class DataFile:
         )
 
 
-def convert(graph: ir.Graph, data: DataFile) -> None:
+def convert_products(graph: ir.Graph, data: DataFile) -> None:
     """Puts the operators in place of `MatMulNBits`, whose weights leave the graph.
 
     Args:
@@ -103,6 +128,40 @@ def convert(graph: ir.Graph, data: DataFile) -> None:
             _convert(graph, node, data)
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
         graph.initializers.pop(name)
+
+
+def convert_attention(graph: ir.Graph, kv_dtype: str) -> None:
+    """Puts the operator in place of `GroupQueryAttention`; no output but the logits is left.
+
+    Args:
+        graph: A single-lane or two-lane graph, changed in place.
+        kv_dtype: What its cache holds, one of `KV_DTYPES`.
+    """
+    logits = [value for value in graph.outputs if value.name == "logits"]
+    graph.outputs.clear()
+    graph.outputs.extend(logits)
+    for node in [node for node in graph if node.op_type == "GroupQueryAttention"]:
+        made = ir.node(
+            ATTENTION,
+            node.inputs[:6],  # query, key, value, their cache, its valid lengths
+            {
+                "num_heads": node.attributes.get_int("num_heads"),
+                "kv_num_heads": node.attributes.get_int("kv_num_heads"),
+                "scale": node.attributes.get_float("scale"),
+            },
+            domain=layout.DOMAIN,
+            name=node.name,
+        )
+        output, old = made.outputs[0], node.outputs[0]
+        output.name, output.type, output.shape = f"{node.name}/attended", old.type, old.shape
+        graph.insert_before(node, made)
+        old.replace_all_uses_with(output)
+        graph.remove(node, safe=True)
+    for value in [value for value in graph.inputs if not value.uses()]:
+        graph.inputs.remove(value)  # the longest valid length
+    for value in graph.inputs:
+        if "past_key_values." in (value.name or ""):
+            value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(kv_dtype)))
 
 
 def _convert(graph: ir.Graph, node: ir.Node, data: DataFile) -> None:

@@ -18,6 +18,7 @@ from protos.bundle import (
     EmbeddingTable,
     FileEntry,
     Manifest,
+    TextDims,
     file_sha256,
 )
 
@@ -54,7 +55,7 @@ def write(
             file=f"decoder/{tables.EMBEDDINGS_NAME}",
             dtype=tables.DTYPE_NAMES[checkpoint.tensors[EMBEDDING_NAME].dtype],
         ),
-        graphs=graphs_of(root, options),
+        graphs=graphs_of(root, checkpoint.text, options),
         versions=libraries.versions(),
         files=files,
         quality=quality,
@@ -64,7 +65,7 @@ def write(
     partial.replace(root / MANIFEST_NAME)
 
 
-def graphs_of(root: Path, options: ExportOptions) -> tuple[DecoderGraph, ...]:
+def graphs_of(root: Path, text: TextDims, options: ExportOptions) -> tuple[DecoderGraph, ...]:
     """The graphs a bundle holds, as its manifest describes them."""
     quantized = options.bits is not None
     single = DecoderGraph(
@@ -78,11 +79,17 @@ def graphs_of(root: Path, options: ExportOptions) -> tuple[DecoderGraph, ...]:
     graphs = [single]
     if options.has_lanes:
         graphs.append(replace(single, file=f"decoder/{decoder.LANES_GRAPH_NAME}", lanes=2))
-    if options.has_kernel_graphs:
-        names = (kernel_graphs.GRAPH_NAME, kernel_graphs.LANES_GRAPH_NAME)
+    if decoder.has_kernel_graphs(text, options):
         graphs += [
-            replace(single, file=f"decoder/{name}", lanes=lanes, kernels="tandem")
-            for lanes, name in enumerate(names, start=1)
+            replace(
+                single,
+                file=f"decoder/{kernel_graphs.graph_name(lanes, dtype)}",
+                lanes=lanes,
+                kernels="tandem",
+                kv_dtype=dtype,
+            )
+            for dtype in kernel_graphs.KV_DTYPES
+            for lanes in kernel_graphs.LANE_COUNTS
         ]
     return tuple(replace(graph, weight_bytes=_weight_bytes(root / graph.file)) for graph in graphs)
 

@@ -37,8 +37,8 @@ class ExportOptions:
         return self.execution_provider == "cpu"
 
     @property
-    def has_kernel_graphs(self) -> bool:
-        """Whether there are graphs for Tandem's own operators, which round activations to int8."""
+    def allows_kernel_graphs(self) -> bool:
+        """Whether Tandem's own operators, which round activations to int8, may stand for it."""
         return self.has_lanes and self.precision == "int4" and self.accuracy_level == 4
 
     def check(self) -> None:

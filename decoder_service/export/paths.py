@@ -18,19 +18,29 @@ PathRun = Callable[["GraphRunner", FloatArray], FloatArray]
 
 
 class GraphRunner:
-    """One single-lane graph in ONNX Runtime."""
+    """One single-lane graph in ONNX Runtime.
 
-    def __init__(self, file: Path, kernels: str, checkpoint: Checkpoint) -> None:
+    Args:
+        file: Where it lies.
+        checkpoint: What it was made of.
+        graph: What the manifest says of it; None for a plain float32 graph.
+    """
+
+    def __init__(
+        self, file: Path, checkpoint: Checkpoint, graph: DecoderGraph | None = None
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        if kernels == "tandem":
+        if graph is not None and graph.kernels == "tandem":
             options.register_custom_ops_library(str(library.path()))
         self._session = onnxruntime.InferenceSession(
             file, options, providers=["CPUExecutionProvider"]
         )
         self._text = checkpoint.text
         self._levels = checkpoint.deepstack_levels
+        self._kv_dtype = np.dtype(np.float32 if graph is None else graph.kv_dtype)
+        self._inputs = {entry.name for entry in self._session.get_inputs()}
         self._names = [output.name for output in self._session.get_outputs()]
 
     def cache(self, length: int) -> Feeds:
@@ -38,7 +48,7 @@ class GraphRunner:
         text = self._text
         shape = (1, text.num_key_value_heads, length, text.head_dim)
         return {
-            f"past_key_values.{layer}.{side}": np.zeros(shape, np.float32)
+            f"past_key_values.{layer}.{side}": np.zeros(shape, self._kv_dtype)
             for layer in range(text.num_hidden_layers)
             for side in ("key", "value")
         }
@@ -49,10 +59,11 @@ class GraphRunner:
             f"deepstack_embeds.{level}": np.zeros((1, 1, self._text.hidden_size), np.float32)
             for level in range(self._levels)
         }
-        found = self._session.run(self._names, {**feeds, **levels, **caches})
-        outputs = dict(zip(self._names, found, strict=True))
-        for name in caches:
-            caches[name] = outputs[name.replace("past_key_values.", "present.")]
+        given = {**feeds, **levels, **caches}
+        taken = {name: array for name, array in given.items() if name in self._inputs}
+        outputs = dict(zip(self._names, self._session.run(self._names, taken), strict=True))
+        for name in caches:  # Tandem's operators write into what they are given
+            caches[name] = outputs.get(name.replace("past_key_values.", "present."), caches[name])
         logits: FloatArray = outputs["logits"]
         return logits
 
@@ -66,13 +77,13 @@ def paths_of(graph: DecoderGraph) -> Mapping[str, PathRun]:
     if graph.lanes > 1:
         return {}
     if graph.kernels == "tandem":
-        return {"tandem": prompt_at_once}
+        return {f"tandem_{graph.kv_dtype}": prompt_at_once}
     return {"prompt": prompt_at_once, "one_row": row_by_row}
 
 
 def prompt_at_once(graph: GraphRunner, embeds: FloatArray) -> FloatArray:
     """A single-lane graph, every prompt in one run."""
-    return np.stack([_chunk(graph, prompt, graph.cache(0), 0) for prompt in embeds])
+    return np.stack([_chunk(graph, prompt, graph.cache(len(prompt)), 0) for prompt in embeds])
 
 
 def row_by_row(graph: GraphRunner, embeds: FloatArray) -> FloatArray:

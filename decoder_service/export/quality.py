@@ -62,7 +62,7 @@ def report(
         exact = replace(options, precision="fp32")
         with progress.stage("quality", decoder.expected_bytes(checkpoint, exact)) as advance:
             decoder.write(checkpoint, model, exact, reference, advance)
-            graphs = manifest.graphs_of(root, options)
+            graphs = manifest.graphs_of(root, checkpoint.text, options)
             figures = _compare(root, reference / decoder.GRAPH_NAME, checkpoint, graphs)
     finally:
         shutil.rmtree(reference, ignore_errors=True)
@@ -85,12 +85,12 @@ def _compare(
         0, checkpoint.text.vocab_size, (PROMPTS, PROMPT_TOKENS)
     )
     embeds = _embeddings(root, checkpoint, prompts)
-    exact = paths.prompt_at_once(paths.GraphRunner(reference, "onnxruntime", checkpoint), embeds)
+    exact = paths.prompt_at_once(paths.GraphRunner(reference, checkpoint), embeds)
     found = {}
     for graph in graphs:
         if graph.kernels == "tandem" and library.path() is None:
             continue
-        runner = paths.GraphRunner(root / graph.file, graph.kernels, checkpoint)
+        runner = paths.GraphRunner(root / graph.file, checkpoint, graph)
         for name, run in paths.paths_of(graph).items():
             found[name] = _figures(exact, run(runner, embeds))
     return {
