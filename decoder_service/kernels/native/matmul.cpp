@@ -1,7 +1,8 @@
 // Products of INT4 weights with activations that are quantized to int8 per row and block.
 //
 // A register holds four neighbouring inputs of 16 (AVX2: 8) outputs, as layout.py packs them, and
-// one dot product instruction adds four products to each. Weights are used as unsigned nibbles;
+// one dot product instruction adds four products to each. The weights of a tile of 32 outputs are
+// read from beginning to end: one stream a thread, which the processor reads ahead best. Weights are used as unsigned nibbles;
 // their zero point of 8 is in the sums' starting values. Sums of a block are exact integers; blocks
 // are added in float32 in their order, whatever the number of rows and threads, so that a row's
 // result does not depend on what is computed beside it.
@@ -17,22 +18,23 @@
 namespace TANDEM_ISA {
 namespace {
 
-constexpr int LANES = 16;                // outputs of a weight tile
-constexpr int PARTS = LANES / WIDTH;     // registers of one
-constexpr int ROWS = WIDTH == 16 ? 12 : 4;  // what the registers have room for
-constexpr size_t AHEAD = 2048;           // bytes: reading one row's weights outruns the prefetcher
+constexpr int LANES = 32;                   // outputs of a weight tile
+constexpr int COLUMNS = LANES / WIDTH;      // registers of one
+constexpr int HALF = COLUMNS / 2;           // gated: registers of gates, the others are ups
+constexpr int ROWS = WIDTH == 16 ? 12 : 2;  // what the registers have room for
+// Reading the weights for few rows outruns the processor's own prefetching.
+constexpr int PREFETCHED_ROWS = 8;
+constexpr size_t AHEAD = 2048;  // bytes
 
 struct Results {
-  Floats values[ROWS][2 * PARTS];
+  Floats values[ROWS][COLUMNS];
 };
 
-template <int M, int TILES>
-INLINE void sums(const Weight& weight, const Activations& tile, size_t first, Results& results) {
-  constexpr int COLUMNS = TILES * PARTS;
+template <int M>
+INLINE void sums(const Weight& weight, const Activations& tile, size_t index, Results& results) {
   const size_t octets = weight.block_size / 8;
-  const size_t stride = weight.blocks * octets * 64, scale_stride = weight.blocks * LANES;
-  const uint8_t* values = weight.values + first * stride;
-  const float* scales = weight.scales + first * scale_stride;
+  const uint8_t* values = weight.values + index * weight.blocks * octets * LANES * 4;
+  const float* scales = weight.scales + index * weight.blocks * LANES;
   const int32_t* quads = tile.quads;
   for (int m = 0; m < M; m++)
     for (int j = 0; j < COLUMNS; j++) results.values[m][j] = spread(0.0f);
@@ -48,13 +50,14 @@ INLINE void sums(const Weight& weight, const Activations& tile, size_t first, Re
       Ints low[COLUMNS], high[COLUMNS];
 #pragma unroll
       for (int j = 0; j < COLUMNS; j++) {
-        const uint8_t* at = values + (j / PARTS) * stride + (j % PARTS) * WIDTH * 4;
-        if (M == 1) _mm_prefetch(reinterpret_cast<const char*>(at + AHEAD), _MM_HINT_T0);
+        const uint8_t* at = values + j * WIDTH * 4;
+        if (M <= PREFETCHED_ROWS && j % (64 / (WIDTH * 4)) == 0)
+          _mm_prefetch(reinterpret_cast<const char*>(at + AHEAD), _MM_HINT_T0);
         const Ints both = load_bytes(at);
         low[j] = low_nibbles(both);
         high[j] = high_nibbles(both);
       }
-      values += 64;
+      values += LANES * 4;
 #pragma unroll
       for (int m = 0; m < M; m++) {
         const Ints x = spread(quads[m]);
@@ -75,7 +78,7 @@ INLINE void sums(const Weight& weight, const Activations& tile, size_t first, Re
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++) {
       if (M == 1) low_sums[0][j] = add(low_sums[0][j], high_sums[j]);
-      const Floats scale = load(scales + (j / PARTS) * scale_stride + (j % PARTS) * WIDTH);
+      const Floats scale = load(scales + j * WIDTH);
 #pragma unroll
       for (int m = 0; m < M; m++) {
         Floats& total = results.values[m][j];
@@ -91,48 +94,44 @@ INLINE Floats silu(Floats x) {
   return div(x, add(spread(1.0f), exp(sub(spread(0.0f), x))));
 }
 
-// Writes up to 16 outputs of a row; `valid` of them exist.
+// Writes the outputs in N registers; `valid` of them exist.
+template <int N>
 INLINE void write(float* out, const Floats* parts, size_t valid) {
-  if (valid >= LANES) {
+  if (valid >= N * WIDTH) {
 #pragma unroll
-    for (int p = 0; p < PARTS; p++) store(out + p * WIDTH, parts[p]);
+    for (int p = 0; p < N; p++) store(out + p * WIDTH, parts[p]);
     return;
   }
-  float whole[LANES];
-  for (int p = 0; p < PARTS; p++) store(whole + p * WIDTH, parts[p]);
+  float whole[N * WIDTH];
+  for (int p = 0; p < N; p++) store(whole + p * WIDTH, parts[p]);
   memcpy(out, whole, valid * sizeof(float));
 }
 
-template <int M, int TILES, bool GATED>
-void multiply_tile(const Weight& weight, const Activations& tile, size_t first, float* out) {
+template <int M, bool GATED>
+INLINE void multiply_tile(const Weight& weight, const Activations& tile, size_t index, float* out) {
   Results results;
-  sums<M, TILES>(weight, tile, first, results);
-  const size_t column = GATED ? first / 2 * LANES : first * LANES;
+  sums<M>(weight, tile, index, results);
+  const size_t column = index * (GATED ? LANES / 2 : LANES);
   for (int m = 0; m < M; m++) {
-    float* row = out + m * weight.outputs + column;
+    float* at = out + m * weight.outputs + column;
     Floats* parts = results.values[m];
-    if (GATED) {
-      for (int p = 0; p < PARTS; p++) parts[p] = mul(silu(parts[p]), parts[PARTS + p]);
-      write(row, parts, weight.outputs - column);
-    } else {
-      for (int t = 0; t < TILES; t++)
-        write(row + t * LANES, parts + t * PARTS, weight.outputs - column - t * LANES);
+    if (!GATED) {
+      write<COLUMNS>(at, parts, weight.outputs - column);
+      continue;
     }
+    for (int p = 0; p < HALF; p++) parts[p] = mul(silu(parts[p]), parts[HALF + p]);
+    write<HALF>(at, parts, weight.outputs - column);
   }
 }
-
-using Multiply = void (*)(const Weight&, const Activations&, size_t, float*);
 
 template <int M>
 INLINE void multiply_rows(const Weight& weight, const Activations& tile, size_t begin, size_t end,
                           float* out) {
-  size_t first = begin;
-  if (weight.gated) {
-    for (; first < end; first += 2) multiply_tile<M, 2, true>(weight, tile, first, out);
-    return;
-  }
-  for (; first + 2 <= end; first += 2) multiply_tile<M, 2, false>(weight, tile, first, out);
-  if (first < end) multiply_tile<M, 1, false>(weight, tile, first, out);
+  for (size_t index = begin; index < end; index++)
+    if (weight.gated)
+      multiply_tile<M, true>(weight, tile, index, out);
+    else
+      multiply_tile<M, false>(weight, tile, index, out);
 }
 
 template <int M>

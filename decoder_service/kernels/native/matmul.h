@@ -4,14 +4,14 @@
 #include <stdint.h>
 
 struct Weight {
-  const uint8_t* values;  // [tiles, blocks, block_size / 8, 64]
-  const float* scales;    // [tiles, blocks, 16]
-  size_t tiles;           // of 16 outputs
+  const uint8_t* values;  // [tiles, blocks, block_size / 8, 128]
+  const float* scales;    // [tiles, blocks, 32]
+  size_t tiles;           // of 32 outputs, or 16 gates and their 16 ups
   size_t blocks;          // ceil(inputs / block_size)
   size_t block_size;
   size_t inputs;   // K
   size_t outputs;  // N, of the product or, gated, of the gate
-  bool gated;      // tiles alternate gate and up; the result is silu(gate) * up
+  bool gated;      // the result is silu(gate) * up
 };
 
 // Activations in 8 bits, in tiles of neighbouring rows. A tile begins where its rows would.
@@ -26,8 +26,7 @@ struct MatMul {
   // Quantizes blocks [begin, end) of `rows` rows of x [rows, inputs] for one tile.
   void (*quantize)(const Weight& weight, const float* x, size_t rows, size_t begin, size_t end,
                    const Activations& tile);
-  // Outputs of weight tiles [begin, end) (even and odd borders when gated) for `rows` rows of a
-  // tile, into out [rows, outputs].
+  // Outputs of weight tiles [begin, end) for the `rows` rows of a tile, into out [rows, outputs].
   void (*multiply)(const Weight& weight, const Activations& tile, size_t rows, size_t begin,
                    size_t end, float* out);
 };

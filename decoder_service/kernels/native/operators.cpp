@@ -109,7 +109,7 @@ class MatMulKernel {
     weight_.outputs = outputs;
     weight_.block_size = block_size;
     weight_.blocks = divided(inputs, block_size);
-    weight_.tiles = divided(outputs, LANES) * (gated ? 2 : 1);
+    weight_.tiles = divided(outputs, gated ? LANES / 2 : LANES);
     weight_.gated = gated != 0;
     return nullptr;
   }
@@ -138,7 +138,7 @@ class MatMulKernel {
   }
 
  private:
-  static constexpr size_t LANES = 16;
+  static constexpr size_t LANES = 32;
   // Parts of a product, for threads to take: enough that one does not wait long for another.
   static constexpr size_t PARTS = 16;
   // Below that many values one thread quantizes faster than two begin to.
@@ -175,20 +175,15 @@ class MatMulKernel {
                       activations(tile));
     };
     run.parallel(tiles * halves, quantize);
-    const size_t step = weight.gated ? 2 : 1, columns = weight.tiles / step;
-    const size_t parts = columns < PARTS ? columns : PARTS;
+    const size_t parts = weight.tiles < PARTS ? weight.tiles : PARTS;
     auto product = [&](size_t part) {
-      const size_t end = (part + 1) * columns / parts;
-      // Two weight tiles at a time stay in the cache while every row tile passes.
-      for (size_t at = part * columns / parts; at < end;) {
-        const size_t next = weight.gated || at + 2 > end ? at + 1 : at + 2;
+      // A weight tile stays in the cache while every row tile passes.
+      for (size_t at = part * weight.tiles / parts; at < (part + 1) * weight.tiles / parts; at++)
         for (size_t tile = 0; tile < tiles; tile++) {
           const size_t row = first_row(tile);
-          kernel.multiply(weight, activations(tile), first_row(tile + 1) - row, at * step,
-                          next * step, out + row * weight.outputs);
+          kernel.multiply(weight, activations(tile), first_row(tile + 1) - row, at, at + 1,
+                          out + row * weight.outputs);
         }
-        at = next;
-      }
     };
     run.parallel(parts, product);
   }

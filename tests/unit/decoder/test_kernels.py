@@ -48,15 +48,17 @@ class Product:
         self.inputs, self.block_size, self.gated = inputs, block_size, gated
         blocks = -(-inputs // block_size)
         self.weights = []
-        packed = []
         for _ in range(2 if gated else 1):
             nibbles = random.integers(0, 16, (outputs, blocks * block_size)).astype(np.uint8)
             scales = random.uniform(0.001, 0.02, (outputs, blocks)).astype(np.float32)
             self.weights.append((nibbles, scales))
-            pairs = (nibbles[:, 0::2] | nibbles[:, 1::2] << 4).astype(np.uint8)
-            packed.append(layout.pack(pairs.reshape(outputs, blocks, block_size // 2), scales))
-        values = np.stack([part.values for part in packed], axis=1)
-        widened = np.stack([part.scales for part in packed], axis=1)
+        joined = np.concatenate([nibbles for nibbles, _ in self.weights])
+        pairs = (joined[:, 0::2] | joined[:, 1::2] << 4).astype(np.uint8)
+        pack = layout.pack_gated if gated else layout.pack
+        packed = pack(
+            pairs.reshape(-1, blocks, block_size // 2),
+            np.concatenate([scales for _, scales in self.weights]),
+        )
         node = helper.make_node(
             layout.MATMUL,
             ["x", "values", "scales"],
@@ -71,8 +73,8 @@ class Product:
             [node],
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
             [
-                numpy_helper.from_array(values.reshape(-1, *values.shape[2:]), "values"),
-                numpy_helper.from_array(widened.reshape(-1, *widened.shape[2:]), "scales"),
+                numpy_helper.from_array(packed.values, "values"),
+                numpy_helper.from_array(packed.scales, "scales"),
             ],
         )
 
