@@ -1,8 +1,8 @@
 """Writes the graphs for Tandem's own operators: the portable graph's integers in another layout.
 
 Every `MatMulNBits` of the portable graph becomes a `tandem.MatMulInt4`. Gate, up and what joins
-them become one operator, whose tiles alternate: 16 gates, their 16 ups. `GroupQueryAttention`
-becomes `tandem.Attention`, which writes new keys and values into its inputs.
+them become one operator. `GroupQueryAttention` becomes `tandem.Attention`, which writes new keys
+and values into its inputs.
 
 There is a graph for each number of lanes and each type of cache. All name the same weights in one
 data file, where every tensor starts on a page of its own: ONNX Runtime maps them as they lie, so
@@ -28,7 +28,6 @@ DATA_NAME = "model.tandem.onnx.data"
 KV_DTYPES = ("float16", "float32")
 LANE_COUNTS = (1, 2)
 
-ATTENTION = "Attention"
 HEAD_DIM_STEP = 16  # numbers of a register; the operators take whole ones
 MOST_GROUPED_HEADS = 16  # query heads of one KV head
 
@@ -142,7 +141,7 @@ def convert_attention(graph: ir.Graph, kv_dtype: str) -> None:
     graph.outputs.extend(logits)
     for node in [node for node in graph if node.op_type == "GroupQueryAttention"]:
         made = ir.node(
-            ATTENTION,
+            layout.ATTENTION,
             node.inputs[:6],  # query, key, value, their cache, its valid lengths
             {
                 "num_heads": node.attributes.get_int("num_heads"),
@@ -182,20 +181,9 @@ def _convert_gated(graph: ir.Graph, node: ir.Node, data: DataFile) -> None:
     width, odd = divmod(node.attributes.get_int("N"), 2)
     if odd or swish.outputs[0] not in product.inputs or sigmoid.outputs[0] not in swish.inputs:
         raise ValueError(f"{node.name} is not a gate beside its up")
-    scales = scales.reshape(values.shape[:2])
-    parts = zip(np.split(values, 2), np.split(scales, 2), strict=True)
-    halves = [layout.pack(*part) for part in parts]
-    packed = layout.PackedWeight(
-        values=_alternated(*(half.values for half in halves)),
-        scales=_alternated(*(half.scales for half in halves)),
-    )
+    packed = layout.pack_gated(values, scales.reshape(values.shape[:2]))
     _replace(graph, node, product.outputs[0], packed, data, outputs=width, gated=True)
     graph.remove([product, swish, sigmoid, split, node], safe=True)
-
-
-def _alternated(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Tiles of both in turn."""
-    return np.stack([first, second], axis=1).reshape(2 * len(first), *first.shape[1:])
 
 
 def _replace(
