@@ -47,7 +47,7 @@ class OrtRunner:
 
     def __init__(self, graphs: Graphs, bundle: Bundle, cache: KvCache) -> None:
         manifest = bundle.manifest
-        self._graphs = graphs
+        self.graphs = graphs
         self._cache = cache
         self.hidden_size = manifest.text.hidden_size
         self.vocab_size = manifest.text.vocab_size
@@ -74,10 +74,10 @@ class OrtRunner:
         )
 
     def _is_two_lane(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> bool:
-        if self._graphs.single is None:
+        if self.graphs.single is None:
             return True
         both = prefill is not None and decode is not None
-        return both and self._graphs.lanes is not None
+        return both and self.graphs.lanes is not None
 
     def _decode_alone(self, lane: DecodeLane) -> FloatArray:
         count = len(lane.embeds)
@@ -145,7 +145,7 @@ class OrtRunner:
         key = lane_count, batch, length, logit_count, decode_count
         step = self._steps.get(key)
         if step is None:
-            session = self._graphs.single if lane_count == 1 else self._graphs.lanes
+            session = self.graphs.single if lane_count == 1 else self.graphs.lanes
             assert session is not None, "a graph that was not loaded"
             step = self._steps[key] = _Step(self, session, batch, length, logit_count)
             if len(self._steps) > KEPT_STEPS:

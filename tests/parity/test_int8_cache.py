@@ -1,4 +1,4 @@
-"""A KV cache of int8 answers nearly as one of float32, in either form and prepacked or not.
+"""A KV cache of int8 answers nearly as one of float32.
 
 No reference implementation quantizes this way, so the float32 cache of the same graph is the
 reference. What is stored is held to the precision of 8 bits in the first layer; random weights
@@ -6,13 +6,10 @@ amplify any difference from layer to layer (0.9 % of the first layer's keys beco
 last's), so the answers' bounds are wide. The demonstration model's divergence is 0.0012 nats.
 """
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
 
-from decoder_service import prepacked, sessions
 from decoder_service.embeddings import EmbeddingTable
 from decoder_service.export.int8_cache import HEADROOM, LEVELS, calibrate, scales_of
 from decoder_service.export.quality import kl_divergence
@@ -27,11 +24,11 @@ ROWS = 48
 STEPS = 16
 
 
-def answers(name: str, forms: str, kv_dtype: str) -> tuple[np.ndarray, KvCache]:
+def answers(name: str, kv_dtype: str) -> tuple[np.ndarray, KvCache]:
     """Logits [ROWS, vocab] of a prompt's chunks and of decode steps after it, and the cache."""
     opened = Bundle.open(bundle(name, "fp32"))
     text = opened.manifest.text
-    graphs = open_graphs(opened, threads=1, weight_forms=forms, kv_dtype=kv_dtype)
+    graphs = open_graphs(opened, threads=1, kv_dtype=kv_dtype)
     cache = KvCache(
         layer_count=text.num_hidden_layers,
         slot_count=2,
@@ -64,10 +61,9 @@ def answers(name: str, forms: str, kv_dtype: str) -> tuple[np.ndarray, KvCache]:
 
 
 @pytest.mark.parametrize("name", ["tied", "untied"])
-@pytest.mark.parametrize("forms", ["narrow", "wide"])
-def test_an_int8_cache_answers_nearly_as_a_float32_one(name: str, forms: str) -> None:
-    exact, reference = answers(name, forms, "float32")
-    found, cache = answers(name, forms, "int8")
+def test_an_int8_cache_answers_nearly_as_a_float32_one(name: str) -> None:
+    exact, reference = answers(name, "float32")
+    found, cache = answers(name, "int8")
     assert cache.layers[0].key.dtype == np.int8
     for side, scales in zip(("key", "value"), first_scales(name), strict=True):
         expected = getattr(reference.layers[0], side)[0, :, :ROWS]
@@ -98,16 +94,3 @@ def test_scales_cover_the_pairs_that_rotate_into_each_other() -> None:
     stored = scales_of(onnx.load(opened.path / graph.file, load_external_data=False))
     assert np.allclose(stored[0].value, layers[0].value, rtol=1e-3)
     assert HEADROOM > 1 and LEVELS == 127
-
-
-@pytest.mark.parametrize("forms", ["narrow", "wide"])
-def test_prepacked_int8_graphs_give_the_same_logits(
-    forms: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened = Bundle.open(bundle("tied", "fp32"))
-    graph = sessions.choose_graphs(opened, "auto", "int8")[0]
-    assert isinstance(prepacked.find(opened, graph), Path)
-    packed, _ = answers("tied", forms, "int8")
-    monkeypatch.setattr(prepacked, "find", lambda bundle, graph: None)
-    portable, _ = answers("tied", forms, "int8")
-    assert (packed == portable).all()

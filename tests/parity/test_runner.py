@@ -1,4 +1,4 @@
-"""The runner equals transformers in either form of the weights, for lanes of every kind.
+"""The runner equals transformers with either graph and both, for lanes of every kind.
 
 Tolerance: as for the graphs themselves (tests/parity/test_graph.py).
 """
@@ -6,15 +6,15 @@ Tolerance: as for the graphs themselves (tests/parity/test_graph.py).
 import numpy as np
 import pytest
 
-from decoder_service.forms import Form, FormPolicy
 from decoder_service.kv_cache import KvCache
 from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
 from decoder_service.runner import OrtRunner
-from decoder_service.sessions import Graphs, open_graphs
+from decoder_service.sessions import Graphs, GraphSession
 from protos.bundle import Bundle
+from tests.support import graphs as support
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
-from tests.support.graphs import GraphInputs, GraphSession
+from tests.support.graphs import GraphInputs, find_graph
 from tests.support.oracle import Greedy, Prepared, oracle
 from tests.support.talks import FIVE_PICTURES, TEXT_ONLY, TOOL_PICTURE
 
@@ -24,12 +24,16 @@ CHUNK = 50
 CONTEXT = 640
 
 
-def make_runner(name: str, forms: str) -> OrtRunner:
+def make_runner(name: str, loaded: str) -> OrtRunner:
     opened = Bundle.open(bundle(name, "fp32"))
-    loaded = {form: open_graphs(opened, threads=1, weight_forms=form) for form in forms.split("+")}
+    sessions = {
+        kind: GraphSession(opened, find_graph(opened, lanes=lanes), 1)
+        for lanes, kind in enumerate(("single", "lanes"), start=1)
+        if kind in loaded
+    }
     graphs = Graphs(
-        narrow=loaded["narrow"].narrow if "narrow" in loaded else None,
-        wide=loaded["wide"].wide if "wide" in loaded else None,
+        single=sessions.get("single"),
+        lanes=sessions.get("lanes"),
         kv_dtype=np.dtype(np.float32),
     )
     text = opened.manifest.text
@@ -40,14 +44,14 @@ def make_runner(name: str, forms: str) -> OrtRunner:
         max_length=CONTEXT,
         head_dim=text.head_dim,
     )
-    return OrtRunner(graphs, opened, cache, FormPolicy(decode_rows=2, prefill_rows=8))
+    return OrtRunner(graphs, opened, cache)
 
 
 class Talk:
     """One prompt, what transformers answers, and how far the runner has come with it."""
 
     def __init__(self, name: str, prepared: Prepared) -> None:
-        reference, single = oracle(checkpoint(name)), GraphSession(bundle(name, "fp32"))
+        reference, single = oracle(checkpoint(name)), support.GraphSession(bundle(name, "fp32"))
         self.prepared = prepared
         self.greedy: Greedy = reference.greedy(prepared, TOKENS)
         self.inputs: GraphInputs = single.inputs(reference, prepared)
@@ -98,9 +102,9 @@ def take(logits: LaneLogits, newcomer: Talk | None, running: list[Talk]) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("forms", ["narrow", "wide", "narrow+wide"])
-def test_every_kind_of_step_gives_transformers_tokens(name: str, forms: str) -> None:
-    runner, reference = make_runner(name, forms), oracle(checkpoint(name))
+@pytest.mark.parametrize("loaded", ["single", "lanes", "single+lanes"])
+def test_every_kind_of_step_gives_transformers_tokens(name: str, loaded: str) -> None:
+    runner, reference = make_runner(name, loaded), oracle(checkpoint(name))
     prompts = [
         reference.prepare(talk.to_transformers(), talk.pictures(), tools=list(talk.tools) or None)
         for talk in (TEXT_ONLY, FIVE_PICTURES, TOOL_PICTURE)
@@ -119,9 +123,9 @@ def test_every_kind_of_step_gives_transformers_tokens(name: str, forms: str) -> 
         take(runner.run(None, decode_lane(beside)), None, beside)
 
 
-@pytest.mark.parametrize("forms", ["narrow", "wide"])
-def test_a_draft_gives_the_logits_of_every_row(forms: str) -> None:
-    runner, reference = make_runner("tied", forms), oracle(checkpoint("tied"))
+@pytest.mark.parametrize("loaded", ["single", "lanes"])
+def test_a_draft_gives_the_logits_of_every_row(loaded: str) -> None:
+    runner, reference = make_runner("tied", loaded), oracle(checkpoint("tied"))
     talk = Talk("tied", reference.prepare(TEXT_ONLY.to_transformers(), TEXT_ONLY.pictures()))
     runner.run(talk.chunk(0, CONTEXT), None)
     draft = np.array(talk.greedy.token_ids[: TOKENS - 1])
@@ -137,29 +141,3 @@ def test_a_draft_gives_the_logits_of_every_row(forms: str) -> None:
     for _ in range(2):  # a run may be repeated
         found = runner.run(lane, None).prefill
         assert np.abs(found - talk.greedy.logits[1:TOKENS]).max() < TOLERANCE
-
-
-def test_forms_are_chosen_by_rows_where_both_are_loaded() -> None:
-    runner = make_runner("tied", "narrow+wide")
-    rows = np.zeros((9, runner.hidden_size), np.float32)
-
-    def draft(count: int) -> PrefillLane:
-        return PrefillLane(
-            slot=3,
-            past=0,
-            embeds=rows[:count],
-            position_ids=np.zeros((3, count), np.int32),
-            deepstack=None,
-            logit_rows=np.arange(count),
-        )
-
-    def step(count: int) -> DecodeLane:
-        places = np.zeros(count, np.int32)
-        return DecodeLane(embeds=rows[:count], position_ids=places.astype(np.int64), past=places)
-
-    assert runner.form_of(None, step(1)) is Form.NARROW
-    assert runner.form_of(None, step(2)) is Form.WIDE
-    assert runner.form_of(draft(7), None) is Form.NARROW
-    assert runner.form_of(draft(8), None) is Form.WIDE
-    assert runner.form_of(draft(1), step(1)) is Form.WIDE
-    assert make_runner("tied", "narrow").form_of(draft(8), step(2)) is Form.NARROW

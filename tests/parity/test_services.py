@@ -43,10 +43,7 @@ class Subject:
     def __init__(self, name: str, precision: str, stacks: Stacks) -> None:
         self.talks = {talk.name: talk for talk in talks(checkpoint(name))}
         path = bundle(name, precision, accuracy_level=0)
-        with pytest.MonkeyPatch.context() as environment:
-            if precision != "fp32":  # the INT8 form rounds activations: test_wide_graph.py holds it
-                environment.setenv("DECODER_WEIGHT_FORMS", "narrow")
-            self.served: ServedStack = stacks.get(path)
+        self.served: ServedStack = stacks.get(path)
         self._oracle: Oracle = oracle(checkpoint(name))
         if precision != "fp32":
             self._oracle = dequantized(self._oracle, path)

@@ -79,6 +79,7 @@ def bundle(
     makers = (
         *CHECKPOINT_SOURCES,
         *sorted((ROOT / "decoder_service" / "export").glob("*.py")),
+        ROOT / "decoder_service" / "kernels" / "layout.py",
         ROOT / "protos" / "bundle.py",
     )
     folder = CACHE / "bundles" / _digest(makers)

@@ -1,4 +1,4 @@
-"""Drives a bundle's ONNX graph directly with onnxruntime, without any of Tandem's services."""
+"""Drives a bundle's ONNX graphs directly with onnxruntime, without any of Tandem's services."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,8 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from protos.bundle import Bundle
+from decoder_service.kernels import library
+from protos.bundle import Bundle, DecoderGraph
 from tests.support.oracle import Float32Array, Int64Array, Oracle, Prepared
 
 
@@ -21,17 +22,33 @@ class GraphInputs:
     deepstack: tuple[Float32Array, ...]  # [S, hidden] per level, zeros at text
 
 
+def find_graph(
+    bundle: Bundle, *, lanes: int, kernels: str = "onnxruntime", kv_dtype: str = "float32"
+) -> DecoderGraph:
+    """One of a bundle's graphs."""
+    wanted = (lanes, kernels, kv_dtype)
+    graphs = bundle.manifest.graphs
+    return next(g for g in graphs if (g.lanes, g.kernels, g.kv_dtype) == wanted)
+
+
+def open_session(bundle: Bundle, graph: DecoderGraph) -> onnxruntime.InferenceSession:
+    """A graph in onnxruntime, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    if graph.kernels == "tandem":
+        options.register_custom_ops_library(str(library.path()))
+    return onnxruntime.InferenceSession(
+        bundle.path / graph.file, options, providers=["CPUExecutionProvider"]
+    )
+
+
 class GraphSession:
-    """One graph with a key/value cache that grows by concatenation, for one sequence."""
+    """The portable graph with a key/value cache that grows by concatenation, for one sequence."""
 
     def __init__(self, bundle: Path) -> None:
         opened = Bundle.open(bundle)
         self.manifest = opened.manifest
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            bundle / self.manifest.graph.file, options, providers=["CPUExecutionProvider"]
-        )
+        self.session = open_session(opened, self.manifest.graph)
         self.table = _read_table(opened)
         self.reset()
 

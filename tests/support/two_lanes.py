@@ -5,17 +5,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
-from protos.bundle import Bundle, DecoderGraph
-from tests.support.graphs import GraphInputs
+from protos.bundle import Bundle
+from tests.support.graphs import GraphInputs, find_graph, open_session
 from tests.support.oracle import Float32Array
-
-
-def wide_graph(bundle: Bundle) -> DecoderGraph:
-    """The bundle's two-lane graph."""
-    found = [graph for graph in bundle.manifest.graphs if graph.kv_dtype == "float32"]
-    return next(graph for graph in found if graph.lanes == 2)
 
 
 class TwoLaneSession:
@@ -25,20 +18,29 @@ class TwoLaneSession:
         bundle: Its folder.
         slots: Sequences that fit.
         context: Tokens that fit into each.
+        kernels: What computes it.
+        kv_dtype: What its cache holds.
     """
 
-    def __init__(self, bundle: Path, *, slots: int, context: int) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        *,
+        slots: int,
+        context: int,
+        kernels: str = "onnxruntime",
+        kv_dtype: str = "float32",
+    ) -> None:
         opened = Bundle.open(bundle)
         self.manifest = opened.manifest
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            bundle / wide_graph(opened).file, options, providers=["CPUExecutionProvider"]
-        )
+        graph = find_graph(opened, lanes=2, kernels=kernels, kv_dtype=kv_dtype)
+        self.session = open_session(opened, graph)
+        self._inputs = {entry.name for entry in self.session.get_inputs()}
+        self._outputs = {entry.name for entry in self.session.get_outputs()}
         text = self.manifest.text
         shape = (slots, text.num_key_value_heads, context, text.head_dim)
         self.buffers = {
-            f"{layer}.{side}": np.zeros(shape, np.float32)
+            f"{layer}.{side}": np.zeros(shape, kv_dtype)
             for layer in range(text.num_hidden_layers)
             for side in ("key", "value")
         }
@@ -86,12 +88,15 @@ class TwoLaneSession:
     ) -> None:
         binding = self.session.io_binding()
         for name, array in feeds.items():
+            if name not in self._inputs:  # Tandem's operators need no longest length
+                continue
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for lane, part in lanes.items():
             for name, buffer in self.buffers.items():
                 held = buffer[part]
                 place = ("cpu", 0, held.dtype, held.shape, held.ctypes.data)
                 binding.bind_input(f"{lane}.past_key_values.{name}", *place)
-                binding.bind_output(f"{lane}.present.{name}", *place)
+                if f"{lane}.present.{name}" in self._outputs:
+                    binding.bind_output(f"{lane}.present.{name}", *place)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         self.session.run_with_iobinding(binding)

@@ -22,7 +22,6 @@ def test_the_defaults_are_fine() -> None:
         ("block_size", 24, "--block-size"),
         ("accuracy_level", 3, "--accuracy-level"),
         ("execution_provider", "dml", "--execution-provider"),
-        ("wide", "int3", "--wide"),
     ],
 )
 def test_an_unknown_choice_is_named(field: str, value: object, match: str) -> None:
@@ -31,20 +30,19 @@ def test_an_unknown_choice_is_named(field: str, value: object, match: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "form"),
+    ("options", "wanted"),
     [
-        (ExportOptions(), "int8"),
-        (ExportOptions(precision="int8"), "int8"),
-        (ExportOptions(precision="fp32"), "same"),
-        (ExportOptions(wide="same"), "same"),
-        (ExportOptions(wide="none"), "none"),
-        (ExportOptions(execution_provider="cuda"), "none"),
+        (ExportOptions(), True),
+        (ExportOptions(precision="int8"), False),
+        (ExportOptions(precision="fp32"), False),
+        (ExportOptions(accuracy_level=0), False),
+        (ExportOptions(execution_provider="cuda"), False),
     ],
 )
-def test_the_wide_form_follows_the_precision_unless_chosen(
-    options: ExportOptions, form: str
+def test_graphs_for_tandems_operators_are_made_where_those_compute_what_was_asked(
+    options: ExportOptions, wanted: bool
 ) -> None:
-    assert options.wide_form == form
+    assert options.allows_kernel_graphs is wanted
 
 
 def test_fp32_is_refused_for_gpus() -> None:

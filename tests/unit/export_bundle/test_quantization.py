@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from decoder_service.export.quantization import QuantizedWeight, quantize, search_scales
-from decoder_service.export.wide import quantize_columns
 
 SHAPES = [(5, 32), (7, 40), (3, 130), (1, 1)]  # columns, rows
 
@@ -78,23 +77,3 @@ def test_threads_are_as_before_the_search() -> None:
     before = torch.get_num_threads()
     quantize(weights(4, 32), bits=4, block_size=32)
     assert torch.get_num_threads() == before
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_columns_are_rounded_to_127_steps_of_their_largest_weight(dtype: torch.dtype) -> None:
-    weight = weights(6, 50).to(dtype)
-    found = quantize_columns(weight)
-    exact = weight.to(torch.float32).numpy()
-    assert found.values.shape == (50, 6)
-    assert np.allclose(found.scales, np.abs(exact).max(1) / 127)
-    assert (np.abs(found.values).max(0) == 127).all()
-    restored = found.values.T * found.scales[:, None]
-    assert (np.abs(restored - exact) <= found.scales[:, None] * 0.501).all()
-
-
-def test_a_column_of_zeros_stays_one() -> None:
-    weight = weights(3, 8)
-    weight[1] = 0
-    found = quantize_columns(weight)
-    assert not found.values[:, 1].any()
-    assert found.scales[1] == 0

@@ -1,0 +1,246 @@
+"""The graphs for Tandem's operators compute exactly the integers they say, for any number of rows.
+
+The emulation is transformers' model with every product replaced by the same arithmetic in NumPy:
+activations rounded to int8 with a scale for each row and block, the portable graph's integers,
+their sums scaled and added block after block. Only float32 sums differ in order; where that moves a
+value across a rounding border one step of 1/127 follows, and the tiny models' sharp attention
+magnifies it for the rows it happens to. Most rows meet no border: the median tells that the
+arithmetic is the same, the mean that borders are all that differs.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from decoder_service.embeddings import EmbeddingTable
+from decoder_service.export.kernel_graphs import PAGE_BYTES
+from decoder_service.kernels import library
+from decoder_service.kv_cache import KvCache
+from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
+from decoder_service.runner import OrtRunner
+from decoder_service.sessions import open_graphs
+from protos.bundle import Bundle
+from tests.support.bundles import bundle, checkpoint
+from tests.support.dequantized import with_products
+from tests.support.graphs import GraphInputs, GraphSession
+from tests.support.oracle import Oracle, oracle
+from tests.support.talks import FIVE_PICTURES
+
+NAMES = ("tied", "deep")  # the others' heads are narrower than the operators take
+MEDIAN_TOLERANCE = 1e-5  # logits have a standard deviation of 3
+MEAN_TOLERANCE = 0.03
+AGREEMENT = 0.97
+# Keys and values of 11 bits move every row, and the tiny models' attention is sharp.
+HALF_MEAN_TOLERANCE = 0.2
+HALF_AGREEMENT = 0.9
+CONTEXT = 640
+
+
+class BlockwiseLinear(torch.nn.Module):
+    """What the operator does in place of one linear layer, in NumPy."""
+
+    def __init__(self, integers: np.ndarray, scales: np.ndarray) -> None:
+        super().__init__()
+        self.integers, self.scales = integers.astype(np.float64), scales
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        columns, blocks, block_size = self.integers.shape
+        rows = values.detach().numpy()
+        padding = blocks * block_size - rows.shape[-1]
+        padded = np.pad(rows.reshape(-1, rows.shape[-1]), ((0, 0), (0, padding)))
+        padded = padded.reshape(-1, blocks, block_size)
+        peaks = np.abs(padded).max(-1, keepdims=True)
+        steps = np.divide(np.float32(127), peaks, where=peaks > 0, out=np.zeros_like(peaks))
+        rounded = np.rint(padded * steps).astype(np.float64)
+        sums = np.einsum("rbk,nbk->rnb", rounded, self.integers).astype(np.float32)
+        scaled = sums * (self.scales * (peaks / np.float32(127)).transpose(0, 2, 1))
+        return torch.from_numpy(scaled.sum(-1).reshape(*rows.shape[:-1], columns))
+
+
+@functools.cache
+def emulated(name: str) -> Oracle:
+    return with_products(oracle(checkpoint(name)), bundle(name, "int4"), BlockwiseLinear)
+
+
+@functools.cache
+def prompt(name: str) -> tuple[GraphInputs, np.ndarray]:
+    """A prompt with pictures, and the emulation's logits of it."""
+    reference = emulated(name)
+    prepared = reference.prepare(FIVE_PICTURES.to_transformers(), FIVE_PICTURES.pictures())
+    inputs = GraphSession(bundle(name, "fp32")).inputs(oracle(checkpoint(name)), prepared)
+    return inputs, reference.logits(prepared)
+
+
+class Decoder:
+    """The runner over ten slots, with whatever graphs are chosen."""
+
+    def __init__(self, name: str, kernels: str = "tandem", kv_dtype: str = "float32") -> None:
+        self.bundle = Bundle.open(bundle(name, "int4"))
+        graphs = open_graphs(self.bundle, threads=1, kernels=kernels, kv_dtype=kv_dtype)
+        text = self.bundle.manifest.text
+        self.cache = KvCache(
+            layer_count=text.num_hidden_layers,
+            slot_count=10,
+            head_count=text.num_key_value_heads,
+            max_length=CONTEXT,
+            head_dim=text.head_dim,
+            dtype=graphs.kv_dtype,
+        )
+        self.runner = OrtRunner(graphs, self.bundle, self.cache)
+        ids = np.random.default_rng(3).integers(0, text.vocab_size, 64)
+        self.embeds = EmbeddingTable.open(self.bundle).rows(ids)
+
+    def chunk(self, slot: int, begin: int, end: int) -> PrefillLane:
+        """Tokens of a prompt of random ones, whose logits are all wanted."""
+        positions = np.arange(begin, end, dtype=np.int32)
+        return PrefillLane(
+            slot=slot,
+            past=begin,
+            embeds=self.embeds[begin:end],
+            position_ids=np.tile(positions, (3, 1)),
+            deepstack=None,
+            logit_rows=np.arange(end - begin),
+        )
+
+    def step(self, count: int, past: int) -> DecodeLane:
+        """The prompt's next token in each of the first slots."""
+        places = np.full(count, past)
+        return DecodeLane(
+            embeds=self.embeds[places], position_ids=places, past=places.astype(np.int32)
+        )
+
+    def run(self, prefill: PrefillLane | None, decode: DecodeLane | None = None) -> LaneLogits:
+        found = self.runner.run(prefill, decode)
+        return LaneLogits(prefill=found.prefill.copy(), decode=found.decode.copy())
+
+
+def run_prompt(decoder: Decoder, inputs: GraphInputs, last: int) -> np.ndarray:
+    """Logits of every row: a chunk, then the last ones token by token."""
+    begin = len(inputs.embeds) - last
+    lane = PrefillLane(
+        slot=0,
+        past=0,
+        embeds=inputs.embeds[:begin],
+        position_ids=inputs.position_ids[:, :begin].astype(np.int32),
+        deepstack=np.stack([level[:begin] for level in inputs.deepstack]),
+        logit_rows=np.arange(begin),
+    )
+    found = [decoder.run(lane).prefill]
+    for past in range(begin, len(inputs.embeds)):
+        step = DecodeLane(
+            embeds=inputs.embeds[past : past + 1],
+            position_ids=inputs.position_ids[0, past : past + 1],
+            past=np.array([past], np.int32),
+        )
+        found.append(decoder.run(None, step).decode)
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_equal_the_same_integer_arithmetic_in_numpy(name: str) -> None:
+    inputs, expected = prompt(name)
+    found = run_prompt(Decoder(name), inputs, last=4)
+    difference = np.abs(found - expected)
+    assert np.median(difference) < MEDIAN_TOLERANCE
+    assert difference.mean() < MEAN_TOLERANCE
+    assert (found.argmax(-1) == expected.argmax(-1)).mean() > AGREEMENT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_float16_cache_answers_nearly_the_same(name: str) -> None:
+    inputs, expected = prompt(name)
+    found = run_prompt(Decoder(name, kv_dtype="float16"), inputs, last=4)
+    assert np.abs(found - expected).mean() < HALF_MEAN_TOLERANCE
+    assert (found.argmax(-1) == expected.argmax(-1)).mean() > HALF_AGREEMENT
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_is_the_same_to_the_bit_alone_and_among_others(name: str, kv_dtype: str) -> None:
+    decoder = Decoder(name, kv_dtype=kv_dtype)
+    whole = decoder.run(decoder.chunk(0, 0, 40)).prefill
+    parts = [decoder.run(decoder.chunk(9, *ends)).prefill for ends in ((0, 17), (17, 40))]
+    assert np.array_equal(np.concatenate(parts), whole)
+    for slot in range(1, 8):
+        decoder.run(decoder.chunk(slot, 0, 40))
+    eight = decoder.run(None, decoder.step(8, 40)).decode
+    alone = decoder.run(None, decoder.step(1, 40)).decode
+    assert all(np.array_equal(row, alone[0]) for row in eight)
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_two_lanes_give_what_each_gives_alone_to_the_bit(name: str, kv_dtype: str) -> None:
+    decoder = Decoder(name, kv_dtype=kv_dtype)
+    for slot in range(3):
+        decoder.run(decoder.chunk(slot, 0, 30 + slot))
+    chunk, step = decoder.chunk(9, 0, 25), decoder.step(3, 30)
+    both = decoder.run(chunk, step)
+    assert np.array_equal(both.prefill, decoder.run(chunk).prefill)
+    assert np.array_equal(both.decode, decoder.run(None, step).decode)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_the_library_the_portable_graph_answers_nearly_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = Decoder(name, kernels="auto")
+    assert ours.runner.graphs.first.kernels == "tandem"
+    monkeypatch.setattr(library, "path", lambda: None)
+    theirs = Decoder(name, kernels="auto")
+    assert theirs.runner.graphs.first.kernels == "onnxruntime"
+    chunk = ours.chunk(0, 0, 40)
+    found, expected = ours.run(chunk).prefill, theirs.run(chunk).prefill
+    assert np.abs(found - expected).mean() < 0.1 * expected.std()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_stored_once_and_start_on_pages(name: str) -> None:
+    opened = Bundle.open(bundle(name, "int4"))
+    graphs = [graph for graph in opened.manifest.graphs if graph.kernels == "tandem"]
+    assert [(graph.lanes, graph.kv_dtype) for graph in graphs] == [
+        (1, "float16"),
+        (2, "float16"),
+        (1, "float32"),
+        (2, "float32"),
+    ]
+    places = [weight_places(opened.path / graph.file) for graph in graphs]
+    assert len(places[0]) == 2 * (4 * opened.manifest.text.num_hidden_layers + 1)
+    assert all(found == places[0] for found in places)
+    for file, offset in places[0].values():
+        assert file == "model.tandem.onnx.data"
+        assert offset % PAGE_BYTES == 0
+
+
+def weight_places(file: Path) -> dict[str, tuple[str, int]]:
+    """File and offset of every operator's weights."""
+    graph = onnx.load(file, load_external_data=False).graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMulInt4"]
+    found = {}
+    for name in [name for node in products for name in node.input[1:]]:
+        entries = {entry.key: entry.value for entry in tensors[name].external_data}
+        found[name] = entries["location"], int(entries["offset"])
+    return found
+
+
+def test_weights_are_mapped_from_the_file_without_copies() -> None:
+    decoder = Decoder("tied")
+    decoder.run(decoder.chunk(0, 0, 40))
+    data = decoder.bundle.path / "decoder" / "model.tandem.onnx.data"
+    regions = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    ours = [region for region in regions if str(data) in region]
+    assert ours
+    for region in ours:
+        fields = dict(line.split(":", 1) for line in region.splitlines() if " kB" in line)
+        assert fields["Anonymous"].split() == ["0", "kB"]
+
+
+@pytest.mark.parametrize("name", ["odd", "untied"])
+def test_models_the_operators_do_not_fit_have_portable_graphs_only(name: str) -> None:
+    graphs = Bundle.open(bundle(name, "int4")).manifest.graphs
+    assert {graph.kernels for graph in graphs} == {"onnxruntime"}
