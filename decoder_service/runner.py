@@ -227,7 +227,8 @@ class _Step:
         if index not in self._seqlens:
             count = lane.stop - lane.first
             self._seqlens[index], self._totals[index] = np.zeros(count, np.int32), _scalar()
-            self._binding.lengths(name, self._seqlens[index], self._totals[index])
+            self._binding.input(f"{name}seqlens_k", self._seqlens[index])
+            self._binding.input(f"{name}total_sequence_length", self._totals[index])
         self._seqlens[index][:] = np.subtract(lane.lengths, 1)
         self._totals[index][...] = np.max(lane.lengths)
 

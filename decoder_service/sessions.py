@@ -178,7 +178,8 @@ def _check_names(bundle: Bundle, graph: DecoderGraph, session: ort.InferenceSess
     }
     outputs = {"logits", *(f"{lane}present.{side}" for lane in lanes for side in sides)}
     if graph.kernels == "tandem":
-        inputs -= {f"{lane}total_sequence_length" for lane in lanes}
+        inputs -= {"seqlens_k", "total_sequence_length"}
+        inputs.add("sequences")
         outputs = {"logits"}
     found_inputs = {entry.name for entry in session.get_inputs()}
     found_outputs = {entry.name for entry in session.get_outputs()}
@@ -223,14 +224,6 @@ class Binding:
                 self.input(f"{lane}past_key_values.{index}.{side}", rows)
                 if self._has_present:
                     self.output(f"{lane}present.{index}.{side}", rows)
-
-    def lengths(
-        self, lane: str, seqlens: npt.NDArray[np.int32], longest: npt.NDArray[np.int32]
-    ) -> None:
-        """Binds a lane's valid lengths."""
-        self.input(f"{lane}seqlens_k", seqlens)
-        if self._has_present:
-            self.input(f"{lane}total_sequence_length", longest)
 
     def run(self) -> None:
         """Runs the graph."""

@@ -1,16 +1,19 @@
 """Writes the graphs for Tandem's own operators: the portable graph's integers in another layout.
 
 Every `MatMulNBits` of the portable graph becomes a `tandem.MatMulInt4`. Gate, up and what joins
-them become one operator. `GroupQueryAttention` becomes `tandem.Attention`, which writes new keys
-and values into its inputs.
+them become one operator. What lies between the product for queries, keys and values and the one
+after attention (norms per head, rotary positions, `GroupQueryAttention`) becomes one
+`tandem.Attention`, which takes rows of any number of sequences and writes their keys and values
+into its inputs.
 
-There is a graph for each number of lanes and each type of cache. All name the same weights in one
-data file, where every tensor starts on a page of its own: ONNX Runtime maps them as they lie, so
-that all graphs and processes of a host share one copy.
+There is a graph for each type of cache. Both name the same weights in one data file, where every
+tensor starts on a page of its own: ONNX Runtime maps them as they lie, so that all processes of a
+host share one copy.
 
 Tests: tests/parity/test_kernel_graph.py compares with the same arithmetic in NumPy.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -19,34 +22,40 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from decoder_service.export import graph_values, two_lanes
+from decoder_service.export import graph_values
 from decoder_service.export.progress import Advance
 from decoder_service.kernels import layout
 from protos.bundle import TextDims
 
 DATA_NAME = "model.tandem.onnx.data"
 KV_DTYPES = ("float16", "float32")
-LANE_COUNTS = (1, 2)
 
 HEAD_DIM_STEP = 16  # numbers of a register; the operators take whole ones
+MOST_HEAD_DIM = 256
 MOST_GROUPED_HEADS = 16  # query heads of one KV head
 
 PAGE_BYTES = 4096
 VERSION = 1  # of the operators' domain
 
+NAME = "/model/flat"
+ROWS = "row_count"
+NORM = "SimplifiedLayerNormalization"
+INTERLEAVED = 1  # MRotaryEmbedding's mrope_layout
 
-def graph_name(lanes: int, kv_dtype: str) -> str:
+
+def graph_name(kv_dtype: str) -> str:
     """The file of one of the graphs."""
-    return f"model.tandem{'.lanes' if lanes > 1 else ''}.{kv_dtype}.onnx"
+    return f"model.tandem.{kv_dtype}.onnx"
 
 
-NAMES = (*(graph_name(lanes, dtype) for lanes in LANE_COUNTS for dtype in KV_DTYPES), DATA_NAME)
+NAMES = (*(graph_name(dtype) for dtype in KV_DTYPES), DATA_NAME)
 
 
 def fits(text: TextDims) -> bool:
     """Whether the operators compute a model of these shapes; those of real ones they do."""
     grouped = text.num_attention_heads // text.num_key_value_heads
-    return text.head_dim % HEAD_DIM_STEP == 0 and grouped <= MOST_GROUPED_HEADS
+    is_whole = text.head_dim % HEAD_DIM_STEP == 0 and text.head_dim <= MOST_HEAD_DIM
+    return is_whole and grouped <= MOST_GROUPED_HEADS
 
 
 def write(portable: Path, folder: Path, advance: Advance) -> None:
@@ -61,14 +70,11 @@ def write(portable: Path, folder: Path, advance: Advance) -> None:
     with DataFile(folder / DATA_NAME, advance) as data:
         convert_products(model.graph, data)
     model.opset_imports[layout.DOMAIN] = VERSION
-    for lanes in LANE_COUNTS:
-        if lanes > 1:
-            two_lanes.split(model.graph)
-        for dtype in KV_DTYPES:
-            made = model.clone()
-            convert_attention(made.graph, dtype)
-            made.graph.sort()
-            ir.save(made, folder / graph_name(lanes, dtype))
+    convert_attention(model.graph)
+    model.graph.sort()
+    for dtype in KV_DTYPES:
+        set_cache(model.graph, dtype)
+        ir.save(model, folder / graph_name(dtype))
 
 
 class DataFile:
@@ -129,37 +135,144 @@ def convert_products(graph: ir.Graph, data: DataFile) -> None:
         graph.initializers.pop(name)
 
 
-def convert_attention(graph: ir.Graph, kv_dtype: str) -> None:
-    """Puts the operator in place of `GroupQueryAttention`; no output but the logits is left.
+def convert_attention(graph: ir.Graph) -> None:
+    """Puts the operator in place of everything between the products; only logits are left to give.
 
     Args:
-        graph: A single-lane or two-lane graph, changed in place.
-        kv_dtype: What its cache holds, one of `KV_DTYPES`.
+        graph: A single-lane graph with joined products, changed in place.
+
+    Raises:
+        ValueError: a part is not as the exporter writes it.
     """
     logits = [value for value in graph.outputs if value.name == "logits"]
     graph.outputs.clear()
     graph.outputs.extend(logits)
-    for node in [node for node in graph if node.op_type == "GroupQueryAttention"]:
-        made = ir.node(
-            layout.ATTENTION,
-            node.inputs[:6],  # query, key, value, their cache, its valid lengths
-            {
-                "num_heads": node.attributes.get_int("num_heads"),
-                "kv_num_heads": node.attributes.get_int("kv_num_heads"),
-                "scale": node.attributes.get_float("scale"),
-            },
-            domain=layout.DOMAIN,
-            name=node.name,
+    attentions = [node for node in graph if node.op_type == "GroupQueryAttention"]
+    sequences = graph_values.typed("sequences", ir.DataType.INT32, ["sequence_count", 3])
+    graph.inputs.append(sequences)
+    angles = _angles(graph, _producer(attentions[0].inputs[0], "MRotaryEmbedding"))
+    for node in attentions:
+        _convert_attention(graph, node, angles, sequences)
+    _remove_unused(graph)
+    _annotate(graph)
+
+
+def _convert_attention(
+    graph: ir.Graph, node: ir.Node, angles: Sequence[ir.Value], sequences: ir.Value
+) -> None:
+    norms = [_norm_before(value) for value in node.inputs[:2]]
+    split = _producer(node.inputs[2], "Split")
+    made = ir.node(
+        layout.ATTENTION,
+        [
+            split.inputs[0],
+            *(norm.inputs[1] for norm in norms),
+            *angles,
+            *node.inputs[3:5],  # the cache
+            sequences,
+        ],
+        {
+            "num_heads": node.attributes.get_int("num_heads"),
+            "kv_num_heads": node.attributes.get_int("kv_num_heads"),
+            "scale": node.attributes.get_float("scale"),
+            "epsilon": norms[0].attributes.get_float("epsilon"),
+        },
+        domain=layout.DOMAIN,
+        name=node.name,
+    )
+    output, old = made.outputs[0], node.outputs[0]
+    output.name, output.type = f"{node.name}/attended", old.type
+    graph.insert_before(node, made)
+    old.replace_all_uses_with(output)
+
+
+def _norm_before(value: ir.Value | None) -> ir.Node:
+    """The norm of the queries or keys that attention takes turned."""
+    turned = _producer(value, "MRotaryEmbedding")
+    return _producer(_producer(turned.inputs[0], "Reshape").inputs[0], NORM)
+
+
+def _angles(graph: ir.Graph, rotary: ir.Node) -> list[ir.Value]:
+    """Cosines and sines [1, 1, rows, head_dim / 2] of every row, for all layers.
+
+    Of each row's three positions a dimension takes the one its section names, interleaved.
+
+    Source: transformers Qwen3VLTextRotaryEmbedding.apply_interleaved_mrope.
+    """
+    if rotary.attributes.get_int("mrope_layout") != INTERLEAVED:
+        raise ValueError(f"{rotary.name} is not interleaved")
+    _, height, width = rotary.attributes.get_ints("mrope_section")
+    positions, made = rotary.inputs[1], list[ir.Value]()
+    for table, name in zip(rotary.inputs[2:4], ("cosines", "sines"), strict=True):
+        if table is None or table.shape is None:
+            raise ValueError(f"{rotary.name} has no table of {name}")
+        dims = np.arange(int(table.shape[1]))
+        masks = [
+            graph_values.constant(
+                graph, f"{NAME}/axis_{axis}", (dims % 3 == axis) & (dims < 3 * section)
+            )
+            for axis, section in ((1, height), (2, width))
+        ]
+        rows = _node("Gather", [table, positions], f"{NAME}/{name}/Gather", axis=0)
+        parts = ir.node(
+            "Split", rows.outputs, {"axis": 0}, num_outputs=3, name=f"{NAME}/{name}/Split"
         )
-        output, old = made.outputs[0], node.outputs[0]
-        output.name, output.type, output.shape = f"{node.name}/attended", old.type, old.shape
-        graph.insert_before(node, made)
-        old.replace_all_uses_with(output)
-        graph.remove(node, safe=True)
+        parts.attributes.add(ir.AttrInt64("num_outputs", 3))
+        for axis, value in enumerate(parts.outputs):
+            value.name = f"{NAME}/{name}/{axis}"
+        wide = _node("Where", [masks[1], parts.outputs[2], parts.outputs[0]], f"{NAME}/{name}/W")
+        high = _node("Where", [masks[0], parts.outputs[1], wide.outputs[0]], f"{NAME}/{name}/H")
+        graph.insert_before(graph[0], [rows, parts, wide, high])
+        made.append(high.outputs[0])
+    return made
+
+
+def _node(kind: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int) -> ir.Node:
+    made = ir.node(kind, inputs, attributes, name=name)
+    made.outputs[0].name = f"{name}/output_0"
+    return made
+
+
+def _producer(value: ir.Value | None, kind: str) -> ir.Node:
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != kind:
+        raise ValueError(f"{value and value.name} is not made by {kind}")
+    return node
+
+
+def _remove_unused(graph: ir.Graph) -> None:
+    """Takes out what nothing needs any more: nodes, constants and inputs."""
+    for node in reversed(list(graph)):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        graph.initializers.pop(name)
     for value in [value for value in graph.inputs if not value.uses()]:
-        graph.inputs.remove(value)  # the longest valid length
+        graph.inputs.remove(value)
+
+
+def _annotate(graph: ir.Graph) -> None:
+    """Names the dimensions of the inputs as they are now, and forgets recorded inner shapes."""
     for value in graph.inputs:
-        if "past_key_values." in (value.name or ""):
+        name = value.name or ""
+        if name == "inputs_embeds" and value.shape is not None:
+            value.shape = ir.Shape([1, ROWS, value.shape[2]])
+        elif name == "position_ids":
+            value.shape = ir.Shape([3, 1, ROWS])
+        elif name.startswith("deepstack_embeds.") and value.shape is not None:
+            value.shape = ir.Shape([1, "deepstack_length", value.shape[2]])
+        elif name.startswith("past_key_values.") and value.shape is not None:
+            value.shape = ir.Shape(["slots", value.shape[1], "capacity", value.shape[3]])
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+
+
+def set_cache(graph: ir.Graph, kv_dtype: str) -> None:
+    """Sets what the cache holds, one of `KV_DTYPES`, in place."""
+    for value in graph.inputs:
+        if (value.name or "").startswith("past_key_values."):
             value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(kv_dtype)))
 
 

@@ -83,13 +83,11 @@ def graphs_of(root: Path, text: TextDims, options: ExportOptions) -> tuple[Decod
         graphs += [
             replace(
                 single,
-                file=f"decoder/{kernel_graphs.graph_name(lanes, dtype)}",
-                lanes=lanes,
+                file=f"decoder/{kernel_graphs.graph_name(dtype)}",
                 kernels="tandem",
                 kv_dtype=dtype,
             )
             for dtype in kernel_graphs.KV_DTYPES
-            for lanes in kernel_graphs.LANE_COUNTS
         ]
     return tuple(replace(graph, weight_bytes=_weight_bytes(root / graph.file)) for graph in graphs)
 

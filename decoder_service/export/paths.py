@@ -105,6 +105,7 @@ def _chunk(graph: GraphRunner, rows: FloatArray, cache: Feeds, past: int) -> Flo
         "seqlens_k": np.array([length - 1], np.int32),
         "total_sequence_length": np.array(length, np.int32),
         "logit_indices": np.arange(len(rows)),
+        "sequences": np.array([[0, len(rows), past]], np.int32),
     }
     return graph.run(feeds, cache)
 

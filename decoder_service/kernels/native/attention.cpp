@@ -1,6 +1,10 @@
-// Causal attention of grouped queries over a cache that is written in place.
+// Causal attention of grouped queries over a cache that is written in place, from the product of the
+// hidden states with the joined query, key and value weights: RMS norms per head, rotary positions,
+// the cache, softmax(QK)V. Rows of a run belong to any number of sequences.
 //
-// A prompt's chunk: the lanes of a register are queries (tokens times the heads of a group), so
+// Source: transformers Qwen3VLTextAttention.forward.
+//
+// Several tokens of a sequence: the lanes of a register are queries (tokens times the heads of a group), so
 // maxima, exponentials and sums need no steps across lanes, and every key and value is a broadcast
 // operand. Keys come in tiles of 64 from the beginning of the sequence whatever the chunk is, so a
 // token's result does not depend on how its prompt was divided (online softmax: Milakov and
@@ -21,45 +25,83 @@ namespace {
 
 constexpr size_t TILE = 64;           // keys looked at together
 constexpr size_t LANES = 2 * WIDTH;   // queries computed together, in two registers
+constexpr size_t SPAN = 128;          // the same, of one token: keys and values fit the cache
 constexpr size_t STEP = 8;            // broadcast operands per loop; 16 sums in registers
+constexpr size_t MOST_SIZE = 256;     // of a head
 constexpr float LOWEST = -__builtin_inff();
+constexpr size_t AHEAD = 1536;        // bytes: a cache is read faster than the prefetcher does
 
+// Asks for the cache lines of `bytes` bytes, some way ahead of what is being read.
+INLINE void prefetch(const void* at, size_t bytes) {
+  const char* from = static_cast<const char*>(at) + AHEAD;
+  for (size_t line = 0; line < bytes; line += 64) _mm_prefetch(from + line, _MM_HINT_T0);
+}
+
+// One slot's rows of one head, [capacity, size] each.
 template <typename Number>
 struct Cache {
-  Number* keys;    // [capacity, size] of one sequence and head
+  Number* keys;
   Number* values;
-  size_t length;  // valid rows after the run
 };
 
 template <typename Number>
-INLINE Cache<Number> cache_of(const Attention& work, size_t sequence, size_t kv_head) {
-  const size_t at = (sequence * work.kv_heads + kv_head) * work.capacity * work.size;
-  return {static_cast<Number*>(work.keys) + at, static_cast<Number*>(work.values) + at,
-          size_t(work.lengths[sequence]) + 1};
+INLINE Cache<Number> cache_of(const Attention& work, size_t slot, size_t kv_head) {
+  const size_t at = (slot * work.kv_heads + kv_head) * work.capacity * work.size;
+  return {static_cast<Number*>(work.keys) + at, static_cast<Number*>(work.values) + at};
+}
+
+// ---------------------------------------------------------------------------------------------
+// Norms and positions
+
+// out = turned(x / rms(x) * weight) * scale; the halves of a head are the parts of its complex
+// numbers.
+INLINE void norm_and_turn(const Attention& work, const float* x, const float* weight, size_t row,
+                          float scale, float* out) {
+  Floats squares = spread(0.0f);
+  for (size_t d = 0; d < work.size; d += WIDTH) {
+    const Floats part = load(x + d);
+    squares = fma(part, part, squares);
+  }
+  const size_t half = work.size / 2;
+  const float inverse = 1.0f / __builtin_sqrtf(sum(squares) / float(work.size) + work.epsilon);
+  const float *cosines = work.cosines + row * half, *sines = work.sines + row * half;
+  for (size_t d = 0; d < half; d++) {
+    const float real = x[d] * inverse * weight[d];
+    const float imaginary = x[half + d] * inverse * weight[half + d];
+    out[d] = (real * cosines[d] - imaginary * sines[d]) * scale;
+    out[half + d] = (imaginary * cosines[d] + real * sines[d]) * scale;
+  }
 }
 
 template <typename Number>
-INLINE void copy_row(const float* from, size_t size, Number* to) {
+INLINE void copy(const float* from, size_t size, Number* to) {
   for (size_t i = 0; i < size; i += WIDTH) store(to + i, load(from + i));
 }
 
 template <typename Number>
-void append_to(const Attention& work, size_t sequence, size_t kv_head) {
-  const Cache<Number> cache = cache_of<Number>(work, sequence, kv_head);
-  const size_t past = cache.length - work.tokens;
-  for (size_t token = 0; token < work.tokens; token++) {
-    const size_t from = ((sequence * work.tokens + token) * work.kv_heads + kv_head) * work.size;
-    const size_t to = (past + token) * work.size;
-    copy_row(work.key + from, work.size, cache.keys + to);
-    copy_row(work.value + from, work.size, cache.values + to);
+INLINE void prepare_as(const Attention& work, const Sequence& sequence, size_t token, size_t row) {
+  const size_t size = work.size;
+  const float* joined = work.joined + row * (work.heads + 2 * work.kv_heads) * size;
+  for (size_t head = 0; head < work.heads; head++)
+    norm_and_turn(work, joined + head * size, work.query_norm, row, work.scale,
+                  work.queries + (row * work.heads + head) * size);
+  const float* keys = joined + work.heads * size;
+  const float* values = keys + work.kv_heads * size;
+  const size_t at = (sequence.past + token) * size;
+  for (size_t head = 0; head < work.kv_heads; head++) {
+    const Cache<Number> cache = cache_of<Number>(work, sequence.slot, head);
+    float key[MOST_SIZE];
+    norm_and_turn(work, keys + head * size, work.key_norm, row, 1.0f, key);
+    copy(key, size, cache.keys + at);
+    copy(values + head * size, size, cache.values + at);
   }
 }
 
-void append(const Attention& work, size_t sequence, size_t kv_head) {
+void prepare(const Attention& work, const Sequence& sequence, size_t token, size_t row) {
   if (work.half)
-    append_to<_Float16>(work, sequence, kv_head);
+    prepare_as<_Float16>(work, sequence, token, row);
   else
-    append_to<float>(work, sequence, kv_head);
+    prepare_as<float>(work, sequence, token, row);
 }
 
 size_t group_of(const Attention& work) { return work.heads / work.kv_heads; }
@@ -70,16 +112,12 @@ size_t group_of(const Attention& work) { return work.heads / work.kv_heads; }
 // Tokens whose heads of one group fill the lanes.
 size_t block_tokens(const Attention& work) { return LANES / group_of(work); }
 
-size_t blocks_of(const Attention& work) {
-  return (work.tokens + block_tokens(work) - 1) / block_tokens(work);
-}
-
-// The working memory of one block of queries.
+// The working memory of one block of queries, some 140 KB of the stack.
 struct Block {
-  float* queries;  // [size, LANES]
-  float* sums;     // [size, LANES], of weighted values
-  float* scores;   // [TILE, LANES]
-  float* rows;     // [TILE, size], keys or values in float32
+  alignas(64) float queries[MOST_SIZE * LANES];  // [size, LANES]
+  alignas(64) float sums[MOST_SIZE * LANES];     // [size, LANES], of weighted values
+  alignas(64) float scores[TILE * LANES];        // [TILE, LANES]
+  alignas(64) float rows[TILE * MOST_SIZE];      // [TILE, size], keys or values in float32
   Floats positions[2], highest[2], totals[2];
 };
 
@@ -135,7 +173,7 @@ INLINE void weigh(Block& block, size_t first, size_t count, bool is_masked, Floa
 }
 
 // sums[d] = sums[d] * faded + values[:, d] . weights
-INLINE void gather(const Block& block, const float* values, size_t size, size_t count,
+INLINE void gather(Block& block, const float* values, size_t size, size_t count,
                    const Floats (&faded)[2]) {
   for (size_t d = 0; d < size; d += STEP) {
     Floats made[STEP][2];
@@ -161,25 +199,25 @@ INLINE void gather(const Block& block, const float* values, size_t size, size_t 
 }
 
 template <typename Number>
-void attend_block(const Attention& work, size_t kv_head, size_t index, float* scratch) {
-  const size_t size = work.size, group = group_of(work), first = index * block_tokens(work);
-  const size_t left = work.tokens - first;
+void attend_block(const Attention& work, const Part& part) {
+  const size_t size = work.size, group = group_of(work), past = part.sequence.past;
+  const size_t first = part.block * block_tokens(work), left = part.sequence.tokens - first;
   const size_t tokens = left < block_tokens(work) ? left : block_tokens(work);
-  const Cache<Number> cache = cache_of<Number>(work, 0, kv_head);
-  const size_t past = cache.length - work.tokens;
+  const Cache<Number> cache = cache_of<Number>(work, part.sequence.slot, part.kv_head);
+  // Queries and results of a lane: its token's row, its head of the group.
+  const auto place = [&](size_t lane) {
+    const size_t row = part.first + first + lane / group;
+    return (row * work.heads + part.kv_head * group + lane % group) * size;
+  };
   Block block;
-  block.queries = scratch;
-  block.sums = block.queries + size * LANES;
-  block.scores = block.sums + size * LANES;
-  block.rows = block.scores + TILE * LANES;
-  memset(scratch, 0, 2 * size * LANES * sizeof(float));
+  memset(block.queries, 0, size * LANES * sizeof(float));
+  memset(block.sums, 0, size * LANES * sizeof(float));
   float positions[LANES];
   for (size_t lane = 0; lane < LANES; lane++)  // lanes without a query look at one key
     positions[lane] = lane < tokens * group ? float(past + first + lane / group) : 0.0f;
   for (size_t lane = 0; lane < tokens * group; lane++) {
-    const size_t head = kv_head * group + lane % group;
-    const float* query = work.query + ((first + lane / group) * work.heads + head) * size;
-    for (size_t d = 0; d < size; d++) block.queries[d * LANES + lane] = query[d] * work.scale;
+    const float* query = work.queries + place(lane);
+    for (size_t d = 0; d < size; d++) block.queries[d * LANES + lane] = query[d];
   }
   for (int half = 0; half < 2; half++) {
     block.positions[half] = load(positions + half * WIDTH);
@@ -203,8 +241,7 @@ void attend_block(const Attention& work, size_t kv_head, size_t index, float* sc
   float totals[LANES];
   for (int half = 0; half < 2; half++) store(totals + half * WIDTH, block.totals[half]);
   for (size_t lane = 0; lane < tokens * group; lane++) {
-    const size_t head = kv_head * group + lane % group;
-    float* out = work.out + ((first + lane / group) * work.heads + head) * size;
+    float* out = work.out + place(lane);
     const float inverse = 1.0f / totals[lane];
     for (size_t d = 0; d < size; d++) out[d] = block.sums[d * LANES + lane] * inverse;
   }
@@ -220,6 +257,7 @@ INLINE void score_rows(const Number* keys, size_t size, const float* queries, fl
   Floats made[T][H];
   for (size_t t = 0; t < T; t++)
     for (size_t h = 0; h < H; h++) made[t][h] = spread(0.0f);
+  prefetch(keys, T * size * sizeof(Number));
   for (size_t d = 0; d < size; d += WIDTH)
 #pragma unroll
     for (size_t t = 0; t < T; t++) {
@@ -251,7 +289,8 @@ INLINE void gather_heads(const Number* values, size_t count, size_t size, const 
 #pragma unroll
     for (size_t h = 0; h < H; h++)
       for (size_t p = 0; p < PARTS; p++) made[h][p] = load(out + h * size + d + p * WIDTH);
-    for (size_t t = 0; t < count; t++)
+    for (size_t t = 0; t < count; t++) {
+      prefetch(values + t * size + d, PARTS * WIDTH * sizeof(Number));
 #pragma unroll
       for (size_t p = 0; p < PARTS; p++) {
         const Floats value = load(values + t * size + d + p * WIDTH);
@@ -259,6 +298,7 @@ INLINE void gather_heads(const Number* values, size_t count, size_t size, const 
         for (size_t h = 0; h < H; h++)
           made[h][p] = fma(value, spread(weights[h * stride + t]), made[h][p]);
       }
+    }
 #pragma unroll
     for (size_t h = 0; h < H; h++)
       for (size_t p = 0; p < PARTS; p++) store(out + h * size + d + p * WIDTH, made[h][p]);
@@ -281,91 +321,86 @@ INLINE void by_heads(size_t group, Work&& work) {
   for (; head < group; head++) work.template operator()<1>(head);
 }
 
-// Exponentials of a row of scores less their maximum, in place; returns their sum.
-INLINE float exponentials(float* scores, size_t count) {
-  Floats highest = spread(LOWEST), total = spread(0.0f);
+INLINE float highest_of(float* scores, size_t count) {
+  Floats highest = spread(LOWEST);
   const size_t padded = (count + WIDTH - 1) / WIDTH * WIDTH;
   for (size_t t = count; t < padded; t++) scores[t] = LOWEST;
   for (size_t t = 0; t < padded; t += WIDTH) highest = max(highest, load(scores + t));
-  highest = spread(peak(highest));
-  for (size_t t = 0; t < padded; t += WIDTH) {
-    const Floats weight = exp(sub(load(scores + t), highest));
+  return peak(highest);
+}
+
+// Exponentials of scores less the highest, in place; returns their sum.
+INLINE float exponentials(float* scores, size_t count, float highest) {
+  Floats total = spread(0.0f);
+  for (size_t t = 0; t < count; t += WIDTH) {
+    const Floats weight = exp(sub(load(scores + t), spread(highest)));
     store(scores + t, weight);
     total = add(total, weight);
   }
   return sum(total);
 }
 
-size_t score_stride(const Attention& work) {
-  size_t longest = 0;
-  for (size_t s = 0; s < work.sequences; s++)
-    if (size_t(work.lengths[s]) + 1 > longest) longest = size_t(work.lengths[s]) + 1;
-  return (longest + LANES - 1) / LANES * LANES;
+INLINE void scale_by(float* values, size_t count, float factor) {
+  for (size_t i = 0; i < count; i += WIDTH)
+    store(values + i, mul(load(values + i), spread(factor)));
 }
 
 template <typename Number>
-void attend_token(const Attention& work, size_t sequence, size_t kv_head, float* scratch) {
-  const size_t size = work.size, group = group_of(work), stride = score_stride(work);
-  const Cache<Number> cache = cache_of<Number>(work, sequence, kv_head);
-  const size_t first = (sequence * work.heads + kv_head * group) * size;
-  float* queries = scratch;
-  float* scores = queries + group * size;
+void attend_token(const Attention& work, const Part& part) {
+  const size_t size = work.size, group = group_of(work), length = part.sequence.past + 1;
+  const Cache<Number> cache = cache_of<Number>(work, part.sequence.slot, part.kv_head);
+  const size_t first = (part.first * work.heads + part.kv_head * group) * size;
+  const float* queries = work.queries + first;
   float* out = work.out + first;
-  for (size_t i = 0; i < group * size; i += WIDTH)
-    store(queries + i, mul(load(work.query + first + i), spread(work.scale)));
-  for (size_t at = 0; at < cache.length; at += TILE) {
-    const size_t count = cache.length - at < TILE ? cache.length - at : TILE;
+  alignas(64) float scores[LANES * SPAN];  // [group, SPAN]
+  float highest[LANES], totals[LANES];
+  for (size_t head = 0; head < group; head++) {
+    highest[head] = LOWEST;
+    totals[head] = 0.0f;
+  }
+  memset(out, 0, group * size * sizeof(float));
+  for (size_t at = 0; at < length; at += SPAN) {
+    const size_t count = length - at < SPAN ? length - at : SPAN;
     by_heads(group, [&]<size_t H>(size_t head) __attribute__((always_inline)) {
       score_heads<H>(cache.keys + at * size, count, size, queries + head * size,
-                     scores + head * stride + at, stride);
+                     scores + head * SPAN, SPAN);
     });
-  }
-  float totals[LANES];
-  for (size_t head = 0; head < group; head++)
-    totals[head] = exponentials(scores + head * stride, cache.length);
-  memset(out, 0, group * size * sizeof(float));
-  for (size_t at = 0; at < cache.length; at += TILE) {
-    const size_t count = cache.length - at < TILE ? cache.length - at : TILE;
+    for (size_t head = 0; head < group; head++) {
+      const float most = highest_of(scores + head * SPAN, count);
+      const float higher = most > highest[head] ? most : highest[head];
+      const float faded = sum(exp(spread(highest[head] - higher))) / WIDTH;
+      totals[head] = totals[head] * faded + exponentials(scores + head * SPAN, count, higher);
+      scale_by(out + head * size, size, faded);
+      highest[head] = higher;
+    }
     by_heads(group, [&]<size_t H>(size_t head) __attribute__((always_inline)) {
-      gather_heads<H>(cache.values + at * size, count, size, scores + head * stride + at, stride,
+      gather_heads<H>(cache.values + at * size, count, size, scores + head * SPAN, SPAN,
                       out + head * size);
     });
   }
   for (size_t head = 0; head < group; head++)
-    for (size_t d = 0; d < size; d += WIDTH) {
-      float* at = out + head * size + d;
-      store(at, mul(load(at), spread(1.0f / totals[head])));
-    }
+    scale_by(out + head * size, size, 1.0f / totals[head]);
 }
 
 // ---------------------------------------------------------------------------------------------
 
-size_t parts(const Attention& work) {
-  return work.kv_heads * (work.tokens == 1 ? work.sequences : blocks_of(work));
-}
-
-size_t scratch_floats(const Attention& work) {
-  if (work.tokens == 1) return group_of(work) * (work.size + score_stride(work));
-  return 2 * work.size * LANES + TILE * (LANES + work.size);
-}
-
 template <typename Number>
-void compute_as(const Attention& work, size_t part, float* scratch) {
-  const size_t kv_head = part % work.kv_heads, index = part / work.kv_heads;
-  if (work.tokens == 1) return attend_token<Number>(work, index, kv_head, scratch);
-  // The last block sees most keys: it goes first, so that threads end together.
-  attend_block<Number>(work, kv_head, blocks_of(work) - 1 - index, scratch);
+INLINE void compute_as(const Attention& work, const Part& part) {
+  if (part.sequence.tokens == 1)
+    attend_token<Number>(work, part);
+  else
+    attend_block<Number>(work, part);
 }
 
-void compute(const Attention& work, size_t part, float* scratch) {
+void compute(const Attention& work, const Part& part) {
   if (work.half)
-    compute_as<_Float16>(work, part, scratch);
+    compute_as<_Float16>(work, part);
   else
-    compute_as<float>(work, part, scratch);
+    compute_as<float>(work, part);
 }
 
 }  // namespace
 
-const AttentionKernel ATTENTION = {append, parts, scratch_floats, compute};
+const AttentionKernel ATTENTION = {prepare, block_tokens, compute};
 
 }  // namespace TANDEM_ISA

@@ -3,26 +3,41 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Neighbouring rows of a run that are new tokens of one sequence.
+struct Sequence {
+  int32_t slot;    // of the cache
+  int32_t tokens;  // rows
+  int32_t past;    // valid rows of the slot before the run
+};
+
 struct Attention {
-  const float* query;  // [sequences, tokens, heads, size]
-  const float* key;    // [sequences, tokens, kv_heads, size], of the new tokens
-  const float* value;
-  void* keys;    // [sequences, kv_heads, capacity, size], float32 or float16; written in place
-  void* values;
-  const int32_t* lengths;  // [sequences], valid rows of the cache after the run, minus one
-  float* out;              // like query
-  size_t sequences, tokens, heads, kv_heads, size, capacity;
-  float scale;
+  const float* joined;  // [rows, (heads + 2 * kv_heads) * size]: queries, keys, values
+  const float* query_norm;  // [size]
+  const float* key_norm;    // [size]
+  const float* cosines;     // [rows, size / 2]
+  const float* sines;       // [rows, size / 2]
+  void* keys;               // [slots, kv_heads, capacity, size], float32 or float16, written in place
+  void* values;             // like keys
+  float* queries;           // [rows, heads, size], made by `prepare`
+  float* out;               // [rows, heads, size]
+  size_t heads, kv_heads, size, capacity;
+  float epsilon, scale;
   bool half;  // keys and values are float16
 };
 
+// A piece of the work: one token of a sequence, or a block of its tokens, for one head of the cache.
+struct Part {
+  Sequence sequence;
+  int32_t first;  // row of the sequence's first token
+  int32_t kv_head;
+  int32_t block;
+};
+
 struct AttentionKernel {
-  // Puts the new tokens' keys and values of one sequence and head into the cache.
-  void (*append)(const Attention& attention, size_t sequence, size_t kv_head);
-  // How many parts of the work there are, and one of them, with scratch memory of its own.
-  size_t (*parts)(const Attention& attention);
-  size_t (*scratch_floats)(const Attention& attention);
-  void (*compute)(const Attention& attention, size_t part, float* scratch);
+  // Norms and turns the queries and keys of one row; keys and values go to the cache.
+  void (*prepare)(const Attention& attention, const Sequence& sequence, size_t token, size_t row);
+  size_t (*block_tokens)(const Attention& attention);  // of a whole block
+  void (*compute)(const Attention& attention, const Part& part);
 };
 
 namespace avx512 {

@@ -32,6 +32,16 @@ struct Tensor {
   int64_t dims[MOST_DIMENSIONS] = {};
   size_t rank = 0;
   int type = ort::UNDEFINED;
+
+  size_t count() const {
+    size_t product = 1;
+    for (size_t i = 0; i < rank; i++) product *= dims[i];
+    return product;
+  }
+  template <typename Number>
+  Number* as() const {
+    return static_cast<Number*>(data);
+  }
 };
 
 // What one call of a kernel has from ONNX Runtime; after a failure everything else is skipped.
@@ -199,100 +209,136 @@ class AttentionOperator {
  public:
   ort::Status* read(const ort::Api& api, const ort::KernelInfo* info) {
     api_ = &api;
-    ort::Status* status = api.attribute(info, "num_heads", &heads_);
-    if (status == nullptr) status = api.attribute(info, "kv_num_heads", &kv_heads_);
-    if (status == nullptr) status = api.attribute(info, "scale", &scale_);
-    const bool is_possible = kv_heads_ > 0 && heads_ % kv_heads_ == 0 && heads_ >= kv_heads_ &&
-                             heads_ / kv_heads_ <= MOST_HEADS;
+    int64_t heads = 0, kv_heads = 0;
+    ort::Status* status = api.attribute(info, "num_heads", &heads);
+    if (status == nullptr) status = api.attribute(info, "kv_num_heads", &kv_heads);
+    if (status == nullptr) status = api.attribute(info, "scale", &work_.scale);
+    if (status == nullptr) status = api.attribute(info, "epsilon", &work_.epsilon);
+    const bool is_possible = kv_heads > 0 && heads >= kv_heads && heads % kv_heads == 0 &&
+                             heads / kv_heads <= MOST_HEADS;
     if (status == nullptr && !is_possible)
       status = api.error(ort::INVALID_ARGUMENT, "Attention: num_heads or kv_num_heads is wrong");
+    work_.heads = heads;
+    work_.kv_heads = kv_heads;
     return status;
   }
 
   ort::Status* compute(ort::Context* context) const {
     Run run(*api_, context);
-    const Tensor query = run.input(0), key = run.input(1), value = run.input(2);
-    const Tensor keys = run.input(3), values = run.input(4), lengths = run.input(5);
+    const Tensor joined = run.input(0), query_norm = run.input(1), key_norm = run.input(2);
+    const Tensor cosines = run.input(3), sines = run.input(4);
+    const Tensor keys = run.input(5), values = run.input(6), sequences = run.input(7);
     if (run.status != nullptr) return run.status;
-    if (query.rank != 3 || key.rank != 3 || value.rank != 3 || keys.rank != 4 ||
-        values.rank != 4 || keys.type != values.type ||
-        (keys.type != ort::FLOAT && keys.type != ort::FLOAT16)) {
-      run.refuse("Attention: an input has the wrong rank or type");
-      return run.status;
-    }
-    Attention work = described(query, keys);
-    if (!fits(work, key, value, keys, values, lengths))
-      run.refuse("Attention: shapes or lengths do not fit");
-    work.out = run.output(query.dims, 3);
+    Attention work = work_;
+    work.size = keys.rank == 4 ? keys.dims[3] : 0;
+    work.capacity = keys.rank == 4 ? keys.dims[2] : 0;
+    work.half = keys.type == ort::FLOAT16;
+    const size_t width = joined.rank > 0 ? joined.dims[joined.rank - 1] : 1;
+    const size_t rows = joined.count() / (width > 0 ? width : 1);
+    if (!fits(work, joined, keys, values) || query_norm.count() != work.size ||
+        key_norm.count() != work.size || cosines.count() != rows * work.size / 2 ||
+        sines.count() != cosines.count())
+      run.refuse("Attention: the shapes or types of the inputs do not fit");
+    else if (!covers(work, sequences, rows, keys.dims[0]))
+      run.refuse("Attention: the sequences do not fit the rows or the cache");
     if (run.status != nullptr) return run.status;
-    work.key = static_cast<const float*>(key.data);
-    work.value = static_cast<const float*>(value.data);
+    int64_t dims[MOST_DIMENSIONS];
+    for (size_t i = 0; i < joined.rank; i++) dims[i] = joined.dims[i];
+    dims[joined.rank - 1] = work.heads * work.size;
+    work.out = run.output(dims, joined.rank);
+    if (run.status != nullptr || rows == 0) return run.status;
+    work.joined = joined.as<const float>();
+    work.query_norm = query_norm.as<const float>();
+    work.key_norm = key_norm.as<const float>();
+    work.cosines = cosines.as<const float>();
+    work.sines = sines.as<const float>();
+    work.keys = keys.data;
     work.values = values.data;
-    work.lengths = static_cast<const int32_t*>(lengths.data);
-    attend(run, work);
+    attend(run, work, sequences.as<const Sequence>(), sequences.dims[0], rows);
     return run.status;
   }
 
  private:
-  Attention described(const Tensor& query, const Tensor& keys) const {
-    Attention work = {};
-    work.query = static_cast<const float*>(query.data);
-    work.keys = keys.data;
-    work.sequences = query.dims[0];
-    work.tokens = query.dims[1];
-    work.heads = heads_;
-    work.kv_heads = kv_heads_;
-    work.size = keys.dims[3];
-    work.capacity = keys.dims[2];
-    work.scale = scale_;
-    work.half = keys.type == ort::FLOAT16;
-    return work;
-  }
+  static constexpr int64_t MOST_HEADS = 16;  // of a group: the lanes of two AVX2 registers
+  static constexpr int64_t MOST_SIZE = 256;  // of a head
+  // Rows that are prepared faster by one thread than by asking others.
+  static constexpr size_t PREPARED_ALONE = 4;
 
-  static bool fits(const Attention& work, const Tensor& key, const Tensor& value,
-                   const Tensor& keys, const Tensor& values, const Tensor& lengths) {
-    const int64_t sequences = work.sequences, tokens = work.tokens;
-    const int64_t width = work.kv_heads * work.size;
-    for (const Tensor* tensor : {&key, &value})
-      if (tensor->dims[0] != sequences || tensor->dims[1] != tokens || tensor->dims[2] != width)
-        return false;
+  static bool fits(const Attention& work, const Tensor& joined, const Tensor& keys,
+                   const Tensor& values) {
+    if (joined.rank < 1 || keys.rank != 4 || values.rank != 4 || keys.type != values.type ||
+        (keys.type != ort::FLOAT && keys.type != ort::FLOAT16))
+      return false;
     for (size_t i = 0; i < 4; i++)
       if (keys.dims[i] != values.dims[i]) return false;
-    if (keys.dims[0] != sequences || keys.dims[1] != int64_t(work.kv_heads) ||
-        work.size % 16 != 0 || lengths.rank != 1 || lengths.dims[0] != sequences)
-      return false;
-    if (sequences > 1 && tokens > 1) return false;
-    for (int64_t s = 0; s < sequences; s++) {
-      const int64_t length = static_cast<const int32_t*>(lengths.data)[s] + int64_t(1);
-      if (length < tokens || length > int64_t(work.capacity)) return false;
+    const int64_t size = work.size, width = (work.heads + 2 * work.kv_heads) * size;
+    return keys.dims[1] == int64_t(work.kv_heads) && size > 0 && size % 16 == 0 &&
+           size <= MOST_SIZE && joined.dims[joined.rank - 1] == width;
+  }
+
+  static bool covers(const Attention& work, const Tensor& sequences, size_t rows, int64_t slots) {
+    if (sequences.rank != 2 || sequences.dims[1] != 3) return false;
+    const Sequence* list = sequences.as<const Sequence>();
+    int64_t covered = 0;
+    for (int64_t i = 0; i < sequences.dims[0]; i++) {
+      const Sequence& one = list[i];
+      if (one.slot < 0 || one.slot >= slots || one.tokens < 1 || one.past < 0 ||
+          int64_t(one.past) + one.tokens > int64_t(work.capacity))
+        return false;
+      covered += one.tokens;
     }
-    return true;
+    return covered == int64_t(rows);
   }
 
-  static void attend(Run& run, const Attention& work) {
+  static void attend(Run& run, Attention work, const Sequence* sequences, size_t count,
+                     size_t rows) {
     const AttentionKernel& kernel = attention();
-    auto append = [&](size_t part) {
-      kernel.append(work, part / work.kv_heads, part % work.kv_heads);
+    const size_t block = kernel.block_tokens(work);
+    size_t part_count = 0;
+    for (size_t i = 0; i < count; i++)
+      part_count += work.kv_heads * divided(sequences[i].tokens, block);
+    const size_t query_floats = rows * work.heads * work.size;
+    Scratch tables(query_floats * 4 + part_count * sizeof(Part) + rows * sizeof(Place));
+    if (tables.data() == nullptr) return run.refuse("Attention: out of memory");
+    work.queries = reinterpret_cast<float*>(tables.data());
+    Part* parts = reinterpret_cast<Part*>(work.queries + query_floats);
+    Place* places = reinterpret_cast<Place*>(parts + part_count);
+    describe(work, sequences, count, block, parts, places);
+    auto prepare = [&](size_t row) {
+      kernel.prepare(work, sequences[places[row].sequence], places[row].token, row);
     };
-    // One token a sequence is little to copy: less than asking other threads for it.
-    if (work.tokens == 1)
-      for (size_t part = 0; part < work.sequences * work.kv_heads; part++) append(part);
+    if (rows <= PREPARED_ALONE)
+      for (size_t row = 0; row < rows; row++) prepare(row);
     else
-      run.parallel(work.sequences * work.kv_heads, append);
-    const size_t parts = kernel.parts(work), floats = kernel.scratch_floats(work);
-    Scratch scratch(parts * floats * sizeof(float));
-    if (scratch.data() == nullptr) return run.refuse("Attention: out of memory");
-    auto compute = [&](size_t part) {
-      kernel.compute(work, part, reinterpret_cast<float*>(scratch.data()) + part * floats);
-    };
-    run.parallel(parts, compute);
+      run.parallel(rows, prepare);
+    auto compute = [&](size_t index) { kernel.compute(work, parts[index]); };
+    run.parallel(part_count, compute);
   }
 
-  static constexpr int64_t MOST_HEADS = 16;  // of a group: the lanes of two AVX2 registers
+  struct Place {
+    int32_t sequence, token;
+  };
+
+  // Lists the parts, the longest first so that threads end together, and the rows' places.
+  static void describe(const Attention& work, const Sequence* sequences, size_t count,
+                       size_t block, Part* part, Place* place) {
+    for (const bool is_token : {false, true}) {
+      int32_t first = 0;
+      for (size_t i = 0; i < count; i++) {
+        const Sequence& one = sequences[i];
+        if ((one.tokens == 1) == is_token)
+          for (size_t b = divided(one.tokens, block); b-- > 0;)
+            for (size_t head = 0; head < work.kv_heads; head++)
+              *part++ = Part{one, first, int32_t(head), int32_t(b)};
+        if (!is_token)
+          for (int32_t token = 0; token < one.tokens; token++) *place++ = {int32_t(i), token};
+        first += one.tokens;
+      }
+    }
+  }
 
   const ort::Api* api_ = nullptr;
-  int64_t heads_ = 0, kv_heads_ = 0;
-  float scale_ = 1.0f;
+  Attention work_ = {};
 };
 
 // ---------------------------------------------------------------------------------------------
@@ -338,7 +384,7 @@ ort::ElementType matmul_input(const ort::Operator*, size_t index) {
   return index == 1 ? ort::UINT8 : ort::FLOAT;
 }
 ort::ElementType attention_input(const ort::Operator*, size_t index) {
-  return index < 3 ? ort::FLOAT : index < 5 ? ort::UNDEFINED : ort::INT32;
+  return index < 5 ? ort::FLOAT : index < 7 ? ort::UNDEFINED : ort::INT32;
 }
 
 const ort::Operator MATMUL_INT4 = described<MatMulKernel>(
@@ -346,7 +392,7 @@ const ort::Operator MATMUL_INT4 = described<MatMulKernel>(
     [](const ort::Operator*) -> size_t { return 3; });
 const ort::Operator ATTENTION = described<AttentionOperator>(
     [](const ort::Operator*) { return "Attention"; }, attention_input,
-    [](const ort::Operator*) -> size_t { return 6; });
+    [](const ort::Operator*) -> size_t { return 8; });
 
 }  // namespace
 

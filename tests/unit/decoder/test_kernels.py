@@ -148,22 +148,31 @@ def test_another_width_is_refused() -> None:
         Product(32, 128, 64).run(activations(2, 64))
 
 
+Ints = npt.NDArray[np.int32]
+Caches = list[npt.NDArray[Any]]
+EPSILON = 1e-6
+
+
 class Attention:
-    """The operator over caches of a number type, and softmax(QK)V in float64."""
+    """The operator over caches of a number type, and the same in float64."""
 
     def __init__(self, heads: int, kv_heads: int, size: int, dtype: Any) -> None:
         self.heads, self.kv_heads, self.size, self.dtype = heads, kv_heads, size, np.dtype(dtype)
+        random = np.random.default_rng(size)
+        self.norms = [random.uniform(0.5, 2, size).astype(np.float32) for _ in range(2)]
         cache = TensorProto.FLOAT16 if dtype is np.float16 else TensorProto.FLOAT
-        names = ["query", "key", "value", "past_key", "past_value", "lengths"]
-        types = [TensorProto.FLOAT] * 3 + [cache] * 2 + [TensorProto.INT32]
+        names = ["joined", "query_norm", "key_norm", "cos", "sin", "keys", "values", "sequences"]
+        types = [TensorProto.FLOAT] * 5 + [cache] * 2 + [TensorProto.INT32]
+        self.names = names
         node = helper.make_node(
-            "Attention",
+            layout.ATTENTION,
             names,
             ["out"],
             domain=layout.DOMAIN,
             num_heads=heads,
             kv_num_heads=kv_heads,
             scale=size**-0.5,
+            epsilon=EPSILON,
         )
         inputs = [
             helper.make_tensor_value_info(name, kind, None)
@@ -171,108 +180,154 @@ class Attention:
         ]
         self.session = session([node], inputs, [])
 
-    def inputs(self, sequences: int, tokens: int, seed: int = 0) -> list[Floats]:
-        random = np.random.default_rng(seed)
-        widths = (self.heads, self.kv_heads, self.kv_heads)
-        return [
-            random.standard_normal((sequences, tokens, width * self.size)).astype(np.float32)
-            for width in widths
-        ]
+    def rows(self, count: int) -> list[Floats]:
+        """Joined products and the angles' cosines and sines of that many rows."""
+        random = np.random.default_rng(count)
+        width = (self.heads + 2 * self.kv_heads) * self.size
+        angles = random.uniform(0, 6, (1, count, self.size // 2))
+        joined = random.standard_normal((1, count, width)) * 3
+        return [part.astype(np.float32) for part in (joined, np.cos(angles), np.sin(angles))]
 
-    def cache(self, sequences: int, capacity: int) -> list[npt.NDArray[Any]]:
+    def cache(self, slots: int, capacity: int) -> Caches:
         """Keys and values of earlier tokens; what is behind them must not matter."""
         random = np.random.default_rng(capacity)
-        shape = (sequences, self.kv_heads, capacity, self.size)
+        shape = (slots, self.kv_heads, capacity, self.size)
         return [random.standard_normal(shape).astype(self.dtype) for _ in range(2)]
 
-    def run(
-        self, new: list[Floats], cache: list[npt.NDArray[Any]], lengths: npt.NDArray[np.int32]
-    ) -> Floats:
+    def run(self, rows: list[Floats], cache: Caches, sequences: Ints) -> Floats:
         binding = self.session.io_binding()
-        arrays = [*new, *cache, lengths - 1]
-        names = ["query", "key", "value", "past_key", "past_value", "lengths"]
-        for name, array in zip(names, arrays, strict=True):
+        arrays = [rows[0], *self.norms, *rows[1:], *cache, sequences]
+        for name, array in zip(self.names, arrays, strict=True):
             data = array.ctypes.data
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, data)
         binding.bind_output("out")
         self.session.run_with_iobinding(binding)
         return np.asarray(binding.copy_outputs_to_cpu()[0])
 
-    def expected(
-        self, new: list[Floats], cache: list[npt.NDArray[Any]], lengths: npt.NDArray[np.int32]
-    ) -> Floats:
+    def turned(self, rows: list[Floats]) -> tuple[Any, Any, Any]:
+        """Queries, keys and values [rows, heads, size] after norms and rotary positions."""
+        joined, cos, sin = (part[0].astype(np.float64) for part in rows)
+        parts = joined.reshape(len(joined), -1, self.size)
+        ends = self.heads, self.heads + self.kv_heads
+        queries, keys, values = np.split(parts, ends, axis=1)
+        made = []
+        for side, weight in zip((queries, keys), self.norms, strict=True):
+            mean = (side**2).mean(axis=-1, keepdims=True)
+            normed = side / np.sqrt(mean + EPSILON) * weight
+            real, imaginary = np.split(normed, 2, axis=-1)
+            c, s = cos[:, None], sin[:, None]
+            made.append(np.concatenate([real * c - imaginary * s, imaginary * c + real * s], -1))
+        return made[0], made[1], values
+
+    def expected(self, rows: list[Floats], cache: Caches, sequences: Ints) -> Floats:
         """Over a cache that holds the new tokens already."""
-        sequences, tokens, _ = new[0].shape
+        queries, _, _ = self.turned(rows)
         group = self.heads // self.kv_heads
-        queries = new[0].reshape(sequences, tokens, self.kv_heads, group, self.size)
-        made = np.zeros(queries.shape, np.float64)
-        for s in range(sequences):
+        grouped = queries.reshape(len(queries), self.kv_heads, group, self.size)
+        made, row = np.zeros(grouped.shape), 0
+        for slot, tokens, past in sequences:
             for token in range(tokens):
-                seen = lengths[s] - tokens + token + 1
-                keys, values = (side[s, :, :seen].astype(np.float64) for side in cache)
-                scores = np.einsum("kgd,ktd->kgt", queries[s, token], keys) * self.size**-0.5
+                keys, values = (side[slot, :, : past + token + 1].astype(float) for side in cache)
+                scores = np.einsum("kgd,ktd->kgt", grouped[row], keys) * self.size**-0.5
                 weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
                 weights /= weights.sum(axis=-1, keepdims=True)
-                made[s, token] = np.einsum("kgt,ktd->kgd", weights, values)
-        return made.reshape(new[0].shape).astype(np.float32)
+                made[row] = np.einsum("kgt,ktd->kgd", weights, values)
+                row += 1
+        return made.reshape(1, len(queries), -1).astype(np.float32)
 
-    def check(self, sequences: int, tokens: int, capacity: int, lengths: list[int]) -> None:
-        new, cache = self.inputs(sequences, tokens), self.cache(sequences, capacity)
+    def check(self, slots: int, capacity: int, *sequences: tuple[int, int, int]) -> None:
+        """Runs (slot, tokens, past) of each sequence; compares results, and the cache's rows."""
+        listed = np.array(sequences, np.int32)
+        rows, cache = self.rows(int(listed[:, 1].sum())), self.cache(slots, capacity)
         before = [side.copy() for side in cache]
-        ends = np.array(lengths, np.int32)
-        out = self.run(new, cache, ends)
-        for s, end in enumerate(ends):
-            for side, was, fresh in zip(cache, before, new[1:], strict=True):
-                rows = fresh[s].reshape(tokens, self.kv_heads, self.size).transpose(1, 0, 2)
-                assert np.array_equal(side[s, :, end - tokens : end], rows.astype(self.dtype))
-                assert np.array_equal(side[s, :, : end - tokens], was[s, :, : end - tokens])
-                assert np.array_equal(side[s, :, end:], was[s, :, end:])
-        np.testing.assert_allclose(out, self.expected(new, cache, ends), rtol=1e-5, atol=2e-6)
+        out = self.run(rows, cache, listed)
+        tolerance = {"rtol": 1e-3, "atol": 2e-3} if self.dtype == np.float16 else {"atol": 2e-5}
+        for side, was, fresh in zip(cache, before, self.turned(rows)[1:], strict=True):
+            row = 0
+            for slot, tokens, past in sequences:
+                new = fresh[row : row + tokens].transpose(1, 0, 2)
+                np.testing.assert_allclose(side[slot, :, past : past + tokens], new, **tolerance)
+                was[slot, :, past : past + tokens] = side[slot, :, past : past + tokens]
+                row += tokens
+            assert np.array_equal(side, was), "something else was written"
+        np.testing.assert_allclose(out, self.expected(rows, cache, listed), rtol=1e-4, atol=1e-4)
 
 
-SHAPES = [(16, 8, 128), (32, 8, 128), (4, 2, 16), (6, 2, 48), (7, 1, 32), (3, 3, 64)]
+SHAPES = [(16, 8, 128), (32, 8, 128), (4, 2, 16), (6, 2, 48), (7, 1, 32), (3, 3, 64), (2, 2, 256)]
+every_cache = pytest.mark.parametrize("dtype", [np.float32, np.float16])
+every_shape = pytest.mark.parametrize(("heads", "kv_heads", "size"), SHAPES)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize(("heads", "kv_heads", "size"), SHAPES)
+@every_cache
+@every_shape
 def test_one_token_of_each_sequence_attends_to_its_own_cache(
     heads: int, kv_heads: int, size: int, dtype: Any
 ) -> None:
-    Attention(heads, kv_heads, size, dtype).check(4, 1, 300, [1, 65, 130, 300])
+    attention = Attention(heads, kv_heads, size, dtype)
+    attention.check(5, 300, (0, 1, 0), (3, 1, 64), (1, 1, 129), (4, 1, 299))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize(("heads", "kv_heads", "size"), SHAPES)
-@pytest.mark.parametrize(("tokens", "length"), [(2, 2), (37, 37), (50, 180), (70, 71)])
+@every_cache
+@every_shape
+@pytest.mark.parametrize(("tokens", "past"), [(2, 0), (37, 0), (50, 130), (70, 1)])
 def test_a_chunk_attends_causally(
-    heads: int, kv_heads: int, size: int, tokens: int, length: int, dtype: Any
+    heads: int, kv_heads: int, size: int, tokens: int, past: int, dtype: Any
 ) -> None:
-    Attention(heads, kv_heads, size, dtype).check(1, tokens, 200, [length])
+    Attention(heads, kv_heads, size, dtype).check(2, 200, (1, tokens, past))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_a_prompt_is_the_same_however_it_is_divided(dtype: Any) -> None:
+@every_cache
+def test_sequences_of_every_kind_run_side_by_side(dtype: Any) -> None:
     attention = Attention(4, 2, 32, dtype)
-    new = attention.inputs(1, 150)
-    whole = attention.run(new, attention.cache(1, 160), np.array([150], np.int32))
-    cache, parts = attention.cache(1, 160), []
+    attention.check(6, 200, (5, 1, 77), (0, 40, 0), (2, 1, 0), (1, 3, 100), (4, 90, 64))
+
+
+@every_cache
+def test_a_prompt_is_the_same_however_it_is_divided_and_whatever_runs_beside_it(
+    dtype: Any,
+) -> None:
+    attention = Attention(4, 2, 32, dtype)
+    rows = attention.rows(152)
+    cache = attention.cache(2, 160)
+    whole = attention.run(rows, cache, np.array([[0, 150, 0], [1, 2, 9]], np.int32))
+    cache, parts = attention.cache(2, 160), []
     for begin, end in ((0, 40), (40, 107), (107, 150)):
-        part = [np.ascontiguousarray(side[:, begin:end]) for side in new]
-        parts.append(attention.run(part, cache, np.array([end], np.int32)))
-    assert np.array_equal(np.concatenate(parts, axis=1), whole)
+        part = [np.ascontiguousarray(side[:, begin:end]) for side in rows]
+        sequences = np.array([[1, end - begin, begin]], np.int32)
+        parts.append(attention.run(part, cache, sequences))
+    assert np.array_equal(np.concatenate(parts, axis=1), whole[:, :150])
 
 
 def test_large_scores_do_not_overflow() -> None:
     attention = Attention(2, 1, 16, np.float32)
-    new, cache = attention.inputs(1, 40), attention.cache(1, 64)
-    new[0] *= 1000
-    ends = np.array([40], np.int32)
-    out = attention.run(new, cache, ends)
-    np.testing.assert_allclose(out, attention.expected(new, cache, ends), rtol=1e-4, atol=1e-4)
+    attention.norms[0] *= 1000
+    rows, cache = attention.rows(40), attention.cache(1, 64)
+    sequences = np.array([[0, 40, 0]], np.int32)
+    out = attention.run(rows, cache, sequences)
+    expected = attention.expected(rows, cache, sequences)
+    np.testing.assert_allclose(out, expected, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("length", [0, 65])
-def test_a_length_beyond_the_cache_is_refused(length: int) -> None:
+@pytest.mark.parametrize(
+    "sequences",
+    [
+        [[0, 2, 63]],  # beyond the capacity
+        [[2, 2, 0]],  # a slot that is not there
+        [[-1, 2, 0]],
+        [[0, 2, -1]],
+        [[0, 1, 0]],  # fewer tokens than rows
+        [[0, 1, 0], [1, 2, 0]],  # more
+        [[0, 0, 0], [1, 2, 0]],  # no token
+        [[0, 2]],
+    ],
+)
+def test_sequences_that_do_not_fit_are_refused(sequences: list[list[int]]) -> None:
     attention = Attention(2, 1, 16, np.float32)
-    with pytest.raises(Exception, match="shapes or lengths do not fit"):
-        attention.run(attention.inputs(1, 1), attention.cache(1, 64), np.array([length], np.int32))
+    with pytest.raises(Exception, match="the sequences do not fit"):
+        attention.run(attention.rows(2), attention.cache(2, 64), np.array(sequences, np.int32))
+
+
+def test_other_shapes_are_refused() -> None:
+    attention, other = (Attention(2, 1, size, np.float32) for size in (16, 32))
+    with pytest.raises(Exception, match="shapes or types"):
+        attention.run(other.rows(2), attention.cache(2, 64), np.array([[0, 2, 0]], np.int32))
