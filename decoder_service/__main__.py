@@ -29,10 +29,10 @@ from decoder_service.memory import (
 from decoder_service.messages import RequestLimits
 from decoder_service.pacing import ChunkPacer
 from decoder_service.residency import Residency
-from decoder_service.runner import OrtRunner
+from decoder_service.runner import make_runner
 from decoder_service.scheduler import Scheduler
 from decoder_service.servicer import DecoderServicer
-from decoder_service.sessions import open_graphs
+from decoder_service.sessions import open_graph
 from decoder_service.slots import Slots
 from decoder_service.speculation import Speculation
 from decoder_service.step import StepExecutor
@@ -70,25 +70,25 @@ def load(config: DecoderConfig) -> Loaded:
     table = EmbeddingTable.open(bundle)
     # Taken before loading, less the files' sizes: afterwards it depends on what is mapped.
     free_bytes = available_bytes()
-    graphs = open_graphs(
+    session = open_graph(
         bundle,
         threads=config.thread_count,
         kernels=config.kernels,
         kv_dtype=config.kv_dtype,
     )
-    text, dtype = bundle.manifest.text, graphs.kv_dtype
+    text, dtype = bundle.manifest.text, session.kv_dtype
     plan = plan_memory(
         model_context=text.max_position_embeddings,
         token_bytes=kv_token_bytes(text, dtype.itemsize),
         budget_bytes=kv_budget_bytes(
             available_bytes=free_bytes,
-            weight_bytes=graphs.first.weight_bytes + _table_bytes(bundle),
+            weight_bytes=session.graph.weight_bytes + _table_bytes(bundle),
             kv_memory_mib=config.kv_memory_mib,
         ),
         max_sequences=config.max_sequences,
         max_context=config.max_context,
     )
-    logger.info("%s; weights: %s", plan.describe(), graphs.describe())
+    logger.info("%s; weights: %s", plan.describe(), session.describe())
     cache = KvCache(
         layer_count=text.num_hidden_layers,
         slot_count=plan.slot_count,
@@ -98,7 +98,7 @@ def load(config: DecoderConfig) -> Loaded:
         dtype=dtype,
     )
     executor = StepExecutor(
-        runner=OrtRunner(graphs, bundle, cache),
+        runner=make_runner(session, bundle, cache),
         table=table,
         residency=Residency(
             Slots(cache, token_budget=plan.kv_tokens),

@@ -2,8 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,8 @@ LANES = {1: ("",), 2: ("prefill.", "decode.")}  # prefixes of the lanes' inputs,
 _KV_DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
 # What "auto" comes to, the first that the bundle has.
 _AUTO_KV = {"onnxruntime": ("float32",), "tandem": ("float16", "float32")}
+# Lanes of the graphs that run any step.
+_LANES_OF = {"onnxruntime": 2, "tandem": 1}
 
 logger = logging.getLogger(__name__)
 
@@ -51,41 +51,23 @@ class GraphSession:
             ) from error
         _check_names(bundle, graph, self.session)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Graphs:
-    """The loaded graphs of a model; at least one is there, and they share their weights.
-
-    Attributes:
-        single: The single-lane graph.
-        lanes: The two-lane graph, which can do everything.
-        kv_dtype: What they store keys and values as.
-    """
-
-    single: GraphSession | None
-    lanes: GraphSession | None
-    kv_dtype: np.dtype[Any]
-
     @property
-    def first(self) -> DecoderGraph:
-        """What is said of one of them holds for both."""
-        session = self.single or self.lanes
-        assert session is not None, "no graph was loaded"
-        return session.graph
+    def kv_dtype(self) -> np.dtype[Any]:
+        """What it stores keys and values as."""
+        return np.dtype(_KV_DTYPES[self.graph.kv_dtype])
 
     def describe(self) -> str:
         """One line for the log."""
-        graph = self.first
-        kernels = "ONNX Runtime's" if graph.kernels == "onnxruntime" else "Tandem's"
-        if graph.kernels == "tandem":
-            kernels += f" ({library.instruction_set()})"
-        return f"{graph.precision} through {kernels} kernels, KV {self.kv_dtype}"
+        kernels = "ONNX Runtime's"
+        if self.graph.kernels == "tandem":
+            kernels = f"Tandem's ({library.instruction_set()})"
+        return f"{self.graph.precision} through {kernels} kernels, KV {self.kv_dtype}"
 
 
-def open_graphs(
+def open_graph(
     bundle: Bundle, *, threads: int, kernels: str = "auto", kv_dtype: str = "auto"
-) -> Graphs:
-    """Loads the graphs a decoder is to run.
+) -> GraphSession:
+    """Loads the graph a decoder is to run.
 
     Args:
         bundle: An opened bundle.
@@ -95,19 +77,14 @@ def open_graphs(
         kv_dtype: "float32", "float16" or "int8"; "auto" chooses.
 
     Raises:
-        BundleError: a graph cannot be loaded, or was exported for another device.
+        BundleError: the graph cannot be loaded, or was exported for another device.
         SettingError: the bundle has no such graph, or this machine cannot run it.
     """
-    chosen = choose_graphs(bundle, kernels, kv_dtype)
-    with ThreadPoolExecutor(len(chosen)) as pool:
-        loaded = list(pool.map(lambda graph: GraphSession(bundle, graph, threads), chosen))
-    by_lanes = {session.graph.lanes: session for session in loaded}
-    stored = np.dtype(_KV_DTYPES[chosen[0].kv_dtype])
-    return Graphs(single=by_lanes.get(1), lanes=by_lanes.get(2), kv_dtype=stored)
+    return GraphSession(bundle, choose_graph(bundle, kernels, kv_dtype), threads)
 
 
-def choose_graphs(bundle: Bundle, kernels: str, kv_dtype: str) -> Sequence[DecoderGraph]:
-    """The graphs `open_graphs` loads; see there."""
+def choose_graph(bundle: Bundle, kernels: str, kv_dtype: str) -> DecoderGraph:
+    """The graph `open_graph` loads; see there."""
     provider = bundle.manifest.graph.execution_provider
     if provider != "cpu":
         raise BundleError(
@@ -116,30 +93,32 @@ def choose_graphs(bundle: Bundle, kernels: str, kv_dtype: str) -> Sequence[Decod
         )
     if kernels != "onnxruntime":
         found = _fitting(bundle, "tandem", kv_dtype)
-        if found and library.path() is not None:
+        if found is not None and library.path() is not None:
             return found
+        missing = _missing(kv_dtype, has_graph=found is not None)
         if kernels == "tandem":
-            raise SettingError(f"kernels is tandem, {_missing(kv_dtype, has_graphs=bool(found))}")
-        logger.info("ONNX Runtime's kernels: %s", _missing(kv_dtype, has_graphs=bool(found)))
+            raise SettingError(f"kernels is tandem, {missing}")
+        logger.info("ONNX Runtime's kernels: %s", missing)
     found = _fitting(bundle, "onnxruntime", kv_dtype)
-    if not found:
+    if found is None:
         raise SettingError(f"kv_dtype is {kv_dtype}, the bundle has no graph with such a cache")
-    # ONNX Runtime packs weights into memory of each session's own: one session does everything.
-    return found[-1:]
+    return found
 
 
-def _fitting(bundle: Bundle, kernels: str, kv_dtype: str) -> Sequence[DecoderGraph]:
-    """The graphs of one kind and cache, single-lane first; none where there are none."""
-    graphs = [graph for graph in bundle.manifest.graphs if graph.kernels == kernels]
-    for wanted in _AUTO_KV[kernels] if kv_dtype == "auto" else (kv_dtype,):
-        found = [graph for graph in graphs if graph.kv_dtype == wanted]
-        if found:
-            return sorted(found, key=lambda graph: graph.lanes)
-    return ()
+def _fitting(bundle: Bundle, kernels: str, kv_dtype: str) -> DecoderGraph | None:
+    """The graph of one kind and cache that runs any step."""
+    lanes = _LANES_OF[kernels]
+    graphs = {
+        graph.kv_dtype: graph
+        for graph in bundle.manifest.graphs
+        if (graph.kernels, graph.lanes) == (kernels, lanes)
+    }
+    wanted = _AUTO_KV[kernels] if kv_dtype == "auto" else (kv_dtype,)
+    return next((graphs[dtype] for dtype in wanted if dtype in graphs), None)
 
 
-def _missing(kv_dtype: str, *, has_graphs: bool) -> str:
-    if has_graphs:
+def _missing(kv_dtype: str, *, has_graph: bool) -> str:
+    if has_graph:
         return "no library of operators was built for this machine, or its processor lacks AVX2"
     return f"the bundle has no graph for Tandem's with kv_dtype {kv_dtype}"
 
@@ -150,8 +129,7 @@ def _options(threads: int, kernels: str) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Workers spin between the products of one run, where waking them costs more than it saves,
-    # and stop when the run ends: the other session and the machine's other services need the
-    # cores then. Two pools that both go on spinning made the same run four times slower.
+    # and stop when the run ends: the machine's other services need the cores then.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # The arena keeps the largest shapes it has ever seen, rounded up to powers of two, and the

@@ -25,8 +25,8 @@ from decoder_service.embeddings import EmbeddingTable
 from decoder_service.export.manifest import entries_of
 from decoder_service.kv_cache import KvCache
 from decoder_service.lanes import PrefillLane
-from decoder_service.runner import OrtRunner
-from decoder_service.sessions import open_graphs
+from decoder_service.runner import make_runner
+from decoder_service.sessions import open_graph
 from protos.bundle import MANIFEST_NAME, Bundle, BundleError, DecoderGraph
 
 FloatArray = npt.NDArray[np.float32]
@@ -94,8 +94,8 @@ def calibrate(bundle: Bundle) -> list[LayerScales]:
         max_length=len(ids),
         head_dim=text.head_dim,
     )
-    graphs = open_graphs(bundle, threads=0, kernels="onnxruntime", kv_dtype="float32")
-    runner, table = OrtRunner(graphs, bundle, cache), EmbeddingTable.open(bundle)
+    session = open_graph(bundle, threads=0, kernels="onnxruntime", kv_dtype="float32")
+    runner, table = make_runner(session, bundle, cache), EmbeddingTable.open(bundle)
     for past in range(0, len(ids), CHUNK):
         part = ids[past : past + CHUNK]
         positions = np.arange(past, past + len(part), dtype=np.int32)

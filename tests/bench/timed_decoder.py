@@ -15,17 +15,17 @@ import time
 from pathlib import Path
 
 from decoder_service import __main__ as service
+from decoder_service.flat_runner import FlatRunner
 from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
-from decoder_service.runner import OrtRunner
 from tests.bench.overhead import VARIABLE, Run
 
 
 def time_runs(runs: list[Run]) -> None:
-    """Makes every `OrtRunner` add its runs to `runs`."""
-    plain = OrtRunner.run
+    """Makes every `FlatRunner` (INT4 bundles have one) add its runs to `runs`."""
+    plain = FlatRunner.run
 
     def timed(
-        self: OrtRunner, prefill: PrefillLane | None, decode: DecodeLane | None
+        self: FlatRunner, prefill: PrefillLane | None, decode: DecodeLane | None
     ) -> LaneLogits:
         began = time.perf_counter()
         logits = plain(self, prefill, decode)
@@ -39,7 +39,7 @@ def time_runs(runs: list[Run]) -> None:
         runs.append((began, ended, repeated, rows))
         return logits
 
-    OrtRunner.run = timed  # type: ignore[method-assign]
+    FlatRunner.run = timed  # type: ignore[method-assign]
 
 
 def main() -> int:

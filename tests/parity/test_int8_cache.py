@@ -15,10 +15,9 @@ from decoder_service.export.int8_cache import HEADROOM, LEVELS, calibrate, scale
 from decoder_service.export.quality import kl_divergence
 from decoder_service.kv_cache import KvCache
 from decoder_service.lanes import DecodeLane, PrefillLane
-from decoder_service.runner import OrtRunner
-from decoder_service.sessions import open_graphs
 from protos.bundle import Bundle
 from tests.support.bundles import bundle
+from tests.support.runners import open_runner
 
 ROWS = 48
 STEPS = 16
@@ -28,16 +27,8 @@ def answers(name: str, kv_dtype: str) -> tuple[np.ndarray, KvCache]:
     """Logits [ROWS, vocab] of a prompt's chunks and of decode steps after it, and the cache."""
     opened = Bundle.open(bundle(name, "fp32"))
     text = opened.manifest.text
-    graphs = open_graphs(opened, threads=1, kv_dtype=kv_dtype)
-    cache = KvCache(
-        layer_count=text.num_hidden_layers,
-        slot_count=2,
-        head_count=text.num_key_value_heads,
-        max_length=64,
-        head_dim=text.head_dim,
-        dtype=graphs.kv_dtype,
-    )
-    runner, found = OrtRunner(graphs, opened, cache), list[np.ndarray]()
+    runner, cache = open_runner(opened.path, slots=2, context=64, kv_dtype=kv_dtype)
+    found = list[np.ndarray]()
     ids = np.random.default_rng(5).integers(0, text.vocab_size, ROWS)
     embeds = EmbeddingTable.open(opened).rows(ids)
     half = (ROWS - STEPS) // 2

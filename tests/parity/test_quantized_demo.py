@@ -21,7 +21,7 @@ from deploy.demo.evaluation import messages
 from deploy.demo.held_out import question
 from tests.support.graphs import GraphInputs, GraphSession
 from tests.support.oracle import Oracle
-from tests.support.two_lanes import TwoLaneSession
+from tests.support.runners import decode, open_runner, prefill
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "deploy" / "demo" / "checkpoint"
@@ -98,31 +98,26 @@ def joined(parts: list[GraphInputs]) -> GraphInputs:
 
 
 class Paths:
-    """The ways the decoder runs the bundle's graphs, each giving an answer's logits."""
+    """The ways the decoder runs a bundle's graph, each giving an answer's logits."""
 
     def __init__(self, bundle: Path, kernels: str, kv_dtype: str) -> None:
-        self.graph = TwoLaneSession(
+        self.runner, _ = open_runner(
             bundle, slots=2, context=CONTEXT, kernels=kernels, kv_dtype=kv_dtype
         )
-        self.idle = one_token(GraphSession(bundle), 0, 0)
 
     def prompt(self, given: Answer) -> np.ndarray:
         """Question and answer in one run."""
-        self.graph.lengths = [0, 0]
         rows = len(given.prompt.embeds) - 1 + np.arange(len(given.logits))
-        return self.graph.run(1, joined([given.prompt, *given.tokens]), [self.idle], rows)
+        lane = prefill(1, 0, joined([given.prompt, *given.tokens]), rows)
+        return self.runner.run(lane, None).prefill.copy()
 
     def rows(self, given: Answer) -> np.ndarray:
-        """The answer token by token, each in a run beside a token of nobody."""
-        self.graph.lengths = [0, 0]
+        """The answer token by token."""
         length = len(given.prompt.embeds)
-        rows = [self.graph.run(1, given.prompt, [self.idle], [length - 1])]
-        for buffer in self.graph.buffers.values():
-            buffer[0] = buffer[1]
-        self.graph.lengths[0] = length
-        for token in given.tokens:
-            self.graph.lengths[1] = 0
-            rows.append(self.graph.run(1, self.idle, [token], [1]))
+        lane = prefill(0, 0, given.prompt, np.array([length - 1]))
+        rows = [self.runner.run(lane, None).prefill.copy()]
+        for past, token in enumerate(given.tokens, start=length):
+            rows.append(self.runner.run(None, decode(past, token)).decode.copy())
         return np.concatenate(rows)
 
 

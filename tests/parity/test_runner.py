@@ -1,4 +1,4 @@
-"""The runner equals transformers with either graph and both, for lanes of every kind.
+"""The runner of two-lane graphs equals transformers, for steps of every kind.
 
 Tolerance: as for the graphs themselves (tests/parity/test_graph.py).
 """
@@ -6,16 +6,13 @@ Tolerance: as for the graphs themselves (tests/parity/test_graph.py).
 import numpy as np
 import pytest
 
-from decoder_service.kv_cache import KvCache
-from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
-from decoder_service.runner import OrtRunner
-from decoder_service.sessions import Graphs, GraphSession
-from protos.bundle import Bundle
+from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane, Runner
 from tests.support import graphs as support
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
-from tests.support.graphs import GraphInputs, find_graph
+from tests.support.graphs import GraphInputs
 from tests.support.oracle import Greedy, Prepared, oracle
+from tests.support.runners import open_runner
 from tests.support.talks import FIVE_PICTURES, TEXT_ONLY, TOOL_PICTURE
 
 TOLERANCE = 1e-3
@@ -24,27 +21,9 @@ CHUNK = 50
 CONTEXT = 640
 
 
-def make_runner(name: str, loaded: str) -> OrtRunner:
-    opened = Bundle.open(bundle(name, "fp32"))
-    sessions = {
-        kind: GraphSession(opened, find_graph(opened, lanes=lanes), 1)
-        for lanes, kind in enumerate(("single", "lanes"), start=1)
-        if kind in loaded
-    }
-    graphs = Graphs(
-        single=sessions.get("single"),
-        lanes=sessions.get("lanes"),
-        kv_dtype=np.dtype(np.float32),
-    )
-    text = opened.manifest.text
-    cache = KvCache(
-        layer_count=text.num_hidden_layers,
-        slot_count=4,
-        head_count=text.num_key_value_heads,
-        max_length=CONTEXT,
-        head_dim=text.head_dim,
-    )
-    return OrtRunner(graphs, opened, cache)
+def loaded_runner(name: str) -> Runner:
+    runner, _ = open_runner(bundle(name, "fp32"), slots=4, context=CONTEXT)
+    return runner
 
 
 class Talk:
@@ -102,9 +81,8 @@ def take(logits: LaneLogits, newcomer: Talk | None, running: list[Talk]) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("loaded", ["single", "lanes", "single+lanes"])
-def test_every_kind_of_step_gives_transformers_tokens(name: str, loaded: str) -> None:
-    runner, reference = make_runner(name, loaded), oracle(checkpoint(name))
+def test_every_kind_of_step_gives_transformers_tokens(name: str) -> None:
+    runner, reference = loaded_runner(name), oracle(checkpoint(name))
     prompts = [
         reference.prepare(talk.to_transformers(), talk.pictures(), tools=list(talk.tools) or None)
         for talk in (TEXT_ONLY, FIVE_PICTURES, TOOL_PICTURE)
@@ -123,9 +101,8 @@ def test_every_kind_of_step_gives_transformers_tokens(name: str, loaded: str) ->
         take(runner.run(None, decode_lane(beside)), None, beside)
 
 
-@pytest.mark.parametrize("loaded", ["single", "lanes"])
-def test_a_draft_gives_the_logits_of_every_row(loaded: str) -> None:
-    runner, reference = make_runner("tied", loaded), oracle(checkpoint("tied"))
+def test_a_draft_gives_the_logits_of_every_row() -> None:
+    runner, reference = loaded_runner("tied"), oracle(checkpoint("tied"))
     talk = Talk("tied", reference.prepare(TEXT_ONLY.to_transformers(), TEXT_ONLY.pictures()))
     runner.run(talk.chunk(0, CONTEXT), None)
     draft = np.array(talk.greedy.token_ids[: TOKENS - 1])

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from decoder_service.kernels import library
 from protos.bundle import Bundle, DecoderGraph
 from tests.support.oracle import Float32Array, Int64Array, Oracle, Prepared
 
@@ -22,11 +21,9 @@ class GraphInputs:
     deepstack: tuple[Float32Array, ...]  # [S, hidden] per level, zeros at text
 
 
-def find_graph(
-    bundle: Bundle, *, lanes: int, kernels: str = "onnxruntime", kv_dtype: str = "float32"
-) -> DecoderGraph:
-    """One of a bundle's graphs."""
-    wanted = (lanes, kernels, kv_dtype)
+def find_graph(bundle: Bundle, *, lanes: int) -> DecoderGraph:
+    """One of a bundle's portable graphs."""
+    wanted = (lanes, "onnxruntime", "float32")
     graphs = bundle.manifest.graphs
     return next(g for g in graphs if (g.lanes, g.kernels, g.kv_dtype) == wanted)
 
@@ -35,8 +32,6 @@ def open_session(bundle: Bundle, graph: DecoderGraph) -> onnxruntime.InferenceSe
     """A graph in onnxruntime, on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    if graph.kernels == "tandem":
-        options.register_custom_ops_library(str(library.path()))
     return onnxruntime.InferenceSession(
         bundle.path / graph.file, options, providers=["CPUExecutionProvider"]
     )

@@ -18,8 +18,6 @@ class TwoLaneSession:
         bundle: Its folder.
         slots: Sequences that fit.
         context: Tokens that fit into each.
-        kernels: What computes it.
-        kv_dtype: What its cache holds.
     """
 
     def __init__(
@@ -28,19 +26,17 @@ class TwoLaneSession:
         *,
         slots: int,
         context: int,
-        kernels: str = "onnxruntime",
-        kv_dtype: str = "float32",
     ) -> None:
         opened = Bundle.open(bundle)
         self.manifest = opened.manifest
-        graph = find_graph(opened, lanes=2, kernels=kernels, kv_dtype=kv_dtype)
+        graph = find_graph(opened, lanes=2)
         self.session = open_session(opened, graph)
         self._inputs = {entry.name for entry in self.session.get_inputs()}
         self._outputs = {entry.name for entry in self.session.get_outputs()}
         text = self.manifest.text
         shape = (slots, text.num_key_value_heads, context, text.head_dim)
         self.buffers = {
-            f"{layer}.{side}": np.zeros(shape, kv_dtype)
+            f"{layer}.{side}": np.zeros(shape, np.float32)
             for layer in range(text.num_hidden_layers)
             for side in ("key", "value")
         }

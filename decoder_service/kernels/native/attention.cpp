@@ -53,10 +53,12 @@ INLINE Cache<Number> cache_of(const Attention& work, size_t slot, size_t kv_head
 // ---------------------------------------------------------------------------------------------
 // Norms and positions
 
-// out = turned(x / rms(x) * weight) * scale; the halves of a head are the parts of its complex
-// numbers.
+// out = turned(x / rms(x) * weight); the halves of a head are the parts of its complex numbers.
+// Products are rounded before they are added, as the model's authors' code does: the same numbers
+// wherever possible.
 INLINE void norm_and_turn(const Attention& work, const float* x, const float* weight, size_t row,
-                          float scale, float* out) {
+                          float* out) {
+#pragma clang fp contract(off)
   Floats squares = spread(0.0f);
   for (size_t d = 0; d < work.size; d += WIDTH) {
     const Floats part = load(x + d);
@@ -68,8 +70,8 @@ INLINE void norm_and_turn(const Attention& work, const float* x, const float* we
   for (size_t d = 0; d < half; d++) {
     const float real = x[d] * inverse * weight[d];
     const float imaginary = x[half + d] * inverse * weight[half + d];
-    out[d] = (real * cosines[d] - imaginary * sines[d]) * scale;
-    out[half + d] = (imaginary * cosines[d] + real * sines[d]) * scale;
+    out[d] = real * cosines[d] - imaginary * sines[d];
+    out[half + d] = imaginary * cosines[d] + real * sines[d];
   }
 }
 
@@ -83,7 +85,7 @@ INLINE void prepare_as(const Attention& work, const Sequence& sequence, size_t t
   const size_t size = work.size;
   const float* joined = work.joined + row * (work.heads + 2 * work.kv_heads) * size;
   for (size_t head = 0; head < work.heads; head++)
-    norm_and_turn(work, joined + head * size, work.query_norm, row, work.scale,
+    norm_and_turn(work, joined + head * size, work.query_norm, row,
                   work.queries + (row * work.heads + head) * size);
   const float* keys = joined + work.heads * size;
   const float* values = keys + work.kv_heads * size;
@@ -91,7 +93,7 @@ INLINE void prepare_as(const Attention& work, const Sequence& sequence, size_t t
   for (size_t head = 0; head < work.kv_heads; head++) {
     const Cache<Number> cache = cache_of<Number>(work, sequence.slot, head);
     float key[MOST_SIZE];
-    norm_and_turn(work, keys + head * size, work.key_norm, row, 1.0f, key);
+    norm_and_turn(work, keys + head * size, work.key_norm, row, key);
     copy(key, size, cache.keys + at);
     copy(values + head * size, size, cache.values + at);
   }
@@ -127,9 +129,10 @@ INLINE const float* in_floats(const _Float16* rows, size_t count, float* made) {
   return made;
 }
 
-// scores[t] = keys[t] . queries for N keys
+// scores[t] = keys[t] . queries * scale for N keys
 template <size_t N>
-INLINE void score(const float* keys, size_t size, const float* queries, float* scores) {
+INLINE void score(const float* keys, size_t size, const float* queries, float scale,
+                  float* scores) {
   Floats made[N][2];
   for (size_t t = 0; t < N; t++) made[t][0] = made[t][1] = spread(0.0f);
   for (size_t d = 0; d < size; d++) {
@@ -142,8 +145,8 @@ INLINE void score(const float* keys, size_t size, const float* queries, float* s
     }
   }
   for (size_t t = 0; t < N; t++) {
-    store(scores + t * LANES, made[t][0]);
-    store(scores + t * LANES + WIDTH, made[t][1]);
+    store(scores + t * LANES, mul(made[t][0], spread(scale)));
+    store(scores + t * LANES + WIDTH, mul(made[t][1], spread(scale)));
   }
 }
 
@@ -230,9 +233,11 @@ void attend_block(const Attention& work, const Part& part) {
     const float* keys = in_floats(cache.keys + at * size, count * size, block.rows);
     size_t t = 0;
     for (; t + STEP <= count; t += STEP)
-      score<STEP>(keys + t * size, size, block.queries, block.scores + t * LANES);
+      score<STEP>(keys + t * size, size, block.queries, work.scale,
+                  block.scores + t * LANES);
     for (; t < count; t++)
-      score<1>(keys + t * size, size, block.queries, block.scores + t * LANES);
+      score<1>(keys + t * size, size, block.queries, work.scale,
+                  block.scores + t * LANES);
     Floats faded[2];
     weigh(block, at, count, at + count > past + first, faded);
     const float* values = in_floats(cache.values + at * size, count * size, block.rows);
@@ -250,10 +255,10 @@ void attend_block(const Attention& work, const Part& part) {
 // ---------------------------------------------------------------------------------------------
 // One token a sequence
 
-// scores[head][t] = keys[t] . queries[head], for T keys and H heads
+// scores[head][t] = keys[t] . queries[head] * scale, for T keys and H heads
 template <size_t T, size_t H, typename Number>
-INLINE void score_rows(const Number* keys, size_t size, const float* queries, float* scores,
-                       size_t stride) {
+INLINE void score_rows(const Number* keys, size_t size, const float* queries, float scale,
+                       float* scores, size_t stride) {
   Floats made[T][H];
   for (size_t t = 0; t < T; t++)
     for (size_t h = 0; h < H; h++) made[t][h] = spread(0.0f);
@@ -266,16 +271,16 @@ INLINE void score_rows(const Number* keys, size_t size, const float* queries, fl
       for (size_t h = 0; h < H; h++) made[t][h] = fma(key, load(queries + h * size + d), made[t][h]);
     }
   for (size_t t = 0; t < T; t++)
-    for (size_t h = 0; h < H; h++) scores[h * stride + t] = sum(made[t][h]);
+    for (size_t h = 0; h < H; h++) scores[h * stride + t] = sum(made[t][h]) * scale;
 }
 
 template <size_t H, typename Number>
 INLINE void score_heads(const Number* keys, size_t count, size_t size, const float* queries,
-                        float* scores, size_t stride) {
+                        float scale, float* scores, size_t stride) {
   size_t t = 0;
   for (; t + 4 <= count; t += 4)
-    score_rows<4, H>(keys + t * size, size, queries, scores + t, stride);
-  for (; t < count; t++) score_rows<1, H>(keys + t * size, size, queries, scores + t, stride);
+    score_rows<4, H>(keys + t * size, size, queries, scale, scores + t, stride);
+  for (; t < count; t++) score_rows<1, H>(keys + t * size, size, queries, scale, scores + t, stride);
 }
 
 // out[head] += weights[head] . values, for H heads
@@ -363,7 +368,7 @@ void attend_token(const Attention& work, const Part& part) {
     const size_t count = length - at < SPAN ? length - at : SPAN;
     by_heads(group, [&]<size_t H>(size_t head) __attribute__((always_inline)) {
       score_heads<H>(cache.keys + at * size, count, size, queries + head * size,
-                     scores + head * SPAN, SPAN);
+                     work.scale, scores + head * SPAN, SPAN);
     });
     for (size_t head = 0; head < group; head++) {
       const float most = highest_of(scores + head * SPAN, count);

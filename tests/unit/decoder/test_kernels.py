@@ -241,12 +241,13 @@ class Attention:
         rows, cache = self.rows(int(listed[:, 1].sum())), self.cache(slots, capacity)
         before = [side.copy() for side in cache]
         out = self.run(rows, cache, listed)
-        tolerance = {"rtol": 1e-3, "atol": 2e-3} if self.dtype == np.float16 else {"atol": 2e-5}
+        tolerance = 2e-3 if self.dtype == np.float16 else 2e-5
         for side, was, fresh in zip(cache, before, self.turned(rows)[1:], strict=True):
             row = 0
             for slot, tokens, past in sequences:
                 new = fresh[row : row + tokens].transpose(1, 0, 2)
-                np.testing.assert_allclose(side[slot, :, past : past + tokens], new, **tolerance)
+                found = side[slot, :, past : past + tokens].astype(np.float64)
+                np.testing.assert_allclose(found, new, rtol=tolerance, atol=tolerance)
                 was[slot, :, past : past + tokens] = side[slot, :, past : past + tokens]
                 row += tokens
             assert np.array_equal(side, was), "something else was written"

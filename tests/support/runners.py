@@ -1,0 +1,64 @@
+"""A decoder's runner and its cache over a bundle, without the engine around them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from decoder_service.kv_cache import KvCache
+from decoder_service.lanes import DecodeLane, PrefillLane, Runner
+from decoder_service.runner import make_runner
+from decoder_service.sessions import open_graph
+from protos.bundle import Bundle
+from tests.support.graphs import GraphInputs
+
+
+def open_runner(
+    bundle: Path,
+    *,
+    slots: int,
+    context: int,
+    kernels: str = "auto",
+    kv_dtype: str = "auto",
+) -> tuple[Runner, KvCache]:
+    """The runner a decoder with these settings has, on one thread.
+
+    Args:
+        bundle: Its folder.
+        slots: Sequences that fit.
+        context: Tokens that fit into each.
+        kernels: See `sessions.open_graph`.
+        kv_dtype: See `sessions.open_graph`.
+    """
+    opened = Bundle.open(bundle)
+    session = open_graph(opened, threads=1, kernels=kernels, kv_dtype=kv_dtype)
+    text = opened.manifest.text
+    cache = KvCache(
+        layer_count=text.num_hidden_layers,
+        slot_count=slots,
+        head_count=text.num_key_value_heads,
+        max_length=context,
+        head_dim=text.head_dim,
+        dtype=session.kv_dtype,
+    )
+    return make_runner(session, opened, cache), cache
+
+
+def prefill(slot: int, past: int, inputs: GraphInputs, rows: np.ndarray) -> PrefillLane:
+    """Tokens of a prompt, with the logits of some rows."""
+    return PrefillLane(
+        slot=slot,
+        past=past,
+        embeds=inputs.embeds,
+        position_ids=inputs.position_ids.astype(np.int32),
+        deepstack=np.stack(inputs.deepstack) if inputs.deepstack else None,
+        logit_rows=rows,
+    )
+
+
+def decode(past: int, token: GraphInputs) -> DecodeLane:
+    """One token in slot 0."""
+    return DecodeLane(
+        embeds=token.embeds,
+        position_ids=token.position_ids[0],
+        past=np.array([past], np.int32),
+    )
