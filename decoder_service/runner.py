@@ -10,7 +10,7 @@ last decoding sequence, or a scratch row, which is one token of nobody in a cach
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,17 +61,21 @@ class OrtRunner:
         self._logits = np.empty((cache.slot_count, self.vocab_size), np.float32)
         self._steps: OrderedDict[tuple[int, int, int, int, int], _Step] = OrderedDict()
 
-    def run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
+    def run(
+        self,
+        prefill: PrefillLane | None,
+        decode: DecodeLane | None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> LaneLogits:
         """See `lanes.Runner.run`."""
         if self._is_two_lane(prefill, decode):
-            return self._run_lanes(prefill, decode)
+            return self._run_lanes(prefill, decode, on_start)
         nothing = self._logits[:0]
-        first = nothing if prefill is None else self._prefill_alone(prefill)
+        first = nothing if prefill is None else self._prefill_alone(prefill, on_start)
         if prefill is not None and decode is not None:
             first = first.copy()  # the decode step's logits take its place
-        return LaneLogits(
-            prefill=first, decode=nothing if decode is None else self._decode_alone(decode)
-        )
+        second = nothing if decode is None else self._decode_alone(decode, on_start)
+        return LaneLogits(prefill=first, decode=second)
 
     def _is_two_lane(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> bool:
         if self.graphs.single is None:
@@ -79,7 +83,7 @@ class OrtRunner:
         both = prefill is not None and decode is not None
         return both and self.graphs.lanes is not None
 
-    def _decode_alone(self, lane: DecodeLane) -> FloatArray:
+    def _decode_alone(self, lane: DecodeLane, on_start: Callable[[], None]) -> FloatArray:
         count = len(lane.embeds)
         step = self._step(1, count, 1, count)
         step.embeds[:] = lane.embeds
@@ -87,19 +91,25 @@ class OrtRunner:
         step.logit_indices[:] = np.arange(count)
         step.bind_deepstack(None)
         step.bind_lane(0, _Lane(self._cache.layers, 0, count, lane.past + 1))
-        return step.run()
+        return step.run(on_start)
 
-    def _prefill_alone(self, lane: PrefillLane) -> FloatArray:
+    def _prefill_alone(self, lane: PrefillLane, on_start: Callable[[], None]) -> FloatArray:
         step = self._step(1, 1, len(lane.embeds), len(lane.logit_rows))
         _fill(step, lane)
         step.logit_indices[:] = lane.logit_rows
         step.bind_lane(0, self._lane_of(lane))
-        return step.run()
+        return step.run(on_start)
 
-    def _run_lanes(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
+    def _run_lanes(
+        self,
+        prefill: PrefillLane | None,
+        decode: DecodeLane | None,
+        on_start: Callable[[], None],
+    ) -> LaneLogits:
         if prefill is None:
             assert decode is not None, "a run of nothing"
-            return LaneLogits(prefill=self._logits[:0], decode=self._decode_in_lanes(decode))
+            logits = self._decode_in_lanes(decode, on_start)
+            return LaneLogits(prefill=self._logits[:0], decode=logits)
         length, wanted = len(prefill.embeds), len(prefill.logit_rows)
         count = 0 if decode is None else len(decode.embeds)
         step = self._step(2, 1, length + max(1, count), wanted + count, max(1, count))
@@ -115,10 +125,10 @@ class OrtRunner:
             step.embeds[length:] = decode.embeds
             step.position_ids[:, length:] = decode.position_ids
             step.bind_lane(1, _Lane(self._cache.layers, 0, count, decode.past + 1))
-        logits = step.run()
+        logits = step.run(on_start)
         return LaneLogits(prefill=logits[:wanted], decode=logits[wanted:])
 
-    def _decode_in_lanes(self, lane: DecodeLane) -> FloatArray:
+    def _decode_in_lanes(self, lane: DecodeLane, on_start: Callable[[], None]) -> FloatArray:
         """The last sequence takes the prefill lane, so its row is the first."""
         last = len(lane.embeds) - 1
         step = self._step(2, 1, 1 + max(1, last), 1 + last, max(1, last))
@@ -132,7 +142,7 @@ class OrtRunner:
         else:
             step.embeds[1], step.position_ids[:, 1] = lane.embeds[0], 0
             step.bind_lane(1, self._scratch)
-        return step.run()
+        return step.run(on_start)
 
     def _lane_of(self, lane: PrefillLane) -> _Lane:
         length = lane.past + len(lane.embeds)
@@ -231,8 +241,9 @@ class _Step:
         self._seqlens[index][:] = np.subtract(lane.lengths, 1)
         self._totals[index][...] = np.max(lane.lengths)
 
-    def run(self) -> FloatArray:
+    def run(self, on_start: Callable[[], None]) -> FloatArray:
         """Runs the graph; the logits [R, vocab] hold until the next run."""
+        on_start()
         self._binding.run()
         return self._logits
 
