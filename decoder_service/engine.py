@@ -19,6 +19,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from decoder_service.postman import Postman
 from decoder_service.residency import Admission
 from decoder_service.sequence import Completion, Request, Sequence, Token
 from decoder_service.step import Output, StepExecutor
@@ -136,6 +137,7 @@ class Engine:
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self._executor = executor
+        executor.on_start = self._send_all
         self._residency = executor.residency
         self._on_death = on_death
         self._most_in_flight = self._residency.max_sequences + max_waiting
@@ -149,21 +151,23 @@ class Engine:
         self._step = 0
         self._is_stopping = False
         self._held = _Held()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outbox: list[tuple[SequenceStream, Event]] = []
+        self._postman = Postman()
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
+        self._postman.start(asyncio.get_running_loop())
         self._is_accepting = True
         self._thread.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Fails what still runs with DRAINING and joins the thread."""
+        """Fails what still runs with DRAINING and joins the threads."""
         with self._condition:
             self._is_accepting = False
         self._post(self._stop)
         await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._postman.stop)
 
     # -- The handlers' side ------------------------------------------------------------------
 
@@ -229,13 +233,15 @@ class Engine:
         except Exception:  # The engine loop: no stream may hang when it dies.
             logger.exception("the engine died; every stream fails")
             error = InternalError("the decoder's engine failed")
-            self._call_on_loop(self._on_death)
+            self._postman.call(self._on_death)
         self._fail_all(error)
 
     def _run_commands(self) -> None:
         """Runs all commands there are; waits for one when nothing else can be done."""
         residency = self._residency
         is_idle = residency.scheduler.plan(residency.running, self._step + 1, 1).is_empty
+        if is_idle:
+            self._send_all()
         with self._condition:
             while is_idle and not self._mailbox:
                 self._condition.wait()
@@ -245,12 +251,12 @@ class Engine:
             command()
 
     def _arrive(self, sequence: Sequence) -> None:
-        self._deliver([(self._streams[sequence], self._residency.arrive(sequence))])
+        self._deliver(sequence, self._residency.arrive(sequence))
 
     def _admit(self) -> None:
         for sequence in self._residency.admit(time.monotonic()):
             sequence.served_step = self._step
-            self._deliver([(self._streams[sequence], SlotGranted())])
+            self._deliver(sequence, SlotGranted())
         self._update_load()
 
     def _run_step(self) -> None:
@@ -263,14 +269,11 @@ class Engine:
 
     def _settle(self, outputs: list[Output]) -> None:
         """Forgets the sequences that ended and delivers what came out."""
-        batch: list[tuple[SequenceStream, Event]] = [
-            (self._streams[output.sequence], output.event) for output in outputs
-        ]
         for sequence, event in outputs:
+            self._deliver(sequence, event)
             if not isinstance(event, Token):
                 self._forget(sequence)
         self._update_load()
-        self._deliver(batch)
 
     def _forget(self, sequence: Sequence) -> None:
         age_s = time.monotonic() - sequence.times.arrival
@@ -300,7 +303,8 @@ class Engine:
             streams = list(self._streams.values())
             self._streams.clear()
         self._held = _Held()
-        self._deliver([(stream, error) for stream in streams])
+        self._outbox += [(stream, error) for stream in streams]
+        self._send_all()
 
     def _update_load(self) -> None:
         running = self._residency.running
@@ -310,16 +314,18 @@ class Engine:
             cached_token_count=self._residency.slots.cached_count,
         )
 
-    def _deliver(self, batch: list[tuple[SequenceStream, Event]]) -> None:
-        if batch:
-            self._call_on_loop(lambda: _put_all(batch))
+    def _deliver(self, sequence: Sequence, event: Event) -> None:
+        self._outbox.append((self._streams[sequence], event))
 
-    def _call_on_loop(self, function: Callable[[], None]) -> None:
-        assert self._loop is not None, "set when the thread was started"
-        try:
-            self._loop.call_soon_threadsafe(function)
-        except RuntimeError:  # the loop is closed: nobody listens any more
-            logger.debug("an event came after the event loop had closed")
+    def _send_all(self) -> None:
+        """Hands all events to the event loop.
+
+        While the model computes, if it does: then the interpreter is the loop's. Between runs the
+        two would take it from each other, and the next run would wait.
+        """
+        if self._outbox:
+            batch, self._outbox = self._outbox, []
+            self._postman.call(lambda: _put_all(batch))
 
 
 def _put_all(batch: list[tuple[SequenceStream, Event]]) -> None:

@@ -5,6 +5,7 @@ cache's buffers are bound whole and once, and nothing is laid out for one kind o
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,12 @@ class FlatRunner:
         self._logits = np.empty((cache.slot_count, text.vocab_size), np.float32)
         self._shapes: OrderedDict[tuple[int, int, int], _Shape] = OrderedDict()
 
-    def run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
+    def run(
+        self,
+        prefill: PrefillLane | None,
+        decode: DecodeLane | None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> LaneLogits:
         """See `lanes.Runner.run`."""
         tokens = 0 if prefill is None else len(prefill.embeds)
         wanted = 0 if prefill is None else len(prefill.logit_rows)
@@ -62,6 +68,7 @@ class FlatRunner:
             shape.sequences[chunks:, 1] = 1
             shape.sequences[chunks:, 2] = decode.past
         shape.bind_deepstack(None if prefill is None else prefill.deepstack)
+        on_start()
         logits = shape.run()
         return LaneLogits(prefill=logits[:wanted], decode=logits[wanted:])
 

@@ -9,7 +9,7 @@ row, which is one token of nobody in a cache of its own.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,11 +60,16 @@ class LaneRunner:
         self._logits = np.empty((cache.slot_count, self.vocab_size), np.float32)
         self._steps: OrderedDict[tuple[int, int, int], _Step] = OrderedDict()
 
-    def run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
+    def run(
+        self,
+        prefill: PrefillLane | None,
+        decode: DecodeLane | None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> LaneLogits:
         """See `lanes.Runner.run`."""
         if prefill is None:
             assert decode is not None, "a run of nothing"
-            return LaneLogits(prefill=self._logits[:0], decode=self._decode(decode))
+            return LaneLogits(prefill=self._logits[:0], decode=self._decode(decode, on_start))
         length, wanted = len(prefill.embeds), len(prefill.logit_rows)
         count = 0 if decode is None else len(decode.embeds)
         step = self._step(length + max(1, count), wanted + count, max(1, count))
@@ -80,10 +85,10 @@ class LaneRunner:
             step.embeds[length:] = decode.embeds
             step.position_ids[:, length:] = decode.position_ids
             step.bind_lane(1, _Lane(self._cache.layers, 0, count, decode.past + 1))
-        logits = step.run()
+        logits = step.run(on_start)
         return LaneLogits(prefill=logits[:wanted], decode=logits[wanted:])
 
-    def _decode(self, lane: DecodeLane) -> FloatArray:
+    def _decode(self, lane: DecodeLane, on_start: Callable[[], None]) -> FloatArray:
         """The last sequence takes the prefill lane, so its row is the first."""
         last = len(lane.embeds) - 1
         step = self._step(1 + max(1, last), 1 + last, max(1, last))
@@ -97,7 +102,7 @@ class LaneRunner:
         else:
             step.embeds[1], step.position_ids[:, 1] = lane.embeds[0], 0
             step.bind_lane(1, self._scratch)
-        return step.run()
+        return step.run(on_start)
 
     def _lane_of(self, lane: PrefillLane) -> _Lane:
         length = lane.past + len(lane.embeds)
@@ -189,8 +194,9 @@ class _Step:
         self._seqlens[index][:] = np.subtract(lane.lengths, 1)
         self._totals[index][...] = np.max(lane.lengths)
 
-    def run(self) -> FloatArray:
+    def run(self, on_start: Callable[[], None]) -> FloatArray:
         """Runs the graph; the logits [R, vocab] hold until the next run."""
+        on_start()
         self._binding.run()
         return self._logits
 

@@ -1,5 +1,6 @@
 """What one run of the model takes and gives: a prefill lane and a decode lane."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,5 +65,16 @@ class Runner(Protocol):
     A run may be repeated: KV it has written is written again to the same places.
     """
 
-    def run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
-        """Computes KV and logits of the tokens of one lane or of both."""
+    def run(
+        self,
+        prefill: PrefillLane | None,
+        decode: DecodeLane | None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> LaneLogits:
+        """Computes KV and logits of the tokens of one lane or of both.
+
+        Args:
+            prefill: One lane.
+            decode: The other.
+            on_start: Called when all is ready, right before the model computes.
+        """

@@ -17,7 +17,6 @@ from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane, Runner
 from decoder_service.pacing import ChunkPacer
 from decoder_service.residency import Residency
 from decoder_service.sampling.logprobs import token_logprobs
-from decoder_service.sampling.sampler import finite_rows, likeliest
 from decoder_service.scheduler import PrefillChunk, StepPlan
 from decoder_service.sequence import (
     Completion,
@@ -43,7 +42,11 @@ class Output(NamedTuple):
 
 
 class StepExecutor:
-    """Runs plans and keeps sequences and slots in step with them."""
+    """Runs plans and keeps sequences and slots in step with them.
+
+    Attributes:
+        on_start: Called right before the model computes, which leaves the interpreter to others.
+    """
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class StepExecutor:
     ) -> None:
         self.residency = residency
         self.pacer = pacer
+        self.on_start: Callable[[], None] = lambda: None
         self._speculation = speculation
         self._runner = runner
         self._table = table
@@ -171,7 +175,7 @@ class StepExecutor:
 
     def _timed_run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
         began = self._clock()
-        logits = self._runner.run(prefill, decode)
+        logits = self._runner.run(prefill, decode, self.on_start)
         self.pacer.observe(
             decode_count=0 if decode is None else len(decode.embeds),
             chunk_tokens=0 if prefill is None else len(prefill.embeds),
@@ -204,23 +208,14 @@ class StepExecutor:
 
     def _take_tokens(self, batch: list[Sequence], logits: FloatArray) -> list[Output]:
         """Samples one token per row, reports it, and ends sequences that are through."""
-        now, best = self._clock(), likeliest(logits)
-        finite = finite_rows(logits, best)
-        outputs: list[Output] = []
-        for row, sequence in enumerate(batch):
-            if finite[row]:
-                outputs += self._take_row(sequence, logits[row], int(best[row]), now)
-            else:
-                self.residency.end(sequence, is_sound=False)
-                outputs.append(Output(sequence, _overflow(sequence)))
-        return outputs
+        now = self._clock()
+        pairs = zip(batch, logits, strict=True)
+        return [output for sequence, row in pairs for output in self._take_row(sequence, row, now)]
 
-    def _take_row(
-        self, sequence: Sequence, logits: FloatArray, best: int, now: float
-    ) -> list[Output]:
+    def _take_row(self, sequence: Sequence, logits: FloatArray, now: float) -> list[Output]:
         try:
-            token_id = sequence.sampler.choose(logits, best, sequence.request.constraint)
-            token = _report(sequence, logits, token_id)
+            token_id = sequence.sampler.choose(logits, sequence.request.constraint)
+            token = None if token_id is None else _report(sequence, logits, token_id)
         except ServiceError as error:
             self.residency.end(sequence)
             return [Output(sequence, error)]
@@ -228,6 +223,9 @@ class StepExecutor:
             self.residency.end(sequence)
             logger.exception("sampling failed, request_id=%s", sequence.request.request_id)
             return [Output(sequence, InternalError("internal error"))]
+        if token is None:
+            self.residency.end(sequence, is_sound=False)
+            return [Output(sequence, _overflow(sequence))]
         return self._take_token(sequence, token, now)
 
     def _take_token(self, sequence: Sequence, token: Token, now: float) -> list[Output]:

@@ -31,8 +31,8 @@ def token_logprobs(logits: FloatArray, token_id: int, top_count: int) -> TokenLo
     normalizer = leaders.peak + math.log(weights.sum(dtype=np.float64))
     top: tuple[tuple[int, float], ...] = ()
     if top_count:
-        ids = leaders.first(top_count)
-        ids = ids[np.argsort(-logits[ids], kind="stable")][:top_count]
-        values = logits[ids].astype(np.float64) - normalizer
-        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+        ids, scores = leaders.first(top_count)
+        order = np.argsort(-scores, kind="stable")[:top_count]
+        values = scores[order].astype(np.float64) - normalizer
+        top = tuple(zip(ids[order].tolist(), values.tolist(), strict=True))
     return TokenLogprobs(float(logits[token_id]) - normalizer, top)

@@ -5,6 +5,7 @@ top-k, top-p, min-p. Each row is worked on alone: its outcome does not depend on
 and what is made of it stays in the processor's cache.
 """
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -63,64 +64,46 @@ class Sampler:
         self._uniform = None
         self._penalties.observe(token_id)
 
-    def choose(self, logits: FloatArray, likeliest: int, mask: Mask | None = None) -> int:
+    def choose(self, logits: FloatArray, mask: Mask | None = None) -> int | None:
         """Chooses the next token; may be repeated until `observe`.
 
         Args:
-            logits: float32 [vocab], finite by `finite_rows`; left as they are.
-            likeliest: Their argmax.
+            logits: float32 [vocab]; left as they are.
             mask: What bans tokens.
+
+        Returns:
+            The token; None when the logits allow no choice: NaN, +inf, nothing above -inf.
         """
+        scores = logits
         if mask is not None or self._penalties.is_active:
-            logits = logits.copy()
-            self._penalties.apply(logits)
+            if not math.isfinite(logits[logits.argmax()]):  # a mask may hide what is wrong
+                return None
+            scores = logits.copy()
+            self._penalties.apply(scores)
             if mask is not None:
-                mask.mask(logits)
-            if self.params.is_greedy:
-                return int(logits.argmax())
-        return likeliest if self.params.is_greedy else self._draw(logits)
+                mask.mask(scores)
+        if not self.params.is_greedy:
+            return self._draw(scores)
+        best = int(scores.argmax())  # that of a NaN, if there is one
+        return best if math.isfinite(scores[best]) else None
 
-    def _draw(self, scores: FloatArray) -> int:
+    def _draw(self, scores: FloatArray) -> int | None:
         leaders = Leaders(scores)
-        ids = filters.kept(scores, leaders, self.params)
-        temperature = self.params.temperature
-        if ids is None:
-            weights = filters.weights(scores, leaders.peak, temperature)
+        if not math.isfinite(leaders.peak):
+            return None
+        with np.errstate(over="ignore"):  # in the weights
+            tokens = filters.kept(leaders, self.params)
+            drawn = scores if tokens is None else tokens.scores
+            weights = filters.weights(drawn, leaders.peak, self.params.temperature)
+        if tokens is None:
             return invert_by_groups(weights, self.uniform())
-        weights = filters.weights(scores[ids], leaders.peak, temperature)
-        return int(ids[invert(weights, self.uniform())])
-
-
-def likeliest(logits: FloatArray) -> IntArray:
-    """The likeliest token of each row, the first of several; a NaN counts as above all.
-
-    Args:
-        logits: float32 [R, vocab].
-
-    Returns:
-        int64 [R].
-    """
-    found: IntArray = logits.argmax(axis=1)
-    return found
-
-
-def finite_rows(logits: FloatArray, best: IntArray) -> npt.NDArray[np.bool_]:
-    """Rows a token can be chosen from: no NaN, no +inf, something above -inf.
-
-    Args:
-        logits: float32 [R, vocab].
-        best: Their `likeliest`.
-
-    Returns:
-        bool [R].
-    """
-    return np.isfinite(logits[np.arange(len(best)), best])
+        return int(tokens.ids[invert(weights, self.uniform())])
 
 
 def invert(weights: FloatArray, uniform: float) -> int:
     """Where the cumulative distribution passes `uniform`; `weights` need not sum to one."""
-    cumulative = np.cumsum(weights, dtype=np.float64)
-    return _passing(cumulative, uniform * cumulative[-1])
+    cumulative = weights.cumsum(dtype=np.float64)
+    return _passing(cumulative, uniform * float(cumulative[-1]))
 
 
 def invert_by_groups(weights: FloatArray, uniform: float) -> int:
@@ -129,14 +112,15 @@ def invert_by_groups(weights: FloatArray, uniform: float) -> int:
     A running sum of 150,000 numbers takes several times as long as their sums by groups.
     """
     starts = np.arange(0, len(weights), _GROUP)
-    ends = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
-    group = _passing(ends, uniform * ends[-1])
-    rest = uniform * ends[-1] - (ends[group - 1] if group else 0)
-    within = np.cumsum(weights[starts[group] : starts[group] + _GROUP], dtype=np.float64)
+    ends = np.add.reduceat(weights, starts, dtype=np.float64).cumsum()
+    target = uniform * float(ends[-1])
+    group = _passing(ends, target)
+    rest = target - float(ends[group - 1]) if group else target
+    within = weights[starts[group] : starts[group] + _GROUP].cumsum(dtype=np.float64)
     return int(starts[group]) + _passing(within, rest)
 
 
 def _passing(cumulative: npt.NDArray[np.float64], target: float) -> int:
     """The first index above a target; rounding leads neither out nor to a token of no weight."""
-    target = min(max(target, 0.0), np.nextafter(cumulative[-1], 0))
-    return int(np.searchsorted(cumulative, target, side="right"))
+    target = min(max(target, 0.0), math.nextafter(float(cumulative[-1]), 0))
+    return int(cumulative.searchsorted(target, side="right"))

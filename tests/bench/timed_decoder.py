@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from decoder_service import __main__ as service
@@ -25,10 +26,13 @@ def time_runs(runs: list[Run]) -> None:
     plain = FlatRunner.run
 
     def timed(
-        self: FlatRunner, prefill: PrefillLane | None, decode: DecodeLane | None
+        self: FlatRunner,
+        prefill: PrefillLane | None,
+        decode: DecodeLane | None,
+        on_start: Callable[[], None] = lambda: None,
     ) -> LaneLogits:
         began = time.perf_counter()
-        logits = plain(self, prefill, decode)
+        logits = plain(self, prefill, decode, on_start)
         ended = time.perf_counter()
         rows = -1 if prefill is not None or decode is None else len(decode.past)
         repeated = None

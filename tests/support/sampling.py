@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from decoder_service.sampling.sampler import Mask, Sampler, likeliest
+from decoder_service.sampling.sampler import Mask, Sampler
 
 
 def choose(
@@ -14,7 +14,7 @@ def choose(
     masks: Sequence[Mask | None] | None = None,
 ) -> npt.NDArray[np.int64]:
     """One token per row of float32 [R, vocab]."""
-    rows = zip(
-        logits, likeliest(logits).tolist(), samplers, masks or [None] * len(samplers), strict=True
-    )
-    return np.array([sampler.choose(row, best, mask) for row, best, sampler, mask in rows])
+    rows = zip(logits, samplers, masks or [None] * len(samplers), strict=True)
+    tokens = [sampler.choose(row, mask) for row, sampler, mask in rows]
+    assert None not in tokens, "logits that allow no choice"
+    return np.array(tokens)

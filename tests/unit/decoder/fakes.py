@@ -1,7 +1,7 @@
 """A runner without a graph, whose logits depend on everything a real one's would."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,13 @@ class FakeRunner:
         self._head = rng.standard_normal((HIDDEN, VOCAB)) * 3
         self._mix = rng.standard_normal((HIDDEN, HIDDEN))
 
-    def run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
+    def run(
+        self,
+        prefill: PrefillLane | None,
+        decode: DecodeLane | None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> LaneLogits:
+        on_start()
         empty = np.empty((0, VOCAB), dtype=np.float32)
         return LaneLogits(
             prefill=empty if prefill is None else self._prefill(prefill),

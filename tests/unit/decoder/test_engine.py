@@ -345,6 +345,16 @@ async def test_a_dying_engine_fails_every_stream_and_says_so(
         assert engine.load().running_count == 0
 
 
+async def test_a_token_does_not_wait_for_the_end_of_the_next_run(tmp_path: Path) -> None:
+    async with running_engine(tmp_path) as (engine, runner):
+        runner.hold_at = 1
+        with engine.submit(make_request([1, 2], max_tokens=3)) as stream:
+            events = await asyncio.wait_for(stream.next_events(), 10)
+            assert [type(event) for event in events] == [Token]
+            assert runner.batch_sizes == []
+            runner.gate.set()
+
+
 async def test_stopping_fails_what_still_runs(tmp_path: Path) -> None:
     async with running_engine(tmp_path) as (engine, _):
         stream = engine.submit(make_request([1] * 9, span_places=[(4, 3)]))

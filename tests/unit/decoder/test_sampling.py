@@ -12,7 +12,7 @@ from decoder_service.sampling import filters
 from decoder_service.sampling.leaders import Leaders
 from decoder_service.sampling.logprobs import token_logprobs
 from decoder_service.sampling.parameters import SamplingParams
-from decoder_service.sampling.sampler import Sampler, finite_rows, invert_by_groups, likeliest
+from decoder_service.sampling.sampler import Sampler, invert_by_groups
 from tests.support.sampling import choose
 
 FloatArray = npt.NDArray[np.float32]
@@ -40,8 +40,8 @@ def kept_by_reference(row: FloatArray, params: SamplingParams) -> set[int]:
 
 
 def kept(row: FloatArray, params: SamplingParams) -> set[int]:
-    ids = filters.kept(row, Leaders(row), params)
-    return set(range(len(row))) if ids is None else set(ids.tolist())
+    tokens = filters.kept(Leaders(row), params)
+    return set(range(len(row))) if tokens is None else set(tokens.ids.tolist())
 
 
 def draw(logits: FloatArray, row: Sampler, count: int) -> list[int]:
@@ -127,8 +127,8 @@ def test_leaders_are_the_likeliest_tokens_and_those_tied_with_the_last(
     leaders = Leaders(row)
     last = np.sort(row)[::-1][min(count, vocab) - 1]
     assert leaders.peak == levels
-    assert leaders.first(count).tolist() == np.flatnonzero((row >= last) & (row >= 0)).tolist()
-    assert leaders.at_least(levels / 2).tolist() == np.flatnonzero(row >= levels / 2).tolist()
+    assert leaders.first(count).ids.tolist() == np.flatnonzero((row >= last) & (row >= 0)).tolist()
+    assert leaders.at_least(levels / 2).ids.tolist() == np.flatnonzero(row >= levels / 2).tolist()
 
 
 def test_min_p_drops_tokens_far_below_the_likeliest() -> None:
@@ -262,14 +262,26 @@ def test_of_equally_likely_tokens_the_first_are_reported() -> None:
     assert [token for token, _ in found.top] == [0, 1, 2]
 
 
-def test_rows_with_nan_or_infinity_are_found() -> None:
-    logits = random_logits(4, 50)
-    logits[1, 20] = np.nan
-    logits[2, 3] = np.inf
-    logits[3] = -np.inf
-    logits[0, 3] = -np.inf
-    found = finite_rows(logits, likeliest(logits))
-    assert found.tolist() == [True, False, False, False]
+@pytest.mark.parametrize(
+    "params",
+    [{"temperature": 0.0}, {"top_k": 5}, {}, {"presence_penalty": 1.0}],
+    ids=str,
+)
+@pytest.mark.parametrize("vocab", [50, 3000])
+@pytest.mark.parametrize("place", [0, 20, 49])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_of_logits_that_are_not_finite_no_token_is_chosen(
+    params: dict[str, Any], vocab: int, place: int, is_masked: bool
+) -> None:
+    row = random_logits(1, vocab)[0]
+    mask = Only([1, 2, 3]) if is_masked else None
+    place -= 50 if place == 49 else 0
+    for value in (np.nan, np.inf):
+        row[place] = value
+        assert sampler(**params).choose(row, mask) is None
+    row[place] = -np.inf
+    assert sampler(**params).choose(row, mask) is not None
+    assert sampler(**params).choose(np.full(vocab, -np.inf, np.float32), mask) is None
 
 
 class Only:
