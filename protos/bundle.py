@@ -107,8 +107,15 @@ class DecoderGraph:
     whose `execution_provider` is "cuda" has a float16 cache and runs on a GPU only.
 
     A graph whose `kernels` are "tandem" needs the operators of decoder_service/kernels and a
-    processor that runs them. It writes new keys and values into its `past_key_values` inputs, of
-    max_len tokens, and has neither `present` outputs nor `total_sequence_length`.
+    processor that runs them. It runs new tokens of any number N of sequences, R rows in all, and
+    writes their keys and values into its inputs:
+        inputs_embeds            float32 [1, R, hidden], the sequences' tokens one after another
+        position_ids             int64   [3, 1, R]
+        logit_indices            int64   [rows wanted]
+        deepstack_embeds.{i}     float32 [1, R or 1, hidden]
+        sequences                int32   [N, 3]  slot, new tokens, tokens already in the slot
+        past_key_values.{l}.key / .value  [slots, kv_heads, max_len, head_dim], of its `kv_dtype`
+    Output: logits.
     """
 
     file: str
