@@ -17,6 +17,7 @@ one JSON object.
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -27,11 +28,11 @@ from rich.console import Console
 from rich.progress import track
 
 from protos.tandem.v1 import decoder_pb2
-from tests.bench.decoder import Decoder
 from tests.bench.drivers.protocol import random_ids
 from tests.bench.machine import warn_unless_quiet
 from tests.bench.serve_full_size import surroundings
 from tests.bench.streams import GREEDY, Streams
+from tests.support.decoder_process import DecoderProcess
 
 VARIABLE = "TANDEM_BENCH_TIMES"  # names the file tests/bench/timed_decoder.py writes
 Run = tuple[float, float, float | None, int]  # began, ended, seconds when repeated, rows
@@ -89,12 +90,12 @@ def main() -> int:
 
 def _record(bundle: Path, folder: Path, flags: Sequence[str], rounds: int) -> list[Run]:
     times = folder / "times.jsonl"
-    decoder = Decoder(
+    decoder = DecoderProcess(
         bundle,
         folder / "decoder.log",
         flags,
         module="tests.bench.timed_decoder",
-        environment={VARIABLE: str(times)},
+        environment={**os.environ, VARIABLE: str(times)},
     )
     prompts = [random_ids(CONTEXT) for _ in range(BATCH)]
     with decoder, Streams(decoder.port) as streams:

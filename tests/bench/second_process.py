@@ -20,9 +20,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from tests.bench.decoder import Decoder
 from tests.bench.machine import private_bytes, proportional_bytes, warn_unless_quiet
 from tests.bench.serve_full_size import surroundings
+from tests.support.decoder_process import DecoderProcess
 
 MIB = 1024**2
 SECONDS_GOAL, MEMORY_GOAL_MIB = 1.5, 300
@@ -40,7 +40,7 @@ def main() -> int:
     flags = [f"--threads={arguments.threads}", *arguments.flag]
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(folder)
-        with Decoder(arguments.bundle, logs / "first.log", flags) as first:
+        with DecoderProcess(arguments.bundle, logs / "first.log", flags) as first:
             alone = private_bytes(first.process.pid)
             progress = Console(stderr=True)
             runs = [
@@ -76,7 +76,7 @@ def main() -> int:
 
 def _start(bundle: Path, log: Path, flags: list[str]) -> tuple[float, float, float]:
     """Seconds to ready, USS and PSS of one start."""
-    with Decoder(bundle, log, flags) as second:
+    with DecoderProcess(bundle, log, flags) as second:
         pid = second.process.pid
         return second.ready_s, private_bytes(pid), proportional_bytes(pid)
 

@@ -25,12 +25,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from tests.bench.decoder import Decoder
 from tests.bench.drivers.protocol import MOST_HELD_TOKENS, random_ids
 from tests.bench.figures import gaps, percentile
 from tests.bench.machine import warn_unless_quiet
 from tests.bench.serve_full_size import surroundings
 from tests.bench.streams import Stream, Streams
+from tests.support.decoder_process import DecoderProcess
 
 BATCH, CONTEXT, PROMPT = 8, 256, 1024
 QUIET_TOKENS = 32  # of each stream in the undisturbed window
@@ -57,7 +57,7 @@ def main() -> int:
     flags = [f"--threads={arguments.threads}", *FLAGS, *arguments.flag]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         log = Path(folder) / "decoder.log"
-        decoder = stack.enter_context(Decoder(arguments.bundle, log, flags))
+        decoder = stack.enter_context(DecoderProcess(arguments.bundle, log, flags))
         window = Window(stack.enter_context(Streams(decoder.port)))
         window.prefill_alone()  # warms up
         window.forget()

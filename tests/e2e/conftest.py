@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.decoder_process import make_environment
+from tests.e2e.decoder_environment import make_environment
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,10 @@ from tests.e2e.decoder_client import (
     to_chunks,
     until,
 )
-from tests.e2e.decoder_process import DecoderProcess
+from tests.e2e.decoder_environment import lone_decoder
 from tests.e2e.malformed import Malformed, conversations, starts
 from tests.support.bundles import bundle as make_bundle
+from tests.support.decoder_process import DecoderProcess
 
 MAX_CONTEXT = 1024
 SLOTS = 3
@@ -41,11 +42,11 @@ def bundle() -> Bundle:
 def process(
     decoder_python: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DecoderProcess]:
-    with DecoderProcess(
+    with lone_decoder(
         decoder_python,
         bundle.path,
         tmp_path_factory.mktemp("decoder") / "log",
-        *("--port=0", "--threads=1", f"--max-sequences={SLOTS}", f"--max-context={MAX_CONTEXT}"),
+        *("--threads=1", f"--max-sequences={SLOTS}", f"--max-context={MAX_CONTEXT}"),
         *("--max-waiting=1", "--features-timeout-s=1.5", "--mixed-chunk-tokens=16"),
     ) as running:
         yield running

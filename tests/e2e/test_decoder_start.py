@@ -13,7 +13,7 @@ from protos.bundle import Bundle
 from protos.errors import ServiceError
 from protos.tandem.v1 import decoder_pb2
 from tests.e2e.decoder_client import connected, make_features, make_start, to_chunks, until
-from tests.e2e.decoder_process import DecoderProcess
+from tests.e2e.decoder_environment import lone_decoder
 from tests.support.bundles import bundle as make_bundle
 
 
@@ -23,7 +23,7 @@ def bundle() -> Bundle:
 
 
 def failed_start(decoder_python: Path, bundle: Path, log: Path, *flags: str) -> str:
-    code, text = DecoderProcess(decoder_python, bundle, log, *flags).run_to_end()
+    code, text = lone_decoder(decoder_python, bundle, log, *flags).run_to_end()
     assert code == 2, text
     assert "Traceback" not in text
     lines = [line for line in text.splitlines() if line.startswith("decoder_service: ")]
@@ -75,7 +75,7 @@ def test_only_the_decoders_part_of_a_bundle_is_needed(
     shutil.copytree(bundle.path, copy)
     shutil.rmtree(copy / "vision")
     shutil.rmtree(copy / "processor")
-    with DecoderProcess(decoder_python, copy, tmp_path / "log", "--port=0") as process:
+    with lone_decoder(decoder_python, copy, tmp_path / "log") as process:
         assert process.port > 0
 
 
@@ -98,7 +98,7 @@ def test_a_wrong_setting_ends_the_process_with_one_line(
 def test_settings_that_do_not_fit_the_memory_are_refused(
     decoder_python: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
-    flags = ("--kv-memory-mib=1", "--max-sequences=16", "--max-context=4096", "--port=0")
+    flags = ("--kv-memory-mib=1", "--max-sequences=16", "--max-context=4096")
     assert "kv_memory_mib" in failed_start(decoder_python, bundle.path, tmp_path / "log", *flags)
 
 
@@ -107,7 +107,7 @@ async def test_a_signal_lets_streams_end_refuses_new_ones_and_exits_with_zero(
     decoder_python: Path, bundle: Bundle, tmp_path: Path, number: int
 ) -> None:
     start = make_start(bundle.manifest, "last", spans=[(4, 7)], max_tokens=12)
-    with DecoderProcess(decoder_python, bundle.path, tmp_path / "log", "--port=0") as process:
+    with lone_decoder(decoder_python, bundle.path, tmp_path / "log") as process:
         async with connected(process.port) as client:
             call = client.open()
             await call.write(decoder_pb2.GenerateRequest(start=start))

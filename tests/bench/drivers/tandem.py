@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from protos.bundle import Bundle
-from tests.bench.decoder import Decoder
 from tests.bench.drivers import protocol
 from tests.bench.streams import Stream, Streams
+from tests.support.decoder_process import DecoderProcess
 
 
 class Tandem:
@@ -30,7 +30,7 @@ class Tandem:
             for graph in manifest.graphs
         }
         self._description = f"tandem {manifest.model_id}, {'; '.join(sorted(forms))}"
-        decoder = stack.enter_context(Decoder(bundle, log, flags))
+        decoder = stack.enter_context(DecoderProcess(bundle, log, flags))
         self._streams = stack.enter_context(Streams(decoder.port))
         self._held: list[Stream] = []
 

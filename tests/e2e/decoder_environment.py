@@ -1,21 +1,18 @@
-"""A decoder process in an environment that holds the decoder's own distributions and no others."""
+"""An environment that holds the decoder's own distributions and no others."""
 
 import importlib.metadata
-import json
 import os
-import subprocess
 import sys
 import venv
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.support.decoder_process import DecoderProcess
+
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 60
 
 
 def distributions(name: str, extras: Sequence[str]) -> dict[str, importlib.metadata.Distribution]:
@@ -61,53 +58,7 @@ def make_environment(folder: Path) -> Path:
     return python
 
 
-class DecoderProcess:
-    """`python -m decoder_service`, stopped at the end; use as a context manager."""
-
-    def __init__(self, python: Path, bundle: Path, log: Path, *flags: str) -> None:
-        self.log = log
-        command = [str(python), "-m", "decoder_service", "--bundle", str(bundle), *flags]
-        environment = {"PATH": os.environ["PATH"]}
-        with log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                env=environment,
-                cwd=log.parent,
-            )
-        self.port = 0
-
-    def __enter__(self) -> Self:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()  # ends with the process, if that comes first
-        assert line, self.log.read_text()
-        event = json.loads(line)
-        assert event["event"] == "serving" and event["tier"] == "decoder"
-        self.port = event["ports"]["grpc"]
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-
-    def run_to_end(self) -> tuple[int, str]:
-        """Waits for a process that is not expected to serve.
-
-        Returns:
-            Its exit code and what it wrote to stderr.
-        """
-        self.process.communicate(timeout=START_TIMEOUT_S)
-        return self.process.returncode, self.log.read_text()
+def lone_decoder(python: Path, bundle: Path, log: Path, *flags: str) -> DecoderProcess:
+    """A decoder in such an environment, with none of our variables."""
+    path = {"PATH": os.environ["PATH"]}
+    return DecoderProcess(bundle, log, flags, python=python, environment=path)
