@@ -28,7 +28,7 @@ class ChunkPacer:
         self._most_tokens = most_tokens
         self._step_s: dict[int, float] = {}  # decoding sequences -> seconds of a step alone
         self._token_s: float | None = None  # what one prompt token has added
-        self._last_tokens = _FIRST // 2  # of the latest mixed step
+        self._last_tokens = 0  # of the latest mixed step
 
     def chunk_tokens(self, decode_count: int) -> int:
         """Most prompt tokens of the next step beside `decode_count` >= 1 sequences."""

@@ -63,8 +63,9 @@ def test_a_batch_never_seen_alone_teaches_nothing() -> None:
     pacer.observe(decode_count=8, chunk_tokens=0, seconds=0.06)
     pacer.observe(decode_count=8, chunk_tokens=32, seconds=0.12)
     before = pacer.chunk_tokens(8)
-    pacer.observe(decode_count=1, chunk_tokens=32, seconds=0.03)  # less than eight rows alone
-    assert pacer.chunk_tokens(8) == before
+    for seconds in (0.03, 0.03, 0.03, 0.5, 0.5, 0.5):  # less than eight rows alone, and more
+        pacer.observe(decode_count=1, chunk_tokens=32, seconds=seconds)
+        assert pacer.chunk_tokens(8) == before
 
 
 def test_chunks_grow_stepwise_towards_what_was_never_tried() -> None:
@@ -81,3 +82,32 @@ def test_prompts_alone_teach_nothing_about_streams() -> None:
     pacer.observe(decode_count=0, chunk_tokens=128, seconds=9.0)
     pacer.observe(decode_count=2, chunk_tokens=64, seconds=9.0)
     assert pacer.chunk_tokens(2) == 32
+    cheap, _ = paced(step_s=0.1, fixed_s=0.0, token_s=1e-3, steps=1)
+    before = cheap.chunk_tokens(8)
+    cheap.observe(decode_count=0, chunk_tokens=256, seconds=0.2)
+    assert cheap.chunk_tokens(8) == before == 64
+
+
+def test_one_slow_step_does_not_let_streams_wait_longer_from_then_on() -> None:
+    pacer, _ = paced(step_s=0.1, fixed_s=0.0, token_s=1e-3)
+    before = pacer.chunk_tokens(8)
+    pacer.observe(decode_count=8, chunk_tokens=0, seconds=60.0)
+    assert before <= pacer.chunk_tokens(8) <= 1.3 * before
+
+
+def test_tokens_that_become_dearer_are_noticed_sooner_than_cheaper_ones() -> None:
+    dearer, _ = paced(step_s=0.1, fixed_s=0.0, token_s=1e-3)
+    cheaper, _ = paced(step_s=0.1, fixed_s=0.0, token_s=1e-3)
+    for _ in range(2):
+        for pacer, token_s in ((dearer, 2e-3), (cheaper, 0.5e-3)):
+            tokens = pacer.chunk_tokens(8)
+            pacer.observe(decode_count=8, chunk_tokens=tokens, seconds=0.1 + tokens * token_s)
+    assert dearer.chunk_tokens(8) <= 48  # from 80 towards 40
+    assert 96 <= cheaper.chunk_tokens(8) <= 120  # from 80 towards 168
+
+
+def test_chunks_have_few_lengths_and_never_grow_from_a_single_token() -> None:
+    pacer, _ = paced(step_s=0.1, fixed_s=0.0, token_s=0.0013)
+    assert pacer.chunk_tokens(8) == 64  # 65 would do
+    pacer.observe(decode_count=8, chunk_tokens=1, seconds=0.1013)
+    assert pacer.chunk_tokens(8) == 16
