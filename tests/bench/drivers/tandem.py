@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from decoder_service.kernels import library
+from decoder_service.sessions import choose_graph
 from protos.bundle import Bundle
 from tests.bench.drivers import protocol
 from tests.bench.streams import Stream, Streams
@@ -24,18 +26,18 @@ class Tandem:
     def __init__(
         self, bundle: Path, log: Path, flags: Sequence[str], stack: contextlib.ExitStack
     ) -> None:
-        manifest = Bundle.open(bundle).manifest
-        forms = {
-            f"{graph.precision} block {graph.block_size or 'none'} lanes {graph.lanes}"
-            for graph in manifest.graphs
-        }
-        self._description = f"tandem {manifest.model_id}, {'; '.join(sorted(forms))}"
+        opened = Bundle.open(bundle)
+        graph = choose_graph(opened, "auto", "auto")
+        self._description = (
+            f"tandem {opened.manifest.model_id}, {graph.precision} blocks of {graph.block_size},"
+            f" kernels {graph.kernels} {library.instruction_set()}, KV {graph.kv_dtype}"
+        )
         decoder = stack.enter_context(DecoderProcess(bundle, log, flags))
         self._streams = stack.enter_context(Streams(decoder.port))
         self._held: list[Stream] = []
 
     def describe(self) -> str:
-        """Model and weight forms."""
+        """Model, weights, kernels and cache."""
         return self._description
 
     def prefill(self, tokens: int) -> float:
