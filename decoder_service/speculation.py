@@ -24,12 +24,15 @@ _LONGEST_PAUSE = 64
 def lookup(history: IntArray, most: int) -> IntArray:
     """What followed the last occurrence of the history's last tokens.
 
+    Where that reaches the end of the history, it goes on as it began: text that repeats itself
+    every few tokens would be guessed a few tokens at a time.
+
     Args:
         history: Token ids, int32 [H].
         most: Most tokens to give.
 
     Returns:
-        int32 [0 to most].
+        int32 [most], or [0].
     """
     for count in _NGRAMS:
         end = len(history) - count  # the last tokens themselves are no earlier occurrence
@@ -40,7 +43,7 @@ def lookup(history: IntArray, most: int) -> IntArray:
             found &= history[place : end + place] == history[end + place]
         if found.any():
             begin = end - 1 - int(found[::-1].argmax()) + count
-            return history[begin : begin + most]
+            return np.resize(history[begin : begin + most], most)
     return history[:0]
 
 
@@ -87,7 +90,10 @@ class Speculation:
         guess = lookup(history, min(most, record.length))
         if len(guess) and not self._pays(1 + len(guess), record.accepted):
             record.pause = _LONGEST_PAUSE
-            record.accepted = float(self._most_tokens)  # judged afresh after the pause
+            # Judged afresh after the pause: the first run of so many rows takes longer than the
+            # later ones, and without another nobody would find out.
+            record.accepted = float(self._most_tokens)
+            del self._seconds[1 + len(guess)]
             return guess[:0]
         return guess
 

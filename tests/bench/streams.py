@@ -27,6 +27,7 @@ class Stream:
 
     began: float
     arrivals: list[float] = field(default_factory=list)
+    completion: decoder_pb2.Completion | None = None
     error: Exception | None = None
     is_done: bool = False
     task: asyncio.Task[None] | None = None
@@ -35,6 +36,19 @@ class Stream:
     def first_token_s(self) -> float:
         """From the request to its first token."""
         return self.arrivals[0] - self.began
+
+
+def text_request(
+    ids: Sequence[int], max_tokens: int, sampling: decoder_pb2.SamplingParams
+) -> decoder_pb2.GenerateRequest:
+    """A call for tokens past every end-of-sequence token; its name is still to be given."""
+    start = decoder_pb2.GenerateStart(
+        input_ids=ids,
+        position_ids=tensors.to_proto(np.tile(np.arange(len(ids), dtype=np.int32), (3, 1))),
+        sampling_params=sampling,
+        stop_conditions=decoder_pb2.StopConditions(max_tokens=max_tokens, ignore_eos=True),
+    )
+    return decoder_pb2.GenerateRequest(start=start)
 
 
 class Streams:
@@ -72,14 +86,14 @@ class Streams:
         sampling: decoder_pb2.SamplingParams = GREEDY,
     ) -> Stream:
         """Asks for tokens past every end-of-sequence token; returns at once."""
-        start = decoder_pb2.GenerateStart(
-            request_id=f"bench-{next(self._numbers)}",
-            input_ids=ids,
-            position_ids=tensors.to_proto(np.tile(np.arange(len(ids), dtype=np.int32), (3, 1))),
-            sampling_params=sampling,
-            stop_conditions=decoder_pb2.StopConditions(max_tokens=max_tokens, ignore_eos=True),
-        )
-        stream: Stream = self._run(self._start(decoder_pb2.GenerateRequest(start=start)))
+        return self.send([text_request(ids, max_tokens, sampling)])
+
+    def send(self, requests: Sequence[decoder_pb2.GenerateRequest]) -> Stream:
+        """Sends all messages of a call under a name of its own; returns at once."""
+        first = decoder_pb2.GenerateRequest()
+        first.CopyFrom(requests[0])
+        first.start.request_id = f"bench-{next(self._numbers)}"
+        stream: Stream = self._run(self._start([first, *requests[1:]]))
         return stream
 
     def wait(self, condition: Callable[[], bool], streams: Sequence[Stream]) -> None:
@@ -124,21 +138,26 @@ class Streams:
     async def _load(self) -> Any:
         return await self._stub.GetLoad(decoder_pb2.GetLoadRequest())
 
-    async def _start(self, request: decoder_pb2.GenerateRequest) -> Stream:
+    async def _start(self, requests: Sequence[decoder_pb2.GenerateRequest]) -> Stream:
         stream = Stream(began=time.perf_counter())
-        stream.task = asyncio.create_task(self._follow(stream, request))
+        stream.task = asyncio.create_task(self._follow(stream, requests))
         return stream
 
-    async def _follow(self, stream: Stream, request: decoder_pb2.GenerateRequest) -> None:
+    async def _follow(
+        self, stream: Stream, requests: Sequence[decoder_pb2.GenerateRequest]
+    ) -> None:
         call = self._stub.Generate()
         try:
-            await call.write(request)
+            for request in requests:
+                await call.write(request)
             await call.done_writing()
             async for response in call:
                 if response.WhichOneof("payload") == "tokens":
                     arrived = time.perf_counter()
                     stream.arrivals += [arrived] * len(response.tokens.token_ids)
                     self._notify()
+                elif response.WhichOneof("payload") == "completion":
+                    stream.completion = response.completion
         except grpc.RpcError as error:
             stream.error = from_rpc_error(error)
         finally:

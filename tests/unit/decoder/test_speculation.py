@@ -24,7 +24,8 @@ def test_a_guess_is_what_followed_the_latest_longest_occurrence() -> None:
     assert lookup(ids(1, 2, 3, 4, 9, 1, 2, 7, 1, 2), 3).tolist() == [7, 1, 2]
     assert lookup(ids(7, 1, 2, 8, 1, 2, 9, 7, 1, 2), 1).tolist() == [8]
     assert lookup(ids(1, 2, 3, 4), 3).tolist() == []
-    assert lookup(ids(5, 5, 5, 5), 3).tolist() == [5]
+    assert lookup(ids(5, 5, 5, 5), 3).tolist() == [5, 5, 5]
+    assert lookup(ids(9, 1, 2, 3, 1, 2, 3, 1, 2), 8).tolist() == [3, 1, 2, 3, 1, 2, 3, 1]
     assert lookup(ids(1), 3).tolist() == lookup(ids(1, 1), 3).tolist() == []
 
 
@@ -32,10 +33,9 @@ def test_a_guess_is_what_followed_the_latest_longest_occurrence() -> None:
 def test_a_guess_continues_an_earlier_occurrence(history: list[int], most: int) -> None:
     guess = lookup(ids(*history), most).tolist()
     if guess:
-        places = range(2, len(history))
-        assert any(
-            history[p - 2 : p] == history[-2:] and history[p : p + most] == guess for p in places
-        )
+        assert len(guess) == most
+        places = (p for p in range(2, len(history)) if history[p - 2 : p] == history[-2:])
+        assert any((history[p:] * most)[:most] == guess for p in places)
     else:
         pairs = list(zip(history, history[1:], strict=False))
         assert len(pairs) < 2 or pairs[-1] not in pairs[:-1]
@@ -95,8 +95,9 @@ def speculate(most: int = 8) -> tuple[Speculation, Sequence]:
 
 def test_guesses_that_come_true_grow_and_those_that_fail_become_rare() -> None:
     speculation, sequence = speculate()
-    assert len(speculation.draft(sequence, 20)) == 3  # all there is behind the last occurrence
-    speculation.settle(sequence, 3, 3)
+    assert len(speculation.draft(sequence, 20)) == 4
+    speculation.settle(sequence, 4, 4)
+    assert len(speculation.draft(sequence, 20)) == 8
     for _ in range(6):
         while not len(speculation.draft(sequence, 20)):
             pass
@@ -110,10 +111,22 @@ def test_guesses_that_come_true_grow_and_those_that_fail_become_rare() -> None:
 def test_a_guess_that_does_not_pay_is_not_made() -> None:
     speculation, sequence = speculate()
     speculation.observe(1, 0.1)
-    speculation.observe(4, 0.11)
-    assert len(speculation.draft(sequence, 20)) == 3
-    speculation.observe(4, 9.0)
+    speculation.observe(5, 0.11)
+    assert len(speculation.draft(sequence, 20)) == 4
+    speculation.observe(5, 9.0)
     assert len(speculation.draft(sequence, 20)) == 0
+
+
+def test_what_was_slow_once_is_tried_again_after_a_pause() -> None:
+    speculation, sequence = speculate()
+    speculation.observe(1, 0.1)
+    speculation.observe(5, 9.0)  # the first run of so many rows
+    pause = 0
+    while not len(speculation.draft(sequence, 20)):
+        pause += 1
+    assert pause == 65
+    speculation.observe(5, 0.11)
+    assert len(speculation.draft(sequence, 20)) == 4
 
 
 def test_no_guess_goes_beyond_what_is_of_use_or_touches_a_constraint() -> None:
