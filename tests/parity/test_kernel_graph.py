@@ -9,6 +9,7 @@ the arithmetic is the same, the mean over all rows that borders are all that dif
 """
 
 import functools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,29 @@ def test_weights_are_stored_once_and_start_on_pages(name: str) -> None:
     for file, offset in places[0].values():
         assert file == "model.tandem.onnx.data"
         assert offset % PAGE_BYTES == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_memory_plan_counts_what_a_graph_maps(name: str) -> None:
+    opened = Bundle.open(bundle(name, "int4"))
+    inline = 64 * 1024  # small constants lie in the graph itself
+    stored = (opened.path / "decoder" / "model.onnx.data").stat().st_size
+    for graph in opened.manifest.graphs:
+        assert graph.kernels == "tandem" or stored <= graph.weight_bytes < stored + inline
+    packed = [graph for graph in opened.manifest.graphs if graph.kernels == "tandem"]
+    assert len({graph.weight_bytes for graph in packed}) == 1
+    products = sum(math.prod(shape) for shape in product_shapes(opened.path / packed[0].file))
+    assert products * 5 // 8 <= packed[0].weight_bytes  # 4 bits and a 32nd of a float32 each
+
+
+def product_shapes(file: Path) -> list[tuple[int, int]]:
+    """K and the outputs of every product."""
+    graph = onnx.load(file, load_external_data=False).graph
+    found = []
+    for node in [node for node in graph.node if node.op_type == "MatMulInt4"]:
+        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+        found.append((attributes["K"], attributes["N"] * (1 + attributes["gated"])))
+    return found
 
 
 def weight_places(file: Path) -> dict[str, tuple[str, int]]:
