@@ -213,7 +213,8 @@ def _stops_and_reports(vocab: int, case: Case) -> Iterator[Malformed]:
 
 def conversations(manifest: Manifest) -> Iterator[Malformed]:
     """Calls whose later messages are at fault."""
-    start = Message(start=make_start(manifest, "malformed", spans=[SPAN]))
+    # Long answers: a fault after the last row must not come after the last token.
+    start = Message(start=make_start(manifest, "malformed", spans=[SPAN], max_tokens=1000))
     text_start = Message(start=make_start(manifest, "malformed", max_tokens=1000))
     good = to_chunks(make_features(manifest, SPAN[1]))
 
