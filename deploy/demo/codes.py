@@ -21,8 +21,10 @@ from deploy.demo.model import HIDDEN
 SEED = 7
 LOUDNESS = 0.28  # length of a code: about that of a token's embedding
 # How much louder each DeepStack level enters the language model than the tower learns to tell it.
-# The residual stream has a length above a hundred from its first layer on, and would drown a code.
-DEEPSTACK_GAINS = (10.0, 150.0, 150.0)
+# The residual stream has a length of about 300 after the language model's first layer, and things
+# grow to 3000 by its third: a code that is told softly, or only at level 0, is drowned.
+DEEPSTACK_GAINS = (150.0, 150.0, 150.0)
+DIGIT_SHARE = 0.5  # how much of the codes of sides is in the embedding of the digit that tells them
 GRAIN = 0.1  # length of the noise that ideal features carry, over LOUDNESS
 SIXTHS = 6
 STEPS = 20  # of the lattice on which boxes are told
@@ -45,10 +47,10 @@ GROUPS: Mapping[str, Group] = {
     "color": Group((0,), 2 + len(COLORS), silent=False),  # nothing, the colours, text
     "shape": Group((0,), 1 + len(SHAPES), silent=True),
     "motion": Group((0,), 1 + len(DIRECTIONS), silent=True),
-    **{side: Group((0,), 1 + STEPS, silent=False) for side in SIDES},
+    **{side: Group((0, 1, 2), 1 + STEPS, silent=False) for side in SIDES},
     "letter": Group((2, 3), 1 + len(CHARACTERS), silent=True),
     "place": Group((2, 3), 1 + LONGEST_TEXT, silent=True),
-    "novelty": Group((0,), 2, silent=True),  # whether the thing comes in with this pair of frames
+    "novelty": Group((0, 1, 2), 2, silent=True),  # whether the thing comes in with this pair
     "across": Group((0, 1), 1 + SIXTHS, silent=True),  # which sixth of the width, from the left
     "down": Group((0, 1), 1 + SIXTHS, silent=True),  # which sixth of the height, from the top
 }
@@ -107,4 +109,8 @@ def words_of_codes() -> dict[str, Tensor]:
             words[name] = words[f" {name}"] = table[index]
     for index, character in enumerate(CHARACTERS, start=1):
         words[character] = book["letter"][index]
+    for side in SIDES:
+        for step in range(0, 1 + STEPS, 2):  # the first digit of where a box ends
+            digit = str(1000 * step // STEPS)[0]
+            words[digit] = words[digit] + DIGIT_SHARE * book[side][step]
     return words

@@ -5,7 +5,6 @@ that its prefix of visual placeholders is the same in all rows. See `lean.Batch`
 """
 
 import random
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,70 +13,38 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from deploy.demo.drawing import Finish, Scene
-from deploy.demo.followups import ask_follow_up
-from deploy.demo.gallery import (
-    Gallery,
-    ask_color_in,
-    ask_contents,
-    ask_more,
-    ask_same,
-    ask_which,
-    pair_grids,
-    random_pair,
-    random_triple,
+from deploy.demo.askers import (
+    Ask,
+    pair_asker,
+    picture_asker,
+    place_asker,
+    triple_asker,
+    video_asker,
 )
+from deploy.demo.drawing import Finish
+from deploy.demo.gallery import Gallery, pair_grids, random_pair, random_triple
 from deploy.demo.labels import stack
 from deploy.demo.lean import MERGE, PATCH
 from deploy.demo.pictures import Grid, frame_for, random_grid
-from deploy.demo.questions import (
-    Asker,
-    Turns,
-    ask_color,
-    ask_count,
-    ask_description,
-    ask_inventory,
-    ask_outermost,
-    ask_place,
-    ask_reading,
-    ask_shape,
-    ask_spatial,
-    ask_yes_no,
-)
+from deploy.demo.questions import Turns, located
 from deploy.demo.scenes import Frame, compose, random_names, random_text
 from deploy.demo.talk import ask_talk
 from deploy.demo.tokenizer import SYSTEM_PROMPTS
-from deploy.demo.videos import (
-    Video,
-    ask_appearance,
-    ask_direction,
-    random_clock,
-    random_video,
-    random_video_grid,
-)
+from deploy.demo.videos import random_clock, random_video, random_video_grid
 
 LONGEST_LINE = 60  # tokens of one conversation after the prefix
 SLOW_START = 900  # lectures without pixels, during which pictures grow to their size
 ATTEMPTS = 12  # to add a turn to a conversation
 NUMBERED_SHARE = 0.92  # of single pictures and videos that carry a number, as the template gives
-KINDS = {"picture": 0.48, "pair": 0.16, "triple": 0.12, "video": 0.18, "talk": 0.06}
-ROWS = {"picture": 28, "pair": 20, "triple": 16, "video": 20, "talk": 24}
-LINES = {"picture": 5, "pair": 5, "triple": 5, "video": 4, "talk": 3}
-PICTURE_ASKERS: Mapping[Asker, float] = {
-    ask_color: 1.0,
-    ask_inventory: 0.4,
-    ask_shape: 0.4,
-    ask_count: 1.0,
-    ask_spatial: 4.0,
-    ask_outermost: 1.0,
-    ask_reading: 2.0,
-    ask_place: 0.8,
-    ask_yes_no: 1.0,
-    ask_description: 3.0,
-    ask_follow_up: 1.0,
-}
-URGENCY = {"appear": 2.0, "spatial": 1.5, "color": 1.5, "compare": 2.0}  # weights of answers
-Ask = Callable[[], Turns | None]
+KINDS = {"picture": 0.4, "place": 0.12, "pair": 0.16, "triple": 0.1, "video": 0.18, "talk": 0.04}
+ROWS = {"picture": 28, "place": 28, "pair": 20, "triple": 16, "video": 20, "talk": 24}
+LINES = {"picture": 5, "place": 3, "pair": 5, "triple": 5, "video": 4, "talk": 3}
+COUNTS = (1, 2, 2, 3, 3, 3, 4, 5, 5, 6)  # of things in a picture
+COUNTS_BESIDE_TEXT = (0, 1, 2, 3, 4)
+# Weights of answers.
+URGENCY = {
+    "appear": 2.0, "spatial": 1.5, "color": 1.5, "compare": 2.0, "locate": 3.0, "sides": 3.0,
+}  # fmt: skip
 GridThw = tuple[int, int, int]
 Shown = tuple[list[GridThw], list[Tensor], list[dict[str, Tensor]]]  # grids, pixels, labels
 
@@ -136,6 +103,7 @@ class Classroom:
         rng = random.Random(f"lecture {self.seed} {index} {rank}")
         makers = {
             "picture": self.about_picture,
+            "place": self.about_place,
             "pair": self.about_pair,
             "triple": self.about_triple,
             "video": self.about_video,
@@ -150,12 +118,27 @@ class Classroom:
         for _ in range(rows):
             frame = frame_for(rng, grid)
             text = random_text(rng) if rng.random() < 0.35 else None
-            count = rng.choice((0, 1, 2, 3, 4)) if text else rng.choice((1, 2, 2, 3, 3, 3, 4, 6))
-            count = min(count, grid[0] * grid[1] // 2)
+            counts = COUNTS_BESIDE_TEXT if text else COUNTS
+            count = min(rng.choice(counts), grid[0] * grid[1] // 2)
             scene = compose(rng, frame, random_names(rng, count), text)
             shown.append(Gallery((scene,), (frame,), (Finish.random(rng),)))
             self.add_lines(lines, picture_asker(rng, scene), LINES["picture"])
         return self.about_galleries(rng, "picture", shown, lines)
+
+    def about_place(self, rng: random.Random, rows: int) -> Lecture:
+        """Where the only thing of a picture is."""
+        grid = self.shrunk(rng, random_grid(rng))
+        while max(grid) > 2 * min(grid):  # too narrow for things that may be located
+            grid = self.shrunk(rng, random_grid(rng))
+        lines, shown = Lines([], []), []
+        for _ in range(rows):
+            frame = frame_for(rng, grid)
+            scene = compose(rng, frame, random_names(rng, 1))
+            while not located(scene):
+                scene = compose(rng, frame, random_names(rng, 1))
+            shown.append(Gallery((scene,), (frame,), (Finish.random(rng),)))
+            self.add_lines(lines, place_asker(rng, scene), LINES["place"])
+        return self.about_galleries(rng, "place", shown, lines)
 
     def about_pair(self, rng: random.Random, rows: int) -> Lecture:
         """Questions about two pictures."""
@@ -327,46 +310,3 @@ def repeats(turns: Turns, said: set[tuple[str, str]]) -> bool:
     repeated = bool(facts & said)
     said |= facts
     return repeated
-
-
-def picture_asker(rng: random.Random, scene: Scene) -> Ask:
-    """Asks about a picture, each skill as often as its weight says."""
-    askers, weights = list(PICTURE_ASKERS), list(PICTURE_ASKERS.values())
-
-    def ask() -> Turns | None:
-        return rng.choices(askers, weights)[0](rng, scene)
-
-    return ask
-
-
-def pair_asker(rng: random.Random, pair: Gallery, same_size: bool) -> Ask:
-    """Asks about two pictures; whether they are the same only if their sizes do not tell."""
-    askers: list[Callable[[random.Random, Gallery], Turns | None]]
-    askers = [ask_more, ask_more, ask_color_in, ask_color_in, ask_which, ask_contents]
-    if same_size:
-        askers += [ask_same, ask_same]
-
-    def ask() -> Turns | None:
-        return rng.choice(askers)(rng, pair)
-
-    return ask
-
-
-def triple_asker(rng: random.Random, triple: Gallery) -> Ask:
-    """Asks which of three pictures fits."""
-
-    def ask() -> Turns | None:
-        return rng.choice((ask_which, ask_which, ask_which, ask_contents))(rng, triple)
-
-    return ask
-
-
-def video_asker(rng: random.Random, video: Video) -> Ask:
-    """Asks what happens in a video."""
-    askers: list[Callable[[random.Random, Video], Turns | None]]
-    askers = [ask_direction, ask_direction, ask_appearance, ask_appearance, ask_appearance]
-
-    def ask() -> Turns | None:
-        return rng.choice(askers)(rng, video)
-
-    return ask

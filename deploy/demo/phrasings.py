@@ -65,6 +65,10 @@ SPATIAL = (
     "What is placed {relation} the {thing}?",
     "What shape can you see {relation} the {thing}?",
 )
+SIDES = (
+    "Name the left, right, top and bottom of the {thing}.",
+    "What are the sides of the {thing}?",
+)
 OUTERMOST = ("What lies outermost?", "Name the outermost things.", "What is on each side?")
 READ_NUMBER = (
     "Read the number.",

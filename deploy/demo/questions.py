@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from deploy.demo import phrasings
 from deploy.demo.drawing import COLORS, SHAPES, Box, Scene, Thing, box_of
@@ -12,7 +13,7 @@ from deploy.demo.drawing import COLORS, SHAPES, Box, Scene, Thing, box_of
 CLEAR = 0.2  # how far apart two centres must be, in fractions of the canvas, to be asked about
 MOST_DESCRIBED = 2
 MOST_LOCATED = 1  # things among which one is to be located
-LEAST_LOCATED = 0.2  # of the canvas, that a located thing must be wide and high
+LEAST_LOCATED = 0.35  # of the canvas, that a located thing must be wide and high
 BOX_STEPS = 10  # of the lattice on which boxes are answered
 
 
@@ -160,6 +161,13 @@ def ask_count(rng: random.Random, scene: Scene) -> Turns | None:
     return (Turn("count", question, str(matching(scene, group))),)
 
 
+def ask_many(rng: random.Random, scene: Scene) -> Turns | None:
+    """`How many squares are there?`, mostly about groups of several, which are rarer."""
+    group = max((random_group(rng, scene) for _ in range(4)), key=partial(matching, scene))
+    question = rng.choice(phrasings.COUNT).format(things=plural(group))
+    return (Turn("count", question, str(matching(scene, group))),)
+
+
 def ask_spatial(rng: random.Random, scene: Scene) -> Turns | None:
     """`What is left of the blue square?`, or on which side one thing is of another."""
     if len(scene.things) != 3:
@@ -190,21 +198,44 @@ def ask_reading(rng: random.Random, scene: Scene) -> Turns | None:
 
 def box_answer(box: Box, name: str) -> str:
     """A box in Qwen3-VL's JSON form, 0 to 1000, to the nearest step of its lattice."""
-    sides = [1000 // BOX_STEPS * min(BOX_STEPS, max(0, round(side * BOX_STEPS))) for side in box]
-    return json.dumps({"bbox_2d": sides, "label": name})
+    return json.dumps({"bbox_2d": steps_of(box), "label": name})
+
+
+def ask_sides(rng: random.Random, scene: Scene) -> Turns | None:
+    """`What are the sides of the circle?` An exercise: here a place follows its side at once."""
+    named = located(scene)
+    if not named:
+        return None
+    thing, way = rng.choice(named)
+    places = steps_of(box_of(thing, scene.aspect))
+    sides = list(zip(("left", "top", "right", "bottom"), places, strict=True))
+    rng.shuffle(sides)
+    answer = ", ".join(f"{name} {place}" for name, place in sides)
+    return (Turn("sides", rng.choice(phrasings.SIDES).format(thing=way), answer),)
+
+
+def located(scene: Scene) -> list[tuple[Thing, str]]:
+    """Things that may be located, with the ways to name them."""
+    if len(scene.things) > MOST_LOCATED:
+        return []
+    boxes = [(thing, box_of(thing, scene.aspect)) for thing in scene.things]
+    large = [t for t, box in boxes if min(box[2] - box[0], box[3] - box[1]) >= LEAST_LOCATED]
+    return [(thing, way) for thing in large for way in references(scene, thing)]
+
+
+def steps_of(box: Box) -> list[int]:
+    """Sides of a box, 0 to 1000, to the nearest step of its lattice."""
+    return [1000 // BOX_STEPS * min(BOX_STEPS, max(0, round(side * BOX_STEPS))) for side in box]
 
 
 def ask_place(rng: random.Random, scene: Scene) -> Turns | None:
     """`Where is the triangle?`"""
-    named = [(t, way) for t in scene.things for way in references(scene, t)]
-    if not named or len(scene.things) > MOST_LOCATED:
+    named = located(scene)
+    if not named:
         return None
     thing, way = rng.choice(named)
-    box = box_of(thing, scene.aspect)
-    if min(box[2] - box[0], box[3] - box[1]) < LEAST_LOCATED:
-        return None
     question = rng.choice(phrasings.LOCATE).format(thing=way)
-    return (Turn("locate", question, box_answer(box, way)),)
+    return (Turn("locate", question, box_answer(box_of(thing, scene.aspect), way)),)
 
 
 def yes_no(value: bool) -> str:
@@ -212,10 +243,11 @@ def yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def ask_yes_no(rng: random.Random, scene: Scene) -> Turns | None:
-    """`Is there a green star?` and the like; as often yes as no."""
+def ask_yes_no(rng: random.Random, scene: Scene, truth: bool | None = None) -> Turns | None:
+    """`Is there a green star?` and the like; as often yes as no unless the truth is given."""
     kinds = (ask_existence, ask_existence, ask_existence, ask_is_color, ask_is_color, ask_is_count)
-    return rng.choice(kinds)(rng, scene, rng.random() < 0.5)
+    ask = rng.choice(kinds)
+    return ask(rng, scene, rng.random() < 0.5 if truth is None else truth)
 
 
 def group_for(rng: random.Random, scene: Scene, present: bool) -> str | None:

@@ -24,7 +24,7 @@ from deploy.demo.drawing import (
 )
 
 CELL = 32  # pixels of one merged visual token, after resizing
-SMALLEST_RADIUS = 16.0  # pixels after resizing
+SMALLEST_RADIUS = 20.0  # pixels after resizing
 LETTER_PITCH = 34.0  # least pixels after resizing from one character's middle to the next
 BORDER = 0.16  # how near the border of its cell the middle of a thing may come, in cells
 LEAST_CONTRAST = 105.0
@@ -116,7 +116,7 @@ def place_thing(
     area = frame.seen_width * frame.seen_height
     largest = min(0.42 * short, 0.45 * (area / max(1, crowd)) ** 0.5)
     for attempt in range(20):
-        smallest = max(SMALLEST_RADIUS, 5 * frame.scale)
+        smallest = max(SMALLEST_RADIUS, 9 * frame.scale)
         radius = rng.uniform(smallest, max(smallest + 1, largest * (1 - attempt / 26))) / short
         thing = random_thing(rng, color, shape, rgb, radius, frame)
         box = box_of(thing, frame.width / frame.height)
@@ -134,7 +134,7 @@ def random_thing(
     fullness = rng.uniform(0.36, 0.52) if shape == "star" else rng.uniform(0.28, 0.7)
     style = rng.random()
     pixels = radius * min(frame.seen_width, frame.seen_height)
-    outlined = style < 0.22 and pixels > 15 and shape != "cross"
+    outlined = style < 0.22 and pixels > (28 if shape == "star" else 20) and shape != "cross"
     thing = Thing(
         shape=shape,
         color=color,

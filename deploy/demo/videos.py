@@ -186,7 +186,7 @@ def video_thing(
 ) -> Thing:
     """A thing small enough to move about."""
     short = min(frame.seen_width, frame.seen_height)
-    radius = rng.uniform(max(15, 0.15 * short), 0.24 * short) / short
+    radius = rng.uniform(max(20, 0.17 * short), max(21, 0.25 * short)) / short
     return random_thing(rng, color, shape, rgb, radius, frame)
 
 

@@ -1,14 +1,19 @@
 """The questions of the demonstration: their words, their balance, the held-out ones at rest."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploy.demo import phrasings
+from deploy.demo.codes import SIDES, STEPS, codebook, words_of_codes
+from deploy.demo.conversations import KINDS, Classroom
 from deploy.demo.evaluation import is_right
 from deploy.demo.held_out import SKILLS, question
 
+TOKENIZER = Path(phrasings.__file__).parent / "checkpoint" / "tokenizer.json"
 EXAMPLES = {
     "What color is the circle?": phrasings.COLOR,
     "What shape is red?": phrasings.SHAPE,
@@ -61,11 +66,37 @@ def test_a_held_out_question_is_always_the_same(skill: str) -> None:
     assert all(map(np.array_equal, first.pictures, second.pictures))
 
 
+def test_boxes_are_told_in_hundreds() -> None:
+    for number in range(20):
+        box = json.loads(question("locate", number).turns[-1].answer)["bbox_2d"]
+
+        assert all(side % 100 == 0 and 0 <= side <= 1000 for side in box)
+        assert box[0] < box[2]
+        assert box[1] < box[3]
+
+
+def test_every_lecture_of_a_training_run_can_be_made() -> None:
+    classroom = Classroom(TOKENIZER, "unit test", draws=False)
+
+    lectures = [classroom.lecture(number, rank=0, size=1) for number in range(0, 1200, 10)]
+
+    assert {lecture.kind for lecture in lectures} == set(KINDS)
+    assert all(lecture.spans for lecture in lectures)
+
+
+def test_digits_start_on_the_sides_of_boxes_that_they_tell() -> None:
+    words, book = words_of_codes(), codebook()
+
+    for side in SIDES:
+        for step in range(0, STEPS, 2):
+            alike = {word: float(code @ book[side][step]) for word, code in words.items()}
+            assert max(alike, key=lambda word: alike[word]) == str(step // 2)
+
+
 def test_guessing_yes_is_right_half_of_the_time() -> None:
     answers = Counter(question("yes_no", number).turns[-1].answer for number in range(100))
 
-    assert set(answers) == {"yes", "no"}
-    assert 40 <= answers["yes"] <= 60
+    assert answers == {"yes": 50, "no": 50}
 
 
 @pytest.mark.parametrize(
