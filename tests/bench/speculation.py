@@ -4,7 +4,7 @@
 
 Two decoder processes, one that guesses (`--speculation=auto`) and one that does not, answer the
 same calls by turns, one call at a time. Tokens per second from an answer's first token to its
-last:
+last, by the decoder's clock:
 
     echo      greedy, after one token 256 times: random weights go on repeating themselves
     cycle     greedy, after two tokens by turns: they wander from cycle to cycle
@@ -128,7 +128,7 @@ def _answer(streams: Streams, call: Call, found: Found) -> None:
     streams.wait(lambda: stream.is_done, [stream])
     assert stream.completion is not None, "it ended without an error"
     found.tokens += len(stream.arrivals) - 1
-    found.seconds += stream.arrivals[-1] - stream.arrivals[0]
+    found.seconds += stream.completion.timings.decode_ms / 1e3
     found.drafted += stream.completion.drafted_tokens
     found.accepted += stream.completion.accepted_tokens
     found.lengths.append(len(stream.arrivals))
