@@ -4,7 +4,8 @@ Handlers live on the event loop, the engine on its thread; the engine never awai
 never computes. They meet at two places: a mailbox of commands (bounded, because `submit` refuses
 once `slots + max_waiting` sequences are in flight) and one event queue per sequence (bounded by
 the sequence's own length). Commands take effect between steps, so a cancelled sequence has given
-its slot back before the next one.
+its slot back before the next one. What a new sequence needs is looked up while the model computes:
+its pictures need not wait for the step.
 """
 
 import asyncio
@@ -14,25 +15,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from decoder_service.postman import Postman
-from decoder_service.residency import Admission
-from decoder_service.sequence import Completion, Request, Sequence, Token
+from decoder_service.sequence import Request, Sequence, Token
 from decoder_service.step import Output, StepExecutor
+from decoder_service.stream import Event, SequenceStream, SlotGranted, put_all
 from protos.errors import InternalError, Overloaded, Reason, ServiceError, Unavailable
 
 logger = logging.getLogger(__name__)
 
-
-class SlotGranted:
-    """The sequence has a slot: its features may come."""
-
-
-Event = Admission | SlotGranted | Token | Completion | ServiceError
 Command = Callable[[], None]
 
 
@@ -55,71 +51,6 @@ class _Held(NamedTuple):
     cached_token_count: int = 0
 
 
-class SequenceStream:
-    """A handler's end of one sequence; use as a context manager, which frees it at the end."""
-
-    def __init__(self, engine: "Engine", sequence: Sequence) -> None:
-        self._engine = engine
-        self._sequence = sequence
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._admission: Admission | None = None
-        self._is_decided = asyncio.Event()
-        self.slot_granted = asyncio.Event()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._engine.cancel(self._sequence)
-
-    def put(self, event: Event) -> None:
-        """Adds an event; on the event loop only."""
-        if isinstance(event, SlotGranted):
-            self.slot_granted.set()
-            return
-        if isinstance(event, Admission):
-            self._admission = event
-        else:
-            self._events.put_nowait(event)
-        self._is_decided.set()
-
-    async def admission(self) -> Admission:
-        """Waits until it is known what the sequence needs.
-
-        Raises:
-            ServiceError: what ended the sequence before.
-        """
-        await self._is_decided.wait()
-        if self._admission is None:
-            await self.next_events()
-        assert self._admission is not None, "only an error comes before it"
-        return self._admission
-
-    async def next_events(self) -> list[Token | Completion]:
-        """Waits for the next event and takes all that are there, in order.
-
-        Raises:
-            ServiceError: what ended the sequence.
-        """
-        events = [await self._events.get()]
-        while not self._events.empty():
-            events.append(self._events.get_nowait())
-        taken: list[Token | Completion] = []
-        for event in events:
-            if isinstance(event, ServiceError):
-                if taken:  # what came before the error is still delivered
-                    self._events.put_nowait(event)
-                    return taken
-                raise event
-            assert isinstance(event, Token | Completion), "put keeps others out of the queue"
-            taken.append(event)
-        return taken
-
-    def set_features(self, span_index: int, values: npt.NDArray[np.float32]) -> None:
-        """Hands over the complete features of one span, float32 [1 + levels, N, hidden]."""
-        self._engine.set_features(self._sequence, span_index, values)
-
-
 class Engine:
     """Runs sequences on a thread of its own.
 
@@ -137,21 +68,26 @@ class Engine:
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self._executor = executor
-        executor.on_start = self._send_all
+        executor.on_start = self._lend
+        executor.on_end = self._take_back
         self._residency = executor.residency
         self._on_death = on_death
         self._most_in_flight = self._residency.max_sequences + max_waiting
         self._condition = threading.Condition()
         # Guarded by the condition:
         self._mailbox: deque[Command] = deque()
+        self._arrivals: deque[Sequence] = deque()  # before what the mailbox holds about them
         self._streams: dict[Sequence, SequenceStream] = {}  # everything in flight
         self._is_accepting = False
         self._mean_s = 1.0  # how long a sequence takes, a running mean
         # The thread's own:
         self._step = 0
         self._is_stopping = False
+        self._is_lent = False
         self._held = _Held()
         self._outbox: list[tuple[SequenceStream, Event]] = []
+        # The thread's but while the model computes: then the postman may look up arrivals.
+        self._residency_lock = threading.Lock()
         self._postman = Postman()
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
@@ -179,7 +115,10 @@ class Engine:
             Unavailable: the engine has stopped.
         """
         sequence = Sequence(request, arrival=time.monotonic())
-        stream = SequenceStream(self, sequence)
+        stream = SequenceStream(
+            cancel=partial(self.cancel, sequence),
+            set_features=partial(self.set_features, sequence),
+        )
         with self._condition:
             if not self._is_accepting:
                 raise Unavailable("the decoder has stopped", reason=Reason.DECODER_UNAVAILABLE)
@@ -191,7 +130,9 @@ class Engine:
                     retry_after_s=max(1.0, self._mean_s / slots),
                 )
             self._streams[sequence] = stream
-        self._post(lambda: self._arrive(sequence))
+            self._arrivals.append(sequence)
+            self._condition.notify()
+        self._postman.send(self._arrive_meanwhile)
         return stream
 
     def cancel(self, sequence: Sequence) -> None:
@@ -224,6 +165,7 @@ class Engine:
     # -- The thread's side -------------------------------------------------------------------
 
     def _main(self) -> None:
+        self._residency_lock.acquire()  # for good if it dies
         try:
             while not self._is_stopping:
                 self._run_commands()
@@ -243,15 +185,47 @@ class Engine:
         if is_idle:
             self._send_all()
         with self._condition:
-            while is_idle and not self._mailbox:
+            while is_idle and not self._mailbox and not self._arrivals:
                 self._condition.wait()
-            commands = list(self._mailbox)
+            arrivals, commands = list(self._arrivals), list(self._mailbox)
+            self._arrivals.clear()
             self._mailbox.clear()
+        for sequence in arrivals:
+            self._deliver(sequence, self._residency.arrive(sequence))
         for command in commands:
             command()
 
-    def _arrive(self, sequence: Sequence) -> None:
-        self._deliver(sequence, self._residency.arrive(sequence))
+    def _lend(self) -> None:
+        """The model begins to compute: others may look now."""
+        self._is_lent = True
+        self._residency_lock.release()
+        self._send_all()
+        if self._arrivals:  # between runs nobody could look
+            self._postman.send(self._arrive_meanwhile)
+
+    def _take_back(self) -> None:
+        if self._is_lent:
+            self._residency_lock.acquire()
+            self._is_lent = False
+
+    def _arrive_meanwhile(self) -> None:
+        """Looks up what new sequences need, on the postman's thread, if the model computes."""
+        if not self._residency_lock.acquire(blocking=False):
+            return  # the engine's thread will
+        try:
+            with self._condition:
+                arrivals = [(sequence, self._streams[sequence]) for sequence in self._arrivals]
+                self._arrivals.clear()
+            batch: list[tuple[SequenceStream, Event]] = [
+                (stream, self._residency.arrive(sequence)) for sequence, stream in arrivals
+            ]
+            if batch:  # before the lock goes, so that nothing of theirs comes first
+                self._postman.call(lambda: put_all(batch))
+        except Exception as error:  # The engine's own errors end the engine.
+            self._post(partial(_raise, error))
+            return
+        finally:
+            self._residency_lock.release()
 
     def _admit(self) -> None:
         for sequence in self._residency.admit(time.monotonic()):
@@ -325,9 +299,8 @@ class Engine:
         """
         if self._outbox:
             batch, self._outbox = self._outbox, []
-            self._postman.call(lambda: _put_all(batch))
+            self._postman.call(lambda: put_all(batch))
 
 
-def _put_all(batch: list[tuple[SequenceStream, Event]]) -> None:
-    for stream, event in batch:
-        stream.put(event)
+def _raise(error: Exception) -> None:
+    raise error

@@ -94,7 +94,7 @@ class Times:
 
 
 class Sequence:
-    """One sequence in the engine; only the engine's thread changes it.
+    """One sequence in the engine; only who holds the engine's residency changes it.
 
     Its history is the prompt and the output so far. Whether KV of the history is computed for
     the first time or again, after it has lost its slot, is the same thing: the token behind the

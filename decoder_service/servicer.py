@@ -11,13 +11,14 @@ from typing import Any
 import grpc
 
 from decoder_service import messages
-from decoder_service.engine import Engine, SequenceStream
+from decoder_service.engine import Engine
 from decoder_service.features import FeatureIntake
 from decoder_service.grammar import Constraint
 from decoder_service.grammar_checks import grammar_from_proto
 from decoder_service.grammar_compiler import GrammarCompiler
 from decoder_service.memory import MemoryPlan
 from decoder_service.sequence import Completion, Request, Token
+from decoder_service.stream import SequenceStream
 from protos.errors import (
     DeadlineExceeded,
     InternalError,

@@ -46,6 +46,7 @@ class StepExecutor:
 
     Attributes:
         on_start: Called right before the model computes, which leaves the interpreter to others.
+        on_end: Called when it has, or has failed to; without `on_start` where it did not begin.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class StepExecutor:
         self.residency = residency
         self.pacer = pacer
         self.on_start: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] = lambda: None
         self._speculation = speculation
         self._runner = runner
         self._table = table
@@ -175,7 +177,10 @@ class StepExecutor:
 
     def _timed_run(self, prefill: PrefillLane | None, decode: DecodeLane | None) -> LaneLogits:
         began = self._clock()
-        logits = self._runner.run(prefill, decode, self.on_start)
+        try:
+            logits = self._runner.run(prefill, decode, self.on_start)
+        finally:
+            self.on_end()
         self.pacer.observe(
             decode_count=0 if decode is None else len(decode.embeds),
             chunk_tokens=0 if prefill is None else len(prefill.embeds),

@@ -11,8 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decoder_service.engine import Engine, SequenceStream
-from decoder_service.sequence import Completion, FinishReason, ReportOptions, Request, Token
+from decoder_service.engine import Engine
+from decoder_service.residency import Admission
+from decoder_service.sequence import (
+    Completion,
+    FinishReason,
+    ReportOptions,
+    Request,
+    Sequence,
+    Token,
+)
+from decoder_service.stream import SequenceStream
 from protos.errors import InvalidRequest, Overloaded, Reason, ServiceError
 from tests.unit.decoder.fakes import VOCAB, FakeRunner, make_executor, make_request, random_features
 
@@ -353,6 +362,43 @@ async def test_a_token_does_not_wait_for_the_end_of_the_next_run(tmp_path: Path)
             assert [type(event) for event in events] == [Token]
             assert runner.batch_sizes == []
             runner.gate.set()
+
+
+async def test_what_a_sequence_needs_is_said_while_the_model_computes(tmp_path: Path) -> None:
+    async with running_engine(tmp_path) as (engine, runner):
+        runner.hold_at = 1
+        with engine.submit(make_request([1, 2], max_tokens=3, request_id="first")) as first:
+            await first.next_events()  # so the next run is held
+            places = [(1, 2), (5, 3)]
+            with engine.submit(make_request([1] * 9, span_places=places)) as second:
+                admission = await asyncio.wait_for(second.admission(), 10)
+                assert admission.needed_spans == (0, 1)
+                assert not second.slot_granted.is_set()
+                assert runner.batch_sizes == []
+                runner.gate.set()
+                await asyncio.wait_for(second.slot_granted.wait(), 10)
+            assert len((await collect(first))[0]) == 2
+
+
+async def test_a_lookup_that_fails_ends_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_engine(tmp_path) as (engine, runner):
+        runner.hold_at = 1
+        with engine.submit(make_request([1, 2], max_tokens=3)) as first:
+            await first.next_events()
+
+            def fail(sequence: Sequence) -> Admission:
+                raise RuntimeError("scripted failure")
+
+            monkeypatch.setattr(engine._residency, "arrive", fail)
+            with engine.submit(make_request([3])) as second:
+                runner.gate.set()
+                for stream in (first, second):
+                    with pytest.raises(ServiceError) as caught:
+                        while True:
+                            await asyncio.wait_for(stream.next_events(), 10)
+                    assert caught.value.reason is Reason.INTERNAL
 
 
 async def test_stopping_fails_what_still_runs(tmp_path: Path) -> None:
