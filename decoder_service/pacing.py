@@ -4,7 +4,7 @@ Running streams wait for the prompt tokens in their step. So a step may take at 
 `STRETCH` times what it takes without them; the rest follows from how long steps have taken.
 """
 
-# What running streams are promised is twice, at the 99th percentile. Measured on the 2B shape beside
+# Running streams are promised twice, at the 99th percentile. Measured on the 2B shape beside
 # eight streams: 1.85 gives 1.73, 2.1 gives 2.00 and 2.4 gives 2.10, while a prompt of 1024 tokens
 # takes 2.8, 2.2 and 1.8 times its time alone.
 STRETCH = 2.0
