@@ -32,6 +32,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from decoder_service.sessions import choose_graph
 from protos.bundle import Bundle
 from tests.bench.bandwidth import ceilings, read_bandwidth
 from tests.bench.figures import FIGURES, OURS, SHAPES, Comparison, Figure, compare
@@ -70,9 +71,9 @@ def main() -> int:
                 found.append(
                     bench.measure(figure, arguments.rounds, lambda: progress.advance(task))
                 )
-    manifest = Bundle.open(arguments.bundle).manifest
+    graph = choose_graph(Bundle.open(arguments.bundle), "auto", "auto")
     bandwidth = statistics.median(bench.bandwidths)
-    limits = ceilings(SHAPES[arguments.size], manifest.graph, bandwidth)
+    limits = ceilings(SHAPES[arguments.size], graph, bandwidth)
     show(found, limits, bench.descriptions, f"{_machine(here)} | {arguments.size}")
     whole = {**to_json(found, limits, bench.descriptions, arguments.size), **here}
     whole["bandwidth_gb_per_s"] = round(bandwidth / 1e9, 2)
