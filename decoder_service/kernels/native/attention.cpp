@@ -75,9 +75,15 @@ INLINE void norm_and_turn(const Attention& work, const float* x, const float* we
   }
 }
 
-template <typename Number>
-INLINE void copy(const float* from, size_t size, Number* to) {
-  for (size_t i = 0; i < size; i += WIDTH) store(to + i, load(from + i));
+INLINE void copy(const float* from, size_t size, float* to) {
+  memcpy(to, from, size * sizeof(float));
+}
+
+// What float16 cannot hold becomes the most it can, not infinity; a NaN stays one (the second
+// operand is given back), so that the sequence it belongs to is found out.
+INLINE void copy(const float* from, size_t size, _Float16* to) {
+  const Floats most = spread(65504.0f), least = spread(-65504.0f);
+  for (size_t i = 0; i < size; i += WIDTH) store(to + i, min(most, max(least, load(from + i))));
 }
 
 template <typename Number>

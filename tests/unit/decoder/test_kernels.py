@@ -309,6 +309,19 @@ def test_large_scores_do_not_overflow() -> None:
     np.testing.assert_allclose(out, expected, rtol=1e-2, atol=1e-2)
 
 
+def test_a_float16_cache_clips_what_it_cannot_hold_and_keeps_nan() -> None:
+    attention = Attention(2, 1, 16, np.float16)
+    rows, cache = attention.rows(1), attention.cache(1, 64)
+    rows[0][..., 3 * 16 :] = 1e6  # values
+    out = attention.run(rows, cache, np.array([[0, 1, 0]], np.int32))
+    assert (cache[1][0, 0, 0] == 65504).all()
+    assert (out == 65504).all()
+    rows[0][..., 3 * 16] = np.nan
+    out = attention.run(rows, cache, np.array([[0, 1, 1]], np.int32))
+    assert np.isnan(cache[1][0, 0, 1, 0])
+    assert np.isnan(out).any()
+
+
 @pytest.mark.parametrize(
     "sequences",
     [
