@@ -22,7 +22,7 @@ SEED = 7
 LOUDNESS = 0.28  # length of a code: about that of a token's embedding
 # How much louder each DeepStack level enters the language model than the tower learns to tell it.
 # The residual stream has a length of about 300 after the language model's first layer, and things
-# grow to 3000 by its third: a code that is told softly, or only at level 0, is drowned.
+# grow to 3000 by its third: a code of LOUDNESS would be drowned.
 DEEPSTACK_GAINS = (150.0, 150.0, 150.0)
 DIGIT_SHARE = 0.5  # how much of the codes of sides is in the embedding of the digit that tells them
 GRAIN = 0.1  # length of the noise that ideal features carry, over LOUDNESS
