@@ -24,6 +24,7 @@ FLAGS = (
     *("-Wall", "-Wextra", "-Werror"),
 )
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
+AVXVNNI = (*AVX2, "-mavxvnni")
 AVX512 = (
     *AVX2,
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
@@ -32,8 +33,10 @@ AVX512 = (
 # What is compiled for which instruction sets.
 UNITS = (
     ("matmul.cpp", "avx512", AVX512),
+    ("matmul.cpp", "avxvnni", AVXVNNI),
     ("matmul.cpp", "avx2", AVX2),
     ("attention.cpp", "avx512", AVX512),
+    ("attention.cpp", "avxvnni", AVXVNNI),
     ("attention.cpp", "avx2", AVX2),
     ("operators.cpp", "any", ()),
 )

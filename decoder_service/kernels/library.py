@@ -14,7 +14,7 @@ def path() -> Path | None:
 
 @functools.cache
 def instruction_set() -> str:
-    """What the kernels use: "avx512", "avx2", or "" where they cannot run."""
+    """What the kernels use: "avx512", "avxvnni", "avx2", or "" where they cannot run."""
     loaded = _loaded()
     if loaded is None:
         return ""

@@ -43,6 +43,9 @@ struct AttentionKernel {
 namespace avx512 {
 extern const AttentionKernel ATTENTION;
 }
+namespace avxvnni {
+extern const AttentionKernel ATTENTION;
+}
 namespace avx2 {
 extern const AttentionKernel ATTENTION;
 }

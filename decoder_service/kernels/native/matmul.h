@@ -34,6 +34,9 @@ struct MatMul {
 namespace avx512 {
 extern const MatMul MATMUL;
 }
+namespace avxvnni {
+extern const MatMul MATMUL;
+}
 namespace avx2 {
 extern const MatMul MATMUL;
 }

@@ -16,14 +16,27 @@
 
 namespace {
 
-bool use_avx2 = false;  // although there is AVX-512, for tests
+// The most that may be used, for tests of the lesser ones.
+InstructionSet most_allowed = InstructionSet::AVX512;
 
-bool has_avx512() {
-  static const bool found = instruction_set() == InstructionSet::AVX512;
-  return found && !use_avx2;
+InstructionSet chosen() {
+  static const InstructionSet found = instruction_set();
+  return found < most_allowed ? found : most_allowed;
 }
-const MatMul& matmul() { return has_avx512() ? avx512::MATMUL : avx2::MATMUL; }
-const AttentionKernel& attention() { return has_avx512() ? avx512::ATTENTION : avx2::ATTENTION; }
+const MatMul& matmul() {
+  switch (chosen()) {
+    case InstructionSet::AVX512: return avx512::MATMUL;
+    case InstructionSet::AVXVNNI: return avxvnni::MATMUL;
+    default: return avx2::MATMUL;
+  }
+}
+const AttentionKernel& attention() {
+  switch (chosen()) {
+    case InstructionSet::AVX512: return avx512::ATTENTION;
+    case InstructionSet::AVXVNNI: return avxvnni::ATTENTION;
+    default: return avx2::ATTENTION;
+  }
+}
 
 constexpr size_t MOST_DIMENSIONS = 8;
 
@@ -410,9 +423,13 @@ EXPORTED ort::Status* RegisterCustomOps(ort::SessionOptions* options, const ort:
 
 // The instruction set in use, or an empty text where the operators cannot run.
 EXPORTED const char* tandem_instruction_set() {
-  if (instruction_set() == InstructionSet::NONE) return "";
-  return has_avx512() ? "avx512" : "avx2";
+  switch (chosen()) {
+    case InstructionSet::AVX512: return "avx512";
+    case InstructionSet::AVXVNNI: return "avxvnni";
+    case InstructionSet::AVX2: return "avx2";
+    default: return "";
+  }
 }
 
-// Lets tests run the AVX2 kernels on a processor that has AVX-512.
-EXPORTED void tandem_use_avx2(int wanted) { use_avx2 = wanted != 0; }
+// Lets tests run the kernels of lesser processors: 1 is AVX2, 2 AVX-VNNI, 3 all there is.
+EXPORTED void tandem_allow(int most) { most_allowed = static_cast<InstructionSet>(most); }

@@ -3,7 +3,7 @@
 #include <cpuid.h>
 #include <stdint.h>
 
-enum class InstructionSet { NONE, AVX2, AVX512 };
+enum class InstructionSet { NONE, AVX2, AVXVNNI, AVX512 };
 
 // Source: Intel 64 and IA-32 Architectures Software Developer's Manual, CPUID and XGETBV.
 inline InstructionSet instruction_set() {
@@ -20,5 +20,6 @@ inline InstructionSet instruction_set() {
   const bool has_512 = has(ebx, 16) && has(ebx, 17) && has(ebx, 30) && has(ebx, 31);
   const bool has_vnni = has(ecx, 11);
   if ((saved & AVX512_STATE) == AVX512_STATE && has_512 && has_vnni) return InstructionSet::AVX512;
+  if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && has(eax, 4)) return InstructionSet::AVXVNNI;
   return InstructionSet::AVX2;
 }

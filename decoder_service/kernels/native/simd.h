@@ -1,6 +1,7 @@
-// Registers of the instruction set that a source file is compiled for: AVX-512 with VNNI, or AVX2.
+// Registers of the instruction set that a source file is compiled for: AVX-512 with VNNI, AVX2 with
+// AVX-VNNI, or AVX2 alone.
 //
-// Everything lies in a namespace named after the set, so that one library holds both.
+// Everything lies in a namespace named after the set, so that one library holds them all.
 #pragma once
 #include <immintrin.h>
 #include <stddef.h>
@@ -10,6 +11,8 @@
 
 #if defined(__AVX512VNNI__)
 #define TANDEM_ISA avx512
+#elif defined(__AVXVNNI__)
+#define TANDEM_ISA avxvnni
 #else
 #define TANDEM_ISA avx2
 #endif
@@ -125,11 +128,15 @@ INLINE int32_t sum(Ints x) {
   half = _mm_add_epi32(half, _mm_unpackhi_epi64(half, half));
   return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 1)));
 }
+#if defined(__AVXVNNI__)
+INLINE Ints dot(Ints total, Ints x, Ints y) { return _mm256_dpbusd_avx_epi32(total, x, y); }
+#else
 // The 16-bit sums of two products cannot overflow: a nibble times a byte is at most 15 * 127.
 INLINE Ints dot(Ints total, Ints x, Ints y) {
   const Ints pairs = _mm256_maddubs_epi16(x, y);
   return _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
+#endif
 INLINE void store_bytes(int8_t* p, Ints x) {
   const __m128i words =
       _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));

@@ -15,15 +15,23 @@ from decoder_service.kernels import layout, library
 Floats = npt.NDArray[np.float32]
 
 
-@pytest.fixture(params=["best", "avx2"], autouse=True)
+SETS = ("avx2", "avxvnni", "avx512")  # in the order of `tandem_allow`, from 1 on
+
+
+@pytest.fixture(params=SETS, autouse=True)
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The best one of this processor, and AVX2, which has kernels of its own."""
+    """Every one that this processor has: each has kernels of its own."""
     path = library.path()
     assert path is not None, "setup has not built the kernels, or the processor lacks AVX2"
     loaded = ctypes.CDLL(str(path))
-    loaded.tandem_use_avx2(request.param == "avx2")
-    yield request.param
-    loaded.tandem_use_avx2(0)
+    loaded.tandem_instruction_set.restype = ctypes.c_char_p
+    loaded.tandem_allow(1 + SETS.index(request.param))
+    if loaded.tandem_instruction_set().decode() == request.param:
+        yield request.param
+        loaded.tandem_allow(len(SETS))
+    else:
+        loaded.tandem_allow(len(SETS))
+        pytest.skip(f"this processor has no {request.param}")
 
 
 def session(nodes: list[Any], inputs: list[Any], constants: list[Any]) -> ort.InferenceSession:
