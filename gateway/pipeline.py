@@ -46,6 +46,9 @@ from protos.tandem.v1 import tensor_pb2
 
 T = TypeVar("T")
 
+# How long an answer's end waits for the encoder's times, which every answer but the shortest has.
+TIMES_WITHIN_S = 1.0
+
 
 class Pipeline:
     """Answers conversations with the tiers behind the gateway."""
@@ -134,6 +137,10 @@ class Pipeline:
                         text = transcript.add(event)
                     if text.text or text.tokens:
                         yield text
+                if end is not None:
+                    # All features were taken, but the message with the encoder's times may still
+                    # be under way: a short answer is over sooner.
+                    await asyncio.wait({feeding}, timeout=TIMES_WITHIN_S)
         # Without the decoder's end, a stop string ended the answer and the decoder's call.
         reason = FinishReason.STOP
         if end is not None and not transcript.stopped:
