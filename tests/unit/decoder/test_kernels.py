@@ -317,6 +317,17 @@ def test_large_scores_do_not_overflow() -> None:
     np.testing.assert_allclose(out, expected, rtol=1e-2, atol=1e-2)
 
 
+def test_small_rows_are_normed_with_epsilon() -> None:
+    attention = Attention(4, 2, 32, np.float32)
+    rows, cache = attention.rows(3), attention.cache(1, 64)
+    rows[0] *= 3e-4  # a mean square of the size of epsilon
+    sequences = np.array([[0, 3, 20]], np.int32)
+    out = attention.run(rows, cache, sequences)
+    np.testing.assert_allclose(out, attention.expected(rows, cache, sequences), atol=1e-4)
+    keys = attention.turned(rows)[1].transpose(1, 0, 2)
+    np.testing.assert_allclose(cache[0][0, :, 20:23], keys, atol=1e-5)
+
+
 def test_a_float16_cache_clips_what_it_cannot_hold_and_keeps_nan() -> None:
     attention = Attention(2, 1, 16, np.float16)
     rows, cache = attention.rows(1), attention.cache(1, 64)
