@@ -1,10 +1,13 @@
-"""Makes values of an ONNX graph."""
+"""Makes values and nodes of an ONNX graph, and describes its inputs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
+ROWS = "row_count"  # the dimension of all tokens of a run
 
 
 def typed(name: str, dtype: ir.DataType, shape: list[int | str | ir.SymbolicDim]) -> ir.Value:
@@ -40,3 +43,27 @@ def stored(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
     )
     graph.register_initializer(value)
     return value
+
+
+def node(kind: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int) -> ir.Node:
+    """A node with one output, which is named after it."""
+    made = ir.node(kind, inputs, attributes, name=name)
+    made.outputs[0].name = f"{name}/output_0"
+    return made
+
+
+def name_row_dimensions(graph: ir.Graph) -> None:
+    """Says that the inputs are rows of several sequences; forgets recorded inner shapes."""
+    for value in graph.inputs:
+        name = value.name or ""
+        if name == "inputs_embeds" and value.shape is not None:
+            value.shape = ir.Shape([1, ROWS, value.shape[2]])
+        elif name == "position_ids":
+            value.shape = ir.Shape([3, 1, ROWS])
+        elif name.startswith("deepstack_embeds.") and value.shape is not None:
+            value.shape = ir.Shape([1, "deepstack_length", value.shape[2]])
+    kept = {*graph.inputs, *graph.outputs}
+    for made in graph:
+        for value in made.outputs:
+            if value not in kept:
+                value.shape = None

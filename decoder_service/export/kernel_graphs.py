@@ -38,7 +38,6 @@ PAGE_BYTES = 4096
 VERSION = 1  # of the operators' domain
 
 NAME = "/model/flat"
-ROWS = "row_count"
 NORM = "SimplifiedLayerNormalization"
 INTERLEAVED = 1  # MRotaryEmbedding's mrope_layout
 
@@ -154,7 +153,10 @@ def convert_attention(graph: ir.Graph) -> None:
     for node in attentions:
         _convert_attention(graph, node, angles, sequences)
     _remove_unused(graph)
-    _annotate(graph)
+    graph_values.name_row_dimensions(graph)
+    for value in graph.inputs:
+        if (value.name or "").startswith("past_key_values.") and value.shape is not None:
+            value.shape = ir.Shape(["slots", value.shape[1], "capacity", value.shape[3]])
 
 
 def _convert_attention(
@@ -213,23 +215,21 @@ def _angles(graph: ir.Graph, rotary: ir.Node) -> list[ir.Value]:
             )
             for axis, section in ((1, height), (2, width))
         ]
-        rows = _node("Gather", [table, positions], f"{NAME}/{name}/Gather", axis=0)
+        rows = graph_values.node("Gather", [table, positions], f"{NAME}/{name}/Gather", axis=0)
         parts = ir.node(
             "Split", rows.outputs, {"axis": 0}, num_outputs=3, name=f"{NAME}/{name}/Split"
         )
         parts.attributes.add(ir.AttrInt64("num_outputs", 3))
         for axis, value in enumerate(parts.outputs):
             value.name = f"{NAME}/{name}/{axis}"
-        wide = _node("Where", [masks[1], parts.outputs[2], parts.outputs[0]], f"{NAME}/{name}/W")
-        high = _node("Where", [masks[0], parts.outputs[1], wide.outputs[0]], f"{NAME}/{name}/H")
+        wide = graph_values.node(
+            "Where", [masks[1], parts.outputs[2], parts.outputs[0]], f"{NAME}/{name}/W"
+        )
+        high = graph_values.node(
+            "Where", [masks[0], parts.outputs[1], wide.outputs[0]], f"{NAME}/{name}/H"
+        )
         graph.insert_before(graph[0], [rows, parts, wide, high])
         made.append(high.outputs[0])
-    return made
-
-
-def _node(kind: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int) -> ir.Node:
-    made = ir.node(kind, inputs, attributes, name=name)
-    made.outputs[0].name = f"{name}/output_0"
     return made
 
 
@@ -249,24 +249,6 @@ def _remove_unused(graph: ir.Graph) -> None:
         graph.initializers.pop(name)
     for value in [value for value in graph.inputs if not value.uses()]:
         graph.inputs.remove(value)
-
-
-def _annotate(graph: ir.Graph) -> None:
-    """Names the dimensions of the inputs as they are now, and forgets recorded inner shapes."""
-    for value in graph.inputs:
-        name = value.name or ""
-        if name == "inputs_embeds" and value.shape is not None:
-            value.shape = ir.Shape([1, ROWS, value.shape[2]])
-        elif name == "position_ids":
-            value.shape = ir.Shape([3, 1, ROWS])
-        elif name.startswith("deepstack_embeds.") and value.shape is not None:
-            value.shape = ir.Shape([1, "deepstack_length", value.shape[2]])
-        elif name.startswith("past_key_values.") and value.shape is not None:
-            value.shape = ir.Shape(["slots", value.shape[1], "capacity", value.shape[3]])
-    for node in graph:
-        for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None
 
 
 def set_cache(graph: ir.Graph, kv_dtype: str) -> None:

@@ -16,7 +16,6 @@ import onnx_ir as ir
 from decoder_service.export import graph_values
 
 LANES = ("prefill", "decode")
-ROWS = "row_count"  # T + B, the name of that dimension
 NAME = "/model/lanes"
 
 
@@ -45,7 +44,7 @@ def split(graph: ir.Graph) -> None:
     graph.outputs.clear()
     graph.outputs.extend([*logits, *(made for _, mades in caches for made in mades)])
     graph.remove(attentions, safe=True)
-    _annotate(graph)
+    graph_values.name_row_dimensions(graph)
 
 
 def _lane_lengths(lane: str) -> tuple[ir.Value, ir.Value]:
@@ -61,10 +60,12 @@ def _cache_names(attentions: list[ir.Node]) -> set[str]:
 
 def _split_sizes(graph: ir.Graph, embeds: ir.Value, decode_lengths: ir.Value) -> ir.Value:
     """int64 [2], the lanes' rows: [T, B]."""
-    rows = _node("Shape", [embeds], f"{NAME}/rows", start=1, end=2)
-    decode = _node("Shape", [decode_lengths], f"{NAME}/decode_rows")
-    prefill = _node("Sub", [rows.outputs[0], decode.outputs[0]], f"{NAME}/prefill_rows")
-    both = _node("Concat", [prefill.outputs[0], decode.outputs[0]], f"{NAME}/sizes", axis=0)
+    rows = graph_values.node("Shape", [embeds], f"{NAME}/rows", start=1, end=2)
+    decode = graph_values.node("Shape", [decode_lengths], f"{NAME}/decode_rows")
+    prefill = graph_values.node("Sub", [rows.outputs[0], decode.outputs[0]], f"{NAME}/prefill_rows")
+    both = graph_values.node(
+        "Concat", [prefill.outputs[0], decode.outputs[0]], f"{NAME}/sizes", axis=0
+    )
     graph.insert_before(graph[0], [rows, decode, prefill, both])
     return both.outputs[0]
 
@@ -93,15 +94,17 @@ def _split_attention(
         shape = graph_values.constant(
             graph, f"{NAME}/decode_shape/{count * head_dim}", np.array([-1, 1, count * head_dim])
         )
-        batched = _node("Reshape", [split_node.outputs[1], shape], f"{name}/Reshape")
+        batched = graph_values.node("Reshape", [split_node.outputs[1], shape], f"{name}/Reshape")
         nodes += [split_node, batched]
         parts["prefill"].append(split_node.outputs[0])
         parts["decode"].append(batched.outputs[0])
     lanes = {lane: _lane_attention(attention, lane, parts[lane], lengths[lane]) for lane in LANES}
     width = heads * head_dim
     shape = graph_values.constant(graph, f"{NAME}/row_shape/{width}", np.array([1, -1, width]))
-    flat = _node("Reshape", [lanes["decode"].outputs[0], shape], f"{attention.name}/Reshape")
-    joined = _node(
+    flat = graph_values.node(
+        "Reshape", [lanes["decode"].outputs[0], shape], f"{attention.name}/Reshape"
+    )
+    joined = graph_values.node(
         "Concat", [lanes["prefill"].outputs[0], flat.outputs[0]], f"{attention.name}/Concat", axis=1
     )
     nodes += [*lanes.values(), flat, joined]
@@ -141,27 +144,4 @@ def _lane_attention(
         value.shape = ir.Shape(
             [f"{lane}_batch", *(old.shape or ())[1:2], f"{lane}_length", *(old.shape or ())[3:]]
         )
-    return made
-
-
-def _annotate(graph: ir.Graph) -> None:
-    """Names the dimensions of the inputs as they are now, and forgets recorded inner shapes."""
-    for value in graph.inputs:
-        name = value.name or ""
-        if name == "inputs_embeds" and value.shape is not None:
-            value.shape = ir.Shape([1, ROWS, value.shape[2]])
-        elif name == "position_ids":
-            value.shape = ir.Shape([3, 1, ROWS])
-        elif name.startswith("deepstack_embeds.") and value.shape is not None:
-            value.shape = ir.Shape([1, "deepstack_length", value.shape[2]])
-    kept = {*graph.inputs, *graph.outputs}
-    for node in graph:
-        for value in node.outputs:
-            if value not in kept:
-                value.shape = None
-
-
-def _node(kind: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Node:
-    made = ir.node(kind, inputs, attributes, name=name)
-    made.outputs[0].name = f"{name}/output_0"
     return made

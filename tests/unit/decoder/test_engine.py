@@ -1,89 +1,22 @@
-"""The engine's thread over a fake runner: interleaving, cancelling, failing, stopping."""
+"""The engine's thread over a fake runner: interleaving, cancelling, ending, reporting."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decoder_service.engine import Engine
-from decoder_service.residency import Admission
 from decoder_service.sequence import (
-    Completion,
     FinishReason,
     ReportOptions,
     Request,
-    Sequence,
     Token,
 )
-from decoder_service.stream import SequenceStream
-from protos.errors import InvalidRequest, Overloaded, Reason, ServiceError
-from tests.unit.decoder.fakes import VOCAB, FakeRunner, make_executor, make_request, random_features
-
-
-@asynccontextmanager
-async def running_engine(
-    folder: Path,
-    *,
-    slots: int = 4,
-    waiting: int = 64,
-    chunk: int = 8,
-    mixed: int = 3,
-    budget: int | None = None,
-    draft_tokens: int = 0,
-    on_death: Callable[[], None] = lambda: None,
-) -> AsyncIterator[tuple[Engine, FakeRunner]]:
-    executor, runner = make_executor(
-        folder,
-        max_sequences=slots,
-        token_budget=budget,
-        chunk=chunk,
-        mixed=mixed,
-        preemption_margin=1.0,
-        draft_tokens=draft_tokens,
-    )
-    engine = Engine(
-        executor=executor,
-        max_waiting=waiting,
-        on_death=on_death,
-    )
-    async with engine:
-        yield engine, runner
-
-
-async def collect(stream: SequenceStream) -> tuple[list[Token], Completion]:
-    tokens: list[Token] = []
-    with stream:
-        while True:
-            for event in await stream.next_events():
-                if isinstance(event, Completion):
-                    return tokens, event
-                tokens.append(event)
-
-
-async def run(engine: Engine, request: Request, feature_seed: int = 0) -> list[int]:
-    stream = engine.submit(request)
-    for index, span in enumerate(request.spans):
-        stream.set_features(index, random_features(feature_seed + index, span.length))
-    tokens, _ = await collect(stream)
-    return [token.token_id for token in tokens]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async def poll() -> None:
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)  # the engine is another thread: there is no event to await
-
-    await asyncio.wait_for(poll(), 10)
-
-
-def is_idle(engine: Engine) -> Callable[[], bool]:
-    return lambda: engine.load().running_count == 0 and engine.load().waiting_count == 0
+from protos.errors import Overloaded
+from tests.unit.decoder.engines import collect, is_idle, run, running_engine, until
+from tests.unit.decoder.fakes import VOCAB, make_request, random_features
 
 
 def random_request(rng: random.Random, index: int) -> Request:
@@ -284,76 +217,6 @@ async def test_reports_hold_logprobs_and_logits_of_each_token(tmp_path: Path) ->
             assert token.logprobs.logprob == pytest.approx(token.logprobs.top[0][1])
 
 
-async def test_a_failing_prompt_fails_alone(tmp_path: Path) -> None:
-    async with running_engine(tmp_path) as (engine, runner):
-        good = make_request([1, 2, 3], max_tokens=20)
-        expected = await run(engine, good)
-        runner.fail_on = engine._executor._table.rows(np.array([9]))[0]
-        beside = asyncio.create_task(run(engine, good))
-        with pytest.raises(ServiceError) as caught:
-            await run(engine, make_request([9, 1], request_id="bad"))
-        assert caught.value.reason is Reason.INTERNAL
-        assert await beside == expected
-        await until(is_idle(engine))
-
-
-async def test_a_row_that_cannot_be_sampled_fails_alone(tmp_path: Path) -> None:
-    async with running_engine(tmp_path) as (engine, runner):
-        good = make_request([1, 2, 3], max_tokens=20, sampling={"temperature": 1.0, "seed": 4})
-        expected = await run(engine, good)
-        runner.gate.clear()
-        beside = asyncio.create_task(run(engine, good))
-        # Out of the vocabulary: validation refuses it, so only a bug could bring it here.
-        bias = {"logit_bias": ((VOCAB + 5, 1.0),)}
-        bad = asyncio.create_task(
-            run(engine, make_request([4, 5, 6], request_id="bad", sampling=bias))
-        )
-        await until(lambda: engine.load().running_count + engine.load().waiting_count == 2)
-        runner.gate.set()
-        with pytest.raises(ServiceError) as caught:
-            await bad
-        assert caught.value.reason is Reason.INTERNAL
-        assert await beside == expected
-
-
-async def test_features_that_overflow_fail_their_sequence_alone(tmp_path: Path) -> None:
-    async with running_engine(tmp_path) as (engine, _):
-        good = make_request([1, 2, 3], max_tokens=20)
-        expected = await run(engine, good)
-        beside = asyncio.create_task(run(engine, good))
-        stream = engine.submit(make_request([4, 4, 4], span_places=[(1, 1)], request_id="bad"))
-        stream.set_features(0, np.full((3, 1, 8), np.nan, np.float32))
-        with pytest.raises(InvalidRequest) as caught:
-            await collect(stream)
-        assert caught.value.reason is Reason.NON_FINITE
-        assert await beside == expected
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-async def test_a_dying_engine_fails_every_stream_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    deaths: list[str] = []
-    async with running_engine(tmp_path, slots=1, on_death=lambda: deaths.append("x")) as (
-        engine,
-        runner,
-    ):
-        runner.fail_decode = True
-        runner.gate.clear()  # it must not die before all have come
-        streams = [
-            asyncio.create_task(run(engine, make_request([i], request_id=str(i)))) for i in range(3)
-        ]
-        await until(lambda: engine.load().running_count + engine.load().waiting_count == 3)
-        runner.gate.set()
-        results = await asyncio.gather(*streams, return_exceptions=True)
-        assert [getattr(r, "reason", None) for r in results] == [Reason.INTERNAL] * 3
-        assert deaths == ["x"]
-        with pytest.raises(ServiceError) as caught:
-            engine.submit(make_request())
-        assert caught.value.reason is Reason.DECODER_UNAVAILABLE
-        assert engine.load().running_count == 0
-
-
 async def test_a_token_does_not_wait_for_the_end_of_the_next_run(tmp_path: Path) -> None:
     async with running_engine(tmp_path) as (engine, runner):
         runner.hold_at = 1
@@ -378,33 +241,3 @@ async def test_what_a_sequence_needs_is_said_while_the_model_computes(tmp_path: 
                 runner.gate.set()
                 await asyncio.wait_for(second.slot_granted.wait(), 10)
             assert len((await collect(first))[0]) == 2
-
-
-async def test_a_lookup_that_fails_ends_the_engine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with running_engine(tmp_path) as (engine, runner):
-        runner.hold_at = 1
-        with engine.submit(make_request([1, 2], max_tokens=3)) as first:
-            await first.next_events()
-
-            def fail(sequence: Sequence) -> Admission:
-                raise RuntimeError("scripted failure")
-
-            monkeypatch.setattr(engine._residency, "arrive", fail)
-            with engine.submit(make_request([3])) as second:
-                runner.gate.set()
-                for stream in (first, second):
-                    with pytest.raises(ServiceError) as caught:
-                        while True:
-                            await asyncio.wait_for(stream.next_events(), 10)
-                    assert caught.value.reason is Reason.INTERNAL
-
-
-async def test_stopping_fails_what_still_runs(tmp_path: Path) -> None:
-    async with running_engine(tmp_path) as (engine, _):
-        stream = engine.submit(make_request([1] * 9, span_places=[(4, 3)]))
-        await until(lambda: engine.load().running_count == 1)
-    with pytest.raises(ServiceError) as caught:
-        await stream.next_events()
-    assert caught.value.reason is Reason.DRAINING
