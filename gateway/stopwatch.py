@@ -48,8 +48,14 @@ class Stopwatch:
             transfer_ms=self._transfer_ms(decoder),
             prefill_ms=0.0 if decoder is None else decoder.prefill_ms,
             first_token_ms=self._between_ms(self._arrived_s, self._first_token_s),
-            decode_ms=self._between_ms(self._first_token_s, self._last_token_s),
+            decode_ms=self._decode_ms(decoder),
         )
+
+    def _decode_ms(self, decoder: DecoderTimings | None) -> float:
+        """From the first token to the last: the decoder knows best, several may come at once."""
+        if decoder is not None and decoder.decode_ms > 0:
+            return decoder.decode_ms
+        return self._between_ms(self._first_token_s, self._last_token_s)
 
     def _transfer_ms(self, decoder: DecoderTimings | None) -> float:
         """What the features' arrival took beyond the slowest picture's work in the vision tier.

@@ -133,6 +133,13 @@ def test_transfer_is_what_the_vision_tier_did_not_spend() -> None:
     assert timings.decode_ms == 0
 
 
+def test_tokens_that_come_at_once_were_still_decoded_one_after_another() -> None:
+    watch = Stopwatch(time.monotonic(), prepare_ms=1.0)
+    watch.token()
+    assert watch.timings(DecoderTimings(decode_ms=7.5)).decode_ms == 7.5
+    assert watch.timings(None).decode_ms == 0
+
+
 async def numbers(*values: int, failing: bool = False) -> AsyncGenerator[int, None]:
     for value in values:
         yield value
