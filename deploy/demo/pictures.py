@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from deploy.demo.drawing import Finish, Picture, Pixels, Scene, render
-from deploy.demo.scenes import CELL, Frame
+from deploy.demo.scenes import BORDER, CELL, Frame
 from protos.pictures import PictureSettings, smart_resize
 
 SHORTEST_EDGE = 28 * CELL * CELL  # least area of a picture after resizing, in pixels
@@ -51,16 +51,21 @@ def random_grid(rng: random.Random) -> Grid:
 
 
 def frame_for(rng: random.Random, grid: Grid) -> Frame:
-    """A random size to draw at that the processor resizes to the given grid."""
+    """A random size to draw at that the processor resizes to the given grid.
+
+    Half of the frames let middles lie on the borders of cells, where nobody can tell for sure
+    which cell holds them: harder than what is examined.
+    """
     seen_height, seen_width = grid[0] * CELL, grid[1] * CELL
+    border = rng.choice((0.0, BORDER))
     for _ in range(40):
         scale = math.exp(rng.uniform(math.log(0.5), math.log(2.7)))
         width = round(seen_width * scale * rng.uniform(0.9, 1.15))
         height = round(seen_height * scale * rng.uniform(0.9, 1.15))
         drawable = SMALLEST_SIDE <= min(width, height) and max(width, height) <= LARGEST_SIDE
         if drawable and resized(height, width) == (seen_height, seen_width):
-            return Frame(width, height, seen_width, seen_height)
-    return Frame(seen_width, seen_height, seen_width, seen_height)
+            return Frame(width, height, seen_width, seen_height, border)
+    return Frame(seen_width, seen_height, seen_width, seen_height, border)
 
 
 def resize(pixels: Pixels, height: int, width: int) -> torch.Tensor:

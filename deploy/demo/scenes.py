@@ -26,7 +26,7 @@ from deploy.demo.drawing import (
 CELL = 32  # pixels of one merged visual token, after resizing
 SMALLEST_RADIUS = 20.0  # pixels after resizing
 LETTER_PITCH = 34.0  # least pixels after resizing from one character's middle to the next
-BORDER = 0.16  # how near the border of its cell the middle of a thing may come, in cells
+BORDER = 0.05  # how near the border of its cell the middle of a thing may come, in cells
 LEAST_CONTRAST = 105.0
 TEXTURES = ("grain", "clouds", "gradient", "stripes", "waves")
 WORDS = (
@@ -46,6 +46,7 @@ class Frame:
     height: int
     seen_width: int
     seen_height: int
+    border: float = BORDER  # 0: middles lie anywhere
 
     @property
     def scale(self) -> float:
@@ -152,20 +153,20 @@ def random_thing(
 def random_center(rng: random.Random, thing: Thing, frame: Frame) -> Point:
     """Where the thing's centre goes so that the middle of its box is well inside a cell."""
     left, top, right, bottom = box_of(thing, frame.width / frame.height)
-    x = random_middle(rng, (right - left) / 2, frame.seen_width // CELL)
-    y = random_middle(rng, (bottom - top) / 2, frame.seen_height // CELL)
+    x = random_middle(rng, (right - left) / 2, frame.seen_width // CELL, frame.border)
+    y = random_middle(rng, (bottom - top) / 2, frame.seen_height // CELL, frame.border)
     return x - (left + right) / 2, y - (top + bottom) / 2
 
 
-def random_middle(rng: random.Random, reach: float, cells: int) -> float:
+def random_middle(rng: random.Random, reach: float, cells: int, border: float) -> float:
     """A place on an axis of so many cells, away from its ends and from the cells' borders."""
-    return inside_cell(rng.uniform(min(0.5, reach), max(0.5, 1 - reach)), cells)
+    return inside_cell(rng.uniform(min(0.5, reach), max(0.5, 1 - reach)), cells, border)
 
 
-def inside_cell(place: float, cells: int) -> float:
+def inside_cell(place: float, cells: int, border: float) -> float:
     """The place moved away from the borders of its cell."""
     cell = min(cells - 1, int(place * cells))
-    return (cell + BORDER + (1 - 2 * BORDER) * (place * cells - cell)) / cells
+    return (cell + border + (1 - 2 * border) * (place * cells - cell)) / cells
 
 
 def fits(box: Box, taken: Sequence[Box], frame: Frame) -> bool:
@@ -217,7 +218,8 @@ def place_label(
     if largest < smallest:
         return None
     size = smallest + (largest - smallest) * rng.random() ** 1.3
-    y = random_middle(rng, height * size / 2 + 0.02, frame.seen_height // CELL)
+    rows = frame.seen_height // CELL
+    y = random_middle(rng, height * size / 2 + 0.02, rows, frame.border)
     left_top = (rng.uniform(0.02, 0.98 - width * size), y - height * size / 2)
     return replace(draft, size=size, left_top=left_top)
 

@@ -249,10 +249,3 @@ def ask_appearance(rng: random.Random, video: Video) -> Turns | None:
     name = rng.choice((video.newcomer.shape, video.newcomer.name))
     question = rng.choice(phrasings.APPEAR).format(thing=name)
     return (Turn("appear", question, f"at second {video.second}"),)
-
-
-def ask_video_color(rng: random.Random, video: Video) -> Turns:
-    """`What color is the circle?`"""
-    things = [video.mover] + ([video.newcomer] if video.newcomer else [])
-    thing = rng.choice(things)
-    return (Turn("color", rng.choice(phrasings.COLOR).format(thing=thing.shape), thing.color),)
