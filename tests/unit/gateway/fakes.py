@@ -73,7 +73,8 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
     """Encodes every picture to rows of its call's number.
 
     `failures` are raised by the next calls, before their first message. With `hold` set, calls
-    wait after their header until they are cancelled.
+    wait after their header until they are cancelled. Their times come `summary_delay_s` after
+    their features.
     """
 
     def __init__(self, bundle: Bundle, *, port: int = 0) -> None:
@@ -85,6 +86,7 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
         self.failures: list[ServiceError] = []
         self.failures_midway: list[ServiceError] = []
         self.rows_short = 0
+        self.summary_delay_s = 0.0
         self.hold = False
         self.holding = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -118,6 +120,7 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
                     yield vision_pb2.EncodeChunk(features=self._chunk(level, row, rows))
                     if self.failures_midway:
                         raise self.failures_midway.pop(0)
+            await asyncio.sleep(self.summary_delay_s)
             summary = vision_pb2.EncodeSummary(queue_ms=1.0, preprocess_ms=2.0, encode_ms=3.0)
             yield vision_pb2.EncodeChunk(summary=summary)
 
@@ -143,7 +146,7 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
 
     `failure` is raised before admission. With `stall_after` set, calls stop after that many
     tokens until they are cancelled; with `pause_after`, until `resume`. `cached_spans` are not
-    asked for.
+    asked for. With `is_hasty`, it answers before the gateway has finished sending.
     """
 
     def __init__(self, bundle: Bundle, *, port: int = 0, max_context: int = 4096) -> None:
@@ -167,6 +170,7 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
         self.cancelled = asyncio.Event()
         self.cached_spans: frozenset[int] = frozenset()
         self.needed_too: list[int] = []
+        self.is_hasty = False
         self.cached_tokens = 0
         self.ends_without_completion = False
 
@@ -244,6 +248,8 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
             for row in rows:
                 missing.remove((message.span_index, chunk.level, row))
             self.features.append((start.request_id, message))
+        if self.is_hasty:
+            return
         async for extra in requests:
             raise AssertionError(f"nothing may follow the features, got {extra}")
 

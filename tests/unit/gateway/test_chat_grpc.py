@@ -84,6 +84,14 @@ async def test_timings_tell_where_the_time_went(stage: Stage) -> None:
     assert timings.first_token_ms > 0
 
 
+async def test_an_answer_over_early_still_tells_the_time_of_encoding(stage: Stage) -> None:
+    stage.vision.summary_delay_s = 0.2
+    stage.decoder.is_hasty = True
+    chunks = await complete(stage, request("What?", png(64, 64)))
+    timings = chunks[-1].completion.timings
+    assert (timings.preprocess_ms, timings.encode_ms) == (2.0, 3.0)
+
+
 async def test_text_alone_has_no_picture_timings(stage: Stage) -> None:
     chunks = await complete(stage, request("What?"))
     timings = chunks[-1].completion.timings
