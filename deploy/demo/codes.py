@@ -44,8 +44,8 @@ class Group:
 
 
 GROUPS: Mapping[str, Group] = {
-    "color": Group((0,), 2 + len(COLORS), silent=False),  # nothing, the colours, text
-    "shape": Group((0,), 1 + len(SHAPES), silent=True),
+    "color": Group((0, 1), 2 + len(COLORS), silent=False),  # nothing, the colours, text
+    "shape": Group((0, 1), 1 + len(SHAPES), silent=True),
     "motion": Group((0,), 1 + len(DIRECTIONS), silent=True),
     **{side: Group((0, 1, 2), 1 + STEPS, silent=False) for side in SIDES},
     "letter": Group((2, 3), 1 + len(CHARACTERS), silent=True),

@@ -36,8 +36,8 @@ from deploy.demo.tokenizer import special_ids, write_tokenizer
 SEED = 1
 SIGHT_RATE, WORD_RATE, ANSWER_RATE = 3e-3, 1.5e-3, 8e-4
 TEAM_SIZE = 2
-SIGHT_STEPS, SIGHT_DECAY_STEPS, SIGHT_BATCH = 6000, 800, 32
-WORD_STEPS, WORD_DECAY_STEPS = 5900, 500
+SIGHT_STEPS, SIGHT_DECAY_STEPS, SIGHT_BATCH = 5200, 800, 32
+WORD_STEPS, WORD_DECAY_STEPS = 5000, 500
 ANSWER_STEPS, ANSWER_DECAY_STEPS = 2800, 1300
 COARSE_STEPS = 120  # at the end of the last lesson, when 4-bit weights are practised
 PRECISION = torch.bfloat16
