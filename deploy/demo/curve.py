@@ -66,7 +66,7 @@ def draw_curves(folder: Path) -> Image.Image:
     )
     heads = [key for key in sight[-1] if key not in ("step", "seconds", "loss")]
     panels = (
-        panel("Sight: loss of the dense labels", sight, ["loss"], 12),
+        panel("Sight: loss of the dense labels", sight, ["loss"], 80),
         panel("Sight: dense labels right, where there is something", sight, heads, 1),
         panel("Words: loss", words, ["loss"], 3),
         panel("Words: answers right in every token, by skill", words, SKILLS, 1),
