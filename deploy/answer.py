@@ -39,10 +39,17 @@ class Answer:
         speed = self.tokens_per_second
         return (
             f"{self.prompt_tokens} + {self.completion_tokens} tokens"
-            f" · first after {self.first_token_ms / 1000.0:.2f} s"
+            f" · first after {_duration(self.first_token_ms)}"
             + (f" · {speed:.1f} tok/s" if speed is not None else "")
             + (" · cut off at the token limit" if self.finish_reason == "length" else "")
         )
+
+
+def _duration(milliseconds: float) -> str:
+    """Three digits or so: `4 ms`, `250 ms`, `1.25 s`."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    return f"{milliseconds / 1000:.2f} s"
 
 
 def stream_answer(console: Console, chunks: Iterable[gateway_pb2.ChatChunk]) -> Answer:

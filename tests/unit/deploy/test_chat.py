@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from deploy.answer import Answer
 from deploy.chat import ChatSettings, chat
 from deploy.screen import CommandError
 from protos.errors import InvalidRequest, ServiceError
@@ -35,8 +36,22 @@ def test_the_answer_and_its_cost_are_shown() -> None:
         chat(terminal, ChatSettings(server=gateway.address), [], "What is it?")
     assert shown(terminal).splitlines() == [
         "a red square here",
-        "7 + 4 tokens · first after 0.25 s · 10.0 tok/s",
+        "7 + 4 tokens · first after 250 ms · 10.0 tok/s",
     ]
+
+
+@pytest.mark.parametrize(("milliseconds", "said"), [(4.2, "4 ms"), (20_460.0, "20.46 s")])
+def test_the_first_token_s_time_is_told_in_a_unit_that_fits(milliseconds: float, said: str) -> None:
+    answer = Answer(
+        text="red",
+        finish_reason="stop",
+        prompt_tokens=7,
+        completion_tokens=1,
+        first_token_ms=milliseconds,
+        decode_ms=0.0,
+        wall_ms=milliseconds,
+    )
+    assert answer.cost() == f"7 + 1 tokens · first after {said}"
 
 
 def test_pictures_are_sent_before_the_question_in_their_order(tmp_path: Path) -> None:
