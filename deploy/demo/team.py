@@ -4,7 +4,9 @@ On two shared cores this is about twice as fast as one process of two threads, w
 for the slower thread in every operation instead of once per step.
 """
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -64,6 +66,7 @@ def run_team(size: int, meeting_point: Path, work: Callable[[Member], None]) -> 
 
 def _join(rank: int, size: int, meeting_point: Path, work: Callable[[Member], None]) -> None:
     os.setsid()  # Linux shares a busy machine out by session: one member, one share
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -74,3 +77,15 @@ def _join(rank: int, size: int, meeting_point: Path, work: Callable[[Member], No
     )
     work(Member(rank, size))
     dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, whatever ended that.
+
+    torch sends SIGINT then, which whoever runs in the background ignores; left alone, two teams
+    would write to one folder once the run is taken up again.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
