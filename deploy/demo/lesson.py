@@ -54,13 +54,16 @@ class Lesson:
 
     def run(self) -> None:
         """Trains to the last step, starting from the last save if there is one."""
-        step, averages, spent = self.load()
+        step, averages, spent, random = self.load()
         begun = perf_counter() - spent
         hidden = not self.member.leads
         progress = tqdm(
             total=self.steps, initial=step, desc=self.name, mininterval=5, disable=hidden
         )
-        for batch in self.batches(step):
+        batches = self.batches(step)
+        if random is not None:
+            torch.set_rng_state(random)  # not before: the iterator draws a number for itself
+        for batch in batches:
             loss, metrics = self.measure(step, batch)
             loss.backward()  # type: ignore[no-untyped-call]
             self.member.average_gradients(self.parameters)
@@ -101,15 +104,15 @@ class Lesson:
         )
         return iter(loader)
 
-    def load(self) -> tuple[int, Metrics, float]:
-        """Steps done, averages and seconds spent so far."""
+    def load(self) -> tuple[int, Metrics, float, Tensor | None]:
+        """Steps done, averages, seconds spent so far, and the state of torch's random numbers."""
         if not self.path.exists():
-            return 0, {}, 0.0
+            return 0, {}, 0.0, None
         state = torch.load(self.path, weights_only=True)
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         self.optimizers.load_state_dict(state["optimizers"])
-        return state["step"], state["averages"], state["seconds"]
+        return state["step"], state["averages"], state["seconds"], state["random"]
 
     def save(self, step: int, averages: Metrics, seconds: float) -> None:
         """Keeps everything a resumed run needs, whole or not at all."""
@@ -119,6 +122,7 @@ class Lesson:
             "seconds": seconds,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizers": self.optimizers.state_dict(),
+            "random": torch.get_rng_state(),
         }
         draft = self.path.with_suffix(".draft")
         torch.save(state, draft)

@@ -35,7 +35,8 @@ def new_lesson(folder: Path, killed_at: int | None = None) -> Lesson:
     def measure(step: int, batch: Tensor) -> tuple[Tensor, Metrics]:
         if step == killed_at:
             raise Killed
-        error = (model["layers"](batch) - batch.flip(1)).square().mean()
+        noisy = batch + 0.1 * torch.randn_like(batch)
+        error = (model["layers"](noisy) - batch.flip(1)).square().mean()
         return error, {"error": error.item()}
 
     return Lesson(
@@ -90,7 +91,7 @@ def test_a_save_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(Killed):
         new_lesson(tmp_path).save(8, {}, 2.0)
 
-    assert new_lesson(tmp_path).load() == (4, {}, 1.0)
+    assert new_lesson(tmp_path).load()[:3] == (4, {}, 1.0)
 
 
 def test_a_finished_lesson_is_not_run_again(tmp_path: Path) -> None:
