@@ -17,12 +17,14 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from deploy.demo.drawing import Rgb, contrast
 from deploy.demo.held_out import Question
 from deploy.demo.pictures import resized
-from deploy.demo.questions import Turn
+from deploy.demo.questions import CLEAR, Turn, article
 
 COLORS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "white", "gray")
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 GROUNDS = ("white", "black", "lightgray", "beige", "navy", "lightblue")
 SIZES = ((224, 224), (256, 256), (320, 240), (336, 336), (400, 300), (512, 512), (300, 400))
+# What lies there, on which axis, in which direction.
+SIDES = (("left of", 0, -1), ("right of", 0, 1), ("above", 1, -1), ("below", 1, 1))
 LEAST_CONTRAST = 105.0
 LEAST_INK_CONTRAST = 250.0
 THING_PIXELS, PITCH_PIXELS = 42.0, 36.0  # as seen
@@ -38,6 +40,16 @@ class Mark:
     x: float
     y: float
     radius: float
+
+    @property
+    def name(self) -> str:
+        """The mark in words, such as `red circle`."""
+        return f"{self.color} {self.shape}"
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """Its middle."""
+        return self.x, self.y
 
 
 class Canvas:
@@ -104,22 +116,49 @@ def scatter(rng: random.Random, count: int) -> tuple[Canvas, list[Mark]]:
                 return canvas, marks
 
 
+def lone(rng: random.Random, kind: str) -> tuple[Canvas, Mark]:
+    """A picture with a mark that is the only one of its `color` or `shape`."""
+    while True:
+        canvas, marks = scatter(rng, rng.randint(1, 3))
+        kinds = [getattr(mark, kind) for mark in marks]
+        if kinds.count(kinds[0]) == 1:
+            return canvas, marks[0]
+
+
 def about_color(rng: random.Random) -> Question:
     """`What color is the circle?`"""
-    canvas, marks = scatter(rng, rng.randint(1, 3))
-    shapes = [mark.shape for mark in marks]
-    if shapes.count(shapes[0]) > 1:
-        return about_color(rng)
-    return asked(canvas, f"What color is the {shapes[0]}?", marks[0].color)
+    canvas, mark = lone(rng, "shape")
+    return asked(canvas, f"What color is the {mark.shape}?", mark.color)
 
 
 def about_shape(rng: random.Random) -> Question:
     """`What shape is red?`"""
-    canvas, marks = scatter(rng, rng.randint(1, 3))
-    colors = [mark.color for mark in marks]
-    if colors.count(colors[0]) > 1:
-        return about_shape(rng)
-    return asked(canvas, f"What shape is {colors[0]}?", marks[0].shape)
+    canvas, mark = lone(rng, "color")
+    return asked(canvas, f"What shape is {mark.color}?", mark.shape)
+
+
+def about_place(rng: random.Random) -> Question:
+    """`What is left of the blue square?`"""
+    canvas, marks = scatter(rng, 3)
+    anchor, *others = marks
+    side, axis, sign = rng.choice(SIDES)
+    size = canvas.image.size[axis]
+    reach = [sign * (other.place[axis] - anchor.place[axis]) / size for other in others]
+    there = [other for other, share in zip(others, reach, strict=True) if share > 0]
+    names = {mark.name for mark in marks}
+    if len(there) != 1 or len(names) < 3 or min(map(abs, reach)) < CLEAR:
+        return about_place(rng)
+    return asked(canvas, f"What is {side} the {anchor.name}?", there[0].name)
+
+
+def about_everything(rng: random.Random) -> Question:
+    """`Describe the picture.`"""
+    canvas, marks = scatter(rng, rng.randint(1, 2))
+    marks.sort(key=lambda mark: mark.x)
+    if marks[-1].x - marks[0].x < CLEAR * canvas.image.width and len(marks) > 1:
+        return about_everything(rng)
+    names = " and ".join(article(mark.name) for mark in marks)
+    return asked(canvas, "Describe the picture.", f"The picture shows {names}.")
 
 
 def about_number(rng: random.Random) -> Question:
@@ -131,13 +170,12 @@ def about_number(rng: random.Random) -> Question:
 def about_presence(rng: random.Random) -> Question:
     """`Is there a green star?`"""
     canvas, marks = scatter(rng, rng.randint(1, 3))
-    names = [f"{mark.color} {mark.shape}" for mark in marks]
+    names = [mark.name for mark in marks]
     is_there = rng.random() < 0.5
     name = names[0] if is_there else f"{rng.choice(COLORS)} {rng.choice(SHAPES)}"
     if (name in names) is not is_there:
         return about_presence(rng)
-    article = "an" if name.startswith("orange") else "a"
-    return asked(canvas, f"Is there {article} {name}?", "yes" if is_there else "no")
+    return asked(canvas, f"Is there {article(name)}?", "yes" if is_there else "no")
 
 
 def about_text(rng: random.Random) -> Question:
@@ -181,6 +219,8 @@ MAKERS: Mapping[str, Callable[[random.Random], Question]] = {
     "shape": about_shape,
     "count": about_number,
     "yes_no": about_presence,
+    "spatial": about_place,
+    "describe": about_everything,
     "read": about_text,
     "which": about_three,
 }
