@@ -39,13 +39,13 @@ class Answer:
         speed = self.tokens_per_second
         return (
             f"{self.prompt_tokens} + {self.completion_tokens} tokens"
-            f" · first after {_duration(self.first_token_ms)}"
+            f" · first after {duration(self.first_token_ms)}"
             + (f" · {speed:.1f} tok/s" if speed is not None else "")
             + (" · cut off at the token limit" if self.finish_reason == "length" else "")
         )
 
 
-def _duration(milliseconds: float) -> str:
+def duration(milliseconds: float) -> str:
     """Three digits or so: `4 ms`, `250 ms`, `1.25 s`."""
     if milliseconds < 1000:
         return f"{milliseconds:.0f} ms"

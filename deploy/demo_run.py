@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deploy.answer import Answer, stream_answer
+from deploy.answer import Answer, duration, stream_answer
 from deploy.client import ChatClient, Conversation
 from deploy.local import LaunchError, StackSettings, check_bundle
 from deploy.paths import cache_dir
@@ -126,9 +126,9 @@ def _ask(console: Console, client: ChatClient, image: bytes, question: str) -> A
 
 
 def _sum_up(console: Console, answers: list[Answer], total_s: float) -> None:
-    model_s = sum(answer.model_ms for answer in answers) / 1000.0
+    model_ms = sum(answer.model_ms for answer in answers)
     console.print(
-        f"\n{len(answers)} answers in {total_s:.1f} s, {model_s:.1f} s of it the model's."
+        f"\n{len(answers)} answers in {total_s:.1f} s, {duration(model_ms)} of it the model's."
         " This is a small demonstration model; for a real one:\n"
         "  tandem export Qwen/Qwen3-VL-2B-Instruct BUNDLE && tandem serve BUNDLE",
         highlight=False,

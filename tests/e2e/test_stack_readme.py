@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import bundle
-from tests.support.readme import README, blocks
+from tests.support.readme import blocks
 from tests.support.stack import ServedStack, Stacks
 from tests.support.talks import Picture
 
-PYTHON = [block.text for block in blocks() if block.language == "python"] if README.exists() else []
-
-pytestmark = pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
+PYTHON = [block.text for block in blocks() if block.language == "python"]
 
 
 @pytest.fixture(scope="module")
