@@ -2,8 +2,10 @@
 
 import pytest
 
+from gateway.config import GatewayConfig
+from protos.bundle import Bundle
 from protos.tandem.v1 import decoder_pb2
-from tests.unit.gateway.stage import GENERATION, Stage, about_pictures, picture_part, user
+from tests.unit.gateway.stage import GENERATION, Stage, about_pictures, picture_part, staged, user
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -221,12 +223,16 @@ async def test_odd_request_ids_are_replaced(stage: Stage) -> None:
     assert response.headers["x-request-id"] not in ("", 'a b"c')
 
 
-async def test_what_remains_of_the_deadline_is_passed_on(stage: Stage) -> None:
-    await stage.post(messages=user())
-    await stage.post(messages=user(), stream=True)
-    whole, streamed = stage.decoder.time_left_s
+async def test_what_remains_of_the_deadline_is_passed_on(bundle: Bundle) -> None:
+    # gRPC tells deadlines beyond 1000 s in tens of seconds, rounded up: less than the defaults.
+    async with staged(bundle, request_deadline_s=298.0, stream_deadline_s=3588.0) as stage:
+        await stage.post(messages=user())
+        await stage.post(messages=user(), stream=True)
+        whole, streamed = stage.decoder.time_left_s
     assert whole is not None and 290 < whole <= 300
     assert streamed is not None and 3500 < streamed <= 3600
+    defaults = GatewayConfig(bundle="b")
+    assert (defaults.request_deadline_s, defaults.stream_deadline_s) == (300, 3600)
 
 
 async def test_models_are_listed_and_found_by_name(stage: Stage) -> None:
