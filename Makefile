@@ -23,7 +23,7 @@ setup: $(STAMP)
 # torchvision is the oracle of the picture tests only; its compiled operators are never loaded,
 # so it is installed without its dependencies.
 $(STAMP): requirements.lock pyproject.toml setup.py $(wildcard protos/tandem/v1/*.proto) \
-		$(wildcard decoder_service/kernels/native/*) decoder_service/kernels/build.py
+		$(wildcard kernels/native/*) kernels/build.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --requirement requirements.lock
@@ -35,5 +35,5 @@ bench: setup
 	$(BIN)/tandem bench
 
 clean:
-	rm -rf $(VENV) build dist decoder_service/kernels/*.so *.egg-info .cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist kernels/*.so *.egg-info .cache .pytest_cache .mypy_cache .ruff_cache
 	find . -name '*_pb2*.py*' -path './protos/*' -delete

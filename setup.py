@@ -29,9 +29,9 @@ def generate_stubs(root: Path) -> None:
 
 
 def compile_kernels(root: Path) -> None:
-    """Writes `decoder_service/kernels/libtandem.so`, on the machines there are kernels for."""
+    """Writes `kernels/libtandem.so`, on the machines there are kernels for."""
     sys.path.insert(0, str(root))
-    from decoder_service.kernels import build
+    from kernels import build
 
     if build.is_supported():
         build.build()

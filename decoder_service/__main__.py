@@ -13,34 +13,34 @@ from typing import TypeVar
 
 from grpc_reflection.v1alpha import reflection
 
-from decoder_service.config import DecoderConfig
-from decoder_service.embeddings import EmbeddingTable
-from decoder_service.engine import Engine
-from decoder_service.grammar_compiler import GrammarCompiler
-from decoder_service.grammar_vocabulary import GrammarVocabulary
-from decoder_service.kv_cache import KvCache
-from decoder_service.memory import (
+from decoder_service.cache.kv_cache import KvCache
+from decoder_service.cache.memory import (
     MemoryPlan,
     available_bytes,
     kv_budget_bytes,
     kv_token_bytes,
     plan_memory,
 )
-from decoder_service.messages import RequestLimits
-from decoder_service.pacing import ChunkPacer
-from decoder_service.residency import Residency
-from decoder_service.runner import make_runner
-from decoder_service.scheduler import Scheduler
-from decoder_service.servicer import DecoderServicer
-from decoder_service.sessions import open_graph
-from decoder_service.slots import Slots
-from decoder_service.speculation import Speculation
-from decoder_service.step import StepExecutor
-from protos import logs, settings
-from protos.bundle import Bundle, BundleError
-from protos.channels import GrpcServer, PortTaken
-from protos.settings import SettingError
+from decoder_service.cache.slots import Slots
+from decoder_service.config import DecoderConfig
+from decoder_service.engine.engine import Engine
+from decoder_service.engine.step import StepExecutor
+from decoder_service.grammar.compiler import GrammarCompiler
+from decoder_service.grammar.vocabulary import GrammarVocabulary
+from decoder_service.model.embeddings import EmbeddingTable
+from decoder_service.model.runner import make_runner
+from decoder_service.model.sessions import open_graph
+from decoder_service.rpc.convert import RequestLimits
+from decoder_service.rpc.servicer import DecoderServicer
+from decoder_service.schedule.pacing import ChunkPacer
+from decoder_service.schedule.residency import Residency
+from decoder_service.schedule.scheduler import Scheduler
+from decoder_service.schedule.speculation import Speculation
+from protos.bundle.manifest import Bundle, BundleError
+from protos.process import logs, settings
+from protos.process.settings import SettingError
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
+from protos.wire.channels import GrpcServer, PortTaken
 
 logger = logging.getLogger(__name__)
 

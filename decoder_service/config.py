@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass
 
-from decoder_service.grammar_checks import GrammarLimits
-from protos.channels import DECODER_PORT
-from protos.settings import SettingError, setting
+from decoder_service.grammar.checks import GrammarLimits
+from protos.process.settings import SettingError, setting
+from protos.wire.channels import DECODER_PORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,19 +11,20 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from deploy import bench as benchmark
-from deploy import demo_run, doctor
-from deploy.chat import ChatSettings
-from deploy.chat import chat as run_chat
-from deploy.local import MODULES, TIERS, LaunchError, StackSettings
-from deploy.ports import LOOPBACK, Ports
-from deploy.running import StopRequested
-from deploy.screen import CommandError
-from deploy.serve import serve as run_serve
-from deploy.serve import tier_flags
-from deploy.verify import verify as run_verify
-from protos import channels
-from protos.errors import ServiceError
+from deploy.commands import bench as benchmark
+from deploy.commands import demo as demo_run
+from deploy.commands import doctor
+from deploy.commands.chat import ChatSettings
+from deploy.commands.chat import chat as run_chat
+from deploy.commands.running import StopRequested
+from deploy.commands.serve import serve as run_serve
+from deploy.commands.serve import tier_flags
+from deploy.commands.verify import verify as run_verify
+from deploy.stack.local import MODULES, TIERS, LaunchError, StackSettings
+from deploy.stack.ports import LOOPBACK, Ports
+from deploy.terminal.screen import CommandError
+from protos.wire import channels
+from protos.wire.errors import ServiceError
 
 app = typer.Typer(
     help="Serves Qwen vision-language models: a PyTorch vision tier, an ONNX text tier, a gateway.",
@@ -137,7 +138,7 @@ def serve(
 )
 def export(context: typer.Context) -> None:
     """Turn a checkpoint (folder or hub id) into a bundle: tandem export CHECKPOINT BUNDLE."""
-    _become("export", "decoder_service.export", context.args or ["--help"])
+    _become("export", "deploy.export", context.args or ["--help"])
 
 
 @app.command()

@@ -9,9 +9,9 @@ from typing import Any, Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from protos import channels
-from protos.errors import Reason, from_rpc_error
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
+from protos.wire import channels
+from protos.wire.errors import Reason, from_rpc_error
 
 POLL_S = 0.1
 

@@ -10,10 +10,10 @@ import sys
 
 from gateway.app import Gateway
 from gateway.config import GatewayConfig
-from protos import logs
-from protos.bundle import Bundle, BundleError
-from protos.channels import PortTaken
-from protos.settings import SettingError, describe, load
+from protos.bundle.manifest import Bundle, BundleError
+from protos.process import logs
+from protos.process.settings import SettingError, describe, load
+from protos.wire.channels import PortTaken
 
 logger = logging.getLogger("gateway")
 

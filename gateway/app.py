@@ -9,22 +9,22 @@ from typing import Any
 
 from grpc_reflection.v1alpha import reflection
 
-from gateway.admission import Admission
-from gateway.chat import ChatCompletions
-from gateway.clients import DecoderClient, VisionClient
+from gateway.access.admission import Admission
+from gateway.access.served import ServedModel
+from gateway.access.tenants import Tenants
 from gateway.config import GatewayConfig, addresses
-from gateway.deadlines import Patience
-from gateway.http import HttpSettings, http_app
-from gateway.listener import Listener
+from gateway.http.chat.route import ChatCompletions
+from gateway.http.listener import Listener
+from gateway.http.routes import HttpSettings, http_app
 from gateway.pipeline import Pipeline
-from gateway.prompt import PromptBuilder
-from gateway.router import State
-from gateway.served import ServedModel
-from gateway.servicer import ChatServicer
-from gateway.tenants import Tenants
-from protos.bundle import Bundle
-from protos.channels import LARGE_MESSAGE_BYTES, GrpcServer, bind
+from gateway.prompt.builder import PromptBuilder
+from gateway.request.deadlines import Patience
+from gateway.rpc.servicer import ChatServicer
+from gateway.tiers.clients import DecoderClient, VisionClient
+from gateway.tiers.router import State
+from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
+from protos.wire.channels import LARGE_MESSAGE_BYTES, GrpcServer, bind
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from protos.channels import DECODER_PORT, GATEWAY_GRPC_PORT, GATEWAY_HTTP_PORT, MIB, VISION_PORT
-from protos.settings import SettingError, setting
+from protos.process.settings import SettingError, setting
+from protos.wire.channels import (
+    DECODER_PORT,
+    GATEWAY_GRPC_PORT,
+    GATEWAY_HTTP_PORT,
+    MIB,
+    VISION_PORT,
+)
 
 MIN_DIGEST_KEY_CHARS = 16
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")

@@ -19,8 +19,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.affinity import affinity
-from gateway.answer import (
+from gateway.answer.detokenize import Detokenizer, TokenBytes
+from gateway.answer.events import (
     Admission,
     AnswerEnd,
     AnswerEvent,
@@ -28,21 +28,21 @@ from gateway.answer import (
     FinishReason,
     OutputToken,
 )
-from gateway.choices import interleaved
-from gateway.clients import CallEnded, DecoderClient, GenerateCall, VisionClient
-from gateway.conversation import Conversation
-from gateway.deadlines import Patience, milliseconds_since, seconds_left
-from gateway.detokenize import Detokenizer, TokenBytes
-from gateway.features import FeatureSource
-from gateway.job import ChatJob
-from gateway.prompt import PreparedPrompt, PromptBuilder
-from gateway.router import Endpoint
+from gateway.answer.merge import interleaved
+from gateway.answer.transcript import Transcript
+from gateway.prompt.builder import PreparedPrompt, PromptBuilder
+from gateway.request.conversation import Conversation
+from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
+from gateway.request.job import ChatJob
 from gateway.stopwatch import Stopwatch
-from gateway.transcript import Transcript
-from gateway.wire import start_to_proto
-from protos.bundle import Bundle
-from protos.errors import DeadlineExceeded, PromptTooLong, Reason, ServiceError
+from gateway.tiers.affinity import affinity
+from gateway.tiers.clients import CallEnded, DecoderClient, GenerateCall, VisionClient
+from gateway.tiers.convert import start_to_proto
+from gateway.tiers.features import FeatureSource
+from gateway.tiers.router import Endpoint
+from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import tensor_pb2
+from protos.wire.errors import DeadlineExceeded, PromptTooLong, Reason, ServiceError
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gateway.answer import AnswerEnd
-from protos.errors import Reason, ServiceError
+from gateway.answer.events import AnswerEnd
+from protos.wire.errors import Reason, ServiceError
 
 logger = logging.getLogger(__name__)
 

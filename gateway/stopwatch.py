@@ -2,8 +2,8 @@
 
 import time
 
-from gateway.answer import AnswerTimings, DecoderTimings
-from gateway.clients import EncodeTimings
+from gateway.answer.events import AnswerTimings, DecoderTimings
+from gateway.tiers.clients import EncodeTimings
 
 
 class Stopwatch:

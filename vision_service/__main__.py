@@ -4,7 +4,7 @@ import os
 import secrets
 import sys
 
-from vision_service import reaper
+from vision_service.replicas import reaper
 
 
 def main() -> int:
@@ -12,7 +12,7 @@ def main() -> int:
     watching = reaper.start()  # before any library starts threads
     os.environ.update(_environment())
     # Imported here because gRPC and Ray read the environment when they are imported.
-    from vision_service import process
+    from vision_service import app as process
 
     return process.main(watching)
 

@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from protos.channels import MIB, VISION_PORT
-from protos.pictures import MAX_PICTURE_PIXELS
-from protos.settings import SettingError, setting
+from protos.media.images import MAX_PICTURE_PIXELS
+from protos.process.settings import SettingError, setting
+from protos.wire.channels import MIB, VISION_PORT
 
 DEVICES = ("cpu", "cuda")
 PILLOW_PIXELS = 178_956_970  # Pillow itself refuses more

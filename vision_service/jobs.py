@@ -11,8 +11,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from protos.errors import Reason, ServiceError, error_for
-from protos.pictures import Grid
+from protos.media.images import Grid
+from protos.wire.errors import Reason, ServiceError, error_for
 
 FloatArray = npt.NDArray[np.float32]
 

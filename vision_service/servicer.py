@@ -10,10 +10,12 @@ from typing import Any
 
 import grpc
 
-from protos import tensors
-from protos.bundle import Bundle
-from protos.channels import CHUNK_BYTES, REQUEST_ID_KEY
-from protos.errors import (
+from protos.bundle.manifest import Bundle
+from protos.media.images import Grid
+from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
+from protos.wire import tensors
+from protos.wire.channels import CHUNK_BYTES, REQUEST_ID_KEY
+from protos.wire.errors import (
     DeadlineExceeded,
     InvalidRequest,
     ModelMismatch,
@@ -23,8 +25,6 @@ from protos.errors import (
     Unsupported,
     reporting_errors,
 )
-from protos.pictures import Grid
-from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from vision_service.jobs import Encoded, EncodeJob, Encoders
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from protos.bundle import DecoderGraph
+from protos.bundle.manifest import DecoderGraph
 from tests.bench.figures import FIGURES, TextShape, weight_bits
 
 READ_BYTES = 1024**3  # well beyond any cache

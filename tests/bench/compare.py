@@ -32,8 +32,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from decoder_service.sessions import choose_graph
-from protos.bundle import Bundle
+from decoder_service.model.sessions import choose_graph
+from protos.bundle.manifest import Bundle
 from tests.bench.bandwidth import ceilings, read_bandwidth
 from tests.bench.figures import FIGURES, OURS, SHAPES, Comparison, Figure, compare
 from tests.bench.machine import warn_unless_quiet

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from deploy.demo.evaluation import messages
-from deploy.demo.held_out import question
-from protos import tensors
 from protos.tandem.v1 import decoder_pb2, tensor_pb2
+from protos.wire import tensors
+from tests.demo_model.evaluation import messages
+from tests.demo_model.held_out import question
 from tests.support.oracle import Oracle, Prepared
 
 Call = list[decoder_pb2.GenerateRequest]

@@ -23,12 +23,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from deploy.bench import PATIENCE, picture
 from deploy.client import ChatClient, Conversation
-from deploy.local import LocalStack, StackSettings
-from deploy.ports import ANY_FREE
-from deploy.running import running_stack, stop_signals
-from deploy.serve import tier_flags
+from deploy.commands.bench import PATIENCE, picture
+from deploy.commands.running import running_stack, stop_signals
+from deploy.commands.serve import tier_flags
+from deploy.stack.local import LocalStack, StackSettings
+from deploy.stack.ports import ANY_FREE
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 from tests.bench.machine import warn_unless_quiet
 from tests.bench.serve_full_size import surroundings

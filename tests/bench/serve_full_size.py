@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from deploy import bench
-from deploy.local import TIERS
-from deploy.serve import tier_flags
-from protos.bundle import Bundle
+from deploy.commands import bench
+from deploy.commands.serve import tier_flags
+from deploy.stack.local import TIERS
+from protos.bundle.manifest import Bundle
 
 LIBRARIES = ("onnxruntime", "torch", "transformers", "ray", "grpcio", "numpy")
 READ_BYTES = 1024**3  # well beyond any cache

@@ -12,10 +12,10 @@ from typing import Any, Self
 import grpc
 import numpy as np
 
-from protos import tensors
-from protos.channels import channel_options
-from protos.errors import from_rpc_error
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
+from protos.wire import tensors
+from protos.wire.channels import channel_options
+from protos.wire.errors import from_rpc_error
 
 PATIENCE_S = 300.0
 GREEDY = decoder_pb2.SamplingParams(temperature=0.0)

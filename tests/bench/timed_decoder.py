@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from decoder_service import __main__ as service
-from decoder_service.flat_runner import FlatRunner
-from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
+from decoder_service.model.batch import DecodeLane, LaneLogits, PrefillLane
+from decoder_service.model.flat_runner import FlatRunner
 from tests.bench.overhead import VARIABLE, Run
 
 

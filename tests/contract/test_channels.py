@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from protos import channels
+from protos.wire import channels
 
 NAMES = sorted({name for name, _ in (*channels.channel_options(), *channels.server_options(1))})
 

@@ -6,8 +6,9 @@ from typing import Any
 import grpc
 import pytest
 
-from protos.channels import GrpcServer, channel_options, is_serving
-from protos.errors import (
+from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
+from protos.wire.channels import GrpcServer, channel_options, is_serving
+from protos.wire.errors import (
     ERROR_TABLE,
     InternalError,
     Reason,
@@ -16,7 +17,6 @@ from protos.errors import (
     from_rpc_error,
     reporting_errors,
 )
-from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
 
 
 class FailingDecoder(decoder_pb2_grpc.DecoderServiceServicer):

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from protos import tensors
-from protos.errors import InvalidRequest, Reason
 from protos.tandem.v1 import tensor_pb2
+from protos.wire import tensors
+from protos.wire.errors import InvalidRequest, Reason
 
 
 @given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)))

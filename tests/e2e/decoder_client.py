@@ -12,11 +12,11 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from protos import tensors
-from protos.bundle import Manifest
-from protos.channels import channel_options
-from protos.errors import ServiceError, from_rpc_error
+from protos.bundle.manifest import Manifest
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
+from protos.wire import tensors
+from protos.wire.channels import channel_options
+from protos.wire.errors import ServiceError, from_rpc_error
 
 FloatArray = npt.NDArray[np.float32]
 Start = decoder_pb2.GenerateStart

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protos import tensors
-from protos.bundle import Manifest
-from protos.errors import Reason
+from protos.bundle.manifest import Manifest
 from protos.tandem.v1 import decoder_pb2, tensor_pb2
+from protos.wire import tensors
+from protos.wire.errors import Reason
 from tests.e2e.decoder_client import Start, make_features, make_start, to_chunks
 
 Message = decoder_pb2.GenerateRequest

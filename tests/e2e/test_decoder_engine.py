@@ -17,12 +17,12 @@ from PIL import Image
 
 from decoder_service.__main__ import load
 from decoder_service.config import DecoderConfig
-from decoder_service.engine import Engine
-from decoder_service.prefix_cache import Span
+from decoder_service.engine.engine import Engine
+from decoder_service.engine.stream import SequenceStream
 from decoder_service.sampling.parameters import SamplingParams
-from decoder_service.sequence import Completion, ReportOptions, Request, Token
-from decoder_service.stream import SequenceStream
-from protos.bundle import Bundle, Manifest
+from decoder_service.sequence.content import Span
+from decoder_service.sequence.sequence import Completion, ReportOptions, Request, Token
+from protos.bundle.manifest import Bundle, Manifest
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
 from tests.support.oracle import Prepared, oracle

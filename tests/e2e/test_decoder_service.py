@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
-from protos.bundle import Bundle
-from protos.channels import is_serving
-from protos.errors import Overloaded, Reason, ServiceError, from_rpc_error
+from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import decoder_pb2
+from protos.wire.channels import is_serving
+from protos.wire.errors import Overloaded, Reason, ServiceError, from_rpc_error
 from tests.e2e.decoder_client import (
     DecoderClient,
     WriteRaced,

@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from protos.bundle import Bundle
-from protos.errors import ServiceError
+from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import decoder_pb2
+from protos.wire.errors import ServiceError
 from tests.e2e.decoder_client import (
     WriteRaced,
     connected,

@@ -1,4 +1,4 @@
-"""`python -m decoder_service.export` as a process: what it writes, and what a kill leaves."""
+"""`python -m deploy.export` as a process: what it writes, and what a kill leaves."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from decoder_service.export.checkpoint import Checkpoint
-from protos.bundle import Bundle, BundleError, Manifest, file_sha256
+from deploy.export.checkpoint.checkpoint import Checkpoint
+from protos.bundle.manifest import Bundle, BundleError, Manifest, file_sha256
 from tests.support.bundles import ROOT, bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
 from tests.support.fake_hub import FakeHub
@@ -21,7 +21,7 @@ PARTS = ("processor", "vision", "decoder")
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "decoder_service.export", *arguments]
+    return [sys.executable, "-m", "deploy.export", *arguments]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.tokenizer import PromptTokenizer
-from protos.bundle import Bundle
+from gateway.prompt.tokenizer import PromptTokenizer
+from protos.bundle.manifest import Bundle
 from tests.support.bundles import checkpoint
 from tests.support.prompts import processor_bundle
 from tests.unit.gateway.fakes import FakeDecoder, FakeVision

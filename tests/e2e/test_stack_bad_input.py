@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from protos import channels, tensors
-from protos.errors import Reason, ServiceError, from_rpc_error
 from protos.tandem.v1 import (
     decoder_pb2,
     decoder_pb2_grpc,
@@ -24,6 +22,8 @@ from protos.tandem.v1 import (
     vision_pb2,
     vision_pb2_grpc,
 )
+from protos.wire import channels, tensors
+from protos.wire.errors import Reason, ServiceError, from_rpc_error
 from tests.support.bundles import bundle
 from tests.support.stack import ServedStack, Stacks
 from tests.support.talks import ONE_PICTURE, TEXT_ONLY

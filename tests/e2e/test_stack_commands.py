@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploy import demo_run
-from protos.bundle import Bundle
+from deploy.commands import demo as demo_run
+from protos.bundle.manifest import Bundle
 from tests.support.bundles import bundle, checkpoint
 from tests.support.stack import ServedStack, Stacks
 from tests.support.talks import Picture

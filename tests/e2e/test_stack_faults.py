@@ -20,9 +20,9 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from deploy.local import LocalStack, StackSettings
-from deploy.ports import ANY_FREE, settle_ports
-from deploy.tier import Tier, TierEvent, TierReady
+from deploy.stack.local import LocalStack, StackSettings
+from deploy.stack.ports import ANY_FREE, settle_ports
+from deploy.stack.tier import Tier, TierEvent, TierReady
 from tests.support.bundles import bundle
 from tests.support.prompts import png
 from tests.support.stack import family_of, is_alive
@@ -68,7 +68,7 @@ class Served:
     def pid_of(self, module: str) -> int:
         """The process of one service."""
         for member in self.family:
-            if module in member.cmdline() and "deploy.guard" not in member.cmdline():
+            if module in member.cmdline() and "deploy.stack.guard" not in member.cmdline():
                 return int(member.pid)
         raise LookupError(module)
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from deploy.demo.evaluation import Examinee, is_right
-from deploy.demo.held_out import SKILLS, Question, question
-from deploy.demo.lean import see, to_patches
+from tests.demo_model.evaluation import Examinee, is_right
+from tests.demo_model.held_out import SKILLS, Question, question
+from tests.demo_model.lean import see, to_patches
 from tests.support import torchvision_schemas
 
 CHECKPOINT = Path(__file__).parents[2] / "deploy" / "demo" / "checkpoint"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo.evaluation import Examinee
+from tests.demo_model.evaluation import Examinee
 from tests.support import plain_pictures, torchvision_schemas
 
 CHECKPOINT = Path(__file__).parents[2] / "deploy" / "demo" / "checkpoint"

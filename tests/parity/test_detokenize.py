@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.detokenize import Detokenizer, TokenBytes
-from gateway.tokenizer import PromptTokenizer
+from gateway.answer.detokenize import Detokenizer, TokenBytes
+from gateway.prompt.tokenizer import PromptTokenizer
 from tests.support import bundles, torchvision_schemas
 
 torchvision_schemas.install()

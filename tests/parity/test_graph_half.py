@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from protos.bundle import Bundle
+from protos.bundle.manifest import Bundle
 from tests.support.bundles import bundle, checkpoint
 from tests.support.graphs import GraphSession
 from tests.support.oracle import Oracle, oracle

@@ -6,7 +6,7 @@ Tolerance: as for the single-lane graph (tests/parity/test_graph.py).
 import numpy as np
 import pytest
 
-from protos.bundle import Bundle
+from protos.bundle.manifest import Bundle
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
 from tests.support.graphs import GraphInputs, GraphSession, part

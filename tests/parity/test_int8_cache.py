@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from decoder_service.embeddings import EmbeddingTable
-from decoder_service.export.int8_cache import HEADROOM, LEVELS, calibrate, scales_of
-from decoder_service.export.quality import kl_divergence
-from decoder_service.kv_cache import KvCache
-from decoder_service.lanes import DecodeLane, PrefillLane
-from protos.bundle import Bundle
+from decoder_service.cache.kv_cache import KvCache
+from decoder_service.model.batch import DecodeLane, PrefillLane
+from decoder_service.model.embeddings import EmbeddingTable
+from deploy.export.int8_cache import HEADROOM, LEVELS, calibrate, scales_of
+from deploy.export.quality import kl_divergence
+from protos.bundle.manifest import Bundle
 from tests.support.bundles import bundle
 from tests.support.runners import open_runner
 

@@ -25,16 +25,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decoder_service.__main__ import load
+from decoder_service.cache.slots import Slots
 from decoder_service.config import DecoderConfig
-from decoder_service.prefix_cache import Span
-from decoder_service.residency import Residency
+from decoder_service.engine.step import StepExecutor
 from decoder_service.sampling.parameters import SamplingParams
-from decoder_service.scheduler import Scheduler
-from decoder_service.sequence import Completion, Request, Sequence, Token
-from decoder_service.slots import Slots
-from decoder_service.speculation import Speculation
-from decoder_service.step import StepExecutor
-from protos.bundle import Bundle, Manifest
+from decoder_service.schedule.residency import Residency
+from decoder_service.schedule.scheduler import Scheduler
+from decoder_service.schedule.speculation import Speculation
+from decoder_service.sequence.content import Span
+from decoder_service.sequence.sequence import Completion, Request, Sequence, Token
+from protos.bundle.manifest import Bundle, Manifest
 from tests.support.blockwise import BlockwiseLinear
 from tests.support.bundles import bundle, checkpoint
 from tests.support.dequantized import with_products

@@ -16,13 +16,13 @@ import numpy as np
 import onnx
 import pytest
 
-from decoder_service.embeddings import EmbeddingTable
-from decoder_service.export.kernel_graphs import PAGE_BYTES
-from decoder_service.flat_runner import FlatRunner
-from decoder_service.kernels import library
-from decoder_service.lane_runner import LaneRunner
-from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane
-from protos.bundle import Bundle
+from decoder_service.model.batch import DecodeLane, LaneLogits, PrefillLane
+from decoder_service.model.embeddings import EmbeddingTable
+from decoder_service.model.flat_runner import FlatRunner
+from decoder_service.model.lane_runner import LaneRunner
+from deploy.export.decoder.kernel_graphs import PAGE_BYTES
+from kernels import library
+from protos.bundle.manifest import Bundle
 from tests.support.blockwise import BlockwiseLinear
 from tests.support.bundles import bundle, checkpoint
 from tests.support.dequantized import with_products

@@ -9,9 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.mrope import position_ids
-from gateway.splice import Span
-from protos.pictures import Grid
+from gateway.prompt.positions import position_ids
+from gateway.prompt.splice import Span
+from protos.media.images import Grid
 from tests.support import bundles
 from tests.support.oracle import oracle
 

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from protos.pictures import PictureSettings
+from protos.media.images import PictureSettings
 from tests.support import bundles, torchvision_schemas
 from tests.support.checkpoint_names import NAMES
-from vision_service.decoding import PictureLimits, decode_rgb
-from vision_service.preprocess import to_patches
+from vision_service.media.images import PictureLimits, decode_rgb
+from vision_service.media.preprocess import to_patches
 
 torchvision_schemas.install()
 from transformers import AutoImageProcessor  # noqa: E402

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.conversation import Conversation, Message, Role, ToolCall
-from gateway.prompt import PreparedPrompt, PromptBuilder
+from gateway.prompt.builder import PreparedPrompt, PromptBuilder
+from gateway.request.conversation import Conversation, Message, Role, ToolCall
 from tests.support import bundles
 from tests.support.checkpoint_names import NAMES
 from tests.support.oracle import Oracle, Prepared, oracle

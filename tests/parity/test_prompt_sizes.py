@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from protos import pictures
-from protos.errors import InvalidRequest, Reason
-from protos.pictures import Grid, PictureSettings
+from protos.media import images as pictures
+from protos.media.images import Grid, PictureSettings
+from protos.wire.errors import InvalidRequest, Reason
 from tests.support import bundles, torchvision_schemas
 from tests.support.checkpoint_names import NAMES
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.conversation import Conversation, Message, Role, TextPart, ToolCall
-from gateway.prompt import PromptBuilder
-from protos.errors import InvalidRequest
+from gateway.prompt.builder import PromptBuilder
+from gateway.request.conversation import Conversation, Message, Role, TextPart, ToolCall
+from protos.wire.errors import InvalidRequest
 from tests.support import bundles
 from tests.support.oracle import Oracle, oracle
 from tests.support.prompts import (

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from decoder_service.export.quality import kl_divergence
-from deploy.demo.evaluation import messages
-from deploy.demo.held_out import question
+from deploy.export.quality import kl_divergence
+from tests.demo_model.evaluation import messages
+from tests.demo_model.held_out import question
 from tests.support.graphs import GraphInputs, GraphSession
 from tests.support.oracle import Oracle
 from tests.support.runners import decode, open_runner, prefill

@@ -11,8 +11,8 @@ import functools
 import numpy as np
 import pytest
 
-from decoder_service.export.quality import kl_divergence
-from protos.bundle import Bundle
+from deploy.export.quality import kl_divergence
+from protos.bundle.manifest import Bundle
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
 from tests.support.dequantized import dequantized

@@ -6,7 +6,7 @@ Tolerance: as for the graphs themselves (tests/parity/test_graph.py).
 import numpy as np
 import pytest
 
-from decoder_service.lanes import DecodeLane, LaneLogits, PrefillLane, Runner
+from decoder_service.model.batch import DecodeLane, LaneLogits, PrefillLane, Runner
 from tests.support import graphs as support
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES

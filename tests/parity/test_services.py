@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from protos import tensors
 from protos.tandem.v1 import gateway_pb2
+from protos.wire import tensors
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
 from tests.support.dequantized import dequantized

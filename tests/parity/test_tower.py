@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from protos.pictures import Grid
+from protos.media.images import Grid
 from tests.support import bundles
 from tests.support.checkpoint_names import NAMES
 from tests.support.oracle import Float32Array, oracle
-from vision_service.encoder import Tower
+from vision_service.towers.torch_tower import Tower
 
 TOLERANCE = 1e-5  # relative to the largest value of a level
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import torch
 
-from protos.bundle import Bundle
+from protos.bundle.manifest import Bundle
 from tests.support.oracle import Oracle
 
 PROJECTIONS = {"attn": "self_attn", "mlp": "mlp"}

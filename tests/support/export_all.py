@@ -6,7 +6,7 @@
 import json
 import sys
 
-from decoder_service.export.__main__ import main
+from deploy.export.__main__ import main
 
 
 def run(jobs: list[list[str]]) -> int:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from protos.bundle import Bundle, DecoderGraph
+from protos.bundle.manifest import Bundle, DecoderGraph
 from tests.support.oracle import Float32Array, Int64Array, Oracle, Prepared
 
 

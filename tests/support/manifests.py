@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from protos.bundle import (
+from protos.bundle.manifest import (
     FORMAT_VERSION,
     DecoderGraph,
     EmbeddingTable,

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from deploy.demo.drawing import Rgb, contrast
-from deploy.demo.held_out import Question
-from deploy.demo.pictures import resized
-from deploy.demo.questions import CLEAR, Turn, article
+from tests.demo_model.drawing import Rgb, contrast
+from tests.demo_model.held_out import Question
+from tests.demo_model.pictures import resized
+from tests.demo_model.questions import CLEAR, Turn, article
 
 COLORS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "white", "gray")
 SHAPES = ("circle", "square", "triangle", "star", "cross")

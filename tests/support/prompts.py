@@ -9,8 +9,16 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from gateway.conversation import Conversation, ImagePart, Message, Part, Role, TextPart, ToolCall
-from protos.bundle import MANIFEST_NAME, Bundle, Manifest, TextDims, VisionDims
+from gateway.request.conversation import (
+    Conversation,
+    ImagePart,
+    Message,
+    Part,
+    Role,
+    TextPart,
+    ToolCall,
+)
+from protos.bundle.manifest import MANIFEST_NAME, Bundle, Manifest, TextDims, VisionDims
 from tests.support import tokenizers_tiny
 from tests.support.manifests import small_manifest
 

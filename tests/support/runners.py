@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from decoder_service.kv_cache import KvCache
-from decoder_service.lanes import DecodeLane, PrefillLane, Runner
-from decoder_service.runner import make_runner
-from decoder_service.sessions import open_graph
-from protos.bundle import Bundle
+from decoder_service.cache.kv_cache import KvCache
+from decoder_service.model.batch import DecodeLane, PrefillLane, Runner
+from decoder_service.model.runner import make_runner
+from decoder_service.model.sessions import open_graph
+from protos.bundle.manifest import Bundle
 from tests.support.graphs import GraphInputs
 
 

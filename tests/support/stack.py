@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from deploy.client import ChatClient
-from deploy.local import LocalStack, StackSettings
-from deploy.ports import ANY_FREE
-from protos import channels, tensors
+from deploy.stack.local import LocalStack, StackSettings
+from deploy.stack.ports import ANY_FREE
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, gateway_pb2
+from protos.wire import channels, tensors
 from tests.support.talks import Talk
 from tests.support.waiting import wait_until
 

@@ -3,7 +3,7 @@
 `install()` must run before the first import of transformers in a process.
 """
 
-from deploy.demo.oracle import make_transformers_importable
+from tests.demo_model.oracle import make_transformers_importable
 
 
 def install() -> None:

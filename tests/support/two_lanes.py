@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protos.bundle import Bundle
+from protos.bundle.manifest import Bundle
 from tests.support.graphs import GraphInputs, find_graph, open_session
 from tests.support.oracle import Float32Array
 

@@ -1,59 +1,125 @@
-"""Who may import what: services import only `protos`, heavy libraries stay in their rooms."""
+"""Who may import what: services import only `protos`, rooms only what lies below them."""
 
 import ast
 from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("protos", "vision_service", "decoder_service", "gateway", "deploy")
+PACKAGES = ("protos", "kernels", "vision_service", "decoder_service", "gateway", "deploy")
+MOST_FILES_IN_A_FOLDER = 13
 
 # Our packages each package may import, itself apart.
 ALLOWED = {
     "protos": set[str](),
+    "kernels": set[str](),
     "vision_service": {"protos"},
-    "decoder_service": {"protos"},
+    "decoder_service": {"protos", "kernels"},
     "gateway": {"protos"},
-    "deploy": {"protos"},
+    "deploy": {"protos", "kernels", "decoder_service"},  # export/int8_cache.py runs the model
+}
+
+# Rooms of a package (files and folders), lowest first: a room imports only rooms of rows above it
+# in this list, never one of its own row.
+LAYERS = {
+    "protos": [["tandem"], ["bundle", "process", "wire"], ["media"]],
+    "kernels": [["build", "layout"], ["library"]],
+    "gateway": [
+        ["config", "request", "media"],
+        ["access", "prompt"],
+        ["answer"],
+        ["tiers", "record"],
+        ["stopwatch"],
+        ["pipeline"],
+        ["http", "rpc"],
+        ["app"],
+        ["__main__"],
+    ],
+    "vision_service": [
+        ["config", "jobs"],
+        ["media", "servicer", "towers"],
+        ["replicas"],
+        ["app"],
+        ["__main__"],
+    ],
+    "decoder_service": [
+        ["sampling", "grammar"],
+        ["config", "sequence"],
+        ["cache"],
+        ["model", "schedule"],
+        ["engine"],
+        ["rpc"],
+        ["__main__"],
+    ],
+    "deploy": [["client", "export", "stack"], ["terminal"], ["commands"], ["cli"]],
+    "deploy/export": [
+        ["errors", "libraries", "progress"],
+        ["options"],
+        ["partial", "checkpoint", "reference"],
+        ["tables", "decoder", "paths"],
+        ["manifest"],
+        ["int8_cache", "quality"],
+        ["exporter"],
+        ["__main__"],
+    ],
 }
 
 # Libraries and the only modules (path prefixes) that may import them.
 FENCES = {
-    "torch": ("vision_service/", "decoder_service/export/", "deploy/demo/"),
-    "transformers": ("vision_service/", "decoder_service/export/", "deploy/demo/"),
-    "ray": ("vision_service/app.py",),
-    "onnxruntime": ("decoder_service/sessions.py", "decoder_service/export/"),
-    "onnxruntime_genai": ("decoder_service/export/",),
-    "onnx": ("decoder_service/export/",),
-    "onnx_ir": ("decoder_service/export/",),
-    "fastapi": ("gateway/http.py",),
-    "uvicorn": ("gateway/listener.py",),
-    "tokenizers": (
-        "gateway/prompt.py",
-        "gateway/detokenize.py",
-        "gateway/tokenizer.py",
-        "deploy/demo/",
-    ),
+    "torch": ("vision_service/", "deploy/export/"),
+    "transformers": ("vision_service/", "deploy/export/"),
+    "ray": ("vision_service/replicas/ray_serve.py",),
+    "onnxruntime": ("decoder_service/model/sessions.py", "deploy/export/"),
+    "onnxruntime_genai": ("deploy/export/",),
+    "onnx": ("deploy/export/",),
+    "onnx_ir": ("deploy/export/",),
+    "fastapi": ("gateway/http/routes.py",),
+    "uvicorn": ("gateway/http/listener.py",),
+    "tokenizers": ("gateway/prompt/tokenizer.py",),
     "llguidance": ("decoder_service/grammar",),
-    "jinja2": ("gateway/prompt.py", "gateway/template.py"),
+    "jinja2": ("gateway/prompt/template.py",),
 }
 
 
-def imports_of(path: Path) -> Iterator[str]:
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the product with the package that owns it, generated ones apart."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if "_pb2" not in path.name:
+                yield package, path
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+MODULES = {name_of(path): path for _, path in modules()}
+
+
+@cache
+def imports_of(path: Path) -> tuple[str, ...]:
+    """Imported modules; of `from package import module` the module."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module or ""
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else node.module or ""
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            if "_pb2" not in path.name:
-                yield package, path
+def room_of(module: str, building: str) -> str | None:
+    """The room of a building (a package, or a folder with rooms of its own) a module lies in."""
+    prefix = building.replace("/", ".") + "."
+    return module.removeprefix(prefix).partition(".")[0] if module.startswith(prefix) else None
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -70,6 +136,55 @@ def test_packages_import_only_what_they_may(package: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("building", LAYERS)
+def test_rooms_import_only_rooms_below_them(building: str) -> None:
+    floors = {room: floor for floor, row in enumerate(LAYERS[building]) for room in row}
+    wrong = []
+    for module, path in MODULES.items():
+        room = room_of(module, building)
+        if room is None or room == "__init__":
+            continue
+        assert room in floors, f"{building}/{room} has no place in LAYERS"
+        for name in imports_of(path):
+            below = room_of(name, building)
+            if below not in (None, room) and floors[below] >= floors[room]:
+                wrong.append(f"{module} imports {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("building", LAYERS)
+def test_every_room_named_in_the_layers_is_there(building: str) -> None:
+    named = {room for row in LAYERS[building] for room in row}
+    there = {room_of(module, building) for module in MODULES} - {None, "__init__"}
+    assert named == there
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    graph = {
+        module: {name for name in imports_of(path) if name in MODULES}
+        for module, path in MODULES.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle
+
+
+def test_no_folder_holds_more_files_than_one_sees_at_once() -> None:
+    counts = dict[str, int]()
+    for path in MODULES.values():
+        if path.name != "__init__.py":
+            folder = str(path.parent.relative_to(ROOT))
+            counts[folder] = counts.get(folder, 0) + 1
+    assert {name: count for name, count in counts.items() if count > MOST_FILES_IN_A_FOLDER} == {}
+
+
+def test_every_folder_says_in_one_docstring_what_its_files_do() -> None:
+    wrong = []
+    for folder in {path.parent for path in MODULES.values()}:
+        body = ast.parse((folder / "__init__.py").read_text()).body
+        if len(body) != 1 or not isinstance(body[0], ast.Expr):
+            wrong.append(str(folder.relative_to(ROOT)))
+    assert wrong == []
+
+
 @pytest.mark.parametrize("library", sorted(FENCES))
 def test_heavy_libraries_stay_in_their_modules(library: str) -> None:
     wrong = [
@@ -82,12 +197,12 @@ def test_heavy_libraries_stay_in_their_modules(library: str) -> None:
     assert wrong == []
 
 
-def test_decoder_service_imports_its_exporter_nowhere() -> None:
+def test_only_the_exporter_imports_itself() -> None:
     wrong = [
         str(path.relative_to(ROOT))
-        for package, path in modules()
+        for _, path in modules()
         if "export" not in path.parts
         for name in imports_of(path)
-        if name.startswith("decoder_service.export")
+        if name.startswith("deploy.export")
     ]
     assert wrong == []

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from decoder_service.kernels import library
-from decoder_service.sessions import choose_graph
-from protos.bundle import Bundle
+from decoder_service.model.sessions import choose_graph
+from kernels import library
+from protos.bundle.manifest import Bundle
 from tests.bench.drivers import protocol
 from tests.bench.streams import Stream, Streams
 from tests.support.decoder_process import DecoderProcess

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from protos.bundle import DecoderGraph
+from protos.bundle.manifest import DecoderGraph
 from tests.bench.bandwidth import ceilings
 from tests.bench.figures import FIGURES, SHAPES
 from tests.bench.overhead import SKIPPED, TOKENS, Run, overhead, steady_spans

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 
-from deploy.local import StackSettings
-from deploy.ports import ANY_FREE, Ports
-from protos.bundle import MANIFEST_NAME, FileEntry, file_sha256
+from deploy.stack.local import StackSettings
+from deploy.stack.ports import ANY_FREE, Ports
+from protos.bundle.manifest import MANIFEST_NAME, FileEntry, file_sha256
 from tests.support.manifests import small_manifest
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from protos.bundle import Bundle
+from protos.bundle.manifest import Bundle
 from tests.support.bundles import checkpoint
 from tests.support.prompts import processor_bundle
 from tests.unit.gateway.stage import GENERATION, Stage, staged

@@ -7,10 +7,7 @@ from typing import Any, Self
 import grpc
 import numpy as np
 
-from protos import tensors
-from protos.bundle import Bundle
-from protos.channels import LARGE_MESSAGE_BYTES, GrpcServer
-from protos.errors import InvalidRequest, ModelMismatch, ServiceError, reporting_errors
+from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import (
     decoder_pb2,
     decoder_pb2_grpc,
@@ -18,6 +15,9 @@ from protos.tandem.v1 import (
     vision_pb2,
     vision_pb2_grpc,
 )
+from protos.wire import tensors
+from protos.wire.channels import LARGE_MESSAGE_BYTES, GrpcServer
+from protos.wire.errors import InvalidRequest, ModelMismatch, ServiceError, reporting_errors
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -13,10 +13,10 @@ import openai
 
 from gateway.app import Gateway
 from gateway.config import GatewayConfig
-from gateway.tokenizer import PromptTokenizer
-from protos.bundle import Bundle
-from protos.channels import channel_options
+from gateway.prompt.tokenizer import PromptTokenizer
+from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import gateway_pb2_grpc
+from protos.wire.channels import channel_options
 from tests.support.prompts import png
 from tests.unit.gateway.fakes import FakeDecoder, FakeVision
 

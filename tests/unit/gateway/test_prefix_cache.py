@@ -6,14 +6,14 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.affinity import affinity
+from gateway.access.tenants import Tenants
 from gateway.config import GatewayConfig
-from gateway.conversation import Conversation, ImagePart, Message, Role, TextPart
-from gateway.tenants import Tenants
-from protos.bundle import Bundle
-from protos.errors import InvalidRequest
-from protos.settings import SettingError
+from gateway.request.conversation import Conversation, ImagePart, Message, Role, TextPart
+from gateway.tiers.affinity import affinity
+from protos.bundle.manifest import Bundle
+from protos.process.settings import SettingError
 from protos.tandem.v1 import gateway_pb2
+from protos.wire.errors import InvalidRequest
 from tests.support.prompts import png
 from tests.unit.gateway.stage import Stage, about_pictures, picture_part, staged, user
 

@@ -6,18 +6,19 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from gateway.admission import Admission
-from gateway.answer import DecoderTimings
-from gateway.auth import check_key
-from gateway.choices import interleaved
-from gateway.clients import EncodeTimings
+from gateway.access.admission import Admission
+from gateway.access.auth import check_key
+from gateway.answer.events import DecoderTimings
+from gateway.answer.merge import interleaved
 from gateway.config import GatewayConfig
-from gateway.deadlines import Patience, seconds_left
-from gateway.ids import request_id
-from gateway.job import Sampling
-from gateway.limits import body_size, parse_json
+from gateway.http.body import body_size, parse_json
+from gateway.request.deadlines import Patience, seconds_left
+from gateway.request.ids import request_id
+from gateway.request.job import Sampling
 from gateway.stopwatch import Stopwatch
-from protos.errors import (
+from gateway.tiers.clients import EncodeTimings
+from protos.process.settings import SettingError
+from protos.wire.errors import (
     DeadlineExceeded,
     InvalidRequest,
     Overloaded,
@@ -25,7 +26,6 @@ from protos.errors import (
     ServiceError,
     Unavailable,
 )
-from protos.settings import SettingError
 
 
 def test_generation_config_fills_only_what_is_unset() -> None:

@@ -1,0 +1,1 @@
+"""The compute thread: commands, steps, events."""

@@ -1,1 +1,0 @@
-"""Makes a bundle out of a checkpoint."""

@@ -1,0 +1,155 @@
+"""Structured output: a grammar as a client gave it, and one sequence's place in it.
+
+A sequence's matcher belongs to a thread of the mask pool while a mask is computed, which is
+while the model runs: `accept` hands a token over and returns, `mask` waits for what came of it.
+"""
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLMatcher
+
+from decoder_service.grammar.vocabulary import GrammarVocabulary
+from protos.wire.errors import InvalidRequest, Reason
+
+FloatArray = npt.NDArray[np.float32]
+Words = npt.NDArray[np.int32]  # one bit per token, lowest bit first
+
+# Between two JSON tokens. Enough for a line break and the indentation of any real answer, and an
+# end to the endless blanks that a model falls into when it would rather not go on.
+_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
+
+
+class GrammarKind(StrEnum):
+    """How a grammar is written; the values are the fields of decoder.proto's `Constraint`."""
+
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    REGEX = "regex"
+    CHOICE = "choice"
+    LARK = "lark"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """What an output must look like, as the client wrote it; equal grammars share one compiling.
+
+    `text` is the schema's JSON, the pattern, the Lark grammar, or the choices as a JSON list.
+    """
+
+    kind: GrammarKind
+    text: str
+
+    @property
+    def field(self) -> str:
+        """The request's field it came in."""
+        return f"constraint.{self.kind.value}"
+
+    def source(self) -> str:
+        """The grammar in llguidance's own notation; unchecked."""
+        match self.kind:
+            case GrammarKind.JSON_SCHEMA | GrammarKind.JSON_OBJECT:
+                schema = self.text if self.kind is GrammarKind.JSON_SCHEMA else '{"type":"object"}'
+                return LLMatcher.grammar_from_json_schema(
+                    schema, {"whitespace_pattern": _WHITESPACE}
+                )
+            case GrammarKind.REGEX:
+                return LLMatcher.grammar_from_regex(self.text)
+            case GrammarKind.CHOICE:
+                texts = (json.dumps(text) for text in json.loads(self.text))
+                return LLMatcher.grammar_from_lark("start: " + " | ".join(texts))
+            case GrammarKind.LARK:
+                return LLMatcher.grammar_from_lark(self.text)
+
+    def refusal(self, what: str) -> InvalidRequest:
+        """The error that says what is wrong with this grammar."""
+        return InvalidRequest(
+            f"{self.field} {what}", reason=Reason.INVALID_SCHEMA, param=self.field
+        )
+
+
+def choice_grammar(texts: Iterable[str]) -> Grammar:
+    """The grammar of one of some texts."""
+    return Grammar(kind=GrammarKind.CHOICE, text=json.dumps(list(texts), ensure_ascii=False))
+
+
+class CompiledGrammar:
+    """A compiled grammar: the matcher that is copied for each sequence, and its first mask.
+
+    Copies share the lexer's states, so what one sequence explored is known to the next.
+
+    Attributes:
+        size_bytes: Memory it takes, as measured when it was tried.
+        is_worn: A sequence ran into the limit of shared states; compile anew.
+    """
+
+    def __init__(
+        self, grammar: Grammar, matcher: LLMatcher, vocabulary: GrammarVocabulary, size_bytes: int
+    ) -> None:
+        """Computes the first mask; milliseconds, or more for an intricate grammar.
+
+        Raises:
+            InvalidRequest: no answer can begin.
+        """
+        self.grammar = grammar
+        self.vocabulary = vocabulary
+        self.is_worn = False
+        self._matcher = matcher
+        self.first_banned = vocabulary.banned(matcher)
+        if matcher.is_error() or vocabulary.bans_all(self.first_banned):
+            raise grammar.refusal("allows no answer, or is too complex")
+        self.size_bytes = size_bytes + self.first_banned.nbytes
+
+    def matcher(self) -> LLMatcher:
+        """A matcher at the beginning, for one sequence."""
+        return self._matcher.deep_copy()
+
+
+class Constraint:
+    """One sequence's place in a grammar; used by one thread at a time."""
+
+    def __init__(self, compiled: CompiledGrammar, pool: Executor) -> None:
+        self._compiled = compiled
+        self._pool = pool
+        self._matcher = compiled.matcher()
+        self._banned: Words = compiled.first_banned
+        self._pending: Future[Words] | None = None
+        self._accepted_count = 0
+
+    def mask(self, scores: FloatArray) -> None:
+        """Sets the scores of tokens that may not follow to -inf; may be repeated.
+
+        Args:
+            scores: float32 [vocab], changed in place.
+
+        Raises:
+            InvalidRequest: INVALID_SCHEMA, the grammar leads nowhere or became too complex;
+                only this sequence fails.
+        """
+        if self._pending is not None:
+            self._banned = self._pending.result()
+            self._pending = None
+        self._compiled.vocabulary.ban(scores, self._banned)
+
+    def accept(self, token_id: int) -> None:
+        """Takes the token that was chosen; the next mask is computed meanwhile."""
+        assert self._pending is None, "a token was accepted before its place was masked"
+        self._accepted_count += 1
+        self._pending = self._pool.submit(self._advance, token_id)
+
+    def _advance(self, token_id: int) -> Words:
+        """Moves on and computes what may not follow; on a thread of the pool."""
+        vocabulary = self._compiled.vocabulary
+        self._matcher.consume_token(token_id)
+        banned = vocabulary.banned(self._matcher)
+        if self._matcher.is_error() or vocabulary.bans_all(banned):
+            self._compiled.is_worn = True
+            raise self._compiled.grammar.refusal(
+                f"leads nowhere, or became too complex, after {self._accepted_count} tokens"
+            )
+        return banned

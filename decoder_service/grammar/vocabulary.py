@@ -1,0 +1,85 @@
+"""The vocabulary as grammars see it: tokens as bytes, and the tokens no grammar may use."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLMatcher, LLTokenizer
+
+from protos.bundle.manifest import Bundle, BundleError
+
+TOKENIZER_NAME = "processor/tokenizer.json"
+
+FloatArray = npt.NDArray[np.float32]
+Words = npt.NDArray[np.int32]
+
+
+class GrammarVocabulary:
+    """Tokens and masks of one model; safe for use from several threads.
+
+    A mask has one bit per token, lowest bit first, in int32 words; a set bit bans its token.
+    Special tokens other than the end-of-sequence ones, and ids beyond the tokenizer's, are
+    banned always, whatever a grammar names.
+
+    Args:
+        tokenizer_json: The checkpoint's tokenizer.json.
+        vocab_size: Ids the model has logits for.
+        eos_ids: Ids that end an answer, at least one; allowed where a grammar may end.
+
+    Raises:
+        BundleError: the tokenizer is of an unknown form, or larger than the model's vocabulary.
+    """
+
+    def __init__(self, tokenizer_json: str, *, vocab_size: int, eos_ids: tuple[int, ...]) -> None:
+        self.vocab_size = vocab_size
+        self._word_count = (vocab_size + 31) // 32
+        try:
+            self.tokenizer = LLTokenizer(
+                tokenizer_json, n_vocab=vocab_size, eos_token=list(eos_ids)
+            )
+        except ValueError as error:
+            raise BundleError(f"{TOKENIZER_NAME} cannot be used for structured output") from error
+        usable = np.zeros(self._word_count * 32, dtype=np.bool_)
+        usable[_usable_ids(json.loads(tokenizer_json))] = True
+        usable[vocab_size:] = False
+        usable[list(eos_ids)] = True
+        self._usable: Words = np.packbits(usable, bitorder="little").view(np.int32)
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle) -> "GrammarVocabulary":
+        """Reads the bundle's tokenizer; takes a second and 0.1 GB with 150,000 tokens.
+
+        Raises:
+            BundleError: it is missing, damaged, or of an unknown form.
+        """
+        bundle.verify_files(("processor",))
+        try:
+            text = Path(bundle.path / TOKENIZER_NAME).read_text(encoding="utf-8")
+        except OSError as error:
+            raise BundleError(f"the bundle lacks {TOKENIZER_NAME}") from error
+        manifest = bundle.manifest
+        return cls(text, vocab_size=manifest.text.vocab_size, eos_ids=manifest.special_tokens.eos)
+
+    def banned(self, matcher: LLMatcher) -> Words:
+        """Tokens that may not follow, int32 words. A matcher may fail here: ask `is_error`."""
+        words = np.empty(self._word_count, dtype=np.int32)
+        matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)  # without the GIL
+        np.bitwise_and(words, self._usable, out=words)
+        return np.invert(words, out=words)
+
+    @staticmethod
+    def bans_all(banned: Words) -> bool:
+        """Whether nothing may follow, not even an end."""
+        return bool((banned == -1).all())
+
+    def ban(self, scores: FloatArray, banned: Words) -> None:
+        """Sets the scores of banned tokens to -inf, in place; float32 [vocab]."""
+        bits = np.unpackbits(banned.view(np.uint8), count=self.vocab_size, bitorder="little")
+        np.copyto(scores, np.float32(-np.inf), where=bits.view(np.bool_))
+
+
+def _usable_ids(raw: dict[str, Any]) -> list[int]:
+    ids = list(raw["model"]["vocab"].values())
+    return ids + [token["id"] for token in raw["added_tokens"] if not token["special"]]

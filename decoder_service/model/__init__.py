@@ -1,0 +1,1 @@
+"""The graph, and how a step is run in it."""

@@ -1,0 +1,258 @@
+"""DecoderService over gRPC: reads requests and features, writes admission, tokens, completion."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+
+from decoder_service.cache.memory import MemoryPlan
+from decoder_service.engine.engine import Engine
+from decoder_service.engine.stream import SequenceStream
+from decoder_service.grammar.checks import grammar_from_proto
+from decoder_service.grammar.compiler import GrammarCompiler
+from decoder_service.grammar.grammar import Constraint
+from decoder_service.rpc import convert as messages
+from decoder_service.rpc.features import FeatureIntake
+from decoder_service.sequence.sequence import Completion, Request, Token
+from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
+from protos.wire.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidRequest,
+    Reason,
+    ServiceError,
+    reporting_errors,
+)
+
+logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[decoder_pb2.GenerateRequest, decoder_pb2.GenerateResponse]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Outcome:
+    """What the request's log line says."""
+
+    began: float
+    request_id: str = "-"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token: float | None = None
+    result: str = "CANCELLED"  # stays when the handler is cancelled
+
+    def log(self) -> None:
+        ttft_ms = 0.0 if self.first_token is None else (self.first_token - self.began) * 1e3
+        logger.info(
+            "request_id=%s prompt_tokens=%d completion_tokens=%d ttft_ms=%.1f total_ms=%.1f"
+            " result=%s",
+            self.request_id,
+            self.prompt_tokens,
+            self.completion_tokens,
+            ttft_ms,
+            (time.monotonic() - self.began) * 1e3,
+            self.result,
+        )
+
+
+class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
+    """Answers DecoderService.
+
+    Args:
+        engine: Runs the sequences.
+        limits: What requests may ask for.
+        grammars: Compiles what outputs must look like.
+        plan: What the KV cache holds.
+        features_timeout_s: Longest pause of a client that owes a message.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        limits: messages.RequestLimits,
+        grammars: GrammarCompiler,
+        plan: MemoryPlan,
+        features_timeout_s: float,
+    ) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._grammars = grammars
+        self._plan = plan
+        self._features_timeout_s = features_timeout_s
+        self._request_ids: set[str] = set()
+
+    async def GetModelInfo(
+        self,
+        request: decoder_pb2.GetDecoderModelInfoRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> tensor_pb2.ModelInfo:
+        """Says which model this tier serves."""
+        manifest = self._limits.bundle.manifest
+        return tensor_pb2.ModelInfo(
+            bundle_digest=self._limits.bundle.digest,
+            family=manifest.family,
+            model_id=manifest.model_id,
+            hidden_size=manifest.text.hidden_size,
+            deepstack_level_count=manifest.deepstack_level_count,
+            max_context=self._plan.max_context,
+        )
+
+    async def GetLoad(
+        self, request: decoder_pb2.GetLoadRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> decoder_pb2.DecoderLoad:
+        """Says how busy this process is."""
+        load = self._engine.load()
+        return decoder_pb2.DecoderLoad(
+            running_count=load.running_count,
+            waiting_count=load.waiting_count,
+            slot_count=self._plan.max_sequences,
+            kv_token_count=load.kv_token_count,
+            kv_token_capacity=self._plan.kv_tokens,
+            cached_token_count=load.cached_token_count,
+            preemption_count=load.preemption_count,
+        )
+
+    async def Generate(
+        self, request_iterator: AsyncIterator[decoder_pb2.GenerateRequest], context: Context
+    ) -> None:
+        """Generates one sequence; see decoder.proto for the conversation."""
+        outcome = _Outcome(began=time.monotonic())
+        try:
+            async with reporting_errors(context):
+                try:
+                    await self._generate(context, outcome)
+                except ServiceError as error:
+                    outcome.result = error.reason.value
+                    raise
+                except Exception:  # Only named for the log line; reporting_errors answers.
+                    outcome.result = Reason.INTERNAL.value
+                    raise
+        finally:
+            outcome.log()
+
+    async def _generate(self, context: Context, outcome: _Outcome) -> None:
+        start = await self._read_start(context)
+        request = messages.request_from_proto(start, self._limits)
+        outcome.request_id = request.request_id
+        outcome.prompt_tokens = request.prompt_length
+        if start.HasField("constraint"):
+            request = replace(request, constraint=await self._constraint(start))
+        with self._claiming(request.request_id), self._engine.submit(request) as stream:
+            admission = await stream.admission()
+            await context.write(messages.admission_to_proto(admission))
+            receiving = self._receive(context, request, admission.needed_spans, stream)
+            intake = asyncio.create_task(receiving)
+            try:
+                await self._send(context, stream, outcome)
+            finally:
+                intake.cancel()
+
+    async def _constraint(self, start: decoder_pb2.GenerateStart) -> Constraint:
+        """What the output must look like, compiled beside the running sequences."""
+        grammar = grammar_from_proto(
+            start.constraint,
+            self._grammars.limits,
+            ignore_eos=start.stop_conditions.ignore_eos,
+        )
+        return await self._grammars.constraint(grammar)
+
+    @contextlib.contextmanager
+    def _claiming(self, request_id: str) -> Iterator[None]:
+        if request_id in self._request_ids:
+            raise InvalidRequest(
+                "request_id is that of a request in flight, expected another",
+                param="request_id",
+            )
+        self._request_ids.add(request_id)
+        try:
+            yield
+        finally:
+            self._request_ids.discard(request_id)
+
+    async def _read_start(self, context: Context) -> decoder_pb2.GenerateStart:
+        message = await self._read(context, "start", is_owed=True)
+        if message is None or message.WhichOneof("payload") != "start":
+            raise InvalidRequest("the first message is not start, expected start", param="start")
+        return message.start
+
+    async def _read(
+        self, context: Context, what: str, *, is_owed: bool
+    ) -> decoder_pb2.GenerateRequest | None:
+        """The next message; None when the client has half-closed."""
+        try:
+            async with asyncio.timeout(self._features_timeout_s if is_owed else None):
+                message = await context.read()
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"no {what} came for {self._features_timeout_s:g} s", param=what
+            ) from error
+        return message if isinstance(message, decoder_pb2.GenerateRequest) else None  # else EOF
+
+    async def _receive(
+        self, context: Context, request: Request, needed: tuple[int, ...], stream: SequenceStream
+    ) -> None:
+        """Takes features until the client half-closes; what goes wrong ends the stream."""
+        try:
+            # Features are taken only into a slot: what waits, waits in the transport, so that
+            # memory is bounded by the slots.
+            await stream.slot_granted.wait()
+            await self._receive_features(context, request, needed, stream)
+        except ServiceError as error:
+            stream.put(error)
+        except Exception:  # The task has no caller: without this the stream would hang.
+            logger.exception("receiving features failed, request_id=%s", request.request_id)
+            stream.put(InternalError("internal error"))
+
+    async def _receive_features(
+        self, context: Context, request: Request, needed: tuple[int, ...], stream: SequenceStream
+    ) -> None:
+        manifest = self._limits.bundle.manifest
+        intake = FeatureIntake(
+            request.spans,
+            needed,
+            level_count=1 + manifest.deepstack_level_count,
+            hidden_size=manifest.text.hidden_size,
+        )
+        while True:
+            message = await self._read(context, "features", is_owed=not intake.is_complete)
+            if message is None:
+                if not intake.is_complete:
+                    raise intake.missing()
+                return
+            if message.WhichOneof("payload") != "features":
+                raise InvalidRequest("a message is not features, expected features", param="start")
+            intake.check_span(message.features.span_index)
+            rows = messages.feature_rows_from_proto(message.features, manifest.text.hidden_size)
+            values = intake.add(rows)
+            if values is not None:
+                stream.set_features(rows.span_index, values)
+
+    async def _send(self, context: Context, stream: SequenceStream, outcome: _Outcome) -> None:
+        """Writes tokens as they come, those that came together in one message."""
+        while True:
+            events = await stream.next_events()
+            tokens = [event for event in events if isinstance(event, Token)]
+            if tokens:
+                if outcome.first_token is None:
+                    outcome.first_token = time.monotonic()
+                outcome.completion_tokens += len(tokens)
+                for group in _grouped(tokens):
+                    await context.write(messages.tokens_to_proto(group))
+            last = events[-1]
+            if isinstance(last, Completion):
+                outcome.completion_tokens = last.completion_tokens
+                outcome.result = last.finish_reason.name.lower()
+                await context.write(messages.completion_to_proto(last))
+                return
+
+
+def _grouped(tokens: list[Token]) -> list[list[Token]]:
+    """Tokens that travel in one message: all, but logits one by one, because they are large."""
+    if tokens[0].logits is None:
+        return [tokens]
+    return [[token] for token in tokens]

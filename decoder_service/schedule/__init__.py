@@ -1,0 +1,1 @@
+"""Pure policy: who runs, how much, what is guessed."""

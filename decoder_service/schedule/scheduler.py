@@ -1,0 +1,112 @@
+"""Who runs next: pure policy over plain data, testable without a model.
+
+A step decodes one token of every decoding sequence and prefills at most a budget of prompt
+tokens beside them, so neither running streams nor arriving prompts starve. Its first chunk runs
+together with the decoding sequences, in one pass over the weights; further ones (rests of short
+prompts) run by themselves.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from decoder_service.sequence.sequence import Sequence, Status
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillChunk:
+    """Tokens `start` to `stop` of one sequence's history."""
+
+    sequence: Sequence
+    start: int
+    stop: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether KV of the history is complete after it."""
+        return self.stop == self.sequence.history_length
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What the engine runs in one step."""
+
+    decode: tuple[Sequence, ...]
+    prefill: tuple[PrefillChunk, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to run."""
+        return not self.decode and not self.prefill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduler:
+    """Order of admission and step planning; it looks and never changes a sequence.
+
+    Attributes:
+        prefill_chunk_tokens: Most prompt tokens of a step while nothing decodes.
+        aging_s: Waiting this long counts as one point of priority, so that a sequence of
+            the lowest priority passes one of the highest after 200 times this.
+        aging_tokens: A prompt passed over in a step counts as this much shorter in the next.
+        preemption_margin: Points of priority by which a waiting sequence must be more urgent
+            than a running one to take its slot.
+    """
+
+    prefill_chunk_tokens: int
+    aging_s: float = 1.0
+    aging_tokens: int = 64
+    preemption_margin: float = 10.0
+
+    def most_urgent(self, waiting: Iterable[Sequence], now: float) -> Sequence | None:
+        """Who gets the next slot: the most urgent, and of equals the first to have come.
+
+        Args:
+            waiting: Sequences without a slot.
+            now: `time.monotonic` seconds.
+        """
+        return max(waiting, key=lambda sequence: self._rank(sequence, now), default=None)
+
+    def least_urgent(self, running: Iterable[Sequence], now: float) -> Sequence:
+        """Who loses its slot first; there must be one."""
+        return min(running, key=lambda sequence: self._rank(sequence, now))
+
+    def yielding(self, running: Iterable[Sequence], to: Sequence, now: float) -> list[Sequence]:
+        """Running sequences that may lose their slots to a waiting one, the first to go first.
+
+        Both sides age alike, so two sequences never take slots from each other by turns.
+        """
+        bar = self._rank(to, now)[0] - self.preemption_margin
+        less = [sequence for sequence in running if self._rank(sequence, now)[0] < bar]
+        return sorted(less, key=lambda sequence: self._rank(sequence, now))
+
+    def _rank(self, sequence: Sequence, now: float) -> tuple[float, float]:
+        arrival = sequence.times.arrival
+        return sequence.request.priority + (now - arrival) / self.aging_s, -arrival
+
+    def plan(self, running: Iterable[Sequence], step: int, mixed_tokens: int) -> StepPlan:
+        """The next step.
+
+        Short rests of prompts come first, because they turn into streams soonest; a prompt
+        that is passed over ages, so a long one waits a bounded number of steps.
+
+        Args:
+            running: Sequences that hold a slot.
+            step: Number of this step; grows by one each time.
+            mixed_tokens: Most prompt tokens of the step if sequences decode; they wait for it.
+        """
+        running = list(running)
+        decode = tuple(s for s in running if s.status is Status.DECODING)
+        budget = mixed_tokens if decode else self.prefill_chunk_tokens
+        ready = sorted(
+            (s for s in running if s.prefillable_count > 0),
+            key=lambda s: s.prefillable_count - self.aging_tokens * (step - s.served_step),
+        )
+        chunks = []
+        for sequence in ready:
+            if budget == 0:
+                break
+            count = min(budget, sequence.prefillable_count)
+            start = sequence.kv_length
+            chunks.append(PrefillChunk(sequence, start, start + count))
+            budget -= count
+        return StepPlan(decode, tuple(chunks))

@@ -1,0 +1,191 @@
+"""`tandem bench`: what one picture question costs on this machine, and where the time goes."""
+
+import io
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from deploy.client import ChatClient, Conversation
+from deploy.commands.running import running_stack, stop_signals
+from deploy.stack.guard import descendants
+from deploy.stack.local import LocalStack, StackSettings, check_bundle
+from deploy.stack.ports import ANY_FREE
+from deploy.terminal.answer import Answer, stream_answer
+from deploy.terminal.screen import describe_bundle
+from protos.tandem.v1 import decoder_pb2, gateway_pb2
+
+MIB = 1024**2
+QUESTION = "Describe the picture in detail."
+# A slow machine shall be measured, not cut off.
+PATIENCE = {
+    "vision": ("--encode-timeout-s=1800",),
+    "gateway": ("--encode-deadline-s=1800", "--request-deadline-s=3600", "--stream-idle-s=1800"),
+    "decoder": ("--features-timeout-s=1800",),
+}
+STAGES = ("prepare", "preprocess", "encode", "transfer", "prefill", "first_token", "decode")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is asked: one picture and one question at a time, greedily, past end-of-sequence."""
+
+    width: int = 1024
+    height: int = 768
+    tokens: int = 64
+    runs: int = 3
+    warm_ups: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Of a service and the processes it started, MiB; PSS shares common pages out."""
+
+    rss_mib: float
+    pss_mib: float
+    processes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Medians over the runs; times in milliseconds unless the name says seconds."""
+
+    load: Load
+    prompt_tokens: int
+    completion_tokens: int
+    stages_ms: Mapping[str, float]
+    tokens_per_second: float
+    startup_s: Mapping[str, float]
+    memory_ready: Mapping[str, Memory] = field(default_factory=dict)
+    memory_after: Mapping[str, Memory] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def bench(
+    console: Console, bundle: Path, load: Load, *, flags: Mapping[str, Sequence[str]]
+) -> Report:
+    """Starts a stack for `bundle`, asks, and reports.
+
+    Raises:
+        LaunchError: the stack did not start.
+        ServiceError: a question failed.
+    """
+    patient = {tier: (*given, *flags.get(tier, ())) for tier, given in PATIENCE.items()}
+    settings = StackSettings(bundle=bundle, ports=ANY_FREE, flags=patient)
+    with stop_signals():
+        console.print(describe_bundle(check_bundle(bundle)), highlight=False, soft_wrap=True)
+        with (
+            running_stack(console, settings) as stack,
+            ChatClient(stack.addresses["gateway"]) as client,
+        ):
+            before = memory(stack)
+            runs = [_ask(client, load, seed) for seed in range(load.warm_ups + load.runs)]
+            return _report(load, runs[load.warm_ups :], stack, before)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    answer: Answer
+    timings: gateway_pb2.ChatTimings
+
+
+def _ask(client: ChatClient, load: Load, seed: int) -> _Run:
+    """One question about a picture no cache has seen."""
+    conversation = Conversation()
+    conversation.ask(QUESTION, [picture(load.width, load.height, seed)])
+    request = gateway_pb2.ChatRequest(
+        messages=conversation.messages,
+        sampling_params=decoder_pb2.SamplingParams(temperature=0.0),
+        stop_conditions=decoder_pb2.StopConditions(max_tokens=load.tokens, ignore_eos=True),
+    )
+    timings = gateway_pb2.ChatTimings()
+    chunks = []
+    for chunk in client.complete(request):
+        chunks.append(chunk)
+        if chunk.HasField("completion"):
+            timings = chunk.completion.timings
+    return _Run(answer=stream_answer(Console(quiet=True), chunks), timings=timings)
+
+
+def picture(width: int, height: int, seed: int) -> bytes:
+    """A PNG of smooth colours, different for every seed."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _report(
+    load: Load, runs: Sequence[_Run], stack: LocalStack, before: Mapping[str, Memory]
+) -> Report:
+    return Report(
+        load=load,
+        prompt_tokens=runs[-1].answer.prompt_tokens,
+        completion_tokens=runs[-1].answer.completion_tokens,
+        stages_ms={
+            stage: statistics.median(getattr(run.timings, f"{stage}_ms") for run in runs)
+            for stage in STAGES
+        },
+        tokens_per_second=statistics.median(run.answer.tokens_per_second or 0.0 for run in runs),
+        startup_s={tier: event.seconds for tier, event in stack.ready.items()},
+        memory_ready=before,
+        memory_after=memory(stack),
+    )
+
+
+def memory(stack: LocalStack) -> Mapping[str, Memory]:
+    """Memory of each service together with the processes below it."""
+    found = {}
+    for tier in stack.ready:
+        pid = stack.pid(tier)
+        rollups = [_rollup(member) for member in (pid, *descendants(pid))]
+        found[tier] = Memory(
+            rss_mib=round(sum(rollup.get("Rss", 0) for rollup in rollups) / MIB, 1),
+            pss_mib=round(sum(rollup.get("Pss", 0) for rollup in rollups) / MIB, 1),
+            processes=len(rollups),
+        )
+    return found
+
+
+def _rollup(pid: int) -> Mapping[str, int]:
+    """Fields of a process's memory in bytes; {} for one that has ended meanwhile."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in lines)
+    return {name: int(value.split()[0]) * 1024 for name, value in pairs}
+
+
+def show(console: Console, report: Report) -> None:
+    """Prints the figures as tables."""
+    load = report.load
+    times = Table(
+        title=f"{load.width}x{load.height} picture, {report.prompt_tokens} prompt tokens,"
+        f" {report.completion_tokens} new, median of {load.runs}",
+        title_justify="left",
+    )
+    for stage in report.stages_ms:
+        times.add_column(stage.replace("_", " "), justify="right")
+    times.add_column("decode speed", justify="right")
+    cells = [f"{milliseconds:,.0f} ms" for milliseconds in report.stages_ms.values()]
+    times.add_row(*cells, f"{report.tokens_per_second:.1f} tok/s")
+    console.print(times)
+    tiers = Table()
+    for column in ("tier", "start-up", "RSS ready", "PSS ready", "RSS after", "PSS after", "procs"):
+        tiers.add_column(column, justify="left" if column == "tier" else "right")
+    for tier, seconds in report.startup_s.items():
+        ready, after = report.memory_ready[tier], report.memory_after[tier]
+        sizes = (ready.rss_mib, ready.pss_mib, after.rss_mib, after.pss_mib)
+        cells = [f"{size:,.0f} MiB" for size in sizes]
+        tiers.add_row(tier, f"{seconds:.1f} s", *cells, str(after.processes))
+    console.print(tiers)

@@ -1,0 +1,139 @@
+"""`tandem doctor`: what this machine offers, and what is missing."""
+
+import os
+import platform
+import resource
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy.stack.paths import cache_dir
+from deploy.stack.ports import LOOPBACK, Ports, is_free
+
+GIB = 1024**3
+
+PACKAGES = {
+    "gateway": ("fastapi", "uvicorn", "tokenizers", "jinja2", "blake3"),
+    "vision": ("torch", "transformers", "ray", "safetensors"),
+    "decoder": ("onnxruntime", "numpy"),
+    "export": ("onnxruntime-genai", "onnx", "onnx-ir", "huggingface-hub"),
+}
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd", "i8mm")
+SHARED_MEMORY_BYTES = 256 * 1024**2  # Ray keeps its object store there
+OPEN_FILES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line: what was looked at, what was found, whether Tandem can run with it."""
+
+    name: str
+    found: str
+    ok: bool = True
+
+
+def examine() -> list[Finding]:
+    """Looks at Python, machine, packages, ports and disk; changes nothing."""
+    return [_python(), _cores(), *_memory(), _open_files(), *_packages(), _ports(), _disk()]
+
+
+def show(console: Console, findings: list[Finding]) -> None:
+    """Prints the findings as a table."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        mark = "[green]ok[/green]" if finding.ok else "[red]!![/red]"
+        table.add_row(mark, finding.name, finding.found)
+    console.print(table)
+
+
+def _python() -> Finding:
+    version = platform.python_version_tuple()
+    return Finding(
+        name="python",
+        found=f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        ok=(3, 11) <= (int(version[0]), int(version[1])),
+    )
+
+
+def _cores() -> Finding:
+    usable = len(os.sched_getaffinity(0))
+    flags = _cpu_flags(Path("/proc/cpuinfo"))
+    found = [flag for flag in CPU_FLAGS if flag in flags]
+    return Finding(
+        name="cores", found=f"{usable} usable; {' '.join(found) or 'no SIMD flags known'}"
+    )
+
+
+def _cpu_flags(cpuinfo: Path) -> set[str]:
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return set()
+    wanted = [line for line in lines if line.startswith(("flags", "Features"))]
+    return set(wanted[0].partition(":")[2].split()) if wanted else set()
+
+
+def _memory() -> list[Finding]:
+    info = meminfo(Path("/proc/meminfo"))
+    shared = shutil.disk_usage("/dev/shm")
+    return [
+        Finding(
+            name="memory",
+            found=f"{info['MemTotal'] / GIB:.1f} GiB, {info['MemAvailable'] / GIB:.1f} GiB free",
+            ok=info["MemAvailable"] > GIB,
+        ),
+        Finding(
+            name="/dev/shm",
+            found=f"{shared.free / GIB:.1f} GiB free",
+            ok=shared.free > SHARED_MEMORY_BYTES,
+        ),
+    ]
+
+
+def meminfo(path: Path) -> Mapping[str, int]:
+    """Fields of /proc/meminfo in bytes."""
+    pairs = (line.split(":", 1) for line in path.read_text().splitlines())
+    return {name: int(value.split()[0]) * 1024 for name, value in pairs}
+
+
+def _open_files() -> Finding:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Finding(name="open files", found=f"at most {soft}", ok=soft >= OPEN_FILES)
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for tier, names in PACKAGES.items():
+        versions = {name: _version(name) for name in names}
+        missing = [name for name, version in versions.items() if version is None]
+        found = ", ".join(f"{name} {version or 'MISSING'}" for name, version in versions.items())
+        findings.append(Finding(name=tier, found=found, ok=not missing))
+    return findings
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _ports() -> Finding:
+    taken = [str(port) for port in Ports().named().values() if not is_free(LOOPBACK, port)]
+    return Finding(
+        name="ports",
+        found=f"in use: {', '.join(taken)}" if taken else "the default ports are free",
+        ok=not taken,
+    )
+
+
+def _disk() -> Finding:
+    folder = cache_dir(os.environ)
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    return Finding(name="disk", found=f"{free / GIB:.1f} GiB free for {folder}", ok=free > GIB)

@@ -1,0 +1,77 @@
+"""A stack that runs while a command needs it: signals, progress lines, the end."""
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+
+from deploy.stack.local import LocalStack, StackSettings
+from deploy.stack.paths import log_dir
+from deploy.terminal.screen import echo_logs, show_ready
+
+
+class StopRequested(BaseException):
+    """SIGINT, SIGTERM or SIGHUP arrived."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Turns the signals that end a program into `StopRequested` in the main thread."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, _raise_stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise_stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise StopRequested(number)
+
+
+@contextmanager
+def running_stack(
+    console: Console, settings: StackSettings, *, verbose: bool = False, quiet: bool = False
+) -> Iterator[LocalStack]:
+    """Starts a stack, shows each tier's readiness, stops it at the end whatever happens.
+
+    A second signal while the services drain ends them at once.
+
+    Raises:
+        LaunchError: see `LocalStack.start`.
+    """
+    stack = LocalStack(
+        _with_logs(settings, os.environ), echo=echo_logs(console) if verbose else None
+    )
+    try:
+        if quiet:
+            with console.status("starting the services"):
+                stack.start()
+        else:
+            stack.start(show_ready(console))
+        yield stack
+    except StopRequested:
+        console.print("stopping", style="dim")
+        raise
+    finally:
+        try:
+            stack.stop()
+        except StopRequested:
+            stack.stop(drain=False)
+
+
+def _with_logs(settings: StackSettings, environ: Mapping[str, str]) -> StackSettings:
+    if settings.log_dir is not None:
+        return settings
+    # Stacks on ports of the kernel's choice are short-lived and share one folder.
+    return replace(settings, log_dir=log_dir(environ, http_port=settings.ports.http))

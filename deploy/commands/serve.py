@@ -1,0 +1,61 @@
+"""`tandem serve BUNDLE`: the three services until Ctrl-C, or until one of them dies."""
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from deploy.commands.running import StopRequested, running_stack, stop_signals
+from deploy.stack.local import TIERS, LocalStack, StackSettings, check_bundle
+from deploy.terminal.screen import CommandError, describe_bundle
+
+
+def serve(console: Console, settings: StackSettings, *, verbose: bool) -> None:
+    """Runs until a stop signal.
+
+    Raises:
+        LaunchError: the stack could not start, or a service died.
+    """
+    started = time.monotonic()
+    with stop_signals():
+        try:
+            console.print(
+                describe_bundle(check_bundle(settings.bundle)), highlight=False, soft_wrap=True
+            )
+            with running_stack(console, settings, verbose=verbose) as stack:
+                _show_doors(console, stack, time.monotonic() - started)
+                raise stack.wait()
+        except StopRequested:
+            console.print("stopped", style="dim")
+
+
+def _show_doors(console: Console, stack: LocalStack, seconds: float) -> None:
+    console.print(
+        f"[bold]ready[/bold] in {seconds:.1f} s: {stack.http_url}"
+        f"  [dim]gRPC {stack.addresses['gateway']}  Ctrl-C stops[/dim]",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def tier_flags(assignments: Sequence[str], *, threads: int | None) -> dict[str, list[str]]:
+    """Further flags by tier, from `--set TIER.NAME=VALUE` and `--threads`.
+
+    Raises:
+        CommandError: an assignment of another form, or to an unknown tier.
+    """
+    flags: dict[str, list[str]] = {tier: [] for tier in TIERS}
+    if threads is not None:
+        flags["vision"].append(f"--threads={threads}")
+        flags["decoder"].append(f"--threads={threads}")
+    for assignment in assignments:
+        target, equals, value = assignment.partition("=")
+        tier, dot, name = target.partition(".")
+        if tier not in flags or not (equals and dot and name):
+            raise CommandError(
+                f"--set takes TIER.NAME=VALUE with a tier of {', '.join(TIERS)},"
+                f" got {assignment!r}",
+                exit_code=2,
+            )
+        flags[tier].append(f"--{name.replace('_', '-')}={value}")
+    return flags

@@ -1,1 +1,0 @@
-"""The demonstration model: how it was drawn for, trained, measured and shipped."""

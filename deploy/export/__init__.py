@@ -1,0 +1,1 @@
+"""`tandem export`: a checkpoint into a bundle for all three tiers."""

@@ -1,0 +1,1 @@
+"""Reading a checkpoint, and refusing one that cannot be served."""

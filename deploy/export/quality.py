@@ -1,0 +1,139 @@
+"""Measures what quantization changed: agreement and divergence from the float32 weights.
+
+A float32 graph of the same checkpoint answers the same fixed prompts of random tokens. Every way
+the decoder runs a graph is compared with it, because integer arithmetic rounds differently in
+each: one-row products of `MatMulNBits`, for example, differ from those of several rows. Random
+tokens are no language, so the figures compare exports of one model with each other; what they mean
+for answers is for an evaluation with real prompts to say.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from deploy.export import manifest, paths, tables
+from deploy.export.checkpoint.checkpoint import EMBEDDING_NAME, Checkpoint
+from deploy.export.checkpoint.weights import DTYPES
+from deploy.export.decoder import graphs as decoder
+from deploy.export.options import ExportOptions
+from deploy.export.progress import ExportProgress
+from kernels import library
+from protos.bundle.manifest import DecoderGraph
+
+PROMPTS = 8
+PROMPT_TOKENS = 64
+SEED = 20240613
+# Models up to this size are measured without being asked; it takes a second.
+SMALL_BYTES = 64 * 1024 * 1024
+REFERENCE_FOLDER = "reference.partial"
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def report(
+    root: Path, checkpoint: Checkpoint, model: Any, options: ExportOptions, progress: ExportProgress
+) -> dict[str, Any]:
+    """Compares the graphs just written with the float32 weights.
+
+    Args:
+        root: The bundle being made; a float32 graph lies there for the while.
+        checkpoint: Its source.
+        model: The checkpoint's skeleton.
+        options: With precision and whether to measure a large model.
+        progress: Gets a line with the figures.
+
+    Returns:
+        The manifest's quality entry: empty where nothing was measured. For each of `paths`,
+        `top1_agreement` is the share of positions with the same likeliest token and
+        `mean_kl_divergence` is in nats.
+    """
+    reference = root / REFERENCE_FOLDER
+    shutil.rmtree(reference, ignore_errors=True)  # an earlier export was killed here
+    size = sum(tensor.size for tensor in checkpoint.tensors.values())
+    wanted = options.quality or size <= SMALL_BYTES
+    if options.bits is None or options.execution_provider != "cpu" or not wanted:
+        return {}
+    try:
+        exact = replace(options, precision="fp32")
+        with progress.stage("quality", decoder.expected_bytes(checkpoint, exact)) as advance:
+            decoder.write(checkpoint, model, exact, reference, advance)
+            graphs = manifest.graphs_of(root, checkpoint.text, options)
+            figures = _compare(root, reference / decoder.GRAPH_NAME, checkpoint, graphs)
+    finally:
+        shutil.rmtree(reference, ignore_errors=True)
+    progress.note(_table(figures))
+    return figures
+
+
+def _table(figures: Mapping[str, Any]) -> str:
+    lines = [f"quality over {figures['tokens']} random tokens: top-1 agreement, mean KL divergence"]
+    for name, found in figures["paths"].items():
+        agreement, divergence = found["top1_agreement"], found["mean_kl_divergence"]
+        lines.append(f"  {name:<12} {agreement:6.3f}  {divergence:.5f} nats")
+    return "\n".join(lines)
+
+
+def _compare(
+    root: Path, reference: Path, checkpoint: Checkpoint, graphs: Sequence[DecoderGraph]
+) -> dict[str, Any]:
+    prompts = np.random.default_rng(SEED).integers(
+        0, checkpoint.text.vocab_size, (PROMPTS, PROMPT_TOKENS)
+    )
+    embeds = _embeddings(root, checkpoint, prompts)
+    exact = paths.prompt_at_once(paths.GraphRunner(reference, checkpoint), embeds)
+    found = {}
+    for graph in graphs:
+        if graph.kernels == "tandem" and library.path() is None:
+            continue
+        runner = paths.GraphRunner(root / graph.file, checkpoint, graph)
+        for name, run in paths.paths_of(graph).items():
+            found[name] = _figures(exact, run(runner, embeds))
+    return {
+        "reference": "the same checkpoint's float32 graph",
+        "prompts": PROMPTS,
+        "tokens": prompts.size,
+        "paths": found,
+    }
+
+
+def _figures(exact: FloatArray, found: FloatArray) -> dict[str, float]:
+    pairs = list(zip(exact, found, strict=True))  # one prompt at a time: float64 takes room
+    divergence = sum(float(kl_divergence(one, other).sum()) for one, other in pairs)
+    return {
+        "top1_agreement": float((exact.argmax(-1) == found.argmax(-1)).mean()),
+        "mean_kl_divergence": divergence / (exact.shape[0] * exact.shape[1]),
+        "max_logit_difference": max(float(np.abs(one - other).max()) for one, other in pairs),
+    }
+
+
+def _embeddings(root: Path, checkpoint: Checkpoint, ids: npt.NDArray[np.int64]) -> FloatArray:
+    stored = checkpoint.tensors[EMBEDDING_NAME]
+    item = stored.size // (stored.shape[0] * stored.shape[1])
+    raw = np.memmap(
+        root / "decoder" / tables.EMBEDDINGS_NAME,
+        np.uint8,
+        "r",
+        shape=(stored.shape[0], stored.shape[1] * item),
+    )
+    rows = torch.from_numpy(raw[ids]).view(DTYPES[stored.dtype]).to(torch.float32)
+    result: FloatArray = rows.numpy()
+    return result
+
+
+def kl_divergence(exact: FloatArray, found: FloatArray) -> npt.NDArray[np.float64]:
+    """KL(exact || found) of every row, in nats."""
+    p, q = _log_softmax(exact), _log_softmax(found)
+    result: npt.NDArray[np.float64] = (np.exp(p) * (p - q)).sum(-1)
+    return result
+
+
+def _log_softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result

@@ -1,0 +1,204 @@
+"""All three services on one machine: started together, stopped together."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from deploy.stack.ports import PortConflict, Ports, reachable, settle_ports
+from deploy.stack.tier import Echo, Tier, TierEvent, TierExited, TierReady
+from protos.bundle.manifest import Bundle, BundleError
+
+TIERS = ("vision", "decoder", "gateway")
+MODULES = {"vision": "vision_service", "decoder": "decoder_service", "gateway": "gateway"}
+
+
+class LaunchError(Exception):
+    """The stack cannot start or did not stay up; the text is one line.
+
+    `exit_code` is 2 when the user must change something, 1 when a service failed.
+    """
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackSettings:
+    """What to start, and how."""
+
+    bundle: Path
+    host: str = "127.0.0.1"  # of the gateway; the tiers behind it listen on loopback alone
+    ports: Ports = field(default_factory=Ports)
+    flags: Mapping[str, Sequence[str]] = field(default_factory=dict)  # more flags, by tier
+    log_dir: Path | None = None
+    startup_timeout_s: float = 600.0
+    drain_timeout_s: float = 15.0
+    # How a tier is started, for tests that put other programs in the services' places.
+    programs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class LocalStack:
+    """The three services as children of this process.
+
+    Start it from the main thread (see `Tier`). Use as a context manager, or call `stop`.
+    """
+
+    def __init__(self, settings: StackSettings, *, echo: Echo | None = None) -> None:
+        self.settings = settings
+        self.ports = settings.ports
+        self.ready: dict[str, TierReady] = {}
+        self._events: SimpleQueue[TierEvent] = SimpleQueue()
+        self._tiers: dict[str, Tier] = {}
+        self._echo = echo
+
+    def start(self, on_ready: Callable[[TierReady], None] = lambda event: None) -> None:
+        """Checks bundle and ports, starts the tiers together, waits until all serve.
+
+        Raises:
+            LaunchError: the bundle is missing or damaged, a port is taken, a tier stopped or
+                was not ready in time. Nothing is left running.
+        """
+        check_bundle(self.settings.bundle)
+        try:
+            self.ports = settle_ports(self.settings.host, self.settings.ports)
+        except PortConflict as error:
+            raise LaunchError(str(error), exit_code=2) from error
+        try:
+            for name in TIERS:
+                self._tiers[name] = self._tier(name)
+                self._tiers[name].start()
+            self._await_ready(on_ready)
+        except BaseException:  # Ctrl-C included: whatever was started must not stay.
+            self.stop(drain=False)
+            raise
+
+    def wait(self) -> LaunchError:
+        """Blocks until a tier ends by itself; says which one and why."""
+        while True:
+            event = self._events.get()
+            if isinstance(event, TierExited):
+                return _exit_error(event, "stopped")
+
+    def stop(self, *, drain: bool = True) -> None:
+        """Stops the gateway first, so that its streams can end, then the tiers behind it."""
+        drain_s = self.settings.drain_timeout_s if drain else 0.0
+        for group in (("gateway",), ("vision", "decoder")):
+            tiers = [self._tiers[name] for name in group if name in self._tiers]
+            deadline = time.monotonic() + drain_s
+            for tier in tiers:
+                tier.terminate()
+            for tier in tiers:
+                if not tier.wait(max(deadline - time.monotonic(), 0.0)):
+                    tier.kill()
+        self._tiers.clear()
+
+    def pid(self, tier: str) -> int:
+        """Process id of a service itself (not of its guard)."""
+        found = self._tiers[tier].pid
+        if found is None:
+            raise LookupError(f"{tier} has not started")
+        return found
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """`host:port` of each gRPC server, by tier."""
+        return {
+            "vision": f"127.0.0.1:{self.ports.vision}",
+            "decoder": f"127.0.0.1:{self.ports.decoder}",
+            "gateway": f"{reachable(self.settings.host)}:{self.ports.grpc}",
+        }
+
+    @property
+    def http_url(self) -> str:
+        """Base URL of the OpenAI front door."""
+        return f"http://{reachable(self.settings.host)}:{self.ports.http}/v1"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _tier(self, name: str) -> Tier:
+        log_dir = self.settings.log_dir
+        return Tier(
+            name,
+            [*self._program(name), *self._flags(name)],
+            events=self._events,
+            log_file=None if log_dir is None else log_dir / f"{name}.log",
+            echo=self._echo,
+        )
+
+    def _program(self, name: str) -> Sequence[str]:
+        # -P: a folder called `gateway` where the user happens to stand must not be imported.
+        return self.settings.programs.get(name) or (sys.executable, "-P", "-m", MODULES[name])
+
+    def _flags(self, name: str) -> Sequence[str]:
+        bundle = f"--bundle={self.settings.bundle.resolve()}"
+        ports = self.ports
+        if name == "gateway":
+            own = [
+                f"--vision=127.0.0.1:{ports.vision}",
+                f"--decoder=127.0.0.1:{ports.decoder}",
+                f"--http-port={ports.http}",
+                f"--grpc-port={ports.grpc}",
+                f"--host={self.settings.host}",
+            ]
+        else:
+            port = ports.vision if name == "vision" else ports.decoder
+            own = [f"--port={port}", "--host=127.0.0.1"]
+        return [bundle, *own, *self.settings.flags.get(name, ())]
+
+    def _await_ready(self, on_ready: Callable[[TierReady], None]) -> None:
+        deadline = time.monotonic() + self.settings.startup_timeout_s
+        while len(self.ready) < len(TIERS):
+            try:
+                event = self._events.get(timeout=max(deadline - time.monotonic(), 0.0))
+            except Empty:
+                late = " and ".join(name for name in TIERS if name not in self.ready)
+                limit = self.settings.startup_timeout_s
+                raise LaunchError(
+                    f"{late} not ready after {limit:.0f} s{self._see_logs()}", exit_code=1
+                ) from None
+            if isinstance(event, TierExited):
+                raise _exit_error(event, "stopped while starting", self._see_logs())
+            self.ready[event.tier] = event
+            on_ready(event)
+
+    def _see_logs(self) -> str:
+        return "" if self.settings.log_dir is None else f"; logs: {self.settings.log_dir}"
+
+
+def check_bundle(path: Path) -> Bundle:
+    """Opens a bundle and compares the sizes, and small files' digests, with its manifest.
+
+    Raises:
+        LaunchError: missing or damaged.
+    """
+    try:
+        bundle = Bundle.open(path)
+        bundle.verify_files(("processor", "vision", "decoder"))
+    except BundleError as error:
+        raise LaunchError(str(error), exit_code=2) from error
+    return bundle
+
+
+def _exit_error(event: TierExited, verb: str, logs: str = "") -> LaunchError:
+    if event.reason and event.code == 2:  # a service's own one-line complaint
+        complaint = event.reason.removeprefix(f"{MODULES[event.tier]}: ")
+        return LaunchError(f"{event.tier}: {complaint}", exit_code=2)
+    how = f"signal {event.code - 128}" if event.code > 128 else f"exit code {event.code}"
+    why = f": {event.reason}" if event.reason else ""
+    return LaunchError(f"{event.tier} {verb} ({how}){why}{logs}", exit_code=1)

@@ -1,0 +1,91 @@
+"""One question asked and its answer shown as it comes, with what it cost."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from protos.tandem.v1 import decoder_pb2, gateway_pb2
+from protos.wire.errors import InternalError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer and what it cost; times in milliseconds, of the gateway's clock unless said."""
+
+    text: str
+    finish_reason: str  # "stop", "length" or "unspecified"
+    prompt_tokens: int
+    completion_tokens: int
+    first_token_ms: float
+    decode_ms: float
+    wall_ms: float  # of the caller's clock, request to last chunk
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Decoding speed after the first token; None for answers of one token."""
+        steps = self.completion_tokens - 1
+        return steps / (self.decode_ms / 1000.0) if steps > 0 and self.decode_ms > 0 else None
+
+    @property
+    def model_ms(self) -> float:
+        """Time the services worked on it."""
+        return self.first_token_ms + self.decode_ms
+
+    def cost(self) -> str:
+        """One line: tokens, time to first token, tokens per second."""
+        speed = self.tokens_per_second
+        return (
+            f"{self.prompt_tokens} + {self.completion_tokens} tokens"
+            f" · first after {duration(self.first_token_ms)}"
+            + (f" · {speed:.1f} tok/s" if speed is not None else "")
+            + (" · cut off at the token limit" if self.finish_reason == "length" else "")
+        )
+
+
+def duration(milliseconds: float) -> str:
+    """Three digits or so: `4 ms`, `250 ms`, `1.25 s`."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    return f"{milliseconds / 1000:.2f} s"
+
+
+def stream_answer(console: Console, chunks: Iterable[gateway_pb2.ChatChunk]) -> Answer:
+    """Prints an answer piece by piece.
+
+    Raises:
+        ServiceError: the gateway failed, or the stream ended without its last message.
+    """
+    started = time.perf_counter()
+    pieces: list[str] = []
+    completion: gateway_pb2.ChatCompletion | None = None
+    for chunk in chunks:
+        pieces.append(chunk.text)
+        # As text, not markup; control characters of the model must not steer the terminal.
+        console.print(Text(_printable(chunk.text)), end="", soft_wrap=True)
+        if chunk.HasField("completion"):
+            completion = chunk.completion
+    console.print()
+    if completion is None:
+        raise InternalError("the answer ended too early")
+    wall_ms = (time.perf_counter() - started) * 1000.0
+    return _answer("".join(pieces), completion, wall_ms)
+
+
+def _answer(text: str, completion: gateway_pb2.ChatCompletion, wall_ms: float) -> Answer:
+    reason = decoder_pb2.FinishReason.Name(completion.finish_reason)
+    return Answer(
+        text=text,
+        finish_reason=reason.removeprefix("FINISH_REASON_").lower(),
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        first_token_ms=completion.timings.first_token_ms,
+        decode_ms=completion.timings.decode_ms,
+        wall_ms=wall_ms,
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(letter for letter in text if letter in "\n\t" or letter.isprintable())

@@ -1,0 +1,69 @@
+"""What the commands show on the terminal."""
+
+import json
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from deploy.stack.tier import TierReady
+from protos.bundle.manifest import Bundle
+
+TIER_COLOURS = {"vision": "magenta", "decoder": "cyan", "gateway": "green"}
+TIER_WIDTH = 8
+
+
+class CommandError(Exception):
+    """A command cannot go on; the text is the one line shown, `exit_code` the process's."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def describe_bundle(bundle: Bundle) -> str:
+    """One line: which model, how quantized, which digest."""
+    manifest = bundle.manifest
+    graph = manifest.graph
+    block = f", block {graph.block_size}" if graph.block_size else ""
+    return (
+        f"[bold]{escape(manifest.model_id)}[/bold]  {graph.precision}{block}"
+        f"  [dim]digest {bundle.digest[:12]}[/dim]"
+    )
+
+
+def show_ready(console: Console) -> Callable[[TierReady], None]:
+    """Prints one line per tier as it becomes ready."""
+
+    def show(event: TierReady) -> None:
+        ports = "  ".join(f"{kind} {port}" for kind, port in sorted(event.ports.items()))
+        name = f"{event.tier:<{TIER_WIDTH}}"
+        console.print(
+            f"[{TIER_COLOURS[event.tier]}]{name}[/] ready in {event.seconds:5.1f} s"
+            f"  [dim]{ports}[/dim]",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    return show
+
+
+def echo_logs(console: Console) -> Callable[[str, str], None]:
+    """Prints the services' log lines, each after its tier's name."""
+
+    def echo(tier: str, line: str) -> None:
+        name = Text(f"{tier:<{TIER_WIDTH}} ", style=TIER_COLOURS[tier])
+        console.print(name + Text(plain_log_line(line)), soft_wrap=True)
+
+    return echo
+
+
+def plain_log_line(line: str) -> str:
+    """A JSON log record as a readable line; other lines as they are."""
+    try:
+        record = json.loads(line)
+        text = f"{record['level']} {record['logger']}: {record['message']}"
+    except (ValueError, TypeError, KeyError):
+        return line
+    return f"{text}\n{record['traceback']}" if "traceback" in record else text

@@ -1,0 +1,1 @@
+"""What comes back: events, text, choices."""

@@ -1,0 +1,139 @@
+"""Token ids to text, piece by piece: never half a character, never past a stop string."""
+
+import codecs
+from collections.abc import Iterable, Sequence
+
+from gateway.prompt.tokenizer import PromptTokenizer
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letter byte-level BPE writes for each byte, to the byte.
+
+    Printable Latin-1 bytes stand for themselves; the other 68 take the letters from U+0100 on.
+
+    **Source**: the ByteLevel decoder of the tokenizers library (GPT-2's table).
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    letters = {chr(byte): byte for byte in printable}
+    hidden = [byte for byte in range(256) if byte not in printable]
+    letters.update({chr(0x100 + index): byte for index, byte in enumerate(hidden)})
+    return letters
+
+
+class TokenBytes:
+    """The bytes each token id stands for; filled as ids are seen, shared by all answers."""
+
+    def __init__(self, tokenizer: PromptTokenizer) -> None:
+        self._letters = _byte_letters()
+        self._tokenizer = tokenizer
+        self._added = {token.token_id: token.content for token in tokenizer.added}
+        self._special = tokenizer.special_ids
+        self._known: dict[int, bytes] = {}
+
+    def of(self, token_id: int) -> bytes:
+        """The bytes of any token; empty for an id outside the vocabulary (padding rows)."""
+        known = self._known.get(token_id)
+        if known is None:
+            known = self._known[token_id] = self._look_up(token_id)
+        return known
+
+    def shown(self, token_id: int) -> bytes:
+        """The bytes a token adds to an answer; empty for special tokens."""
+        return b"" if token_id in self._special else self.of(token_id)
+
+    def _look_up(self, token_id: int) -> bytes:
+        spelling = self._added.get(token_id) or self._tokenizer.token_of(token_id) or ""
+        letters = self._letters
+        if all(letter in letters for letter in spelling):
+            return bytes(letters[letter] for letter in spelling)
+        return spelling.encode()
+
+
+class Detokenizer:
+    """Text of one answer, as its tokens come.
+
+    A token may end within a character, and a stop string may span tokens: both are held back
+    until the next tokens, or the end, decide. The pieces together equal transformers' `decode`
+    up to the first stop string, wherever the tokens are cut.
+
+    **Source**: transformers `decode(ids, skip_special_tokens=True,
+    clean_up_tokenization_spaces=False)`; parity in tests/parity/test_detokenize.py.
+    """
+
+    def __init__(self, tokens: TokenBytes, stop_strings: Sequence[str] = ()) -> None:
+        self._tokens = tokens
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stops = StopStrings(stop_strings)
+
+    @property
+    def stopped(self) -> bool:
+        """A stop string was found; later tokens add nothing."""
+        return self._stops.found is not None
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer."""
+        return self._stops.found
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        """Text that is certain after these tokens; may be empty."""
+        data = b"".join(map(self._tokens.shown, token_ids))
+        return self._stops.push(self._utf8.decode(data))
+
+    def finish(self) -> str:
+        """The rest: what was held back, an unfinished character as U+FFFD."""
+        text = self._stops.push(self._utf8.decode(b"", final=True))
+        return text + self._stops.finish()
+
+
+class StopStrings:
+    """Cuts a text before the first stop string to be complete, the longest one of these.
+
+    Only the longest tail that may yet grow into a stop string is held back.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = tuple(string for string in strings if string)
+        self._heads = {
+            string[:length] for string in self._strings for length in range(1, len(string))
+        }
+        self._longest = max(map(len, self._strings), default=0)
+        self._held = ""
+        self.found: str | None = None
+
+    def push(self, text: str) -> str:
+        """What of the held tail and `text` is certain to be shown."""
+        if self.found is not None:
+            return ""
+        pending = self._held + text
+        match = self._first_match(pending)
+        if match is not None:
+            start, self.found = match
+            self._held = ""
+            return pending[:start]
+        keep = self._tail_length(pending)
+        cut = len(pending) - keep
+        self._held = pending[cut:]
+        return pending[:cut]
+
+    def finish(self) -> str:
+        """What is still held; the text is over."""
+        held, self._held = self._held, ""
+        return held
+
+    def _first_match(self, text: str) -> tuple[int, str] | None:
+        hits = [
+            (start + len(string), start, string)
+            for string in self._strings
+            if (start := text.find(string)) >= 0
+        ]
+        if not hits:
+            return None
+        _, start, string = min(hits)
+        return start, string
+
+    def _tail_length(self, text: str) -> int:
+        for length in range(min(self._longest - 1, len(text)), 0, -1):
+            if text[-length:] in self._heads:
+                return length
+        return 0

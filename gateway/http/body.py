@@ -1,0 +1,100 @@
+"""Reading a request's body within limits, and JSON that is safe to parse."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pydantic_core
+
+from gateway.request.deadlines import seconds_left
+from protos.wire.errors import InvalidRequest, Reason, ServiceError
+
+MAX_JSON_DEPTH = 64
+# Far above any conversation that fits a context window; beyond it lies only parsing for its own
+# sake (a body of nothing but brackets would take gigabytes once parsed).
+MAX_JSON_QUOTES = 1_000_000
+MAX_JSON_STRUCTURE_BYTES = 1024 * 1024
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+
+
+def body_size(content_length: str | None, *, limit: int) -> int | None:
+    """The announced size of a body, or None; refused before a byte of it is read.
+
+    Raises:
+        InvalidRequest: REQUEST_TOO_LARGE, or not a number.
+    """
+    if content_length is None:
+        return None
+    if not (content_length.isascii() and content_length.isdecimal()):
+        raise InvalidRequest("Content-Length must be a number", param=None)
+    size = int(content_length) if len(content_length) < 19 else limit + 1
+    if size > limit:
+        raise _too_large(limit)
+    return size
+
+
+async def read_body(
+    chunks: AsyncIterator[bytes], *, limit: int, patience_s: float, by_s: float
+) -> bytes:
+    """All of a body.
+
+    Args:
+        chunks: Its pieces as they come.
+        limit: Most bytes.
+        patience_s: Longest wait for a piece, seconds.
+        by_s: When all of it must be here, `time.monotonic()` seconds.
+
+    Raises:
+        InvalidRequest: REQUEST_TOO_LARGE.
+        ServiceError: DEADLINE_EXCEEDED, the client is too slow.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    iterator = aiter(chunks)
+    while True:
+        try:
+            async with asyncio.timeout(min(patience_s, seconds_left(by_s))):
+                piece = await anext(iterator, None)
+        except TimeoutError as error:
+            raise ServiceError(
+                "the request's body came too slowly", reason=Reason.DEADLINE_EXCEEDED
+            ) from error
+        if piece is None:
+            return b"".join(pieces)
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(piece)
+
+
+def parse_json(body: bytes) -> Any:
+    """Parses a body, after a look at how much work that is. Runs in a worker thread.
+
+    Raises:
+        InvalidRequest: not JSON, nested too deeply, or too intricate.
+    """
+    _check_structure(body)
+    try:
+        return pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest("the body is not valid JSON") from error
+
+
+def _check_structure(body: bytes) -> None:
+    if body.count(b'"') > MAX_JSON_QUOTES:
+        raise InvalidRequest("the body's JSON holds too many strings")
+    structure = _STRING.sub(b"", body)
+    if len(structure) > MAX_JSON_STRUCTURE_BYTES:
+        raise InvalidRequest("the body's JSON holds too many values")
+    depth = 0
+    for bracket in _BRACKET.finditer(structure):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > MAX_JSON_DEPTH:
+            raise InvalidRequest(f"the body's JSON is nested deeper than {MAX_JSON_DEPTH} levels")
+
+
+def _too_large(limit: int) -> InvalidRequest:
+    return InvalidRequest(f"the body is larger than {limit} bytes", reason=Reason.REQUEST_TOO_LARGE)

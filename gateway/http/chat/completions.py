@@ -1,0 +1,122 @@
+"""OpenAI's response objects, built from the events of an answer."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.answer.detokenize import TokenBytes
+from gateway.answer.events import AnswerEnd, AnswerText, OutputToken
+
+Json = dict[str, Any]
+
+
+class Completions:
+    """The objects of one answer; they share its id, time and model."""
+
+    def __init__(
+        self, *, request_id: str, model: str, fingerprint: str, token_bytes: TokenBytes
+    ) -> None:
+        self._token_bytes = token_bytes
+        self._shared: Json = {
+            "id": f"chatcmpl-{request_id}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": fingerprint,
+        }
+
+    def whole(
+        self,
+        texts: Mapping[int, Sequence[AnswerText]],
+        ends: Mapping[int, AnswerEnd],
+        *,
+        with_logprobs: bool,
+    ) -> Json:
+        """A chat.completion, from everything each choice said."""
+        choices = [
+            {
+                "index": index,
+                "message": {
+                    "role": "assistant",
+                    "content": "".join(text.text for text in texts[index]),
+                    "refusal": None,
+                },
+                "logprobs": self._logprobs(
+                    [token for text in texts[index] for token in text.tokens]
+                )
+                if with_logprobs
+                else None,
+                "finish_reason": ends[index].finish_reason.value,
+            }
+            for index in sorted(ends)
+        ]
+        usage = usage_of(list(ends.values()))
+        return {**self._shared, "object": "chat.completion", "choices": choices, "usage": usage}
+
+    def role(self, index: int) -> Json:
+        """The first chunk of a choice."""
+        return self._chunk(index, {"role": "assistant", "content": ""})
+
+    def text(self, index: int, text: AnswerText, *, with_logprobs: bool) -> Json:
+        """Some text of a choice."""
+        logprobs = self._logprobs(text.tokens) if with_logprobs else None
+        return self._chunk(index, {"content": text.text}, logprobs=logprobs)
+
+    def end(self, index: int, end: AnswerEnd) -> Json:
+        """The last chunk of a choice."""
+        return self._chunk(index, {}, finish_reason=end.finish_reason.value)
+
+    def usage(self, ends: Sequence[AnswerEnd]) -> Json:
+        """The chunk after all choices, when the client asked for usage."""
+        return {
+            **self._shared,
+            "object": "chat.completion.chunk",
+            "choices": [],
+            "usage": usage_of(ends),
+        }
+
+    def _chunk(
+        self,
+        index: int,
+        delta: Json,
+        *,
+        logprobs: Json | None = None,
+        finish_reason: str | None = None,
+    ) -> Json:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        return {**self._shared, "object": "chat.completion.chunk", "choices": [choice]}
+
+    def _logprobs(self, tokens: Sequence[OutputToken]) -> Json:
+        entries = [
+            {
+                **self._token(token.token_id, token.logprob or 0.0),
+                "top_logprobs": [self._token(top.token_id, top.logprob) for top in token.top],
+            }
+            for token in tokens
+        ]
+        return {"content": entries, "refusal": None}
+
+    def _token(self, token_id: int, logprob: float) -> Json:
+        data = self._token_bytes.of(token_id)
+        # A token may hold half a character; its `bytes` are exact.
+        return {
+            "token": data.decode("utf-8", errors="replace"),
+            "logprob": logprob,
+            "bytes": list(data),
+        }
+
+
+def usage_of(ends: Sequence[AnswerEnd]) -> Json:
+    """Token counts of a request; its choices share one prompt."""
+    prompt = ends[0].prompt_tokens
+    completion = sum(end.completion_tokens for end in ends)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": ends[0].cached_tokens},
+    }

@@ -1,0 +1,139 @@
+"""The body of POST /v1/chat/completions, as OpenAI's clients send it.
+
+Types only: ranges are checked by `ChatJob.check`, for both doors. Fields that would change an
+answer in a way this server does not do are refused, never ignored.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from gateway.request.job import MAX_CACHE_SALT_CHARS, MAX_TOKENS
+
+
+class Schema(BaseModel):
+    """Strict types, no unknown fields, no NaN."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Open(Schema):
+    """A part whose unknown fields may come along, because clients echo them."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _bias_keys(value: Any) -> Any:
+    """JSON keys are text; token ids are written in decimal."""
+    if not isinstance(value, dict):
+        return value
+    return {int(key) if _is_integer(key) else key: bias for key, bias in value.items()}
+
+
+def _is_integer(key: Any) -> bool:
+    return isinstance(key, str) and len(key) <= 10 and key.isascii() and key.isdecimal()
+
+
+TokenLimit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+CacheSalt = Annotated[str, Field(min_length=1, max_length=MAX_CACHE_SALT_CHARS)]
+
+
+class FunctionCall(Open):
+    """What an assistant called earlier."""
+
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(Open):
+    """A call of an earlier assistant turn."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(Schema):
+    """One turn."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Any = None  # a string, null, or a list of parts; see `gateway.http.chat.translate`
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    # What clients echo of our own answers.
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class StreamOptions(Open):
+    """Options of a streamed answer."""
+
+    include_usage: bool | None = None
+
+
+class ResponseFormat(Open):
+    """Form of the answer, as OpenAI names it."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = None
+
+
+class StructuredOutputs(Schema):
+    """Form of the answer, as vLLM names it; exactly one field."""
+
+    # Underscored, because pydantic's models have methods of these names.
+    json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+class ChatCompletionRequest(Schema):
+    """OpenAI's fields, and after them the common extensions of open servers."""
+
+    messages: list[ChatMessage]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_bias_keys)] = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
+    stop: Annotated[list[str] | None, BeforeValidator(_one_or_many)] = None
+    n: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    modalities: list[str] | None = None
+    # Noted by OpenAI, without effect on the answer.
+    user: str | None = None
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    # Extensions, named as in other open servers.
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    add_vision_id: bool | None = None
+    structured_outputs: StructuredOutputs | None = None
+    cache_salt: CacheSalt | None = None

@@ -1,0 +1,193 @@
+"""From the HTTP door's request to a job: what OpenAI's fields mean here, and what is refused."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage
+from gateway.media.images import picture_bytes
+from gateway.request.constraint import Constraint, from_response_format, from_structured_outputs
+from gateway.request.conversation import (
+    Conversation,
+    ImagePart,
+    Message,
+    Part,
+    Role,
+    TextPart,
+    ToolCall,
+)
+from gateway.request.job import Reporting, Sampling, Stopping
+from protos.wire.errors import InvalidRequest, Reason, Unsupported
+
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+_DETAILS = (None, "auto", "low", "high")
+_VIDEO_PARTS = ("video", "video_url", "input_video")
+
+
+def to_conversation(request: ChatCompletionRequest) -> Conversation:
+    """The conversation of a request; pictures are taken out of their URLs, not looked at.
+
+    Raises:
+        InvalidRequest: a part or tool at fault, named by its path.
+        Unsupported: a kind of part that is not served.
+    """
+    tools = () if request.tool_choice == "none" else tuple(request.tools or ())
+    for index, tool in enumerate(tools):
+        _check_tool(tool, f"tools[{index}]")
+    return Conversation(
+        messages=tuple(
+            _message(message, f"messages[{index}]")
+            for index, message in enumerate(request.messages)
+        ),
+        tools=tools,
+        add_vision_id=bool(request.add_vision_id),
+    )
+
+
+def to_sampling(request: ChatCompletionRequest, generation: Mapping[str, Any]) -> Sampling:
+    """How tokens are chosen; see `Sampling.with_defaults` for what the client left out."""
+    return Sampling(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        seed=request.seed,
+        repetition_penalty=request.repetition_penalty,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        logit_bias=request.logit_bias or {},
+    ).with_defaults(generation)
+
+
+def to_stopping(request: ChatCompletionRequest) -> Stopping:
+    """When the answer ends; `max_completion_tokens` is OpenAI's newer name and wins."""
+    return Stopping(
+        max_tokens=request.max_completion_tokens or request.max_tokens,
+        stop_token_ids=tuple(request.stop_token_ids or ()),
+        stop_strings=tuple(request.stop or ()),
+        ignore_eos=bool(request.ignore_eos),
+    )
+
+
+def to_reporting(request: ChatCompletionRequest) -> Reporting:
+    """What is reported beside the text."""
+    return Reporting(logprobs=bool(request.logprobs), top_logprob_count=request.top_logprobs or 0)
+
+
+def to_constraint(request: ChatCompletionRequest) -> Constraint | None:
+    """What the answer must look like; None where anything goes.
+
+    Raises:
+        InvalidRequest: a malformed form of answer, or two of them.
+    """
+    wanted, extra = request.response_format, request.structured_outputs
+    found = None if wanted is None else from_response_format(wanted.type, wanted.json_schema)
+    if extra is None:
+        return found
+    if found is not None:
+        raise InvalidRequest(
+            "response_format and structured_outputs both say what the answer looks like,"
+            " expected one of them",
+            param="structured_outputs",
+        )
+    return from_structured_outputs(extra.model_dump(by_alias=True, exclude_none=True))
+
+
+def check_supported(request: ChatCompletionRequest) -> None:
+    """Refuses what would need another answer than this server can give.
+
+    Raises:
+        InvalidRequest: options that contradict each other.
+        Unsupported: NOT_SUPPORTED.
+    """
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
+    if request.tool_choice not in (None, "none", "auto"):
+        raise Unsupported(
+            "tool_choice must be none or auto; forcing a call is not supported yet",
+            param="tool_choice",
+        )
+    if request.modalities not in (None, ["text"]):
+        raise Unsupported("modalities must be text alone", param="modalities")
+
+
+def _check_tool(tool: Mapping[str, Any], path: str) -> None:
+    function = tool.get("function")
+    if tool.get("type") != "function" or not isinstance(function, Mapping):
+        raise InvalidRequest(
+            f'{path} must be {{"type": "function", "function": {{...}}}}', param=path
+        )
+    name = function.get("name")
+    if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{path}.function.name must be 1 to 64 letters, digits, dots, dashes or underscores",
+            param=f"{path}.function.name",
+        )
+
+
+def _message(message: ChatMessage, path: str) -> Message:
+    role = Role.SYSTEM if message.role == "developer" else Role(message.role)
+    if message.content is None and role is not Role.ASSISTANT:
+        raise InvalidRequest(f"{path}.content is missing", param=f"{path}.content")
+    return Message(
+        role=role,
+        content=_content(message.content, f"{path}.content"),
+        tool_calls=tuple(
+            ToolCall(name=call.function.name, arguments=call.function.arguments, call_id=call.id)
+            for call in message.tool_calls or ()
+        ),
+        reasoning=message.reasoning_content,
+        name=message.name,
+        tool_call_id=message.tool_call_id,
+    )
+
+
+def _content(content: object, path: str) -> str | tuple[Part, ...] | None:
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        raise InvalidRequest(f"{path} must be a string or a list of parts", param=path)
+    return tuple(_part(part, f"{path}[{index}]") for index, part in enumerate(content))
+
+
+def _part(raw: object, path: str) -> Part:
+    kind = raw.get("type") if isinstance(raw, Mapping) else None
+    if not isinstance(raw, Mapping) or not isinstance(kind, str):
+        raise InvalidRequest(f"{path} must be an object with a type", param=path)
+    if kind in _VIDEO_PARTS:
+        raise Unsupported(
+            f"{path} has type {kind}, videos are not supported yet",
+            reason=Reason.VIDEO_NOT_SUPPORTED,
+            param=path,
+        )
+    if kind not in ("text", "image_url"):
+        raise InvalidRequest(
+            f"{path} has type {kind[:64]!r}, expected text or image_url",
+            reason=Reason.UNSUPPORTED_MEDIA,
+            param=path,
+        )
+    if kind == "image_url":
+        return ImagePart(data=picture_bytes(_url(raw.get("image_url"), path), field=path))
+    text = raw.get("text")
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{path}.text must be a string", param=f"{path}.text")
+    return TextPart(text=text)
+
+
+def _url(image_url: object, path: str) -> str:
+    """The URL of a picture part: OpenAI's object, or the bare string some clients send.
+
+    `detail` is accepted and has no effect: the checkpoint's own size limits apply.
+    """
+    url, detail = image_url, None
+    if isinstance(image_url, Mapping):
+        url, detail = image_url.get("url"), image_url.get("detail")
+    if not isinstance(url, str):
+        raise InvalidRequest(
+            f'{path}.image_url must be {{"url": "data:image/...;base64,..."}}', param=path
+        )
+    if detail not in _DETAILS:
+        raise InvalidRequest(
+            f"{path}.image_url.detail must be auto, low or high", param=f"{path}.image_url.detail"
+        )
+    return url

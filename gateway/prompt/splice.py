@@ -1,0 +1,74 @@
+"""Expands picture markers to placeholders and ties them to pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from protos.wire.errors import InvalidRequest, Reason, Unsupported
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The placeholders of one picture: `length` of them from `offset` on."""
+
+    offset: int
+    length: int
+    digest: bytes  # names the picture's features; equal digests mean equal features
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplicedPrompt:
+    """Token ids after expansion, int32 [S], and one span per picture, ascending."""
+
+    input_ids: npt.NDArray[np.int32]
+    spans: tuple[Span, ...]
+
+
+def splice(
+    ids: Sequence[int],
+    lengths: Sequence[int],
+    digests: Sequence[bytes],
+    *,
+    image_id: int,
+    video_id: int,
+) -> SplicedPrompt:
+    """Expands the i-th picture marker of a prompt to `lengths[i]` placeholders.
+
+    Args:
+        ids: Token ids of the rendered prompt, one marker per picture.
+        lengths: Placeholders of each picture, >= 1, in prompt order.
+        digests: Digest of each picture.
+        image_id: The picture marker's token id, which is also the placeholder's.
+        video_id: The video marker's token id.
+
+    Raises:
+        InvalidRequest: param "messages"; the chat template left out a picture.
+        Unsupported: VIDEO_NOT_SUPPORTED, the prompt asks for a video.
+
+    **Source**: transformers `Qwen3VLProcessor.replace_image_token`; parity in
+    tests/parity/test_prompt_ids.py.
+    """
+    marked = np.asarray(ids, dtype=np.int32)
+    if (marked == video_id).any():
+        raise Unsupported(
+            "messages hold a video, which is not supported yet",
+            reason=Reason.VIDEO_NOT_SUPPORTED,
+            param="messages",
+        )
+    places = np.flatnonzero(marked == image_id)
+    if len(places) != len(lengths):
+        raise InvalidRequest(
+            f"messages hold {len(lengths)} pictures, the model's chat template has a place for"
+            f" {len(places)} of them; only user and tool messages may hold pictures",
+            param="messages",
+        )
+    repeats = np.ones(len(marked), dtype=np.int64)
+    repeats[places] = lengths
+    offsets = places + np.cumsum([0, *(length - 1 for length in lengths)])[: len(places)]
+    spans = tuple(
+        Span(offset=int(offset), length=length, digest=digest)
+        for offset, length, digest in zip(offsets, lengths, digests, strict=True)
+    )
+    return SplicedPrompt(input_ids=np.repeat(marked, repeats), spans=spans)

@@ -1,0 +1,1 @@
+"""What is asked: conversation, job, constraint, deadline."""

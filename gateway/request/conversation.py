@@ -1,0 +1,82 @@
+"""Plain data of a conversation: what the HTTP and gRPC front doors convert into.
+
+Nothing here is checked against limits; `gateway.prompt.builder.PromptBuilder.prepare` validates the
+whole before it renders anything. The two doors only convert.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Role(StrEnum):
+    """Who speaks; the values are the chat template's role names."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPart:
+    """Plain text; special tokens in it are treated as text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePart:
+    """An encoded picture (PNG, JPEG, WebP, GIF or BMP) as the client sent it.
+
+    The HTTP door gets `data` from `gateway.media.images.picture_bytes(url, field)`.
+    """
+
+    data: bytes
+
+
+Part = TextPart | ImagePart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call the assistant made earlier in the conversation.
+
+    `arguments` is what the template gets: OpenAI's JSON text as a string, or the object itself.
+    The Qwen3-VL template writes a string as it is and an object as JSON.
+    """
+
+    name: str
+    arguments: str | Mapping[str, Any]
+    call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn.
+
+    `content` is a plain string, or parts in order. The template may render the two differently,
+    so a client's string stays a string. None is an assistant turn with tool calls alone, and is
+    an empty string to the template.
+    """
+
+    role: Role
+    content: str | tuple[Part, ...] | None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """Everything that shapes a prompt.
+
+    `tools` are JSON objects in OpenAI's form ({"type": "function", "function": {...}}), in the
+    client's own key order, because the template writes them as they are.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    add_vision_id: bool = False

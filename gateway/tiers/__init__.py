@@ -1,0 +1,1 @@
+"""The two tiers behind the gateway: addresses, health, calls."""

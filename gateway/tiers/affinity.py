@@ -1,0 +1,40 @@
+"""Which requests probably begin alike, so that they should go to the same decoder."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from blake3 import blake3
+
+from gateway.request.conversation import Conversation, ImagePart, Role, TextPart
+
+# As much as is looked at, because the event loop waits for it; only a guess depends on it.
+_MOST_PARTS = 32
+_MOST_BYTES = 64 * 1024  # of one of them
+
+
+def affinity(conversation: Conversation, cache_salt: bytes) -> bytes:
+    """A name that conversations with the same beginning share, 32 bytes.
+
+    The beginning is everything up to the first picture, which costs most; without one,
+    everything up to the end of the first user message. So a follow-up, and another question
+    about the same picture, find the decoder that has the prefix.
+    """
+    named = blake3(cache_salt)
+    for kind, data in islice(_beginning(conversation), _MOST_PARTS):
+        named.update(kind + len(data).to_bytes(8, "little") + data[:_MOST_BYTES])
+        if kind == b"picture":
+            break
+    return named.digest()
+
+
+def _beginning(conversation: Conversation) -> Iterator[tuple[bytes, bytes]]:
+    for message in conversation.messages:
+        content = message.content or ""
+        parts = (TextPart(text=content),) if isinstance(content, str) else content
+        for part in parts:
+            if isinstance(part, ImagePart):
+                yield b"picture", part.data
+            else:
+                yield b"text", part.text[:_MOST_BYTES].encode(errors="surrogatepass")
+        if message.role is Role.USER:
+            return

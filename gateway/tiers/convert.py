@@ -1,0 +1,218 @@
+"""Between the gateway's plain data and the messages of the decoder's and vision tier's wires."""
+
+import logging
+from collections.abc import Sequence
+
+from gateway.answer.events import (
+    Admission,
+    DecoderEnd,
+    DecoderTimings,
+    FinishReason,
+    OutputToken,
+    TopToken,
+)
+from gateway.prompt.builder import PreparedPrompt
+from gateway.prompt.splice import Span
+from gateway.request.constraint import Constraint, ConstraintKind
+from gateway.request.job import ChatJob, Reporting, Sampling, Stopping
+from protos.media.images import Grid
+from protos.tandem.v1 import decoder_pb2, tensor_pb2
+from protos.wire import tensors
+from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError, error_for
+
+logger = logging.getLogger(__name__)
+
+_FINISH_REASONS = {
+    decoder_pb2.FINISH_REASON_STOP: FinishReason.STOP,
+    decoder_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+}
+
+# The decoder's field names and what clients call them; the rest is the gateway's own doing.
+_CLIENT_NAMES = {
+    "input_ids": "messages",
+    "top_logprob_count": "top_logprobs",
+    **{
+        name: name
+        for name in (
+            *("temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty"),
+            *("presence_penalty", "frequency_penalty", "logit_bias", "max_tokens"),
+            *("stop_token_ids", "logprobs", "logits"),
+        )
+    },
+}
+
+
+def start_to_proto(
+    job: ChatJob, prompt: PreparedPrompt, *, choice: int, bundle_digest: str
+) -> decoder_pb2.GenerateStart:
+    """The first message of a Generate call for one choice of a job."""
+    suffix = f"-{choice}" if choice else ""
+    return decoder_pb2.GenerateStart(
+        request_id=job.request_id + suffix,
+        bundle_digest=bundle_digest,
+        input_ids=prompt.input_ids.tolist(),
+        position_ids=tensors.to_proto(prompt.position_ids),
+        position_delta=prompt.position_delta,
+        visual_spans=spans_to_proto(prompt.spans),
+        sampling_params=sampling_to_proto(job.sampling.for_choice(choice)),
+        stop_conditions=stopping_to_proto(job.stopping),
+        report_options=reporting_to_proto(job.reporting),
+        cache_salt=job.cache_salt,
+        constraint=None if job.constraint is None else constraint_to_proto(job.constraint),
+    )
+
+
+def spans_to_proto(spans: Sequence[Span]) -> list[decoder_pb2.VisualSpan]:
+    """The pictures' places in a prompt."""
+    return [
+        decoder_pb2.VisualSpan(offset=span.offset, length=span.length, digest=span.digest)
+        for span in spans
+    ]
+
+
+def sampling_to_proto(sampling: Sampling) -> decoder_pb2.SamplingParams:
+    """Unset values stay unset."""
+    return decoder_pb2.SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        seed=sampling.seed,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        logit_bias=[
+            decoder_pb2.LogitBias(token_id=token, bias=bias)
+            for token, bias in sampling.logit_bias.items()
+        ],
+    )
+
+
+def stopping_to_proto(stopping: Stopping) -> decoder_pb2.StopConditions:
+    """Stop strings stay behind: the gateway finds them."""
+    return decoder_pb2.StopConditions(
+        max_tokens=stopping.max_tokens,
+        stop_token_ids=stopping.stop_token_ids,
+        ignore_eos=stopping.ignore_eos,
+    )
+
+
+def reporting_to_proto(reporting: Reporting) -> decoder_pb2.ReportOptions:
+    """What the decoder should report beside tokens."""
+    return decoder_pb2.ReportOptions(
+        logprobs=reporting.logprobs,
+        top_logprob_count=reporting.top_logprob_count,
+        logits=reporting.logits,
+    )
+
+
+def constraint_to_proto(constraint: Constraint) -> decoder_pb2.Constraint:
+    """What the output must look like."""
+    match constraint.kind:
+        case ConstraintKind.JSON_SCHEMA:
+            return decoder_pb2.Constraint(json_schema=constraint.text)
+        case ConstraintKind.JSON_OBJECT:
+            return decoder_pb2.Constraint(json_object=True)
+        case ConstraintKind.REGEX:
+            return decoder_pb2.Constraint(regex=constraint.text)
+        case ConstraintKind.CHOICE:
+            return decoder_pb2.Constraint(choice=decoder_pb2.Choice(texts=constraint.texts))
+        case ConstraintKind.LARK:
+            return decoder_pb2.Constraint(lark=constraint.text)
+
+
+def grid_to_proto(grid: Grid) -> tensor_pb2.GridTHW:
+    """A patch grid."""
+    return tensor_pb2.GridTHW(t=grid.t, h=grid.h, w=grid.w)
+
+
+def admission_from_proto(message: decoder_pb2.Admission) -> Admission:
+    """What the decoder needs before it can prefill."""
+    return Admission(cached_tokens=message.cached_tokens, needed_spans=tuple(message.needed_spans))
+
+
+def tokens_from_proto(message: decoder_pb2.TokenChunk) -> tuple[OutputToken, ...]:
+    """The new tokens, each with what was reported about it.
+
+    Raises:
+        ServiceError: DATA_LOSS, the lists of a chunk have different lengths.
+    """
+    count = len(message.token_ids)
+    rows: list[bytes | None] = [None] * count
+    if message.HasField("logits"):
+        data, width = message.logits.data, len(message.logits.data) // max(count, 1)
+        rows = [data[at * width : (at + 1) * width] for at in range(count)]
+    if message.logprobs and len(message.logprobs) != count:
+        raise ServiceError("the decoder sent a malformed answer", reason=Reason.DATA_LOSS)
+    tokens = []
+    for at, token_id in enumerate(message.token_ids):
+        reported = message.logprobs[at] if message.logprobs else None
+        tokens.append(
+            OutputToken(
+                token_id=token_id,
+                logprob=None if reported is None else reported.logprob,
+                top=() if reported is None else _top_from_proto(reported),
+                logits=rows[at],
+            )
+        )
+    return tuple(tokens)
+
+
+def _top_from_proto(message: decoder_pb2.TokenLogprobs) -> tuple[TopToken, ...]:
+    return tuple(TopToken(token_id=top.token_id, logprob=top.logprob) for top in message.top)
+
+
+def end_from_proto(message: decoder_pb2.Completion) -> DecoderEnd:
+    """How the sequence ended.
+
+    Raises:
+        ServiceError: DATA_LOSS, it ended for a reason this release does not know.
+    """
+    if message.finish_reason not in _FINISH_REASONS:
+        raise ServiceError("the decoder ended without a known reason", reason=Reason.DATA_LOSS)
+    timings = message.timings
+    return DecoderEnd(
+        finish_reason=_FINISH_REASONS[message.finish_reason],
+        completion_tokens=message.completion_tokens,
+        cached_tokens=message.cached_tokens,
+        timings=DecoderTimings(
+            queue_ms=timings.queue_ms,
+            features_ms=timings.features_ms,
+            prefill_ms=timings.prefill_ms,
+            first_token_ms=timings.first_token_ms,
+            decode_ms=timings.decode_ms,
+        ),
+    )
+
+
+def decoder_error_for_client(
+    error: ServiceError, constraint: Constraint | None = None
+) -> ServiceError:
+    """A decoder's error in the client's words.
+
+    A complaint about a field that no client can set (positions, spans) is a bug between the
+    tiers, so it is logged and becomes INTERNAL. One about the constraint names the field the
+    client used for it.
+    """
+    if error.param is None:
+        return error
+    if constraint is not None and error.param.partition(".")[0] == "constraint":
+        message = error.message.replace(error.param, constraint.field, 1)
+        return error_for(error.reason, message, param=constraint.field)
+    steps = (step.partition("[")[0] for step in error.param.split("."))
+    field = next((_CLIENT_NAMES[step] for step in steps if step in _CLIENT_NAMES), None)
+    return _renamed(error, field, tier="decoder")
+
+
+def vision_error_for_client(error: ServiceError, *, field: str) -> ServiceError:
+    """A vision tier's error in the client's words; `field` is the picture in the request."""
+    if isinstance(error, InvalidRequest) and error.param in (None, "picture"):
+        return _renamed(error, field, tier="vision")
+    return error if error.param is None else _renamed(error, None, tier="vision")
+
+
+def _renamed(error: ServiceError, field: str | None, *, tier: str) -> ServiceError:
+    if field is None and isinstance(error, InvalidRequest):
+        logger.error("the %s tier refused what the gateway made: %s", tier, error.message)
+        return InternalError("internal error")
+    return error_for(error.reason, error.message, param=field, retry_after_s=error.retry_after_s)

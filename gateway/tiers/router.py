@@ -1,0 +1,96 @@
+"""Which address of a tier gets the next call. Pure choice; `clients` does the calling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from blake3 import blake3
+
+from protos.wire.errors import ModelMismatch, Reason, ServiceError, error_for
+
+RETRY_AFTER_S = 1.0
+
+# Calls that an address with the right prefix may have above the least loaded one: a prefix that
+# is not computed again is worth some company in the batch.
+AFFINITY_SLACK = 2
+
+
+class State(StrEnum):
+    """What the last look at an address found."""
+
+    UNKNOWN = "unknown"
+    SERVING = "serving"
+    NOT_SERVING = "not_serving"
+    UNREACHABLE = "unreachable"
+    MISMATCHED = "mismatched"  # serves another bundle; an operator must mend it
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """One address of a tier and what is known about it."""
+
+    address: str
+    state: State = State.UNKNOWN
+    max_context: int = 0  # tokens; 0 from the vision tier
+    misses: int = 0  # looks in a row that were not answered in time
+    calls: int = 0  # this gateway's calls at work there
+    reported_load: int = 0  # sequences running and waiting there at the last look
+
+    @property
+    def load(self) -> int:
+        """Work there: what it reported, or what this gateway started since, if more."""
+        return max(self.calls, self.reported_load)
+
+
+def _score(affinity: bytes, endpoint: Endpoint) -> bytes:
+    return blake3(endpoint.address.encode() + b"\0" + affinity).digest()
+
+
+class Router:
+    """The addresses of one tier, best first for each call."""
+
+    def __init__(self, tier: str, addresses: Sequence[str], *, unavailable: Reason) -> None:
+        self.tier = tier
+        self.endpoints = tuple(Endpoint(address) for address in addresses)
+        self._unavailable = unavailable
+        self._turn = 0
+
+    def ranked(
+        self, *, avoid: Endpoint | None = None, affinity: bytes | None = None
+    ) -> list[Endpoint]:
+        """Every address worth trying: serving ones by load, then those in doubt.
+
+        Equal loads take turns. With `affinity`, loads within the slack count as equal, and calls
+        of the same affinity prefer the same address among them (rendezvous hashing, so that one
+        address more or less moves no others). `avoid` comes last: it just failed, but may be the
+        only one.
+        """
+        self._turn += 1
+        turn = self._turn % len(self.endpoints)
+        rotated = self.endpoints[turn:] + self.endpoints[:turn]
+        usable = [endpoint for endpoint in rotated if endpoint.state is not State.MISMATCHED]
+        loads = [endpoint.load for endpoint in usable if endpoint.state is State.SERVING]
+        near = min(loads, default=0) + (0 if affinity is None else AFFINITY_SLACK)
+        return sorted(
+            usable,
+            key=lambda endpoint: (
+                endpoint is avoid,
+                endpoint.state is not State.SERVING,
+                max(near, endpoint.load),
+                b"" if affinity is None else _score(affinity, endpoint),
+            ),
+        )
+
+    def failure(self) -> ServiceError:
+        """The error of a call for which no address is left."""
+        if all(endpoint.state is State.MISMATCHED for endpoint in self.endpoints):
+            return ModelMismatch(f"the {self.tier} tier serves another model than this gateway")
+        return error_for(
+            self._unavailable, f"the {self.tier} tier is not ready", retry_after_s=RETRY_AFTER_S
+        )
+
+    def status(self) -> str:
+        """The tier's state in one word: its best address's."""
+        states = {endpoint.state for endpoint in self.endpoints}
+        order = (State.SERVING, State.NOT_SERVING, State.UNKNOWN, State.MISMATCHED)
+        return next((state for state in order if state in states), State.UNREACHABLE).value

@@ -1,0 +1,136 @@
+"""One tier as the gateway sees it: its addresses, the handshake, and who is ready."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import grpc
+
+from gateway.tiers.router import Endpoint, Router, State
+from protos.bundle.manifest import BundleError
+from protos.tandem.v1 import tensor_pb2
+from protos.wire.channels import channel_options, is_serving
+
+logger = logging.getLogger(__name__)
+
+LOOK_TIMEOUT_S = 2.0
+MISSES_ALLOWED = 3
+
+
+class TierClient:
+    """What both clients share: channels, the handshake, and a look at every address now and then.
+
+    Use as an async context manager; the first look is done when it is entered.
+    """
+
+    def __init__(self, router: Router, *, bundle_digest: str, watch_interval_s: float) -> None:
+        self.router = router
+        self.bundle_digest = bundle_digest
+        self._watch_interval_s = watch_interval_s
+        self.channels = {
+            endpoint: grpc.aio.insecure_channel(endpoint.address, options=channel_options())
+            for endpoint in router.endpoints
+        }
+        self._watching: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "TierClient":
+        """Takes the first look.
+
+        Raises:
+            BundleError: every address serves another bundle. Later, when tiers are replaced one
+                by one, that is each request's error and not the gateway's end.
+        """
+        await self._look_at_all()
+        if all(endpoint.state is State.MISMATCHED for endpoint in self.router.endpoints):
+            await self._close_channels()
+            raise BundleError(
+                f"the {self.router.tier} tier at"
+                f" {', '.join(endpoint.address for endpoint in self.router.endpoints)} serves"
+                f" another bundle than this gateway, whose digest is {self.bundle_digest}"
+            )
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+        await self._close_channels()
+
+    async def _close_channels(self) -> None:
+        for channel in self.channels.values():
+            await channel.close()
+
+    async def ready(
+        self, *, avoid: Endpoint | None = None, affinity: bytes | None = None
+    ) -> Endpoint:
+        """The best address that serves our bundle; those in doubt are looked at first.
+
+        Args:
+            avoid: Comes last.
+            affinity: Calls that share it prefer the same address; see `Router.ranked`.
+
+        Raises:
+            ModelMismatch: every address serves another bundle.
+            Unavailable: none is ready.
+        """
+        for endpoint in self.router.ranked(avoid=avoid, affinity=affinity):
+            if endpoint.state is not State.SERVING:
+                await self.look_at(endpoint)
+            if endpoint.state is State.SERVING:
+                return endpoint
+        raise self.router.failure()
+
+    async def look_at(self, endpoint: Endpoint) -> None:
+        """Asks an address what it serves and whether it is ready, and notes the answer."""
+        channel = self.channels[endpoint]
+        try:
+            info = await self._model_info(channel)
+            endpoint.reported_load = await self._load(channel)
+        except grpc.RpcError as error:
+            endpoint.misses += 1
+            # A busy machine may answer late; one that is gone refuses at once.
+            late = code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED
+            if not late or endpoint.misses >= MISSES_ALLOWED:
+                self._note(endpoint, State.UNREACHABLE)
+            return
+        endpoint.misses = 0
+        endpoint.max_context = info.max_context
+        if info.bundle_digest != self.bundle_digest:
+            self._note(endpoint, State.MISMATCHED)
+        elif await is_serving(channel, timeout_s=LOOK_TIMEOUT_S):
+            self._note(endpoint, State.SERVING)
+        else:
+            self._note(endpoint, State.NOT_SERVING)
+
+    async def _model_info(self, channel: grpc.aio.Channel) -> tensor_pb2.ModelInfo:
+        raise NotImplementedError
+
+    async def _load(self, channel: grpc.aio.Channel) -> int:
+        return 0
+
+    async def _look_at_all(self) -> None:
+        await asyncio.gather(*(self.look_at(endpoint) for endpoint in self.router.endpoints))
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._watch_interval_s)
+            await self._look_at_all()
+
+    def _note(self, endpoint: Endpoint, state: State) -> None:
+        if endpoint.state is not state:
+            level = logging.INFO if state is State.SERVING else logging.WARNING
+            logger.log(level, "%s tier at %s is %s", self.router.tier, endpoint.address, state)
+            endpoint.state = state
+
+    def note_failure(self, endpoint: Endpoint, error: grpc.RpcError) -> None:
+        """An address that failed is in doubt until the next look."""
+        if code_of(error) is grpc.StatusCode.UNAVAILABLE:
+            self._note(endpoint, State.UNREACHABLE)
+
+
+def code_of(error: grpc.RpcError) -> grpc.StatusCode | None:
+    """The status code of a failed call."""
+    code: grpc.StatusCode | None = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+    return code

@@ -1,0 +1,1 @@
+"""Operators in C++ for ONNX Runtime, and the layout of the weights they read."""

@@ -1,0 +1,94 @@
+"""Compiles the operators, with the C++ compiler that the `ziglang` wheel brings.
+
+    python -m kernels.build
+
+Setup runs it; a bare machine needs no compiler of its own.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCES = Path(__file__).parent / "native"
+LIBRARY = Path(__file__).parent / "libtandem.so"
+
+# The oldest C library it runs with: that of Debian 10 and Ubuntu 20.04.
+TARGET = ("-target", "x86_64-linux-gnu.2.28")
+FLAGS = (
+    *TARGET,
+    *("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden"),
+    *("-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"),
+    *("-Wall", "-Wextra", "-Werror"),
+)
+AVX2 = ("-mavx2", "-mfma", "-mf16c")
+AVXVNNI = (*AVX2, "-mavxvnni")
+AVX512 = (
+    *AVX2,
+    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
+    "-mprefer-vector-width=512",
+)
+# What is compiled for which instruction sets.
+UNITS = (
+    ("matmul.cpp", "avx512", AVX512),
+    ("matmul.cpp", "avxvnni", AVXVNNI),
+    ("matmul.cpp", "avx2", AVX2),
+    ("attention.cpp", "avx512", AVX512),
+    ("attention.cpp", "avxvnni", AVXVNNI),
+    ("attention.cpp", "avx2", AVX2),
+    ("operators.cpp", "any", ()),
+)
+
+
+class BuildError(Exception):
+    """The compiler is missing or refused a source; the text says which."""
+
+
+def is_supported() -> bool:
+    """Whether there are kernels for this kind of machine: x86-64 Linux."""
+    return sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+def build(library: Path = LIBRARY) -> Path:
+    """Compiles the sources to a shared library.
+
+    Raises:
+        BuildError: the compiler is missing or fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        objects = []
+        for source, name, flags in UNITS:
+            made = Path(folder) / f"{Path(source).stem}.{name}.o"
+            _compile(["c++", *FLAGS, *flags, "-c", str(SOURCES / source), "-o", str(made)], folder)
+            objects.append(str(made))
+        linked = Path(folder) / library.name
+        # The C driver: nothing of a C++ runtime is used or wanted in the process.
+        _compile(["cc", *TARGET, "-shared", "-s", "-o", str(linked), *objects], folder)
+        # A decoder that runs has the old file mapped: it keeps it, the next one finds the new one.
+        staged = library.with_suffix(".partial")
+        staged.write_bytes(linked.read_bytes())
+        staged.replace(library)
+    return library
+
+
+def _compile(arguments: list[str], folder: str) -> None:
+    caches = {f"ZIG_{kind}_CACHE_DIR": f"{folder}/{kind}" for kind in ("LOCAL", "GLOBAL")}
+    done = subprocess.run(
+        [sys.executable, "-m", "ziglang", *arguments],
+        env={**os.environ, **caches},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BuildError(f"the kernels do not compile:\n{done.stdout}")
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(f"{build()}\n")
+    except BuildError as error:
+        sys.exit(str(error))

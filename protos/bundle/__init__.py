@@ -1,0 +1,1 @@
+"""What a bundle on disk holds."""

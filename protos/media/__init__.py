@@ -1,0 +1,1 @@
+"""What images are to both ends of the wire."""

@@ -1,0 +1,1 @@
+"""The shell that every service process has: settings, logs, server."""

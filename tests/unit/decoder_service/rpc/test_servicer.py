@@ -1,0 +1,163 @@
+"""The servicer over gRPC in this process, on a fake runner."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from decoder_service.__main__ import Loaded, serve_loaded
+from decoder_service.cache.memory import MemoryPlan
+from decoder_service.config import DecoderConfig
+from protos.bundle.manifest import Bundle
+from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
+from protos.wire import tensors
+from protos.wire.channels import GrpcServer, is_serving
+from protos.wire.errors import Reason, from_rpc_error
+from tests.support.manifests import small_manifest
+from tests.unit.decoder_service.fakes import (
+    HIDDEN,
+    LEVELS,
+    PLACEHOLDER,
+    VOCAB,
+    FakeRunner,
+    make_executor,
+)
+
+MAX_CONTEXT = 64
+
+
+def make_bundle(folder: Path) -> Bundle:
+    manifest = small_manifest(
+        text={
+            "hidden_size": HIDDEN,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+            "head_dim": HIDDEN,
+            "vocab_size": VOCAB,
+            "max_position_embeddings": MAX_CONTEXT,
+        },
+        vision={"out_hidden_size": HIDDEN, "deepstack_visual_indexes": tuple(range(LEVELS))},
+        special_tokens={
+            "image": PLACEHOLDER,
+            "video": PLACEHOLDER - 1,
+            "vision_start": PLACEHOLDER - 2,
+            "vision_end": PLACEHOLDER - 3,
+            "eos": (PLACEHOLDER - 4,),
+        },
+    )
+    return Bundle(path=folder, manifest=manifest, digest="d" * 64)
+
+
+@contextlib.asynccontextmanager
+async def served(folder: Path) -> AsyncIterator[tuple[grpc.aio.Channel, FakeRunner]]:
+    executor, runner = make_executor(folder, max_sequences=2, max_length=MAX_CONTEXT)
+    plan = MemoryPlan(
+        max_sequences=2,
+        max_context=MAX_CONTEXT,
+        kv_tokens=6 * MAX_CONTEXT,
+        token_bytes=1,
+        budget_bytes=6 * MAX_CONTEXT,
+    )
+    loaded = Loaded(bundle=make_bundle(folder), plan=plan, executor=executor)
+    config = DecoderConfig(bundle=str(folder), port=0, drain_timeout_s=0.2, reflection=True)
+    server = GrpcServer(host="127.0.0.1", port=0, drain_timeout_s=0.2)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve_loaded(config, server, loaded, stop))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        await channel.channel_ready()
+        yield channel, runner
+    stop.set()
+    await serving
+
+
+def start(request_id: str, length: int = 5) -> decoder_pb2.GenerateRequest:
+    positions = np.tile(np.arange(length, dtype=np.int32), (3, 1))
+    message = decoder_pb2.GenerateStart(
+        request_id=request_id,
+        input_ids=[1] * length,
+        position_ids=tensors.to_proto(positions),
+    )
+    message.sampling_params.temperature = 0
+    message.stop_conditions.max_tokens = 4
+    message.stop_conditions.ignore_eos = True
+    return decoder_pb2.GenerateRequest(start=message)
+
+
+async def until_serving(channel: grpc.aio.Channel, wanted: bool) -> None:
+    async def poll() -> None:
+        while await is_serving(channel) is not wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # health is asked over the wire: there is no event
+
+    await asyncio.wait_for(poll(), 10)
+
+
+async def until_in_flight(stub: decoder_pb2_grpc.DecoderServiceStub, count: int) -> None:
+    async def poll() -> None:
+        while True:
+            load = await stub.GetLoad(decoder_pb2.GetLoadRequest())
+            if load.running_count + load.waiting_count == count:
+                return
+            await asyncio.sleep(0.01)  # load is asked over the wire: there is no event
+
+    await asyncio.wait_for(poll(), 10)
+
+
+async def test_a_stream_is_admission_tokens_completion(tmp_path: Path) -> None:
+    async with served(tmp_path) as (channel, _):
+        call = decoder_pb2_grpc.DecoderServiceStub(channel).Generate()
+        await call.write(start("a"))
+        await call.done_writing()
+        kinds = []
+        while (message := await call.read()) is not grpc.aio.EOF:
+            kinds.append(message.WhichOneof("payload"))
+        assert kinds[0] == "admission" and kinds[-1] == "completion"
+        assert set(kinds[1:-1]) == {"tokens"}
+
+
+async def test_a_client_need_not_half_close_a_text_request(tmp_path: Path) -> None:
+    async with served(tmp_path) as (channel, _):
+        call = decoder_pb2_grpc.DecoderServiceStub(channel).Generate()
+        await call.write(start("a"))
+        while (message := await call.read()) is not grpc.aio.EOF:
+            last = message
+        assert last.completion.completion_tokens == 4
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_dead_engine_fails_streams_with_internal_and_health_says_so(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as (channel, runner):
+        stub = decoder_pb2_grpc.DecoderServiceStub(channel)
+        await until_serving(channel, True)
+        runner.gate.clear()
+        calls = [stub.Generate() for _ in range(2)]
+        for index, call in enumerate(calls):
+            await call.write(start(f"r{index}"))
+        await until_in_flight(stub, 2)
+        runner.fail_decode = True
+        runner.gate.set()
+        for call in calls:
+            with pytest.raises(grpc.RpcError) as caught:
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+                raise AssertionError(f"ended with {await call.code()}")
+            assert from_rpc_error(caught.value).reason is Reason.INTERNAL
+        await until_serving(channel, False)
+        late = stub.Generate()
+        await late.write(start("late"))
+        assert await late.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_streams_that_outlive_the_drain_are_ended(tmp_path: Path) -> None:
+    async with served(tmp_path) as (channel, runner):
+        runner.gate.clear()
+        call = decoder_pb2_grpc.DecoderServiceStub(channel).Generate()
+        await call.write(start("slow"))
+        await call.read()
+        asyncio.get_running_loop().call_later(0.5, runner.gate.set)
+    assert call.done()

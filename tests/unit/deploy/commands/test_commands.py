@@ -1,0 +1,145 @@
+"""The command line: help, and one clear line for what goes wrong."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from deploy.commands import doctor
+from deploy.commands.digests import check_digests
+from deploy.commands.serve import tier_flags
+from deploy.terminal.screen import CommandError, plain_log_line
+from protos.bundle.manifest import Bundle
+from tests.unit.deploy.fakes import empty_bundle
+
+COMMANDS = ("demo", "serve", "export", "chat", "verify", "bench", "doctor")
+
+
+def tandem(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+
+
+def error_line(run: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in run.stderr
+    (line,) = run.stderr.splitlines()
+    return line
+
+
+def test_help_lists_every_command() -> None:
+    run = tandem("--help")
+    assert run.returncode == 0
+    assert all(f"│ {name}" in run.stdout for name in COMMANDS)
+
+
+def test_the_version_is_the_packages() -> None:
+    assert tandem("--version").stdout == f"tandem {metadata.version('tandem-vlm')}\n"
+
+
+def test_a_missing_bundle_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    run = tandem("serve", str(tmp_path / "nowhere"))
+    assert run.returncode == 2
+    assert "no bundle at" in error_line(run)
+
+
+def test_a_damaged_bundle_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    bundle = empty_bundle(tmp_path)
+    (bundle / "vision" / "config.json").unlink()
+    run = tandem("verify", str(bundle))
+    assert run.returncode == 2
+    assert "vision/config.json is missing" in error_line(run)
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    assert tandem("sreve").returncode == 2
+
+
+def test_a_failed_question_is_one_line_and_exit_code_1() -> None:
+    run = tandem("chat", "--server", "127.0.0.1:1", "hello")
+    assert run.returncode == 1
+    assert "no Tandem server answers at 127.0.0.1:1" in error_line(run)
+
+
+def test_settings_reach_the_tier_they_name() -> None:
+    flags = tier_flags(["decoder.max_slots=4", "vision.replicas=2"], threads=1)
+    assert flags == {
+        "vision": ["--threads=1", "--replicas=2"],
+        "decoder": ["--threads=1", "--max-slots=4"],
+        "gateway": [],
+    }
+
+
+@pytest.mark.parametrize("assignment", ["decoder", "decoder=4", "router.x=1", "decoder.=1", "="])
+def test_a_malformed_setting_is_refused(assignment: str) -> None:
+    with pytest.raises(CommandError, match="TIER.NAME=VALUE"):
+        tier_flags([assignment], threads=None)
+
+
+def test_every_damaged_file_is_named_by_the_digest_check(tmp_path: Path) -> None:
+    folder = empty_bundle(tmp_path)
+    (folder / "decoder" / "model.onnx").write_text("decoder/model.ONNX")
+    (folder / "vision" / "config.json").unlink()
+    with pytest.raises(CommandError, match=r"decoder/model\.onnx, vision/config\.json"):
+        check_digests(Console(file=io.StringIO()), Bundle.open(folder))
+
+
+def test_an_untouched_bundle_passes_the_digest_check(tmp_path: Path) -> None:
+    check_digests(Console(file=io.StringIO()), Bundle.open(empty_bundle(tmp_path)))
+
+
+def test_doctor_looks_at_everything_a_tier_needs() -> None:
+    names = {finding.name for finding in doctor.examine()}
+    assert {"python", "cores", "memory", "gateway", "vision", "decoder", "export"} <= names
+
+
+def test_doctor_marks_what_is_missing() -> None:
+    terminal = Console(file=io.StringIO(), width=80)
+    doctor.show(terminal, [doctor.Finding(name="vision", found="torch MISSING", ok=False)])
+    assert isinstance(terminal.file, io.StringIO)
+    assert terminal.file.getvalue().split() == ["!!", "vision", "torch", "MISSING"]
+
+
+def test_json_log_records_become_readable_lines() -> None:
+    record = {"time": "now", "level": "INFO", "logger": "decoder_service", "message": "ready"}
+    assert plain_log_line(json.dumps(record)) == "INFO decoder_service: ready"
+    assert plain_log_line("a plain line") == "a plain line"
+    assert plain_log_line("17") == "17"
+
+
+SERVE = """
+from pathlib import Path
+from rich.console import Console
+from deploy.commands.serve import serve
+from tests.unit.deploy.fakes import fake_settings
+settings = fake_settings(Path({folder!r}), decoder={decoder!r})
+serve(Console(), settings, verbose=False)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_stops_on_a_signal_and_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    program = textwrap.dedent(SERVE.format(folder=str(tmp_path), decoder=("serve",)))
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        lines = [launcher.stdout.readline() for _ in range(5)]
+        launcher.send_signal(number)
+        rest = launcher.stdout.read()
+    assert sorted(line.split()[0] for line in lines[1:4]) == ["decoder", "gateway", "vision"]
+    assert lines[4].startswith("ready in")
+    assert rest.splitlines()[-2:] == ["stopping", "stopped"]
+    assert launcher.returncode == 0

@@ -1,0 +1,147 @@
+"""The launcher against programs that only speak the services' start-up protocol."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from deploy.stack.local import LaunchError, LocalStack, StackSettings
+from deploy.stack.ports import ANY_FREE, Ports
+from deploy.stack.tier import TierReady
+from tests.support.waiting import wait_until
+from tests.unit.deploy.fakes import empty_bundle, fake_services, fake_settings, is_alive
+
+
+def launch_error(settings: StackSettings) -> LaunchError:
+    with pytest.raises(LaunchError) as caught, LocalStack(settings):
+        pass
+    assert fake_services() == set()
+    return caught.value
+
+
+def test_every_tier_reports_readiness_with_its_ports(tmp_path: Path) -> None:
+    events: list[TierReady] = []
+    stack = LocalStack(fake_settings(tmp_path))
+    stack.start(events.append)
+    stack.stop()
+    assert {event.tier for event in events} == {"vision", "decoder", "gateway"}
+    assert stack.ready["gateway"].ports == {"http": stack.ports.http, "grpc": stack.ports.grpc}
+    assert stack.ready["vision"].ports == {"grpc": stack.ports.vision}
+
+
+def test_a_stopped_stack_leaves_no_process(tmp_path: Path) -> None:
+    with LocalStack(fake_settings(tmp_path)) as stack:
+        assert is_alive(stack.pid("decoder"))
+    assert fake_services() == set()
+
+
+def test_the_gateway_is_told_where_the_other_tiers_are(tmp_path: Path) -> None:
+    with LocalStack(fake_settings(tmp_path)) as stack:
+        flags = {"vision": stack.addresses["vision"], "decoder": stack.addresses["decoder"]}
+    log = (tmp_path / "logs" / "gateway.log").read_text()
+    assert all(f"'{name}': '{address}'" in log for name, address in flags.items())
+
+
+def test_a_tier_that_refuses_its_settings_stops_the_start_with_its_own_line(
+    tmp_path: Path,
+) -> None:
+    error = launch_error(fake_settings(tmp_path, decoder=("refuse",)))
+    assert (error.exit_code, str(error)) == (
+        2,
+        "decoder: max_slots must be of type int, got 'many'",
+    )
+
+
+def test_a_tier_that_crashes_while_starting_is_named(tmp_path: Path) -> None:
+    error = launch_error(fake_settings(tmp_path, vision=("crash",)))
+    assert error.exit_code == 1
+    assert str(error).startswith("vision stopped while starting (exit code 3)")
+
+
+def test_a_tier_that_never_becomes_ready_is_named(tmp_path: Path) -> None:
+    error = launch_error(fake_settings(tmp_path, gateway=("silent",), startup_timeout_s=2.0))
+    assert str(error).startswith("gateway not ready after 2 s")
+
+
+def test_a_tier_that_dies_later_ends_the_wait_and_is_named(tmp_path: Path) -> None:
+    with LocalStack(fake_settings(tmp_path)) as stack:
+        os.kill(stack.pid("decoder"), signal.SIGKILL)
+        error = stack.wait()
+    assert (error.exit_code, str(error)) == (1, "decoder stopped (signal 9)")
+    assert fake_services() == set()
+
+
+def test_a_tier_that_ignores_sigterm_is_killed_after_the_drain_time(tmp_path: Path) -> None:
+    with LocalStack(fake_settings(tmp_path, vision=("stubborn",), drain_timeout_s=0.2)):
+        pass
+    assert fake_services() == set()
+
+
+def test_daemons_of_a_killed_service_end_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "daemon"
+    with LocalStack(fake_settings(tmp_path, vision=("family", f"--note={note}"))) as stack:
+        daemon = int(note.read_text())
+        assert is_alive(daemon)
+        os.kill(stack.pid("vision"), signal.SIGKILL)
+        stack.wait()
+        assert not is_alive(daemon)
+
+
+def test_everything_ends_when_the_launcher_is_killed(tmp_path: Path) -> None:
+    note = tmp_path / "daemon"
+    program = textwrap.dedent(f"""
+        import signal
+        from pathlib import Path
+        from deploy.stack.local import LocalStack
+        from tests.unit.deploy.fakes import fake_settings
+        stack = LocalStack(fake_settings(Path({str(tmp_path)!r}),
+            vision=("family", "--note={note}"), decoder=("stubborn",)))
+        stack.start()
+        print(*(stack.pid(tier) for tier in ("vision", "decoder", "gateway")), flush=True)
+        signal.pause()
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        pids = [int(pid) for pid in launcher.stdout.readline().split()]
+        pids.append(int(note.read_text()))
+        assert len(pids) == 4
+        launcher.kill()
+    wait_until(lambda: not any(map(is_alive, pids)), what="orphans to end", timeout_s=15.0)
+
+
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        error = launch_error(
+            fake_settings(tmp_path, ports=Ports(http=0, grpc=0, vision=0, decoder=port))
+        )
+    assert error.exit_code == 2
+    assert f"port {port} is already in use" in str(error)
+    assert "--decoder-port" in str(error)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_missing_bundle_is_refused(tmp_path: Path) -> None:
+    settings = StackSettings(bundle=tmp_path / "nowhere", ports=ANY_FREE)
+    assert launch_error(settings).exit_code == 2
+
+
+def test_a_damaged_bundle_is_refused_by_file(tmp_path: Path) -> None:
+    bundle = empty_bundle(tmp_path / "bundle")
+    (bundle / "decoder" / "model.onnx").write_text("decoder/model.ONNX")
+    error = launch_error(StackSettings(bundle=bundle, ports=ANY_FREE))
+    assert error.exit_code == 2
+    assert "decoder/model.onnx" in str(error)
+
+
+def test_logs_that_cannot_be_written_do_not_keep_the_stack_from_serving(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    with LocalStack(fake_settings(tmp_path)) as stack:
+        assert len(stack.ready) == 3

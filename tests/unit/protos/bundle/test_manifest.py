@@ -1,0 +1,92 @@
+"""A bundle opens only when its manifest and files are what they claim."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from protos.bundle.manifest import (
+    MANIFEST_NAME,
+    Bundle,
+    BundleError,
+    FileEntry,
+    Manifest,
+    file_sha256,
+)
+from tests.support.manifests import small_manifest
+
+
+def make_bundle(root: Path) -> Manifest:
+    graph = root / "decoder" / "model.onnx"
+    graph.parent.mkdir()
+    graph.write_bytes(b"graph")
+    manifest = small_manifest(
+        files={"decoder/model.onnx": FileEntry(size=5, sha256=file_sha256(graph))}
+    )
+    (root / MANIFEST_NAME).write_text(manifest.to_json())
+    return manifest
+
+
+def test_a_manifest_survives_its_text(tmp_path: Path) -> None:
+    manifest = make_bundle(tmp_path)
+    bundle = Bundle.open(tmp_path)
+    assert bundle.manifest == manifest
+    assert bundle.manifest.deepstack_level_count == 2
+    bundle.verify_files(("decoder",), full=True)
+
+
+def test_equal_manifests_have_equal_digests_and_others_do_not(tmp_path: Path) -> None:
+    manifest = make_bundle(tmp_path)
+    first = Bundle.open(tmp_path).digest
+    assert Bundle.open(tmp_path).digest == first
+    other = dataclasses.replace(manifest, model_id="other")
+    (tmp_path / MANIFEST_NAME).write_text(other.to_json())
+    assert Bundle.open(tmp_path).digest != first
+
+
+def edit(key: str, value: object) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        raw = json.loads((root / MANIFEST_NAME).read_text())
+        raw[key] = value
+        (root / MANIFEST_NAME).write_text(json.dumps(raw))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda root: (root / MANIFEST_NAME).unlink(), "has no tandem.json"),
+        (lambda root: (root / MANIFEST_NAME).write_text("{"), "not valid JSON"),
+        (lambda root: (root / MANIFEST_NAME).write_bytes(b"\xff\xfe"), "not UTF-8"),
+        (lambda root: (root / MANIFEST_NAME).write_text("[]"), "format version None"),
+        (edit("format_version", 99), "format version 99"),
+        (edit("text", {}), "lacks a field"),
+        (edit("files", None), "lacks a field"),
+        (edit("surprise", 1), "unknown"),
+        (lambda root: (root / "decoder" / "model.onnx").unlink(), "model.onnx is missing"),
+        (lambda root: (root / "decoder" / "model.onnx").write_bytes(b"gr"), "has 2 bytes"),
+        (lambda root: (root / "decoder" / "model.onnx").write_bytes(b"grapH"), "digest"),
+    ],
+)
+def test_damage_is_told_in_one_line(
+    tmp_path: Path, damage: Callable[[Path], None], told: str
+) -> None:
+    make_bundle(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(BundleError, match=told) as caught:
+        Bundle.open(tmp_path).verify_files(("decoder",))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not a folder"):
+        Bundle.open(tmp_path / "nowhere")
+
+
+def test_only_the_asked_parts_are_checked(tmp_path: Path) -> None:
+    make_bundle(tmp_path)
+    (tmp_path / "decoder" / "model.onnx").unlink()
+    Bundle.open(tmp_path).verify_files(("vision", "processor"))

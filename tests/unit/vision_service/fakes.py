@@ -1,0 +1,81 @@
+"""Stand-ins with the interfaces of the tower and of the encoder pool."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from protos.media.images import Grid
+from vision_service.jobs import Encoded, EncodeJob, FloatArray, Timings
+
+
+class FakeTower:
+    """Adds one to each patch's mean; blocks while `gate` is closed; notes every batch.
+
+    A picture whose first value is negative fails its whole batch.
+    """
+
+    def __init__(self, levels: int = 2, hidden: int = 4) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.saw_abandoned = threading.Event()
+        self._shape = (levels, hidden)
+
+    def encode(
+        self,
+        pixels: Sequence[FloatArray],
+        grids: Sequence[Grid],
+        abandoned: Callable[[], bool] = lambda: False,
+    ) -> list[FloatArray]:
+        self.batches.append([len(part) for part in pixels])
+        self.entered.set()
+        self.gate.wait()
+        if abandoned():
+            self.saw_abandoned.set()
+        if any(part[0, 0] < 0 for part in pixels):
+            raise ValueError("the tower does not like this picture")
+        levels, hidden = self._shape
+        return [
+            np.broadcast_to(
+                part.mean(axis=1).reshape(1, -1, 4).mean(axis=2)[..., None] + 1,
+                (levels, grid.tokens(2), hidden),
+            ).astype(np.float32)
+            for part, grid in zip(pixels, grids, strict=True)
+        ]
+
+
+class FakeEncoders:
+    """Answers every job with features that name their own level and row, or with an error."""
+
+    def __init__(self, levels: int = 3, hidden: int = 8) -> None:
+        self.jobs: list[EncodeJob] = []
+        self.error: Exception | None = None
+        self.grid = Grid(1, 4, 6)
+        self.hang = False
+        self.began = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self._shape = (levels, hidden)
+
+    async def encode(self, job: EncodeJob) -> Encoded:
+        self.jobs.append(job)
+        self.began.set()
+        if self.error is not None:
+            raise self.error
+        if self.hang:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        grid = job.grid or self.grid
+        levels, hidden = self._shape
+        rows = np.arange(grid.tokens(2), dtype=np.float32)[None, :, None]
+        level = np.arange(levels, dtype=np.float32)[:, None, None] * 1e6
+        return Encoded(
+            grid=grid,
+            features=np.broadcast_to(level + rows, (levels, grid.tokens(2), hidden)),
+            timings=Timings(queue_ms=1.0, preprocess_ms=2.0, encode_ms=3.0),
+        )

@@ -1,0 +1,135 @@
+"""What waits together is encoded together; the queue is bounded; nobody suffers for another."""
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from protos.media.images import Grid
+from protos.wire.errors import Overloaded
+from tests.unit.vision_service.fakes import FakeTower
+from vision_service.jobs import FloatArray
+from vision_service.replicas.batching import BatchResult, PatchBatcher
+
+
+@pytest.fixture
+def tower() -> Iterator[FakeTower]:
+    fake = FakeTower()
+    yield fake
+    fake.gate.set()
+
+
+def batcher_of(tower: FakeTower, *, batch: int = 64, queue: int = 256) -> PatchBatcher:
+    return PatchBatcher(tower, max_batch_patches=batch, max_queued_patches=queue)
+
+
+def pixels_of(grid: Grid, value: float = 1.0) -> FloatArray:
+    return np.full((grid.patches, 6), value, dtype=np.float32)
+
+
+async def until_encoding(tower: FakeTower) -> None:
+    await asyncio.to_thread(tower.entered.wait, 10)
+    tower.entered.clear()
+
+
+SMALL = Grid(1, 4, 4)  # 16 patches
+
+
+def started(batcher: PatchBatcher, *values: float) -> list[asyncio.Task[BatchResult]]:
+    return [asyncio.create_task(batcher.encode(pixels_of(SMALL, one), SMALL)) for one in values]
+
+
+async def test_pictures_that_wait_are_encoded_together_up_to_the_budget(tower: FakeTower) -> None:
+    batcher = batcher_of(tower, batch=40)
+    tower.gate.clear()
+    first = started(batcher, 0.0)
+    await until_encoding(tower)
+    rest = started(batcher, 1.0, 2.0, 3.0, 4.0, 5.0)
+    await asyncio.sleep(0)
+    tower.gate.set()
+    await asyncio.gather(*first, *rest)
+    assert tower.batches == [[16], [16, 16], [16, 16], [16]]
+
+
+async def test_everybody_gets_their_own_features(tower: FakeTower) -> None:
+    batcher = batcher_of(tower)
+    results = await asyncio.gather(*started(batcher, *range(12)))
+    assert [result.features[0, 0, 0] for result in results] == list(range(1, 13))
+    assert all(result.wait_ms >= 0 and result.encode_ms > 0 for result in results)
+
+
+async def test_a_picture_larger_than_the_budget_is_encoded_alone(tower: FakeTower) -> None:
+    batcher = batcher_of(tower, batch=20)
+    large = Grid(1, 8, 8)
+    result = await batcher.encode(pixels_of(large), large)
+    assert result.features.shape == (2, 16, 4)
+    assert tower.batches == [[64]]
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back(tower: FakeTower) -> None:
+    batcher = batcher_of(tower, queue=100)
+    with batcher.reservation(60):
+        with pytest.raises(Overloaded) as caught, batcher.reservation(41):
+            pass
+        with batcher.reservation(40):
+            assert batcher.reserved_patches == 100
+    assert caught.value.retry_after_s is not None
+    assert caught.value.retry_after_s >= 1
+    assert batcher.reserved_patches == 0
+
+
+async def test_an_empty_queue_lets_in_a_picture_larger_than_itself(tower: FakeTower) -> None:
+    batcher = batcher_of(tower, queue=10)
+    with batcher.reservation(64):
+        assert batcher.reserved_patches == 64
+
+
+async def test_a_cancelled_picture_that_waits_is_never_encoded(tower: FakeTower) -> None:
+    batcher = batcher_of(tower)
+    tower.gate.clear()
+    first = started(batcher, 0.0)
+    await until_encoding(tower)
+    waiting = started(batcher, 1.0, 2.0)
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.wait({waiting[0]})
+    tower.gate.set()
+    results = await asyncio.gather(*first, waiting[1])
+    assert tower.batches == [[16], [16]]
+    assert results[1].features[0, 0, 0] == 3
+
+
+async def test_a_batch_nobody_waits_for_is_told_to_stop(tower: FakeTower) -> None:
+    batcher = batcher_of(tower)
+    tower.gate.clear()
+    (only,) = started(batcher, 0.0)
+    await until_encoding(tower)
+    only.cancel()
+    await asyncio.wait({only})
+    tower.gate.set()
+    assert await asyncio.to_thread(tower.saw_abandoned.wait, 10)
+    assert (await batcher.encode(pixels_of(SMALL, 4.0), SMALL)).features[0, 0, 0] == 5
+
+
+async def test_a_picture_that_breaks_its_batch_fails_alone(tower: FakeTower) -> None:
+    batcher = batcher_of(tower)
+    tower.gate.clear()
+    first = started(batcher, 0.0)
+    await until_encoding(tower)
+    mates = started(batcher, 1.0, -1.0, 2.0)
+    await asyncio.sleep(0)
+    tower.gate.set()
+    good, bad, other = await asyncio.gather(*mates, return_exceptions=True)
+    await asyncio.gather(*first)
+    assert isinstance(bad, ValueError)
+    assert isinstance(good, BatchResult)
+    assert isinstance(other, BatchResult)
+    assert other.features[0, 0, 0] == 3
+
+
+async def test_the_batcher_works_again_after_it_was_idle(tower: FakeTower) -> None:
+    batcher = batcher_of(tower)
+    for value in (1.0, 2.0):
+        result = await batcher.encode(pixels_of(SMALL, value), SMALL)
+        assert result.features[0, 0, 0] == value + 1

@@ -1,0 +1,144 @@
+"""A replica turns plain jobs into plain results, errors included."""
+
+import asyncio
+import io
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from protos.media.images import Grid, PictureSettings
+from protos.wire.errors import Overloaded, Reason
+from tests.unit.vision_service.fakes import FakeTower
+from vision_service.jobs import Encoded, EncodeJob, error_from_plain
+from vision_service.replicas.replica import Replica, ReplicaSettings
+
+PICTURES = PictureSettings(
+    patch_size=2,
+    temporal_patch_size=2,
+    merge_size=2,
+    min_pixels=16,
+    max_pixels=4096,
+    image_mean=(0.5, 0.5, 0.5),
+    image_std=(0.5, 0.5, 0.5),
+    rescale_factor=1 / 255,
+)
+
+
+def replica_of(tower: FakeTower, **changes: Any) -> Replica:
+    settings: dict[str, Any] = {
+        "bundle": "unused",
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 1,
+        "max_batch_patches": 1024,
+        "max_queued_patches": 2048,
+        "max_picture_bytes": 1_000_000,
+        "max_picture_pixels": 10_000,
+        "max_picture_patches": 500,
+    }
+    return Replica(ReplicaSettings(**{**settings, **changes}), PICTURES, tower)
+
+
+def picture(width: int = 16, height: int = 8, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "white").save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def job(**fields: Any) -> dict[str, Any]:
+    return EncodeJob(sent_at_s=time.monotonic(), **fields).to_plain()
+
+
+async def refusal(replica: Replica, plain: dict[str, Any]) -> Any:
+    answer = await replica.encode(plain)
+    return error_from_plain(answer)
+
+
+async def test_a_picture_becomes_features_and_timings() -> None:
+    answer = await replica_of(FakeTower()).encode(job(picture=picture()))
+    encoded = Encoded.from_plain(answer)
+    assert encoded.grid == Grid(1, 4, 8)
+    assert encoded.features.shape == (2, 8, 4)
+    assert np.allclose(encoded.features, 2)  # white is 1 after normalizing
+    assert encoded.timings.preprocess_ms > 0
+    assert encoded.timings.encode_ms > 0
+    assert encoded.timings.queue_ms >= 0
+
+
+async def test_patches_are_encoded_as_they_are() -> None:
+    pixels = np.zeros((16, 24), dtype=np.float32)
+    answer = await replica_of(FakeTower()).encode(job(pixel_values=pixels, grid=Grid(1, 4, 4)))
+    assert Encoded.from_plain(answer).features.shape == (2, 4, 4)
+
+
+async def test_an_answer_holds_no_class_of_ours() -> None:
+    answer = await replica_of(FakeTower()).encode(job(picture=picture()))
+    assert {type(value) for value in answer.values()} == {tuple, np.ndarray, dict}
+
+
+async def test_a_grid_other_than_the_expected_one_is_refused() -> None:
+    tower = FakeTower()
+    error = await refusal(replica_of(tower), job(picture=picture(), expected_grid=Grid(1, 8, 4)))
+    assert (error.reason, error.param) == (Reason.SHAPE_MISMATCH, "expected_grid_thw")
+    assert tower.batches == []
+
+
+async def test_exif_orientation_turns_the_grid() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = job(picture=picture(exif=exif), expected_grid=Grid(1, 8, 4))
+    assert Encoded.from_plain(await replica_of(FakeTower()).encode(plain)).grid == Grid(1, 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", Reason.INVALID_IMAGE),
+        (b"GIF89a", Reason.INVALID_IMAGE),
+        (b"hello", Reason.UNSUPPORTED_MEDIA),
+        (picture()[:-30], Reason.INVALID_IMAGE),
+        (picture(101, 100), Reason.IMAGE_TOO_LARGE),  # pixels
+        (picture(64, 64), Reason.IMAGE_TOO_LARGE),  # patches
+        (picture(300, 1), Reason.INVALID_IMAGE),
+        (bytes(1_000_001), Reason.IMAGE_TOO_LARGE),
+    ],
+)
+async def test_a_bad_picture_comes_back_as_a_plain_error(data: bytes, reason: Reason) -> None:
+    error = await refusal(replica_of(FakeTower()), job(picture=data))
+    assert (error.reason, error.param) == (reason, "picture")
+
+
+async def test_a_failing_tower_is_reported_without_detail_for_the_client() -> None:
+    pixels = np.full((16, 24), -1, dtype=np.float32)
+    answer = await replica_of(FakeTower()).encode(job(pixel_values=pixels, grid=Grid(1, 4, 4)))
+    assert error_from_plain(answer).reason is Reason.INTERNAL
+    assert "tower" not in error_from_plain(answer).message
+    assert "does not like" in answer["traceback"]
+
+
+async def test_a_full_queue_refuses_pictures_before_they_are_decoded() -> None:
+    tower = FakeTower()
+    replica = replica_of(tower, max_queued_patches=40)
+    tower.gate.clear()
+    first = asyncio.create_task(replica.encode(job(picture=picture())))
+    await asyncio.to_thread(tower.entered.wait, 10)
+    error = await refusal(replica, job(picture=picture()))
+    tower.gate.set()
+    assert isinstance(error, Overloaded)
+    assert error.retry_after_s is not None
+    assert "features" in await first
+
+
+async def test_a_cancelled_job_gives_its_place_in_the_queue_back() -> None:
+    tower = FakeTower()
+    replica = replica_of(tower, max_queued_patches=40)
+    tower.gate.clear()
+    first = asyncio.create_task(replica.encode(job(picture=picture())))
+    await asyncio.to_thread(tower.entered.wait, 10)
+    first.cancel()
+    await asyncio.wait({first})
+    tower.gate.set()
+    assert "features" in await replica.encode(job(picture=picture()))

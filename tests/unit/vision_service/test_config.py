@@ -1,0 +1,60 @@
+"""Settings of the vision process."""
+
+import pytest
+
+from protos.process import settings
+from protos.process.settings import SettingError
+from vision_service.config import VisionConfig
+from vision_service.replicas.replica import ReplicaSettings
+
+
+def config(*flags: str) -> VisionConfig:
+    loaded = settings.load(
+        VisionConfig, prefix="VISION", argv=["--bundle", "somewhere", *flags], environ={}
+    )
+    loaded.check()
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        ("--replicas=0", "replicas"),
+        ("--threads=0", "threads"),
+        ("--device=tpu", "device"),
+        ("--dtype=int8", "dtype"),
+        ("--max-queued-patches=-1", "max_queued_patches"),
+        ("--encode-timeout-s=0", "encode_timeout_s"),
+        ("--object-store-mib=10", "object_store_mib"),
+        ("--max-picture-pixels=1000000000", "max_picture_pixels"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(flag: str, name: str) -> None:
+    with pytest.raises(SettingError, match=name):
+        config(flag)
+
+
+def test_fewer_replicas_at_most_than_at_least_are_refused() -> None:
+    with pytest.raises(SettingError, match="max_replicas"):
+        config("--replicas=3", "--max-replicas=2")
+
+
+@pytest.mark.parametrize(
+    ("flags", "threads"),
+    [
+        ([], 8),
+        (["--replicas=3"], 2),
+        (["--replicas=2", "--max-replicas=4"], 2),
+        (["--replicas=16"], 1),
+        (["--replicas=2", "--threads=5"], 5),
+    ],
+)
+def test_replicas_share_the_cores_unless_told_otherwise(flags: list[str], threads: int) -> None:
+    assert config(*flags).replica_threads(8) == threads
+
+
+def test_a_replica_gets_every_setting_it_needs() -> None:
+    needed = ReplicaSettings(**config("--max-picture-mib=0.5").replica_settings(cores=4))
+    assert needed.max_picture_bytes == 512 * 1024
+    assert needed.threads == 4
+    assert needed.bundle.endswith("/somewhere")

@@ -1,0 +1,1 @@
+"""Encoder replicas on Ray Serve, and what ends them."""

@@ -1,0 +1,167 @@
+"""Dynamic batching within one replica: pictures that wait together are encoded together.
+
+A batch is whatever waits when the compute thread becomes free, in order of arrival, up to a
+budget of patches; nothing ever waits for company. The queue is bounded in patches.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from protos.media.images import Grid
+from protos.wire.errors import Overloaded, Reason
+from vision_service.jobs import FloatArray
+
+logger = logging.getLogger(__name__)
+
+_FIRST_GUESS_PATCHES_PER_S = 200.0  # until the first batch is measured
+
+
+class BatchEncoder(Protocol):
+    """The tower, or a fake in tests."""
+
+    def encode(
+        self,
+        pixels: Sequence[FloatArray],
+        grids: Sequence[Grid],
+        abandoned: Callable[[], bool] = ...,
+    ) -> list[FloatArray]:
+        """Encodes pictures together; may raise when `abandoned` turns true."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """Features of one picture, and how long it waited and its batch ran, milliseconds."""
+
+    features: FloatArray
+    wait_ms: float
+    encode_ms: float
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    pixels: FloatArray
+    grid: Grid
+    done: asyncio.Future[BatchResult]
+    since_s: float = field(default_factory=time.perf_counter)
+
+
+class PatchBatcher:
+    """Feeds one compute thread. All methods run on the event loop that calls `encode`."""
+
+    def __init__(
+        self, encoder: BatchEncoder, *, max_batch_patches: int, max_queued_patches: int
+    ) -> None:
+        self._encoder = encoder
+        self._max_batch_patches = max_batch_patches
+        self._max_queued_patches = max_queued_patches
+        self._waiting: deque[_Waiting] = deque()
+        self._reserved_patches = 0
+        self._patches_per_s = _FIRST_GUESS_PATCHES_PER_S
+        self._compute = ThreadPoolExecutor(1, thread_name_prefix="tower")
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def reserved_patches(self) -> int:
+        """Patches of all pictures that are preprocessed, waiting or encoded now."""
+        return self._reserved_patches
+
+    @contextmanager
+    def reservation(self, patches: int) -> Iterator[None]:
+        """Holds room in the queue for one picture, from before it is decoded until it is done.
+
+        A picture larger than the whole queue is let in when the queue is empty.
+
+        Raises:
+            Overloaded: the queue has no room; says when it should have.
+        """
+        total = self._reserved_patches + patches
+        if self._reserved_patches and total > self._max_queued_patches:
+            raise Overloaded(
+                f"the vision queue holds {self._reserved_patches} patches, at most"
+                f" {self._max_queued_patches} may wait",
+                reason=Reason.QUEUE_FULL,
+                retry_after_s=max(1.0, self._reserved_patches / self._patches_per_s),
+            )
+        self._reserved_patches = total
+        try:
+            yield
+        finally:
+            self._reserved_patches -= patches
+
+    async def encode(self, pixels: FloatArray, grid: Grid) -> BatchResult:
+        """Encodes one picture, together with others where they wait.
+
+        Cancelling it drops the picture: at once while it waits, before the tower's next block
+        when it is alone in its batch.
+
+        Args:
+            pixels: float32 [P, D].
+            grid: Its patch grid.
+        """
+        item = _Waiting(pixels, grid, asyncio.get_running_loop().create_future())
+        self._waiting.append(item)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        return await item.done
+
+    async def _work(self) -> None:
+        try:
+            while batch := self._take():
+                await self._run(batch)
+        finally:
+            self._worker = None
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        patches = 0
+        while self._waiting:
+            item = self._waiting[0]
+            if item.done.done():  # cancelled while it waited
+                self._waiting.popleft()
+                continue
+            patches += item.grid.patches
+            if batch and patches > self._max_batch_patches:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _run(self, batch: list[_Waiting]) -> None:
+        started_s = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            features = await loop.run_in_executor(self._compute, self._encode, batch)
+        except Exception as error:  # The batch edge: what one picture did must not fail others.
+            await self._isolate(batch, error)
+            return
+        elapsed_s = time.perf_counter() - started_s
+        self._patches_per_s = sum(item.grid.patches for item in batch) / max(elapsed_s, 1e-6)
+        for item, part in zip(batch, features, strict=True):
+            if not item.done.done():
+                wait_ms = (started_s - item.since_s) * 1e3
+                item.done.set_result(BatchResult(part, wait_ms, elapsed_s * 1e3))
+
+    async def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
+        alive = [item for item in batch if not item.done.done()]
+        if len(batch) == 1:
+            for item in alive:
+                item.done.set_exception(error)
+            return
+        if alive:
+            logger.warning("a batch of %d failed, encoding each alone", len(batch))
+        for item in alive:
+            await self._run([item])
+
+    def _encode(self, batch: list[_Waiting]) -> list[FloatArray]:
+        return self._encoder.encode(
+            [item.pixels for item in batch],
+            [item.grid for item in batch],
+            lambda: all(item.done.done() for item in batch),
+        )

@@ -1,0 +1,1 @@
+"""Vision towers: patches into embeddings."""
