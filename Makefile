@@ -20,7 +20,7 @@ check: setup
 
 setup: $(STAMP)
 
-# torchvision is the oracle of the picture tests only; its compiled operators are never loaded,
+# torchvision is the oracle of the image tests only; its compiled operators are never loaded,
 # so it is installed without its dependencies.
 $(STAMP): requirements.lock pyproject.toml setup.py $(wildcard protos/tandem/v1/*.proto) \
 		$(wildcard kernels/native/*) kernels/build.py

@@ -80,12 +80,12 @@ def options(
 def demo(
     precision: Annotated[str, typer.Option(help="int4, int8, fp16 or fp32.")] = "int4",
     checkpoint: Annotated[Path, typer.Option(hidden=True)] = demo_run.CHECKPOINT,
-    picture: Annotated[Path, typer.Option(help="Another picture to ask about.")] = demo_run.PICTURE,
+    image: Annotated[Path, typer.Option(help="Another image to ask about.")] = demo_run.IMAGE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Serve a small model and ask it about a picture, here in the terminal."""
+    """Serve a small model and ask it about an image, here in the terminal."""
     demo_run.demo(
-        Console(), checkpoint=checkpoint, picture=picture, precision=precision, verbose=verbose
+        Console(), checkpoint=checkpoint, image_path=image, precision=precision, verbose=verbose
     )
 
 
@@ -147,7 +147,7 @@ def chat(
         str | None, typer.Argument(help="What to ask. Without it: an interactive chat.")
     ] = None,
     image: Annotated[
-        list[Path] | None, typer.Option("--image", "-i", help="A picture; may be repeated.")
+        list[Path] | None, typer.Option("--image", "-i", help="An image; may be repeated.")
     ] = None,
     server: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="gRPC door of a running gateway.")
@@ -165,7 +165,7 @@ def chat(
         str | None, typer.Option(envvar="TANDEM_API_KEY", help="The server's key, if it has one.")
     ] = None,
 ) -> None:
-    """Ask about pictures: tandem chat --image FILE "question"."""
+    """Ask about images: tandem chat --image FILE "question"."""
     settings = ChatSettings(
         server=server,
         bundle=bundle,
@@ -205,14 +205,14 @@ def bench(
         Path | None,
         typer.Argument(metavar="BUNDLE", help="What to serve. Default: the demonstration model."),
     ] = None,
-    width: Annotated[int, typer.Option(min=32, help="Picture width, pixels.")] = 1024,
-    height: Annotated[int, typer.Option(min=32, help="Picture height, pixels.")] = 768,
+    width: Annotated[int, typer.Option(min=32, help="Image width, pixels.")] = 1024,
+    height: Annotated[int, typer.Option(min=32, help="Image height, pixels.")] = 768,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens per answer.")] = 64,
     runs: Annotated[int, typer.Option(min=1, help="Measured questions, after one warm-up.")] = 3,
     threads: ThreadsOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Measure a picture question: where the time goes, memory, start-up. Last line is JSON."""
+    """Measure an image question: where the time goes, memory, start-up. Last line is JSON."""
     console = Console()
     load = benchmark.Load(width=width, height=height, tokens=tokens, runs=runs)
     flags = tier_flags(settings or [], threads=threads)

@@ -18,13 +18,13 @@ POLL_S = 0.1
 
 @dataclass(slots=True)
 class Conversation:
-    """The turns so far; pictures come before the text of their turn."""
+    """The turns so far; images come before the text of their turn."""
 
     messages: list[gateway_pb2.ChatMessage] = field(default_factory=list)
 
-    def ask(self, text: str, pictures: Sequence[bytes] = ()) -> None:
+    def ask(self, text: str, images: Sequence[bytes] = ()) -> None:
         """Adds a user turn."""
-        parts = [gateway_pb2.ContentPart(image=picture) for picture in pictures]
+        parts = [gateway_pb2.ContentPart(image=image) for image in images]
         parts.append(gateway_pb2.ContentPart(text=text))
         self.messages.append(gateway_pb2.ChatMessage(role=gateway_pb2.ROLE_USER, content=parts))
 

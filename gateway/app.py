@@ -43,7 +43,7 @@ class Gateway:
         self._config = config
         self._bundle = bundle
         self._tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
-        self._builder = PromptBuilder(bundle, digest_key=self._tenants.picture_key)
+        self._builder = PromptBuilder(bundle, digest_key=self._tenants.image_key)
         self._admission = Admission(
             max_requests=config.max_in_flight, max_bytes=config.max_in_flight_bytes
         )
@@ -94,7 +94,7 @@ class Gateway:
     def health(self) -> dict[str, Any]:
         """The body of GET /health.
 
-        `status` is "ok", "degraded" (text is answered, pictures are not), "unavailable" or
+        `status` is "ok", "degraded" (text is answered, images are not), "unavailable" or
         "draining"; `tiers` tells each tier's state.
         """
         tiers = {

@@ -38,7 +38,7 @@ class GatewayConfig:
         default=None,
     )
     digest_key: str | None = setting(
-        "secret of 16 characters or more that pictures and tenants are named with, so that"
+        "secret of 16 characters or more that images and tenants are named with, so that"
         " gateways with the same one share their decoders' cached prefixes; better given by"
         " environment or digest_key_file than as a flag; unset: random",
         default=None,
@@ -62,7 +62,7 @@ class GatewayConfig:
     )
     stream_deadline_s: float = setting("seconds until a stream is complete", default=3600.0)
     stream_idle_s: float = setting("longest silence within a stream, seconds", default=60.0)
-    encode_deadline_s: float = setting("seconds to encode one picture", default=60.0)
+    encode_deadline_s: float = setting("seconds to encode one image", default=60.0)
     slow_client_s: float = setting(
         "seconds a client may take for its headers, and between pieces of a body", default=20.0
     )
@@ -93,7 +93,7 @@ class GatewayConfig:
         return tuple(addresses(self.api_key or ""))
 
     def secret(self) -> bytes:
-        """What pictures and tenants are named with; reads `digest_key_file`.
+        """What images and tenants are named with; reads `digest_key_file`.
 
         Raises:
             SettingError: the file cannot be read, or holds too little.

@@ -3,12 +3,12 @@
 1. The conversation becomes token ids, spans and position ids, in a worker thread.
 2. A decoder is chosen and a `Generate` stream opened with the prompt. It answers at once with
    the spans whose features it needs.
-3. Each needed picture is encoded, all at the same time; features flow into the open stream as
+3. Each needed image is encoded, all at the same time; features flow into the open stream as
    they come. The decoder prefills the text before a missing span meanwhile.
 4. Tokens become text. Stop strings end the answer.
 
 Whatever fails first ends everything, because leaving a block cancels the calls behind it. So a
-picture is used, or its request fails.
+image is used, or its request fails.
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class Pipeline:
         prepare_ms = milliseconds_since(preparing_s)
         async with FeatureSource(
             self._vision,
-            prompt.pictures,
+            prompt.images,
             request_id=job.request_id,
             shared=job.choice_count > 1,
         ) as features:
@@ -244,7 +244,7 @@ async def _feed(
     """Passes on the features of every needed span, all spans at the same time.
 
     Raises:
-        ServiceError: the first picture that could not be encoded.
+        ServiceError: the first image that could not be encoded.
     """
 
     async def feed_span(index: int) -> None:

@@ -15,7 +15,7 @@ _SERVER_FAULTS = (Reason.INTERNAL, Reason.DATA_LOSS, Reason.MODEL_MISMATCH)
 
 
 class Record:
-    """What is known about a request when it ends; never its text or pictures."""
+    """What is known about a request when it ends; never its text or images."""
 
     def __init__(self, door: str, request_id: str) -> None:
         self._door = door

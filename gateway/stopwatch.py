@@ -24,7 +24,7 @@ class Stopwatch:
         return self._first_token_s is not None
 
     def encoded(self, timings: EncodeTimings) -> None:
-        """One picture's features are all passed on."""
+        """One image's features are all passed on."""
         self._encodings.append(timings)
         self._fed_s = time.monotonic()
 
@@ -58,7 +58,7 @@ class Stopwatch:
         return self._between_ms(self._first_token_s, self._last_token_s)
 
     def _transfer_ms(self, decoder: DecoderTimings | None) -> float:
-        """What the features' arrival took beyond the slowest picture's work in the vision tier.
+        """What the features' arrival took beyond the slowest image's work in the vision tier.
 
         The decoder knows best when the last feature arrived; without its word, the moment of
         the last write counts.

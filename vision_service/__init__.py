@@ -1,1 +1,1 @@
-"""The vision tier: pictures in, embeddings and DeepStack features out."""
+"""The vision tier: images in, embeddings and DeepStack features out."""

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from protos.bundle.manifest import Bundle, BundleError
-from protos.media.images import SETTINGS_NAME, PictureSettings
+from protos.media.images import SETTINGS_NAME, ImageSettings
 from protos.process import logs, settings
 from protos.tandem.v1 import vision_pb2_grpc
 from protos.wire.channels import LARGE_MESSAGE_BYTES, GrpcServer, PortTaken
@@ -35,8 +35,8 @@ def main(reaper: Reaper) -> int:
         logger.info("settings: %s", settings.describe(config))
         bundle = Bundle.open(config.bundle)
         bundle.verify_files(("vision", "processor"))
-        pictures = PictureSettings.from_file(bundle.path / SETTINGS_NAME)
-        pictures.check_against(bundle.manifest.vision)
+        images = ImageSettings.from_file(bundle.path / SETTINGS_NAME)
+        images.check_against(bundle.manifest.vision)
         return asyncio.run(_serve(config, bundle, reaper))
     except (settings.SettingError, BundleError, PortTaken) as error:
         sys.stderr.write(f"vision_service: {error}\n")
@@ -57,7 +57,7 @@ async def _serve(config: VisionConfig, bundle: Bundle, reaper: Reaper) -> int:
     )
     servicer = VisionServicer(
         bundle,
-        max_patches=config.max_picture_patches,
+        max_patches=config.max_image_patches,
         encode_timeout_s=config.encode_timeout_s,
     )
     vision_pb2_grpc.add_VisionServiceServicer_to_server(servicer, server.server)

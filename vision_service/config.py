@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from protos.media.images import MAX_PICTURE_PIXELS
+from protos.media.images import MAX_IMAGE_PIXELS
 from protos.process.settings import SettingError, setting
 from protos.wire.channels import MIB, VISION_PORT
 
@@ -30,9 +30,9 @@ class VisionConfig:
     max_batch_patches: int = setting("patches a replica encodes together", default=4096)
     max_queued_patches: int = setting("patches waiting in a replica", default=65_536)
     max_queued_requests: int = setting("requests waiting for a replica", default=256)
-    max_picture_mib: float = setting("largest encoded picture, MiB", default=10.0)
-    max_picture_pixels: int = setting("most pixels before resizing", default=MAX_PICTURE_PIXELS)
-    max_picture_patches: int = setting("most patches of one picture", default=65_536)
+    max_image_mib: float = setting("largest encoded image, MiB", default=10.0)
+    max_image_pixels: int = setting("most pixels before resizing", default=MAX_IMAGE_PIXELS)
+    max_image_patches: int = setting("most patches of one image", default=65_536)
     encode_timeout_s: float = setting("longest an Encode call may take, s", default=300.0)
     drain_timeout_s: float = setting("time for running calls at shutdown, s", default=30.0)
     object_store_mib: int = setting("shared memory for features in transit, MiB", default=256)
@@ -53,9 +53,9 @@ class VisionConfig:
             "max_batch_patches",
             "max_queued_patches",
             "max_queued_requests",
-            "max_picture_mib",
-            "max_picture_pixels",
-            "max_picture_patches",
+            "max_image_mib",
+            "max_image_pixels",
+            "max_image_patches",
             "encode_timeout_s",
         ):
             if getattr(self, name) <= 0:
@@ -66,9 +66,9 @@ class VisionConfig:
             raise SettingError(
                 f"max_replicas must be at least replicas ({self.replicas}), got {self.max_replicas}"
             )
-        if self.max_picture_pixels > PILLOW_PIXELS:
+        if self.max_image_pixels > PILLOW_PIXELS:
             raise SettingError(
-                f"max_picture_pixels must be at most {PILLOW_PIXELS}, got {self.max_picture_pixels}"
+                f"max_image_pixels must be at most {PILLOW_PIXELS}, got {self.max_image_pixels}"
             )
         if self.object_store_mib < 80:
             raise SettingError(f"object_store_mib must be at least 80, got {self.object_store_mib}")
@@ -91,7 +91,7 @@ class VisionConfig:
             "threads": self.replica_threads(cores),
             "max_batch_patches": self.max_batch_patches,
             "max_queued_patches": self.max_queued_patches,
-            "max_picture_bytes": int(self.max_picture_mib * MIB),
-            "max_picture_pixels": self.max_picture_pixels,
-            "max_picture_patches": self.max_picture_patches,
+            "max_image_bytes": int(self.max_image_mib * MIB),
+            "max_image_pixels": self.max_image_pixels,
+            "max_image_patches": self.max_image_patches,
         }

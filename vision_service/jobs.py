@@ -19,13 +19,13 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeJob:
-    """One picture to encode: either encoded bytes, or pixels with their grid.
+    """One image to encode: either encoded bytes, or pixels with their grid.
 
     `pixel_values` is float32 [P, D]; `sent_at_s` is `time.monotonic()` in the front, which on
     Linux every process of the machine shares.
     """
 
-    picture: bytes | None = None
+    image: bytes | None = None
     pixel_values: FloatArray | None = None
     grid: Grid | None = None
     expected_grid: Grid | None = None
@@ -34,7 +34,7 @@ class EncodeJob:
     def to_plain(self) -> dict[str, Any]:
         """The job without any class of ours."""
         return {
-            "picture": self.picture,
+            "image": self.image,
             "pixel_values": self.pixel_values,
             "grid": _grid_to_plain(self.grid),
             "expected_grid": _grid_to_plain(self.expected_grid),
@@ -45,7 +45,7 @@ class EncodeJob:
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """Undoes `to_plain`."""
         return cls(
-            picture=plain["picture"],
+            image=plain["image"],
             pixel_values=plain["pixel_values"],
             grid=_grid_from_plain(plain["grid"]),
             expected_grid=_grid_from_plain(plain["expected_grid"]),
@@ -64,7 +64,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """Features of one picture: float32 [levels, N, H], level 0 the embeddings."""
+    """Features of one image: float32 [levels, N, H], level 0 the embeddings."""
 
     grid: Grid
     features: FloatArray
@@ -92,10 +92,10 @@ class Encoders(Protocol):
     """Whatever encodes a job: the Ray Serve replicas, or a fake in tests."""
 
     async def encode(self, job: EncodeJob) -> Encoded:
-        """Encodes one picture.
+        """Encodes one image.
 
         Raises:
-            ServiceError: the picture is bad, a queue is full, or no replica is there.
+            ServiceError: the image is bad, a queue is full, or no replica is there.
         """
         ...
 

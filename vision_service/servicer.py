@@ -37,7 +37,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
 
     Args:
         bundle: What this tier serves.
-        max_patches: Most patches of one picture.
+        max_patches: Most patches of one image.
         encode_timeout_s: Longest an Encode call may take where its deadline is later.
     """
 
@@ -86,13 +86,13 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         expected = None
         if request.HasField("expected_grid_thw"):
             expected = self._to_grid(request.expected_grid_thw, "expected_grid_thw")
-        if source == "picture":
+        if source == "image":
             return EncodeJob(
-                picture=request.picture, expected_grid=expected, sent_at_s=time.monotonic()
+                image=request.image, expected_grid=expected, sent_at_s=time.monotonic()
             )
         if source == "patches":
             return self._to_patches_job(request.patches, expected)
-        raise InvalidRequest("picture or patches must be set, got neither", param="source")
+        raise InvalidRequest("image or patches must be set, got neither", param="source")
 
     def _to_patches_job(self, patches: vision_pb2.Patches, expected: Grid | None) -> EncodeJob:
         grid = self._to_grid(patches.grid_thw, "patches.grid_thw")

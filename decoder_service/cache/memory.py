@@ -14,7 +14,7 @@ MIB = 1024 * 1024
 DEFAULT_SEQUENCES = 16
 DEFAULT_CONTEXT = 32_768
 # With little memory, fewer sequences of at least this length rather than many short ones: a
-# large picture alone takes a thousand tokens.
+# large image alone takes a thousand tokens.
 LEAST_AUTO_CONTEXT = 4096
 # Fewer tokens of the budget than this for each sequence, and most could not run at once anyway.
 LEAST_SEQUENCE = 64
@@ -88,7 +88,7 @@ def plan_memory(
     kv_tokens = budget_bytes // token_bytes
     context = max_context
     if context is None:
-        # Half: the rest lets pictures in the cache be promised to sequences that wait.
+        # Half: the rest lets images in the cache be promised to sequences that wait.
         context = min(model_context, DEFAULT_CONTEXT, max(2, kv_tokens // 2))
     sequences = max_sequences
     if sequences is None:

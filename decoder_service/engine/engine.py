@@ -5,7 +5,7 @@ never computes. They meet at two places: a mailbox of commands (bounded, because
 once `slots + max_waiting` sequences are in flight) and one event queue per sequence (bounded by
 the sequence's own length). Commands take effect between steps, so a cancelled sequence has given
 its slot back before the next one. What a new sequence needs is looked up while the model computes:
-its pictures need not wait for the step.
+its images need not wait for the step.
 """
 
 import asyncio

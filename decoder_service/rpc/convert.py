@@ -116,7 +116,7 @@ def _input_ids(start: decoder_pb2.GenerateStart, limits: RequestLimits) -> npt.N
     videos = np.flatnonzero(input_ids == manifest.special_tokens.video)
     if len(videos):
         raise Unsupported(
-            f"input_ids[{videos[0]}] is the video placeholder; this decoder takes pictures only",
+            f"input_ids[{videos[0]}] is the video placeholder; this decoder takes images only",
             reason=Reason.VIDEO_NOT_SUPPORTED,
             param="input_ids",
         )

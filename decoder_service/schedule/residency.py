@@ -57,7 +57,7 @@ class Residency:
     def arrive(self, sequence: Sequence) -> Admission:
         """Takes a sequence in and says which features it needs.
 
-        KV of pictures that are not needed is pinned until the sequence has a slot.
+        KV of images that are not needed is pinned until the sequence has a slot.
         """
         match = self.slots.best_match(sequence)
         length = 0 if match is None else match.length

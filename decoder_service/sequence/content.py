@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """The place of one picture in the prompt: placeholders `offset` to `end`."""
+    """The place of one image in the prompt: placeholders `offset` to `end`."""
 
     offset: int
     length: int
@@ -28,7 +28,7 @@ class Content:
     Attributes:
         token_ids: int32 [L].
         position_ids: int32 [3, L].
-        spans: Pictures, those that begin behind the last token included. None has an empty
+        spans: Images, those that begin behind the last token included. None has an empty
             digest: equal digests mean equal features.
         salt: Only contents of the same salt are compared.
     """
@@ -56,9 +56,9 @@ class Content:
 def common_prefix(one: Content, other: Content) -> int:
     """How many leading tokens have the same KV in both.
 
-    Token ids and all three axes of the positions must agree. A picture counts as far as it is
+    Token ids and all three axes of the positions must agree. An image counts as far as it is
     the same one in the same place; where two differ, the prefix ends before both. It may end
-    inside a picture, when one content holds only a part of it.
+    inside an image, when one content holds only a part of it.
     """
     limit = min(one.length, other.length)
     if one.salt != other.salt or limit == 0 or one.token_ids[0] != other.token_ids[0]:

@@ -1,4 +1,4 @@
-"""`tandem bench`: what one picture question costs on this machine, and where the time goes."""
+"""`tandem bench`: what one image question costs on this machine, and where the time goes."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from deploy.terminal.screen import describe_bundle
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 
 MIB = 1024**2
-QUESTION = "Describe the picture in detail."
+QUESTION = "Describe the image in detail."
 # A slow machine shall be measured, not cut off.
 PATIENCE = {
     "vision": ("--encode-timeout-s=1800",),
@@ -34,7 +34,7 @@ STAGES = ("prepare", "preprocess", "encode", "transfer", "prefill", "first_token
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is asked: one picture and one question at a time, greedily, past end-of-sequence."""
+    """What is asked: one image and one question at a time, greedily, past end-of-sequence."""
 
     width: int = 1024
     height: int = 768
@@ -99,9 +99,9 @@ class _Run:
 
 
 def _ask(client: ChatClient, load: Load, seed: int) -> _Run:
-    """One question about a picture no cache has seen."""
+    """One question about an image no cache has seen."""
     conversation = Conversation()
-    conversation.ask(QUESTION, [picture(load.width, load.height, seed)])
+    conversation.ask(QUESTION, [image(load.width, load.height, seed)])
     request = gateway_pb2.ChatRequest(
         messages=conversation.messages,
         sampling_params=decoder_pb2.SamplingParams(temperature=0.0),
@@ -116,7 +116,7 @@ def _ask(client: ChatClient, load: Load, seed: int) -> _Run:
     return _Run(answer=stream_answer(Console(quiet=True), chunks), timings=timings)
 
 
-def picture(width: int, height: int, seed: int) -> bytes:
+def image(width: int, height: int, seed: int) -> bytes:
     """A PNG of smooth colours, different for every seed."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     stream = io.BytesIO()
@@ -170,7 +170,7 @@ def show(console: Console, report: Report) -> None:
     """Prints the figures as tables."""
     load = report.load
     times = Table(
-        title=f"{load.width}x{load.height} picture, {report.prompt_tokens} prompt tokens,"
+        title=f"{load.width}x{load.height} image, {report.prompt_tokens} prompt tokens,"
         f" {report.completion_tokens} new, median of {load.runs}",
         title_justify="left",
     )

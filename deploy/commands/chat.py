@@ -1,4 +1,4 @@
-"""`tandem chat`: questions about pictures, answered in the terminal."""
+"""`tandem chat`: questions about images, answered in the terminal."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from deploy.commands.running import running_stack, stop_signals
 from deploy.stack.local import StackSettings
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal.answer import stream_answer
-from deploy.terminal.picture import read_picture
+from deploy.terminal.image import read_image
 from deploy.terminal.screen import CommandError
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 from protos.wire.errors import ServiceError
@@ -32,22 +32,22 @@ class ChatSettings:
 
 
 def chat(
-    console: Console, settings: ChatSettings, images: Sequence[Path], question: str | None
+    console: Console, settings: ChatSettings, paths: Sequence[Path], question: str | None
 ) -> None:
     """Asks one question, or keeps asking what the user types until an empty line's end-of-file.
 
     Raises:
-        CommandError: a picture cannot be read, or no server answers.
+        CommandError: an image cannot be read, or no server answers.
         LaunchError: the stack for `settings.bundle` did not start.
         ServiceError: the only question failed.
     """
-    pictures = [read_picture(path) for path in images]
+    images = [read_image(path) for path in paths]
     with stop_signals(), _server(console, settings) as client:
         conversation = _start(settings)
         if question is not None:
-            _turn(console, client, settings, conversation, question, pictures)
+            _turn(console, client, settings, conversation, question, images)
         else:
-            _converse(console, client, settings, conversation, pictures)
+            _converse(console, client, settings, conversation, images)
 
 
 def _start(settings: ChatSettings) -> Conversation:
@@ -84,7 +84,7 @@ def _converse(
     client: ChatClient,
     settings: ChatSettings,
     conversation: Conversation,
-    pictures: Sequence[bytes],
+    images: Sequence[bytes],
 ) -> None:
     while True:
         try:
@@ -96,8 +96,8 @@ def _converse(
             continue
         asked = len(conversation.messages)
         try:
-            _turn(console, client, settings, conversation, question, pictures)
-            pictures = ()  # they are part of the conversation now
+            _turn(console, client, settings, conversation, question, images)
+            images = ()  # they are part of the conversation now
         except ServiceError as error:
             del conversation.messages[asked:]
             console.print(
@@ -115,9 +115,9 @@ def _turn(
     settings: ChatSettings,
     conversation: Conversation,
     question: str,
-    pictures: Sequence[bytes],
+    images: Sequence[bytes],
 ) -> None:
-    conversation.ask(question, pictures)
+    conversation.ask(question, images)
     answer = stream_answer(console, client.complete(_request(settings, conversation)))
     conversation.answer(answer.text)
     console.print(answer.cost(), style="dim", highlight=False, soft_wrap=True)

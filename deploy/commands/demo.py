@@ -1,4 +1,4 @@
-"""`tandem demo`: a small model, a picture, three questions, answered in the terminal."""
+"""`tandem demo`: a small model, an image, three questions, answered in the terminal."""
 
 import hashlib
 import json
@@ -17,23 +17,23 @@ from deploy.stack.local import LaunchError, StackSettings, check_bundle
 from deploy.stack.paths import cache_dir
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal.answer import Answer, duration, stream_answer
-from deploy.terminal.picture import half_blocks, read_picture
+from deploy.terminal.image import half_blocks, read_image
 from deploy.terminal.screen import CommandError
 from protos.bundle.manifest import FORMAT_VERSION, file_sha256
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 
 DEMO = Path(__file__).parents[1] / "demo"
 CHECKPOINT = DEMO / "checkpoint"
-PICTURE = DEMO / "picture.png"
+IMAGE = DEMO / "picture.png"
 QUESTIONS = DEMO / "questions.json"  # a list of {"question": ..., "answer": ...}
 
 EXPORTER = "deploy.export"
 MAX_TOKENS = 48
-PICTURE_COLUMNS = 48
+IMAGE_COLUMNS = 48
 
 
 def demo(
-    console: Console, *, checkpoint: Path, picture: Path, precision: str, verbose: bool
+    console: Console, *, checkpoint: Path, image_path: Path, precision: str, verbose: bool
 ) -> None:
     """Exports the demonstration model once, serves it, asks the questions.
 
@@ -44,20 +44,20 @@ def demo(
     """
     started = time.perf_counter()
     with stop_signals():
-        image, asked = read_picture(picture), questions()
+        image, asked = read_image(image_path), questions()
         bundle = demo_bundle(console, checkpoint, precision)
         settings = StackSettings(bundle=bundle, ports=ANY_FREE)
         with (
             running_stack(console, settings, verbose=verbose) as stack,
             ChatClient(stack.addresses["gateway"]) as client,
         ):
-            _show_picture(console, picture)
+            _show_image(console, image_path)
             answers = [_ask(console, client, image, question) for question in asked]
         _sum_up(console, answers, time.perf_counter() - started)
 
 
 def questions() -> list[str]:
-    """What is asked about the picture.
+    """What is asked about the image.
 
     Raises:
         CommandError: the file is missing.
@@ -104,11 +104,11 @@ def _fingerprint(checkpoint: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _show_picture(console: Console, picture: Path) -> None:
+def _show_image(console: Console, path: Path) -> None:
     if console.is_terminal and console.color_system is not None:
-        console.print(half_blocks(picture, columns=min(PICTURE_COLUMNS, console.width)))
+        console.print(half_blocks(path, columns=min(IMAGE_COLUMNS, console.width)))
     else:
-        console.print(f"picture: {picture.name}", highlight=False, soft_wrap=True)
+        console.print(f"image: {path.name}", highlight=False, soft_wrap=True)
 
 
 def _ask(console: Console, client: ChatClient, image: bytes, question: str) -> Answer:

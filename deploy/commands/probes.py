@@ -14,7 +14,7 @@ from protos.tandem.v1 import decoder_pb2, gateway_pb2
 from protos.wire import tensors
 
 TOKENS = 32
-PICTURE_SIZES = ((160, 96), (96, 128))  # width, height, pixels
+IMAGE_SIZES = ((160, 96), (96, 128))  # width, height, pixels
 
 Logits = npt.NDArray[np.float32]
 
@@ -25,7 +25,7 @@ class Probe:
 
     name: str
     question: str
-    pictures: tuple[npt.NDArray[np.uint8], ...] = ()  # each [height, width, 3]
+    images: tuple[npt.NDArray[np.uint8], ...] = ()  # each [height, width, 3]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +41,13 @@ class Reading:
 
 
 def probes() -> list[Probe]:
-    """Text alone, then one and several drawn pictures, the same in every run."""
-    pictures = tuple(_drawn(index, *size) for index, size in enumerate(PICTURE_SIZES))
+    """Text alone, then one and several drawn images, the same in every run."""
+    images = tuple(_drawn(index, *size) for index, size in enumerate(IMAGE_SIZES))
     return [
         Probe(name="text", question="Name three colours."),
-        Probe(name="one picture", question="What is in the picture?", pictures=pictures[:1]),
-        Probe(name="other picture", question="What is in the picture?", pictures=pictures[1:]),
-        Probe(name="two pictures", question="What differs between them?", pictures=pictures),
+        Probe(name="one image", question="What is in the image?", images=images[:1]),
+        Probe(name="other image", question="What is in the image?", images=images[1:]),
+        Probe(name="two images", question="What differs between them?", images=images),
     ]
 
 
@@ -65,7 +65,7 @@ def read(client: ChatClient, probe: Probe, special: SpecialTokens) -> Reading:
         ServiceError: the gateway refused.
     """
     conversation = Conversation()
-    conversation.ask(probe.question, [_png(picture) for picture in probe.pictures])
+    conversation.ask(probe.question, [_png(image) for image in probe.images])
     request = gateway_pb2.ChatRequest(
         messages=conversation.messages,
         sampling_params=decoder_pb2.SamplingParams(temperature=0.0, repetition_penalty=1.0),
@@ -93,7 +93,7 @@ def read(client: ChatClient, probe: Probe, special: SpecialTokens) -> Reading:
 def _until_placeholder(tokens: list[int], special: SpecialTokens) -> int:
     """How many tokens to keep.
 
-    A random model may answer with a placeholder; transformers would look for its picture in all
+    A random model may answer with a placeholder; transformers would look for its image in all
     that follows.
     """
     for index, token in enumerate(tokens):
@@ -102,7 +102,7 @@ def _until_placeholder(tokens: list[int], special: SpecialTokens) -> int:
     return len(tokens)
 
 
-def _png(picture: npt.NDArray[np.uint8]) -> bytes:
+def _png(image: npt.NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG")
+    Image.fromarray(image).save(stream, format="PNG")
     return stream.getvalue()

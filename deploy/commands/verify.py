@@ -64,7 +64,7 @@ def _read_all(console: Console, bundle: Bundle) -> list[Reading]:
             count = len(readings[-1].tokens)
             _passed(console, f"{probe.name}: {count} tokens through the three services")
     if np.array_equal(readings[1].logits[0], readings[2].logits[0]):
-        raise CommandError("two different pictures gave the same answer: pictures are not used")
+        raise CommandError("two different images gave the same answer: images are not used")
     return readings
 
 
@@ -73,7 +73,7 @@ def _transformers_logits(checkpoint: Path, readings: Sequence[Reading]) -> list[
     with tempfile.TemporaryDirectory(prefix="tandem-verify-") as folder:
         for index, (probe, reading) in enumerate(zip(probes(), readings, strict=True)):
             arrays: dict[str, Any] = {"input_ids": reading.input_ids, "tokens": reading.tokens}
-            arrays |= {f"picture_{at}": pixels for at, pixels in enumerate(probe.pictures)}
+            arrays |= {f"image_{at}": pixels for at, pixels in enumerate(probe.images)}
             np.savez(Path(folder) / f"question-{index}.npz", **arrays)
         command = [sys.executable, "-P", "-m", REFERENCE, str(checkpoint), folder]
         run = subprocess.run(command, capture_output=True, text=True)

@@ -41,7 +41,7 @@ TEXT = """The quick brown fox jumps over the lazy dog, and 1,234 people watched 
 Q: Which city lies on the river Rhine? A: Cologne; it has about 1.1 million inhabitants.
 def area(width: float, height: float) -> float:\n    return width * height  # square metres
 {"name": "Ada", "born": 1815, "fields": ["mathematics", "computing"], "alive": false}
-The picture shows two red circles left of a blue square. How many shapes are there? Three.
+The image shows two red circles left of a blue square. How many shapes are there? Three.
 Photosynthesis turns light, water and carbon dioxide into sugar; the Calvin cycle needs no light.
 El veloz murciélago comía feliz cardillo. Voix ambiguë d'un cœur qui préfère les jattes de kiwis.
 Die Würde des Menschen ist unantastbar. Съешь же ещё этих мягких французских булок.

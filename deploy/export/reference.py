@@ -4,7 +4,7 @@
 
 `tandem verify --checkpoint` runs this in a process of its own. For each FOLDER/question-N.npz
 it writes answer-N.npz. A question holds `input_ids` int [S] with placeholders expanded, `tokens`
-int [T], and the pictures `picture_0`, ... uint8 [height, width, 3] in prompt order; its answer
+int [T], and the images `image_0`, ... uint8 [height, width, 3] in prompt order; its answer
 `logits` float32 [T, vocab], each row after the prompt and the tokens before it.
 """
 
@@ -47,14 +47,14 @@ def reference_logits(
     inputs: dict[str, Any] = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        # 0 for text, 1 for pictures: what the processor's own output would say.
+        # 0 for text, 1 for images: what the processor's own output would say.
         "mm_token_type_ids": (ids == model.config.image_token_id).long(),
     }
-    names = sorted((name for name in question if name.startswith("picture_")), key=_number)
+    names = sorted((name for name in question if name.startswith("image_")), key=_number)
     if names:
-        pictures = [patches(question[name], settings) for name in names]
-        inputs["pixel_values"] = torch.cat([values for values, _ in pictures])
-        inputs["image_grid_thw"] = torch.tensor([grid for _, grid in pictures])
+        images = [patches(question[name], settings) for name in names]
+        inputs["pixel_values"] = torch.cat([values for values, _ in images])
+        inputs["image_grid_thw"] = torch.tensor([grid for _, grid in images])
     with torch.inference_mode():
         logits = model(**inputs, use_cache=False, logits_to_keep=len(tokens)).logits[0]
     result: npt.NDArray[np.float32] = logits.numpy()
@@ -62,13 +62,13 @@ def reference_logits(
 
 
 def _number(name: str) -> int:
-    return int(name.removeprefix("picture_"))
+    return int(name.removeprefix("image_"))
 
 
 def patches(
-    picture: npt.NDArray[np.uint8], settings: Mapping[str, Any]
+    image: npt.NDArray[np.uint8], settings: Mapping[str, Any]
 ) -> tuple[torch.Tensor, tuple[int, int, int]]:
-    """Patches float32 [P, 3 * t * p * p] and grid (1, h, w) of one picture.
+    """Patches float32 [P, 3 * t * p * p] and grid (1, h, w) of one image.
 
     Written apart from the vision tier's own preprocessing on purpose: a check that shared its
     code would share its mistakes.
@@ -76,9 +76,9 @@ def patches(
     **Source**: transformers Qwen2VLImageProcessor (torchvision form).
     """
     patch, merge = settings["patch_size"], settings["merge_size"]
-    given = picture.shape[0], picture.shape[1]
+    given = image.shape[0], image.shape[1]
     height, width = _resized(*given, factor=patch * merge, size=settings["size"])
-    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(
         pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False
     )[0].float()
@@ -94,7 +94,7 @@ def patches(
 
 
 def _resized(height: int, width: int, *, factor: int, size: Mapping[str, int]) -> tuple[int, int]:
-    """The size a picture is resized to; `size` gives pixel areas under names of edges."""
+    """The size an image is resized to; `size` gives pixel areas under names of edges."""
     least, most = size["shortest_edge"], size["longest_edge"]
     new_height, new_width = (round(side / factor) * factor for side in (height, width))
     if new_height * new_width > most:

@@ -12,7 +12,7 @@ class Admission:
     """Counts requests at work and the bytes of their bodies.
 
     Nobody waits here: what does not fit is refused at once, because a client that backs off
-    costs less than one that is kept waiting with its picture in memory.
+    costs less than one that is kept waiting with its image in memory.
     """
 
     def __init__(self, *, max_requests: int, max_bytes: int) -> None:

@@ -1,7 +1,7 @@
-"""Who may share cached prefixes, and the secret names of pictures.
+"""Who may share cached prefixes, and the secret names of images.
 
 A decoder finds cached prefixes by token ids, span digests and a salt. All three are names only:
-nobody who sees them can tell a key or a picture, or make a name that hits what is another's.
+nobody who sees them can tell a key or an image, or make a name that hits what is another's.
 """
 
 from blake3 import blake3
@@ -13,8 +13,8 @@ from protos.wire.errors import InvalidRequest
 class Tenants:
     """Makes the names.
 
-    A picture's digest depends on its encoded bytes, this secret and the bundle. Bytes and bundle
-    decide its features: the bundle holds the picture settings and the tower's weights, and the
+    An image's digest depends on its encoded bytes, this secret and the bundle. Bytes and bundle
+    decide its features: the bundle holds the image settings and the tower's weights, and the
     decoding of a file is the same everywhere.
 
     Args:
@@ -25,7 +25,7 @@ class Tenants:
     def __init__(self, secret: bytes, *, bundle_digest: str) -> None:
         key = blake3(secret, derive_key_context="tandem 2026-11-21 names of tenants").digest()
         self._salts = blake3(b"salts:" + bundle_digest.encode(), key=key).digest()
-        self.picture_key = blake3(b"pictures:" + bundle_digest.encode(), key=key).digest()
+        self.image_key = blake3(b"images:" + bundle_digest.encode(), key=key).digest()
 
     def salt(self, api_key: str | None, cache_salt: str | None) -> bytes:
         """The salt of a request: empty, or 32 bytes that differ by key and by the client's salt.

@@ -1,6 +1,6 @@
-"""Pictures as clients send them: URLs, header checks, and the plan that a header allows.
+"""Images as clients send them: URLs, header checks, and the plan that a header allows.
 
-Nothing here decodes pixels: a picture's header gives its size, the size gives its grid.
+Nothing here decodes pixels: an image's header gives its size, the size gives its grid.
 """
 
 import binascii
@@ -21,8 +21,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from protos.media import images as pictures
-from protos.media.images import Grid, PictureSettings
+from protos.media import images as images
+from protos.media.images import Grid, ImageSettings
 from protos.wire.errors import InvalidRequest, Reason
 
 DIGEST_KEY_BYTES = 32
@@ -50,16 +50,16 @@ _PNG_METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 class MediaLimits:
     """What one request may bring; sizes in bytes and in pixels before resizing."""
 
-    max_picture_bytes: int = pictures.MAX_PICTURE_BYTES
-    max_picture_pixels: int = pictures.MAX_PICTURE_PIXELS
-    max_request_pictures: int = pictures.MAX_REQUEST_PICTURES
-    max_request_bytes: int = pictures.MAX_REQUEST_BYTES
-    max_request_pixels: int = pictures.MAX_REQUEST_PIXELS
-    max_picture_tokens: int | None = None  # None: as many as the checkpoint's largest area gives
+    max_image_bytes: int = images.MAX_IMAGE_BYTES
+    max_image_pixels: int = images.MAX_IMAGE_PIXELS
+    max_request_images: int = images.MAX_REQUEST_IMAGES
+    max_request_bytes: int = images.MAX_REQUEST_BYTES
+    max_request_pixels: int = images.MAX_REQUEST_PIXELS
+    max_image_tokens: int | None = None  # None: as many as the checkpoint's largest area gives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureHeader:
+class ImageHeader:
     """Format and size in pixels, EXIF orientation applied."""
 
     format: str
@@ -68,19 +68,19 @@ class PictureHeader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """One picture of a request, planned but not decoded."""
+class PlannedImage:
+    """One image of a request, planned but not decoded."""
 
     data: bytes
     field: str  # where the client put it, for errors
-    header: PictureHeader
+    header: ImageHeader
     grid: Grid
     token_count: int
     digest: bytes  # keyed BLAKE3, 32 bytes
 
 
-def picture_bytes(url: str, *, field: str, limits: MediaLimits | None = None) -> bytes:
-    """The bytes behind a picture URL; only `data:` URLs in base64 are accepted.
+def image_bytes(url: str, *, field: str, limits: MediaLimits | None = None) -> bytes:
+    """The bytes behind an image URL; only `data:` URLs in base64 are accepted.
 
     The URL's media type is ignored: the bytes themselves say what they are.
 
@@ -105,26 +105,26 @@ def picture_bytes(url: str, *, field: str, limits: MediaLimits | None = None) ->
     if comma < 0 or not url[:comma].lower().endswith(";base64"):
         raise _invalid(field, "has a data: URL that is not base64")
     length = len(url) - comma - 1
-    if length // 4 * 3 > limits.max_picture_bytes + 2:
-        raise _too_large(field, "bytes", length // 4 * 3, limits.max_picture_bytes)
+    if length // 4 * 3 > limits.max_image_bytes + 2:
+        raise _too_large(field, "bytes", length // 4 * 3, limits.max_image_bytes)
     if length % 4 or url.endswith("==="):  # Python's strict mode lets surplus padding pass.
         raise _invalid(field, "has a data: URL that is not valid base64")
     try:
         data = binascii.a2b_base64(url[comma + 1 :], strict_mode=True)
     except ValueError as error:  # binascii.Error, and non-ASCII text
         raise _invalid(field, "has a data: URL that is not valid base64") from error
-    if len(data) > limits.max_picture_bytes:
-        raise _too_large(field, "bytes", len(data), limits.max_picture_bytes)
+    if len(data) > limits.max_image_bytes:
+        raise _too_large(field, "bytes", len(data), limits.max_image_bytes)
     return data
 
 
 def read_header(
-    data: bytes, *, field: str, max_pixels: int = pictures.MAX_PICTURE_PIXELS
-) -> PictureHeader:
-    """Format and size of an encoded picture, without decoding its pixels.
+    data: bytes, *, field: str, max_pixels: int = images.MAX_IMAGE_PIXELS
+) -> ImageHeader:
+    """Format and size of an encoded image, without decoding its pixels.
 
     Args:
-        data: The encoded picture.
+        data: The encoded image.
         field: Its place in the request, for errors.
         max_pixels: Most pixels, before orientation and resizing.
 
@@ -145,28 +145,28 @@ def read_header(
             param=field,
         ) from error
     except Exception as error:  # Pillow's parsers raise whatever damaged bytes make of them.
-        raise _invalid(field, f"is not a readable {kind} picture") from error
+        raise _invalid(field, f"is not a readable {kind} image") from error
     width, height = image.size
     _check_pixels(width, height, field=field, max_pixels=max_pixels)
     if _orientation(image, data, kind) in _SIDEWAYS:
         width, height = height, width
-    return PictureHeader(format=kind, width=width, height=height)
+    return ImageHeader(format=kind, width=width, height=height)
 
 
-def plan_pictures(
+def plan_images(
     sources: Sequence[tuple[str, bytes]],
-    settings: PictureSettings,
+    settings: ImageSettings,
     *,
     limits: MediaLimits,
     digest_key: bytes,
-) -> tuple[Picture, ...]:
-    """Checks all pictures of a request and plans their placeholders.
+) -> tuple[PlannedImage, ...]:
+    """Checks all images of a request and plans their placeholders.
 
     Args:
-        sources: Field and bytes of each picture, in prompt order.
-        settings: The checkpoint's picture settings.
+        sources: Field and bytes of each image, in prompt order.
+        settings: The checkpoint's image settings.
         limits: What one request may bring.
-        digest_key: 32 bytes; pictures have equal digests only under the same key.
+        digest_key: 32 bytes; images have equal digests only under the same key.
 
     Raises:
         InvalidRequest: IMAGE_TOO_LARGE, INVALID_IMAGE or UNSUPPORTED_MEDIA, naming the field.
@@ -175,16 +175,16 @@ def plan_pictures(
     planned = []
     pixels = 0
     for field, data in sources:
-        header = read_header(data, field=field, max_pixels=limits.max_picture_pixels)
+        header = read_header(data, field=field, max_pixels=limits.max_image_pixels)
         pixels += header.width * header.height
         if pixels > limits.max_request_pixels:
-            raise _too_large(field, "pixels in all pictures", pixels, limits.max_request_pixels)
-        grid = pictures.grid_thw(header.height, header.width, settings, field=field)
-        tokens = pictures.token_count(grid, settings)
-        if limits.max_picture_tokens is not None and tokens > limits.max_picture_tokens:
-            raise _too_large(field, "tokens", tokens, limits.max_picture_tokens)
+            raise _too_large(field, "pixels in all images", pixels, limits.max_request_pixels)
+        grid = images.grid_thw(header.height, header.width, settings, field=field)
+        tokens = images.token_count(grid, settings)
+        if limits.max_image_tokens is not None and tokens > limits.max_image_tokens:
+            raise _too_large(field, "tokens", tokens, limits.max_image_tokens)
         planned.append(
-            Picture(
+            PlannedImage(
                 data=data,
                 field=field,
                 header=header,
@@ -197,31 +197,30 @@ def plan_pictures(
 
 
 def _check_counts(sources: Sequence[tuple[str, bytes]], limits: MediaLimits) -> None:
-    if len(sources) > limits.max_request_pictures:
+    if len(sources) > limits.max_request_images:
         raise InvalidRequest(
-            f"messages hold {len(sources)} pictures, expected at most"
-            f" {limits.max_request_pictures}",
+            f"messages hold {len(sources)} images, expected at most {limits.max_request_images}",
             reason=Reason.IMAGE_TOO_LARGE,
             param="messages",
         )
     for field, data in sources:
-        if len(data) > limits.max_picture_bytes:
-            raise _too_large(field, "bytes", len(data), limits.max_picture_bytes)
+        if len(data) > limits.max_image_bytes:
+            raise _too_large(field, "bytes", len(data), limits.max_image_bytes)
     total = sum(len(data) for _, data in sources)
     if total > limits.max_request_bytes:
-        raise _too_large("messages", "bytes in all pictures", total, limits.max_request_bytes)
+        raise _too_large("messages", "bytes in all images", total, limits.max_request_bytes)
 
 
 def _sniff(data: bytes, field: str) -> str:
     if not data:
-        raise _invalid(field, "is an empty picture")
+        raise _invalid(field, "is an empty image")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     for kind, signature in _SIGNATURES:
         if data.startswith(signature):
             return kind
     raise InvalidRequest(
-        f"{field} has an unsupported image format, expected {', '.join(pictures.ACCEPTED_FORMATS)}",
+        f"{field} has an unsupported image format, expected {', '.join(images.ACCEPTED_FORMATS)}",
         reason=Reason.UNSUPPORTED_MEDIA,
         param=field,
     )
@@ -244,7 +243,7 @@ def _webp_canvas(data: bytes, field: str) -> tuple[int, int]:
             return width & 0x3FFF, height & 0x3FFF
     except struct.error:
         pass
-    raise _invalid(field, "is not a readable WEBP picture")
+    raise _invalid(field, "is not a readable WEBP image")
 
 
 def _orientation(image: ImageFile.ImageFile, data: bytes, kind: str) -> int:
@@ -256,7 +255,7 @@ def _orientation(image: ImageFile.ImageFile, data: bytes, kind: str) -> int:
         if kind == "PNG":
             image = PngImagePlugin.PngImageFile(io.BytesIO(_png_without_pixels(data)))
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except Exception:  # Damaged metadata make a picture unrotated, not unreadable.
+    except Exception:  # Damaged metadata make an image unrotated, not unreadable.
         return 1
     return orientation if isinstance(orientation, int) else 1
 

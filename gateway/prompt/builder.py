@@ -1,4 +1,4 @@
-"""From a conversation to a spliced prompt: ids, positions, spans and the pictures behind them."""
+"""From a conversation to a spliced prompt: ids, positions, spans and the images behind them."""
 
 import os
 import unicodedata
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.media.images import DIGEST_KEY_BYTES, MediaLimits, Picture, plan_pictures
+from gateway.media.images import DIGEST_KEY_BYTES, MediaLimits, PlannedImage, plan_images
 from gateway.prompt import provenance
 from gateway.prompt.messages import (
     check_shape,
+    image_sources,
     message_texts,
-    picture_sources,
     template_messages,
     template_tools,
     texts_in,
@@ -24,7 +24,7 @@ from gateway.prompt.template import ChatTemplate
 from gateway.prompt.tokenizer import PromptTokenizer
 from gateway.request.conversation import Conversation
 from protos.bundle.manifest import Bundle, BundleError
-from protos.media.images import Grid, PictureSettings
+from protos.media.images import Grid, ImageSettings
 from protos.wire.errors import InvalidRequest, PromptTooLong, Reason
 
 
@@ -41,14 +41,14 @@ class PromptLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedPrompt:
-    """A prompt ready for the decoder; S tokens, one span, grid and picture per picture."""
+    """A prompt ready for the decoder; S tokens, one span, grid and image per image."""
 
     input_ids: npt.NDArray[np.int32]  # [S], after expansion
     position_ids: npt.NDArray[np.int32]  # [3, S], rows temporal, height, width
     position_delta: int  # a cache length plus this is the next decode position
     spans: tuple[Span, ...]
     grids: tuple[Grid, ...]
-    pictures: tuple[Picture, ...]
+    images: tuple[PlannedImage, ...]
 
 
 class PromptBuilder:
@@ -70,14 +70,14 @@ class PromptBuilder:
         Args:
             bundle: An opened bundle.
             limits: Defaults where None.
-            digest_key: 32 bytes for naming pictures; random for this process where None.
+            digest_key: 32 bytes for naming images; random for this process where None.
 
         Raises:
             BundleError: a file is missing or malformed, or the files disagree.
         """
         processor = bundle.path / "processor"
         self.tokenizer = PromptTokenizer.from_folder(processor)
-        self.settings = PictureSettings.from_file(processor / "preprocessor_config.json")
+        self.settings = ImageSettings.from_file(processor / "preprocessor_config.json")
         self.settings.check_against(bundle.manifest.vision)
         self.limits = limits or PromptLimits()
         self.max_context = bundle.manifest.text.max_position_embeddings
@@ -101,10 +101,10 @@ class PromptBuilder:
         Args:
             conversation: What the client sent; checked here.
             max_context: Most tokens of prompt and answer; the model's own where None.
-            digest_key: 32 bytes, for naming the pictures of one tenant; the builder's where None.
+            digest_key: 32 bytes, for naming the images of one tenant; the builder's where None.
 
         Raises:
-            InvalidRequest: a message, tool or picture at fault, named.
+            InvalidRequest: a message, tool or image at fault, named.
             PromptTooLong: no room is left for an answer.
             Unsupported: VIDEO_NOT_SUPPORTED.
 
@@ -119,26 +119,26 @@ class PromptBuilder:
             max_tools=self.limits.max_tools,
         )
         self._check_texts(conversation, window)
-        pictures = plan_pictures(
-            list(picture_sources(conversation)),
+        images = plan_images(
+            list(image_sources(conversation)),
             self.settings,
             limits=self.limits.media,
             digest_key=digest_key or self._digest_key,
         )
-        planned = sum(picture.token_count for picture in pictures)
+        planned = sum(image.token_count for image in images)
         if planned >= window:  # Known before any text is tokenized.
             raise _too_long(planned, window)
         prompt = splice(
             self.encode(conversation),
-            [picture.token_count for picture in pictures],
-            [picture.digest for picture in pictures],
+            [image.token_count for image in images],
+            [image.digest for image in images],
             image_id=self._special.image,
             video_id=self._special.video,
         )
         length = len(prompt.input_ids)
         if length >= window:
             raise _too_long(length, window)
-        grids = tuple(picture.grid for picture in pictures)
+        grids = tuple(image.grid for image in images)
         positions = position_ids(length, prompt.spans, grids, self.settings.merge_size)
         return PreparedPrompt(
             input_ids=prompt.input_ids,
@@ -146,7 +146,7 @@ class PromptBuilder:
             position_delta=positions.delta,
             spans=prompt.spans,
             grids=grids,
-            pictures=pictures,
+            images=images,
         )
 
     def encode(self, conversation: Conversation) -> list[int]:

@@ -80,8 +80,8 @@ def message_texts(conversation: Conversation) -> Iterator[str]:
             yield message.reasoning
 
 
-def picture_sources(conversation: Conversation) -> Iterator[tuple[str, bytes]]:
-    """Field and bytes of each picture, in the order of the conversation."""
+def image_sources(conversation: Conversation) -> Iterator[tuple[str, bytes]]:
+    """Field and bytes of each image, in the order of the conversation."""
     for turn, message in enumerate(conversation.messages):
         if isinstance(message.content, tuple):
             for index, part in enumerate(message.content):
@@ -96,7 +96,7 @@ def check_shape(
 
     Raises:
         InvalidRequest: no message, too many messages, parts or tools, data nested too deep, or
-            neither text nor a picture anywhere.
+            neither text nor an image anywhere.
     """
     _check_count("messages", len(conversation.messages), 1, max_messages)
     _check_count("tools", len(conversation.tools), 0, max_tools)
@@ -116,8 +116,8 @@ def check_shape(
         for index, call in enumerate(message.tool_calls):
             _check_json(f"messages[{turn}].tool_calls[{index}]", call.arguments)
     has_text = any(not text.isspace() for text in message_texts(conversation) if text)
-    if not has_text and not any(picture_sources(conversation)):
-        raise InvalidRequest("messages hold neither text nor pictures", param="messages")
+    if not has_text and not any(image_sources(conversation)):
+        raise InvalidRequest("messages hold neither text nor images", param="messages")
 
 
 def _check_count(field: str, count: int, least: int, most: int) -> None:

@@ -20,16 +20,16 @@ class Positions(NamedTuple):
 def position_ids(
     length: int, spans: Sequence[Span], grids: Sequence[Grid], merge_size: int
 ) -> Positions:
-    """Three-axis rotary positions of a prompt with pictures.
+    """Three-axis rotary positions of a prompt with images.
 
-    Text advances all three axes together. A picture stands on one grid of rows and columns
+    Text advances all three axes together. An image stands on one grid of rows and columns
     (after merging) that begins where the text before it ended; text after it goes on at that
     start plus the grid's longer side.
 
     Args:
         length: Prompt length S after expansion, >= 1.
-        spans: The placeholders of each picture, ascending.
-        grids: Patch grid of each picture before merging, t = 1, in the order of `spans`.
+        spans: The placeholders of each image, ascending.
+        grids: Patch grid of each image before merging, t = 1, in the order of `spans`.
         merge_size: Patches per placeholder side.
 
     **Source**: transformers `Qwen3VLModel.get_rope_index`; parity in

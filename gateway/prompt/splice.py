@@ -1,4 +1,4 @@
-"""Expands picture markers to placeholders and ties them to pictures."""
+"""Expands image markers to placeholders and ties them to images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from protos.wire.errors import InvalidRequest, Reason, Unsupported
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """The placeholders of one picture: `length` of them from `offset` on."""
+    """The placeholders of one image: `length` of them from `offset` on."""
 
     offset: int
     length: int
-    digest: bytes  # names the picture's features; equal digests mean equal features
+    digest: bytes  # names the image's features; equal digests mean equal features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplicedPrompt:
-    """Token ids after expansion, int32 [S], and one span per picture, ascending."""
+    """Token ids after expansion, int32 [S], and one span per image, ascending."""
 
     input_ids: npt.NDArray[np.int32]
     spans: tuple[Span, ...]
@@ -34,17 +34,17 @@ def splice(
     image_id: int,
     video_id: int,
 ) -> SplicedPrompt:
-    """Expands the i-th picture marker of a prompt to `lengths[i]` placeholders.
+    """Expands the i-th image marker of a prompt to `lengths[i]` placeholders.
 
     Args:
-        ids: Token ids of the rendered prompt, one marker per picture.
-        lengths: Placeholders of each picture, >= 1, in prompt order.
-        digests: Digest of each picture.
-        image_id: The picture marker's token id, which is also the placeholder's.
+        ids: Token ids of the rendered prompt, one marker per image.
+        lengths: Placeholders of each image, >= 1, in prompt order.
+        digests: Digest of each image.
+        image_id: The image marker's token id, which is also the placeholder's.
         video_id: The video marker's token id.
 
     Raises:
-        InvalidRequest: param "messages"; the chat template left out a picture.
+        InvalidRequest: param "messages"; the chat template left out an image.
         Unsupported: VIDEO_NOT_SUPPORTED, the prompt asks for a video.
 
     **Source**: transformers `Qwen3VLProcessor.replace_image_token`; parity in
@@ -60,8 +60,8 @@ def splice(
     places = np.flatnonzero(marked == image_id)
     if len(places) != len(lengths):
         raise InvalidRequest(
-            f"messages hold {len(lengths)} pictures, the model's chat template has a place for"
-            f" {len(places)} of them; only user and tool messages may hold pictures",
+            f"messages hold {len(lengths)} images, the model's chat template has a place for"
+            f" {len(places)} of them; only user and tool messages may hold images",
             param="messages",
         )
     repeats = np.ones(len(marked), dtype=np.int64)

@@ -129,7 +129,7 @@ class ChatTemplate:
         Args:
             messages: Turns in transformers' form, plain JSON values only.
             tools: Tool schemas, or None.
-            add_vision_id: Number the pictures.
+            add_vision_id: Number the images.
 
         Raises:
             InvalidRequest: param "messages"; the template refused the conversation (with the

@@ -28,9 +28,9 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePart:
-    """An encoded picture (PNG, JPEG, WebP, GIF or BMP) as the client sent it.
+    """An encoded image (PNG, JPEG, WebP, GIF or BMP) as the client sent it.
 
-    The HTTP door gets `data` from `gateway.media.images.picture_bytes(url, field)`.
+    The HTTP door gets `data` from `gateway.media.images.image_bytes(url, field)`.
     """
 
     data: bytes

@@ -21,7 +21,7 @@ class Patience:
     request_s: float  # a whole answer; a stream's first token
     stream_s: float  # a whole stream
     stream_idle_s: float  # silence within a stream
-    encode_s: float  # one picture
+    encode_s: float  # one image
 
     def deadline(
         self, arrived_s: float, *, stream: bool, client_left_s: float | None = None

@@ -15,14 +15,14 @@ _MOST_BYTES = 64 * 1024  # of one of them
 def affinity(conversation: Conversation, cache_salt: bytes) -> bytes:
     """A name that conversations with the same beginning share, 32 bytes.
 
-    The beginning is everything up to the first picture, which costs most; without one,
+    The beginning is everything up to the first image, which costs most; without one,
     everything up to the end of the first user message. So a follow-up, and another question
-    about the same picture, find the decoder that has the prefix.
+    about the same image, find the decoder that has the prefix.
     """
     named = blake3(cache_salt)
     for kind, data in islice(_beginning(conversation), _MOST_PARTS):
         named.update(kind + len(data).to_bytes(8, "little") + data[:_MOST_BYTES])
-        if kind == b"picture":
+        if kind == b"image":
             break
     return named.digest()
 
@@ -33,7 +33,7 @@ def _beginning(conversation: Conversation) -> Iterator[tuple[bytes, bytes]]:
         parts = (TextPart(text=content),) if isinstance(content, str) else content
         for part in parts:
             if isinstance(part, ImagePart):
-                yield b"picture", part.data
+                yield b"image", part.data
             else:
                 yield b"text", part.text[:_MOST_BYTES].encode(errors="surrogatepass")
         if message.role is Role.USER:

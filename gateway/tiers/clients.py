@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from gateway.answer.events import Admission, DecoderEnd, OutputToken
-from gateway.media.images import Picture
+from gateway.media.images import PlannedImage
 from gateway.request.constraint import Constraint
 from gateway.request.deadlines import seconds_left
 from gateway.tiers.convert import (
@@ -57,7 +57,7 @@ class CallEnded(Exception):
 
 
 class VisionClient(TierClient):
-    """Encodes pictures."""
+    """Encodes images."""
 
     def __init__(
         self,
@@ -72,38 +72,38 @@ class VisionClient(TierClient):
         self._level_count = level_count  # 1 + DeepStack levels
 
     async def encode(
-        self, picture: Picture, *, request_id: str, by_s: float, forward: Forward
+        self, image: PlannedImage, *, request_id: str, by_s: float, forward: Forward
     ) -> EncodeTimings:
-        """Encodes one picture, passing each chunk of features to `forward` as it comes.
+        """Encodes one image, passing each chunk of features to `forward` as it comes.
 
         Raises:
             ServiceError: what the vision tier answered, or VISION_UNAVAILABLE.
         """
         first = await self.ready()
         try:
-            return await self._encode_at(first, picture, request_id, by_s, forward)
+            return await self._encode_at(first, image, request_id, by_s, forward)
         except _NotStarted:
             second = await self.ready(avoid=first)
         try:
-            return await self._encode_at(second, picture, request_id, by_s, forward)
+            return await self._encode_at(second, image, request_id, by_s, forward)
         except _NotStarted as failure:
             raise failure.error from failure
 
     async def _encode_at(
         self,
         endpoint: Endpoint,
-        picture: Picture,
+        image: PlannedImage,
         request_id: str,
         by_s: float,
         forward: Forward,
     ) -> EncodeTimings:
-        reading = _FeatureReader(picture, self._level_count)
+        reading = _FeatureReader(image, self._level_count)
         stub = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint])
         request = vision_pb2.EncodeRequest(
             request_id=request_id,
             bundle_digest=self.bundle_digest,
-            picture=picture.data,
-            expected_grid_thw=grid_to_proto(picture.grid),
+            image=image.data,
+            expected_grid_thw=grid_to_proto(image.grid),
         )
         call = stub.Encode(
             request, timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, request_id),)
@@ -117,7 +117,7 @@ class VisionClient(TierClient):
         except grpc.RpcError as error:
             self.note_failure(endpoint, error)
             failure = vision_error_for_client(
-                from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE), field=picture.field
+                from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE), field=image.field
             )
             if code_of(error) is grpc.StatusCode.UNAVAILABLE and not reading.started:
                 raise _NotStarted(failure) from error
@@ -142,12 +142,12 @@ class _NotStarted(Exception):
 
 
 class _FeatureReader:
-    """Checks an Encode stream against what was planned, so that no picture is half used."""
+    """Checks an Encode stream against what was planned, so that no image is half used."""
 
-    def __init__(self, picture: Picture, level_count: int) -> None:
-        self._picture = picture
+    def __init__(self, image: PlannedImage, level_count: int) -> None:
+        self._image = image
         self._level_count = level_count
-        self._rows_left = level_count * picture.token_count
+        self._rows_left = level_count * image.token_count
         self._summary: vision_pb2.EncodeSummary | None = None
         self.started = False
 
@@ -175,7 +175,7 @@ class _FeatureReader:
 
     def _check_header(self, header: vision_pb2.EncodeHeader) -> None:
         grid = Grid(header.grid_thw.t, header.grid_thw.h, header.grid_thw.w)
-        planned = (self._picture.grid, self._picture.token_count, self._level_count)
+        planned = (self._image.grid, self._image.token_count, self._level_count)
         if (grid, header.token_count, header.level_count) != planned:
             raise _broken("features of another shape than planned")
 

@@ -63,7 +63,7 @@ def start_to_proto(
 
 
 def spans_to_proto(spans: Sequence[Span]) -> list[decoder_pb2.VisualSpan]:
-    """The pictures' places in a prompt."""
+    """The images' places in a prompt."""
     return [
         decoder_pb2.VisualSpan(offset=span.offset, length=span.length, digest=span.digest)
         for span in spans
@@ -205,8 +205,8 @@ def decoder_error_for_client(
 
 
 def vision_error_for_client(error: ServiceError, *, field: str) -> ServiceError:
-    """A vision tier's error in the client's words; `field` is the picture in the request."""
-    if isinstance(error, InvalidRequest) and error.param in (None, "picture"):
+    """A vision tier's error in the client's words; `field` is the image in the request."""
+    if isinstance(error, InvalidRequest) and error.param in (None, "image"):
         return _renamed(error, field, tier="vision")
     return error if error.param is None else _renamed(error, None, tier="vision")
 

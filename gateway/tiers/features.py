@@ -1,9 +1,9 @@
-"""The visual features of one request: each needed picture is encoded once, for all choices."""
+"""The visual features of one request: each needed image is encoded once, for all choices."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from gateway.media.images import Picture
+from gateway.media.images import PlannedImage
 from gateway.tiers.clients import EncodeTimings, Forward, VisionClient
 from protos.tandem.v1 import tensor_pb2
 
@@ -19,13 +19,13 @@ class FeatureSource:
     def __init__(
         self,
         vision: VisionClient,
-        pictures: Sequence[Picture],
+        images: Sequence[PlannedImage],
         *,
         request_id: str,
         shared: bool,
     ) -> None:
         self._vision = vision
-        self._pictures = pictures
+        self._images = images
         self._request_id = request_id
         self._shared = shared
         self._recordings: dict[int, tuple[_Recording, asyncio.Task[EncodeTimings]]] = {}
@@ -43,7 +43,7 @@ class FeatureSource:
         """Passes all features of one span to `forward`.
 
         Raises:
-            ServiceError: the picture could not be encoded; see `VisionClient.encode`.
+            ServiceError: the image could not be encoded; see `VisionClient.encode`.
         """
         if not self._shared:
             return await self._encode(span_index, forward, by_s)
@@ -64,12 +64,12 @@ class FeatureSource:
 
     async def _encode(self, span_index: int, forward: Forward, by_s: float) -> EncodeTimings:
         return await self._vision.encode(
-            self._pictures[span_index], request_id=self._request_id, by_s=by_s, forward=forward
+            self._images[span_index], request_id=self._request_id, by_s=by_s, forward=forward
         )
 
 
 class _Recording:
-    """The chunks of one picture so far; everyone who reads it gets all of them."""
+    """The chunks of one image so far; everyone who reads it gets all of them."""
 
     def __init__(self) -> None:
         self._chunks: list[tensor_pb2.FeatureChunk] = []

@@ -1,7 +1,7 @@
 """The bundle on disk: its manifest, its digests, and the checks every tier makes on loading.
 
 bundle/  tandem.json   manifest
-         processor/    tokenizer, chat template, picture and video settings  (gateway, vision)
+         processor/    tokenizer, chat template, image and video settings  (gateway, vision)
          vision/       vision tower: model.safetensors + config.json         (vision)
          decoder/      graphs + data, embedding table                        (decoder)
 """

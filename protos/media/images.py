@@ -1,6 +1,6 @@
-"""What gateway and vision tier must agree on about pictures: formats, limits, sizes, grids.
+"""What gateway and vision tier must agree on about images: formats, limits, sizes, grids.
 
-The gateway plans placeholders from a picture's size alone; the vision tier resizes the pixels.
+The gateway plans placeholders from an image's size alone; the vision tier resizes the pixels.
 Both use these functions, so that a plan never disagrees with its features.
 """
 
@@ -19,9 +19,9 @@ SETTINGS_NAME = "processor/preprocessor_config.json"
 # Pillow's names of the accepted formats; everything else is refused before it is opened.
 ACCEPTED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
-MAX_PICTURE_BYTES = 10 * 1024 * 1024
-MAX_PICTURE_PIXELS = 40_000_000
-MAX_REQUEST_PICTURES = 16
+MAX_IMAGE_BYTES = 10 * 1024 * 1024
+MAX_IMAGE_PIXELS = 40_000_000
+MAX_REQUEST_IMAGES = 16
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 MAX_REQUEST_PIXELS = 120_000_000
 MAX_ASPECT_RATIO = 200  # of transformers' smart_resize; exactly 200 is accepted
@@ -39,7 +39,7 @@ _RESCALE_FACTOR = 1 / 255
 
 
 class Grid(NamedTuple):
-    """Patches of one picture before spatial merging; a still picture has t = 1."""
+    """Patches of one image before spatial merging; a still image has t = 1."""
 
     t: int
     h: int
@@ -59,8 +59,8 @@ class Grid(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureSettings:
-    """The checkpoint's picture preprocessing; `min_pixels` and `max_pixels` are areas."""
+class ImageSettings:
+    """The checkpoint's image preprocessing; `min_pixels` and `max_pixels` are areas."""
 
     patch_size: int
     temporal_patch_size: int
@@ -134,9 +134,9 @@ class PictureSettings:
 
 
 def smart_resize(
-    height: int, width: int, settings: PictureSettings, *, field: str = "image"
+    height: int, width: int, settings: ImageSettings, *, field: str = "image"
 ) -> tuple[int, int]:
-    """The size a picture is resized to: multiples of `settings.factor` of a bounded area.
+    """The size an image is resized to: multiples of `settings.factor` of a bounded area.
 
     Args:
         height: Pixels, after EXIF orientation.
@@ -183,8 +183,8 @@ def smart_resize(
     return rounded
 
 
-def grid_thw(height: int, width: int, settings: PictureSettings, *, field: str = "image") -> Grid:
-    """The patch grid of a still picture of this size, before merging.
+def grid_thw(height: int, width: int, settings: ImageSettings, *, field: str = "image") -> Grid:
+    """The patch grid of a still image of this size, before merging.
 
     Raises:
         InvalidRequest: see `smart_resize`.
@@ -193,8 +193,8 @@ def grid_thw(height: int, width: int, settings: PictureSettings, *, field: str =
     return Grid(1, resized_height // settings.patch_size, resized_width // settings.patch_size)
 
 
-def token_count(grid: Grid, settings: PictureSettings) -> int:
-    """Placeholder tokens N of one picture: one per merge group of patches."""
+def token_count(grid: Grid, settings: ImageSettings) -> int:
+    """Placeholder tokens N of one image: one per merge group of patches."""
     return grid.t * grid.h * grid.w // settings.merge_size**2
 
 

@@ -20,7 +20,7 @@ LISTEN_BACKLOG = 1024
 MIB = 1024 * 1024
 CHUNK_BYTES = 1 * MIB  # most feature bytes in one message
 SMALL_MESSAGE_BYTES = 8 * MIB  # prompts of 262144 tokens with positions fit
-LARGE_MESSAGE_BYTES = 64 * MIB  # encoded pictures and patches
+LARGE_MESSAGE_BYTES = 64 * MIB  # encoded images and patches
 
 REQUEST_ID_KEY = "x-request-id"
 

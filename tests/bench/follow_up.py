@@ -1,14 +1,14 @@
-"""What the second question about a picture costs, through all three real services.
+"""What the second question about an image costs, through all three real services.
 
     python -m tests.bench.follow_up BUNDLE [--threads N] [--runs N]
 
-A picture of 1024 tokens (1024x1024) that no cache has seen and a question about it; then the next
-question of the same conversation; then another conversation's question about the same picture.
+An image of 1024 tokens (1024x1024) that no cache has seen and a question about it; then the next
+question of the same conversation; then another conversation's question about the same image.
 Times to the first token are the client's, from sending the request to the first token that
 arrives; the number of vision calls comes from the vision tier's log. The ceiling is the time of a
-text question of the same length of new text: no encoding, no prefill of the picture.
+text question of the same length of new text: no encoding, no prefill of the image.
 
-Not measured: pictures that were evicted. The last line of standard output is one JSON object.
+Not measured: images that were evicted. The last line of standard output is one JSON object.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from deploy.client import ChatClient, Conversation
-from deploy.commands.bench import PATIENCE, picture
+from deploy.commands.bench import PATIENCE, image
 from deploy.commands.running import running_stack, stop_signals
 from deploy.commands.serve import tier_flags
 from deploy.stack.local import LocalStack, StackSettings
@@ -38,7 +38,7 @@ TOKENS = 2
 GOAL = 0.05
 # Said for the model: the words of random weights do not come back as the tokens they were.
 ANSWER = "A room."
-QUESTIONS = ("What is in the picture?", "And which colours does it have?", "Where is it bright?")
+QUESTIONS = ("What is in the image?", "And which colours does it have?", "Where is it bright?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Asked:
 
 def main() -> int:
     """Measures and prints; returns the exit code."""
-    parser = argparse.ArgumentParser(description="The second question about a picture.")
+    parser = argparse.ArgumentParser(description="The second question about an image.")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=2)
@@ -70,10 +70,10 @@ def main() -> int:
             ChatClient(stack.addresses["gateway"]) as client,
         ):
             talk = Talk(client, stack, Path(folder) / "vision.log")
-            talk.ask(Conversation(), QUESTIONS[0], picture(256, 256, 0))  # warms up
+            talk.ask(Conversation(), QUESTIONS[0], image(256, 256, 0))  # warms up
             runs = [
                 talk.three_questions(seed)
-                for seed in track(range(1, arguments.runs + 1), "pictures", console=console)
+                for seed in track(range(1, arguments.runs + 1), "images", console=console)
             ]
     found = report(runs)
     found |= {"most_other_cores_in_use": others, **surroundings()}
@@ -91,8 +91,8 @@ class Talk:
         self._vision_log = vision_log
 
     def three_questions(self, seed: int) -> tuple[Asked, Asked, Asked]:
-        """The first question, the follow-up, and another conversation's about the same picture."""
-        seen = picture(SIDE, SIDE, seed)
+        """The first question, the follow-up, and another conversation's about the same image."""
+        seen = image(SIDE, SIDE, seed)
         conversation = Conversation()
         first = self.ask(conversation, QUESTIONS[0], seen)
         conversation.answer(ANSWER)

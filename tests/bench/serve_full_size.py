@@ -1,8 +1,8 @@
-"""Where the time of one picture question goes at full size: the regime of a single user.
+"""Where the time of one image question goes at full size: the regime of a single user.
 
     python tests/bench/serve_full_size.py BUNDLE [--threads N] [--runs N]
 
-One 1024x768 picture no cache has seen and one question, greedily, 64 tokens past every
+One 1024x768 image no cache has seen and one question, greedily, 64 tokens past every
 end-of-sequence token, one request at a time, all three services on this machine: time to first
 token with its parts, decoding speed, memory and start-up of each service. Weights may be random:
 neither arithmetic nor memory traffic depends on their values. Ceilings: decoding cannot be faster
@@ -10,7 +10,7 @@ than the machine reads the decoder's weights (printed as `weight read ceiling`, 
 size and a bandwidth measured before the services start); there is no such simple bound for the
 tower and for prefill, which are bound by arithmetic.
 
-Not measured: several users at once, pictures of other sizes, quality. Run it on a quiet machine;
+Not measured: several users at once, images of other sizes, quality. Run it on a quiet machine;
 the last line is one JSON object. RESULTS.md keeps the numbers.
 """
 
@@ -43,7 +43,7 @@ READ_RUNS = 5
 
 def main() -> int:
     """Measures and prints; returns the exit code."""
-    parser = argparse.ArgumentParser(description="One picture question at full size.")
+    parser = argparse.ArgumentParser(description="One image question at full size.")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--runs", type=int, default=3)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from protos.media.images import PictureSettings, smart_resize
+from protos.media.images import ImageSettings, smart_resize
 from tests.demo_model.drawing import Finish, Picture, Pixels, Scene, render
 from tests.demo_model.scenes import BORDER, CELL, Frame
 
@@ -15,7 +15,7 @@ SHORTEST_EDGE = 28 * CELL * CELL  # least area of a picture after resizing, in p
 LONGEST_EDGE = 40 * CELL * CELL  # largest area of a picture after resizing, in pixels
 SMALLEST_SIDE, LARGEST_SIDE = 64, 512  # pixels of a drawn picture
 
-SETTINGS = PictureSettings(
+SETTINGS = ImageSettings(
     patch_size=CELL // 2,
     temporal_patch_size=2,
     merge_size=2,

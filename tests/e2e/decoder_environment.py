@@ -53,7 +53,7 @@ def make_environment(folder: Path) -> Path:
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.exists():
                 link.symlink_to(Path(str(distribution.locate_file(file))))
-    for package in ("protos", "decoder_service"):
+    for package in ("protos", "kernels", "decoder_service"):
         (site / package).symlink_to(ROOT / package)
     return python
 

@@ -38,7 +38,7 @@ SAMPLINGS: tuple[Mapping[str, Any], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One request with the features of its pictures."""
+    """One request with the features of its images."""
 
     request: Request
     features: tuple[FloatArray, ...]
@@ -155,7 +155,7 @@ async def test_any_interleaving_gives_every_sequence_its_solo_tokens(
 
 
 def talks(name: str) -> list[Prepared]:
-    """Text alone, one picture, and three pictures between text."""
+    """Text alone, one image, and three images between text."""
     rng = np.random.default_rng(5)
     reference = oracle(checkpoint(name))
     found = []
@@ -163,10 +163,10 @@ def talks(name: str) -> list[Prepared]:
         content: list[dict[str, str]] = [{"type": "text", "text": "hello there"}]
         for place in range(len(sizes)):
             content += [{"type": "image"}, {"type": "text", "text": f"and number {place}?"}]
-        pictures = [
+        images = [
             Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)) for size in sizes
         ]
-        found.append(reference.prepare([{"role": "user", "content": content}], pictures))
+        found.append(reference.prepare([{"role": "user", "content": content}], images))
     return found
 
 

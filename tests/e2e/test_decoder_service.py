@@ -78,7 +78,7 @@ def test_torch_and_transformers_are_not_there(decoder_python: Path) -> None:
     assert output.stdout.strip() == "[]"
 
 
-async def test_a_picture_is_answered_and_changes_the_answer(
+async def test_a_image_is_answered_and_changes_the_answer(
     client: DecoderClient, bundle: Bundle
 ) -> None:
     start = make_start(bundle.manifest, "a", spans=[(4, 7), (13, 2)], max_tokens=24)

@@ -26,7 +26,7 @@ from protos.wire import channels, tensors
 from protos.wire.errors import Reason, ServiceError, from_rpc_error
 from tests.support.bundles import bundle
 from tests.support.stack import ServedStack, Stacks
-from tests.support.talks import ONE_PICTURE, TEXT_ONLY
+from tests.support.talks import ONE_IMAGE, TEXT_ONLY
 
 LEAK = re.compile(r"Traceback|/[a-z]+/[a-z]+|0x[0-9a-f]{4}|BytesIO|127\.0\.0\.1|\.py\b")
 
@@ -41,7 +41,7 @@ class Canary:
 
     def __init__(self, served: ServedStack) -> None:
         self._served = served
-        self._expected = served.greedy(ONE_PICTURE, 48)
+        self._expected = served.greedy(ONE_IMAGE, 48)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._sing, daemon=True)
         self.answers = 0
@@ -49,7 +49,7 @@ class Canary:
 
     def _sing(self) -> None:
         while not self._stopping.is_set():
-            answer = self._served.greedy(ONE_PICTURE, 48)
+            answer = self._served.greedy(ONE_IMAGE, 48)
             self.answers += 1
             if (answer.text, answer.token_ids) != (self._expected.text, self._expected.token_ids):
                 self.wrong.append(answer.text)
@@ -74,13 +74,13 @@ def canary(served: ServedStack) -> Iterator[Canary]:
     served.wait_until_idle(timeout_s=2.0)
 
 
-def picture_bytes(form: str, size: tuple[int, int] = (64, 64)) -> bytes:
+def image_bytes(form: str, size: tuple[int, int] = (64, 64)) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", size, "teal").save(stream, form)
     return stream.getvalue()
 
 
-def with_picture(url: Any) -> dict[str, Any]:
+def with_image(url: Any) -> dict[str, Any]:
     parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What?"}]
     return {"messages": [{"role": "user", "content": parts}]}
 
@@ -93,8 +93,8 @@ def text(content: Any = "Hi", **options: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}], **options}
 
 
-PNG = picture_bytes("PNG")
-PICTURE_PART = "messages[0].content[0]"
+PNG = image_bytes("PNG")
+IMAGE_PART = "messages[0].content[0]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +127,19 @@ HTTP_CASES = [
     ),
     Bad("prompt beyond the context", text("word " * 9000)),
     Bad("prompt and answer beyond the context", text(max_tokens=5000), param="max_tokens"),
-    Bad("url is a number", with_picture(3), param=PICTURE_PART),
-    Bad("url is null", with_picture(None), param=PICTURE_PART),
-    Bad("no base64", with_picture("data:image/png;base64,!!!"), param=PICTURE_PART),
-    Bad("truncated picture", with_picture(data(PNG[:50])), param=PICTURE_PART),
-    Bad("empty picture", with_picture(data(b"")), param=PICTURE_PART),
-    Bad("text as picture", with_picture(data(b"hello")), param=PICTURE_PART),
-    Bad("TIFF", with_picture(data(picture_bytes("TIFF"), "image/tiff")), param=PICTURE_PART),
-    Bad("SVG", with_picture(data(b"<svg/>", "image/svg+xml")), param=PICTURE_PART),
-    Bad(
-        "aspect ratio 300", with_picture(data(picture_bytes("PNG", (3000, 10)))), 400, PICTURE_PART
-    ),
-    Bad("local file", with_picture("file:///etc/passwd"), param=PICTURE_PART),
-    Bad("loopback URL", with_picture("http://127.0.0.1:1/x.png"), param=PICTURE_PART),
-    Bad("unknown part", text([{"type": "input_audio"}]), param=PICTURE_PART),
-    Bad("video", text([{"type": "video_url", "video_url": {"url": "x"}}]), 501, PICTURE_PART),
+    Bad("url is a number", with_image(3), param=IMAGE_PART),
+    Bad("url is null", with_image(None), param=IMAGE_PART),
+    Bad("no base64", with_image("data:image/png;base64,!!!"), param=IMAGE_PART),
+    Bad("truncated image", with_image(data(PNG[:50])), param=IMAGE_PART),
+    Bad("empty image", with_image(data(b"")), param=IMAGE_PART),
+    Bad("text as image", with_image(data(b"hello")), param=IMAGE_PART),
+    Bad("TIFF", with_image(data(image_bytes("TIFF"), "image/tiff")), param=IMAGE_PART),
+    Bad("SVG", with_image(data(b"<svg/>", "image/svg+xml")), param=IMAGE_PART),
+    Bad("aspect ratio 300", with_image(data(image_bytes("PNG", (3000, 10)))), 400, IMAGE_PART),
+    Bad("local file", with_image("file:///etc/passwd"), param=IMAGE_PART),
+    Bad("loopback URL", with_image("http://127.0.0.1:1/x.png"), param=IMAGE_PART),
+    Bad("unknown part", text([{"type": "input_audio"}]), param=IMAGE_PART),
+    Bad("video", text([{"type": "video_url", "video_url": {"url": "x"}}]), 501, IMAGE_PART),
     Bad("unknown model", text(model="../../etc"), 404, "model"),
 ]
 
@@ -183,7 +181,7 @@ CHAT_CASES: dict[str, gateway_pb2.ChatRequest] = {
     "no messages": gateway_pb2.ChatRequest(),
     "empty part": chat_request(messages=user(gateway_pb2.ContentPart())),
     "no role": chat_request(messages=[gateway_pb2.ChatMessage()]),
-    "broken picture": chat_request(messages=user(gateway_pb2.ContentPart(image=PNG[:40]))),
+    "broken image": chat_request(messages=user(gateway_pb2.ContentPart(image=PNG[:40]))),
     "tools that are no JSON": chat_request(tools_json=["{"]),
     "temperature of 3": chat_request(sampling_params=decoder_pb2.SamplingParams(temperature=3)),
     "NaN temperature": chat_request(
@@ -260,8 +258,8 @@ def patches(
 ZEROS = np.zeros((4, 1536), dtype=np.float32)
 VISION_CASES = {
     "nothing": vision_pb2.EncodeRequest(),
-    "no picture": vision_pb2.EncodeRequest(picture=b"no picture"),
-    "truncated picture": vision_pb2.EncodeRequest(picture=PNG[:60]),
+    "no image": vision_pb2.EncodeRequest(image=b"no image"),
+    "truncated image": vision_pb2.EncodeRequest(image=PNG[:60]),
     "rows that are not the grid's": patches(ZEROS, (1, 4, 4)),
     "zero grid": patches(ZEROS, (0, 2, 2)),
     "negative grid": patches(ZEROS, (1, -2, -2)),
@@ -269,13 +267,13 @@ VISION_CASES = {
     "shape beyond its bytes": patches(ZEROS, (1, 2, 2), shape=(2**40, 1536)),
     "NaN": patches(np.full((4, 1536), np.nan, dtype=np.float32), (1, 2, 2)),
     "another grid than planned": vision_pb2.EncodeRequest(
-        picture=PNG, expected_grid_thw=tensor_pb2.GridTHW(t=1, h=2, w=2)
+        image=PNG, expected_grid_thw=tensor_pb2.GridTHW(t=1, h=2, w=2)
     ),
 }
 
 
 @pytest.mark.parametrize("name", VISION_CASES)
-def test_a_malformed_picture_is_refused_by_the_vision_tier(served: ServedStack, name: str) -> None:
+def test_a_malformed_image_is_refused_by_the_vision_tier(served: ServedStack, name: str) -> None:
     def call(channel: grpc.Channel) -> list[Any]:
         stub = vision_pb2_grpc.VisionServiceStub(channel)
         return list(stub.Encode(VISION_CASES[name], timeout=20.0))

@@ -14,7 +14,7 @@ from deploy.commands import demo as demo_run
 from protos.bundle.manifest import Bundle
 from tests.support.bundles import bundle, checkpoint
 from tests.support.stack import ServedStack, Stacks
-from tests.support.talks import Picture
+from tests.support.talks import DrawnImage
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +37,29 @@ def tandem(*arguments: str, stdin: str = "", **environment: str) -> list[str]:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> str:
+def image(tmp_path: Path) -> str:
     path = tmp_path / "noise.png"
-    path.write_bytes(Picture(width=90, height=70).encoded())
+    path.write_bytes(DrawnImage(width=90, height=70).encoded())
     return str(path)
 
 
-def test_chat_answers_a_picture_question_with_its_cost(served: ServedStack, picture: str) -> None:
+def test_chat_answers_a_image_question_with_its_cost(served: ServedStack, image: str) -> None:
     server = f"--server={served.stack.addresses['gateway']}"
     lines = tandem(
-        "chat", server, "--image", picture, "--temperature=0", "--max-tokens=8", "What is it?"
+        "chat", server, "--image", image, "--temperature=0", "--max-tokens=8", "What is it?"
     )
     assert " + 8 tokens · first after " in lines[-1]
     assert lines[-1].endswith("tok/s · cut off at the token limit")
 
 
-def test_chat_goes_on_about_the_same_picture(served: ServedStack, picture: str) -> None:
+def test_chat_goes_on_about_the_same_image(served: ServedStack, image: str) -> None:
     server = f"--server={served.stack.addresses['gateway']}"
     lines = tandem(
-        "chat", server, "-i", picture, "--temperature=0", "--max-tokens=4", stdin="What?\nSure?\n"
+        "chat", server, "-i", image, "--temperature=0", "--max-tokens=4", stdin="What?\nSure?\n"
     )
     prompts = [int(line.split(" + ")[0]) for line in lines if " + 4 tokens" in line]
     assert len(prompts) == 2
-    assert prompts[1] > prompts[0] > 60  # the picture alone is 64 tokens or more
+    assert prompts[1] > prompts[0] > 60  # the image alone is 64 tokens or more
 
 
 def test_verify_agrees_with_transformers_number_by_number() -> None:

@@ -45,7 +45,7 @@ def question_about(url: str) -> Any:
     return [{"role": "user", "content": parts}]
 
 
-PICTURE_QUESTION = question_about(PIXEL)
+IMAGE_QUESTION = question_about(PIXEL)
 ENOUGH_CONTEXT = {"decoder": ("--max-context=4096", "--max-sequences=4")}
 
 
@@ -108,7 +108,7 @@ def start_stream(client: OpenAI, **options: Any) -> Any:
     return stream
 
 
-def test_text_is_answered_while_vision_is_dead_and_pictures_get_a_clear_error(
+def test_text_is_answered_while_vision_is_dead_and_images_get_a_clear_error(
     tmp_path: Path,
 ) -> None:
     settings = StackSettings(
@@ -118,12 +118,12 @@ def test_text_is_answered_while_vision_is_dead_and_pictures_get_a_clear_error(
         family = family_of(stack)
         with OpenAI(base_url=stack.http_url, api_key="unused", max_retries=0) as client:
             ask = client.chat.completions.create
-            assert ask(model="tiny-tied", messages=PICTURE_QUESTION, max_tokens=2).choices
+            assert ask(model="tiny-tied", messages=IMAGE_QUESTION, max_tokens=2).choices
 
             os.kill(stack.pid("vision"), signal.SIGKILL)
             stack.wait()
-            # What is known of a picture is still there; another one would have to be looked at.
-            assert ask(model="tiny-tied", messages=PICTURE_QUESTION, max_tokens=2).choices
+            # What is known of an image is still there; another one would have to be looked at.
+            assert ask(model="tiny-tied", messages=IMAGE_QUESTION, max_tokens=2).choices
             with pytest.raises(openai.InternalServerError) as refused:
                 ask(model="tiny-tied", messages=question_about(OTHER_PIXEL), max_tokens=2)
             assert (refused.value.status_code, refused.value.code) == (503, "vision_unavailable")

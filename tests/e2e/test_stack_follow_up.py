@@ -1,4 +1,4 @@
-"""A second question about the same picture, through the three real services."""
+"""A second question about the same image, through the three real services."""
 
 from dataclasses import replace
 
@@ -7,10 +7,10 @@ import pytest
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 from tests.support.bundles import bundle
 from tests.support.stack import ServedStack, Stacks
-from tests.support.talks import Part, Picture, Talk, Turn
+from tests.support.talks import DrawnImage, Part, Talk, Turn
 
-PICTURE = Picture(width=160, height=120, seed=41)
-LIKE_IT = Picture(width=160, height=120, seed=42)
+IMAGE = DrawnImage(width=160, height=120, seed=41)
+LIKE_IT = DrawnImage(width=160, height=120, seed=42)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,12 @@ def ask(
     return "".join(chunk.text for chunk in chunks), chunks[-1].completion
 
 
-def about(picture: Picture, *parts: Part) -> Turn:
-    return Turn("user", (picture, *parts))
+def about(image: DrawnImage, *parts: Part) -> Turn:
+    return Turn("user", (image, *parts))
 
 
 def test_a_follow_up_encodes_nothing_and_computes_only_what_is_new(served: ServedStack) -> None:
-    question = about(PICTURE, "What do you see?")
+    question = about(IMAGE, "What do you see?")
     said, first = ask(served, question, cache_salt="follow")
     assert first.cached_tokens == 0
     assert first.timings.encode_ms > 0
@@ -50,15 +50,15 @@ def test_a_follow_up_encodes_nothing_and_computes_only_what_is_new(served: Serve
     assert again == fresh
 
 
-def test_another_question_about_the_picture_finds_it(served: ServedStack) -> None:
-    _, first = ask(served, about(PICTURE, "What do you see?"), cache_salt="another")
-    _, second = ask(served, about(PICTURE, "How many legs?"), cache_salt="another")
+def test_another_question_about_the_image_finds_it(served: ServedStack) -> None:
+    _, first = ask(served, about(IMAGE, "What do you see?"), cache_salt="another")
+    _, second = ask(served, about(IMAGE, "How many legs?"), cache_salt="another")
     assert second.timings.encode_ms == 0
     assert 0 < second.cached_tokens < first.prompt_tokens
 
 
-def test_another_picture_of_the_same_size_is_looked_at(served: ServedStack) -> None:
-    said, _ = ask(served, about(PICTURE, "What do you see?"), cache_salt="other")
+def test_another_image_of_the_same_size_is_looked_at(served: ServedStack) -> None:
+    said, _ = ask(served, about(IMAGE, "What do you see?"), cache_salt="other")
     other, completion = ask(served, about(LIKE_IT, "What do you see?"), cache_salt="other")
     assert completion.timings.encode_ms > 0
     assert other != said
@@ -66,9 +66,9 @@ def test_another_picture_of_the_same_size_is_looked_at(served: ServedStack) -> N
     assert other == alone
 
 
-def test_only_the_new_one_of_two_pictures_is_encoded(served: ServedStack) -> None:
-    _, first = ask(served, about(PICTURE), cache_salt="two")
-    both = about(PICTURE, LIKE_IT)
+def test_only_the_new_one_of_two_images_is_encoded(served: ServedStack) -> None:
+    _, first = ask(served, about(IMAGE), cache_salt="two")
+    both = about(IMAGE, LIKE_IT)
     _, second = ask(served, both, cache_salt="two")
     assert second.cached_tokens > 0
     assert second.timings.encode_ms > 0

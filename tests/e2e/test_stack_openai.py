@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.support.bundles import bundle
 from tests.support.stack import ServedStack, Stacks
-from tests.support.talks import ONE_PICTURE, SEVERAL_TURNS, Picture, Talk, Turn
+from tests.support.talks import ONE_IMAGE, SEVERAL_TURNS, DrawnImage, Talk, Turn
 
 MODEL = "tiny-tied"
 GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0.0}
@@ -30,9 +30,9 @@ def client(served: ServedStack) -> Iterator[OpenAI]:
         yield opened
 
 
-def data_url(picture: Picture, form: str = "PNG") -> str:
+def data_url(image: DrawnImage, form: str = "PNG") -> str:
     stream = io.BytesIO()
-    picture.pixels().save(stream, form)
+    image.pixels().save(stream, form)
     encoded = base64.b64encode(stream.getvalue()).decode()
     return f"data:image/{form.lower()};base64,{encoded}"
 
@@ -75,7 +75,7 @@ def test_text_is_answered_with_usage_and_finish_reason(client: OpenAI, served: S
     assert completion.usage.total_tokens == completion.usage.prompt_tokens + 24
 
 
-@pytest.mark.parametrize("talk", [ONE_PICTURE, SEVERAL_TURNS], ids=lambda talk: talk.name)
+@pytest.mark.parametrize("talk", [ONE_IMAGE, SEVERAL_TURNS], ids=lambda talk: talk.name)
 def test_a_streamed_answer_is_the_whole_answer_in_pieces(client: OpenAI, talk: Talk) -> None:
     whole = answer(client, openai_messages(talk), extra_body={"ignore_eos": True})
     text, chunks = streamed(
@@ -91,23 +91,23 @@ def test_a_streamed_answer_is_the_whole_answer_in_pieces(client: OpenAI, talk: T
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
 
 
-def test_pictures_in_data_urls_are_seen_as_over_grpc(client: OpenAI, served: ServedStack) -> None:
-    completion = answer(client, openai_messages(ONE_PICTURE), extra_body={"ignore_eos": True})
-    assert completion.choices[0].message.content == served.greedy(ONE_PICTURE, 24).text
+def test_images_in_data_urls_are_seen_as_over_grpc(client: OpenAI, served: ServedStack) -> None:
+    completion = answer(client, openai_messages(ONE_IMAGE), extra_body={"ignore_eos": True})
+    assert completion.choices[0].message.content == served.greedy(ONE_IMAGE, 24).text
 
 
-def test_another_picture_gives_another_answer(client: OpenAI) -> None:
+def test_another_image_gives_another_answer(client: OpenAI) -> None:
     answers = set()
     for seed in range(3):
-        turn = Turn("user", (Picture(width=120, height=90, seed=seed), "What do you see?"))
+        turn = Turn("user", (DrawnImage(width=120, height=90, seed=seed), "What do you see?"))
         messages = openai_messages(Talk(name="seeds", turns=(turn,)))
         answers.add(answer(client, messages).choices[0].message.content)
     assert len(answers) == 3
 
 
 @pytest.mark.parametrize("form", ["JPEG", "WEBP", "GIF", "BMP"])
-def test_every_picture_format_is_answered(client: OpenAI, form: str) -> None:
-    url = data_url(Picture(width=80, height=64), form)
+def test_every_image_format_is_answered(client: OpenAI, form: str) -> None:
+    url = data_url(DrawnImage(width=80, height=64), form)
     parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What?"}]
     assert answer(client, [{"role": "user", "content": parts}]).usage.completion_tokens >= 1
 
@@ -142,7 +142,7 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-def test_a_broken_picture_is_refused_by_its_place(client: OpenAI) -> None:
+def test_a_broken_image_is_refused_by_its_place(client: OpenAI) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (64, 64)).save(stream, "PNG")
     url = "data:image/png;base64," + base64.b64encode(stream.getvalue()[:60]).decode()

@@ -10,7 +10,7 @@ import pytest
 from tests.support.bundles import bundle
 from tests.support.readme import blocks
 from tests.support.stack import ServedStack, Stacks
-from tests.support.talks import Picture
+from tests.support.talks import DrawnImage
 
 PYTHON = [block.text for block in blocks() if block.language == "python"]
 
@@ -33,7 +33,7 @@ def test_a_python_block_of_the_readme_runs(
     served: ServedStack, number: int, tmp_path: Path
 ) -> None:
     for name in re.findall(r"[\w-]+\.(?:png|jpe?g|webp)", PYTHON[number]):
-        (tmp_path / name).write_bytes(Picture(width=96, height=64).encoded())
+        (tmp_path / name).write_bytes(DrawnImage(width=96, height=64).encoded())
     run = subprocess.run(
         [sys.executable, "-c", adapted(PYTHON[number], served)],
         cwd=tmp_path,

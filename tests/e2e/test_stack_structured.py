@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 from tests.support.bundles import bundle
 from tests.support.stack import ServedStack, Stacks
-from tests.support.talks import ONE_PICTURE, TEXT_ONLY
+from tests.support.talks import ONE_IMAGE, TEXT_ONLY
 
 MODEL = "tiny-tied"
 QUESTION: list[Any] = [{"role": "user", "content": "Describe a spider."}]
@@ -146,9 +146,9 @@ def test_log_probabilities_are_the_models_own(client: OpenAI) -> None:
     assert token.top_logprobs[0].logprob >= token.logprob
 
 
-def test_pictures_are_answered_in_a_form_over_grpc(served: ServedStack) -> None:
+def test_images_are_answered_in_a_form_over_grpc(served: ServedStack) -> None:
     request = gateway_pb2.ChatRequest(
-        messages=ONE_PICTURE.to_proto(),
+        messages=ONE_IMAGE.to_proto(),
         constraint=decoder_pb2.Constraint(choice=decoder_pb2.Choice(texts=["yes", "no"])),
     )
     chunks = list(served.chat.complete(request))

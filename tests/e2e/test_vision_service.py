@@ -51,8 +51,8 @@ def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
 def expected(data: bytes) -> npt.NDArray[np.float32]:
     """What transformers makes of the same file."""
     reference = oracle(bundles.checkpoint("tied"))
-    picture = Image.open(io.BytesIO(data))
-    inputs = reference.processor.image_processor(images=[picture], return_tensors="np")
+    image = Image.open(io.BytesIO(data))
+    inputs = reference.processor.image_processor(images=[image], return_tensors="np")
     features = reference.features(
         np.asarray(inputs["pixel_values"]), np.asarray(inputs["image_grid_thw"])
     )
@@ -83,10 +83,10 @@ TRANSPARENT = Image.fromarray(
     ],
     ids=["png", "jpeg", "webp", "gif", "bmp", "alpha", "extreme"],
 )
-def test_a_picture_gets_the_features_transformers_gives_it(
+def test_a_image_gets_the_features_transformers_gives_it(
     service: VisionProcess, data: bytes
 ) -> None:
-    answer = service.picture(data)
+    answer = service.image(data)
     assert_close(answer.features, expected(data))
     assert answer.summary.preprocess_ms > 0
     assert answer.summary.encode_ms > 0
@@ -124,17 +124,17 @@ def test_a_replica_reads_nothing_from_callers_without_rays_token(service: Vision
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_many_pictures_at_once_each_get_their_own_features(service: VisionProcess) -> None:
+def test_many_images_at_once_each_get_their_own_features(service: VisionProcess) -> None:
     files = [encoded(drawn(40 + 30 * n, 200 - 20 * n, seed=n), "PNG") for n in range(8)]
     with ThreadPoolExecutor(16) as clients:
-        answers = list(clients.map(service.picture, files * 2))
+        answers = list(clients.map(service.image, files * 2))
     for data, first, second in zip(files, answers[:8], answers[8:], strict=True):
         wanted = expected(data)
         assert_close(first.features, wanted)
         assert_close(second.features, wanted)
 
 
-def test_patches_give_the_features_of_their_picture(service: VisionProcess) -> None:
+def test_patches_give_the_features_of_their_image(service: VisionProcess) -> None:
     data = encoded(drawn(), "PNG")
     processor = oracle(bundles.checkpoint("tied")).processor.image_processor
     inputs = processor(images=[drawn()], return_tensors="np")
@@ -154,8 +154,8 @@ def patches_of(t: int, h: int, w: int, pixels: npt.NDArray[Any]) -> vision_pb2.E
     return vision_pb2.EncodeRequest(patches=message)
 
 
-def picture_of(data: bytes, **fields: Any) -> vision_pb2.EncodeRequest:
-    return vision_pb2.EncodeRequest(picture=data, **fields)
+def image_of(data: bytes, **fields: Any) -> vision_pb2.EncodeRequest:
+    return vision_pb2.EncodeRequest(image=data, **fields)
 
 
 def bomb() -> bytes:
@@ -171,20 +171,20 @@ OTHER_GRID = tensor_pb2.GridTHW(t=1, h=14, w=22)
 
 MALFORMED = {
     "nothing": (vision_pb2.EncodeRequest(), Reason.INVALID_PARAMETER, "source"),
-    "empty": (picture_of(b""), Reason.INVALID_IMAGE, "picture"),
-    "text": (picture_of(b"hello"), Reason.UNSUPPORTED_MEDIA, "picture"),
-    "tiff": (picture_of(encoded(drawn(), "TIFF")), Reason.UNSUPPORTED_MEDIA, "picture"),
-    "truncated": (picture_of(GOOD[: len(GOOD) // 2]), Reason.INVALID_IMAGE, "picture"),
-    "bomb": (picture_of(bomb()), Reason.IMAGE_TOO_LARGE, "picture"),
-    "too many bytes": (picture_of(bytes(11 << 20)), Reason.IMAGE_TOO_LARGE, "picture"),
-    "thin": (picture_of(encoded(drawn(1, 201), "PNG")), Reason.INVALID_IMAGE, "picture"),
+    "empty": (image_of(b""), Reason.INVALID_IMAGE, "image"),
+    "text": (image_of(b"hello"), Reason.UNSUPPORTED_MEDIA, "image"),
+    "tiff": (image_of(encoded(drawn(), "TIFF")), Reason.UNSUPPORTED_MEDIA, "image"),
+    "truncated": (image_of(GOOD[: len(GOOD) // 2]), Reason.INVALID_IMAGE, "image"),
+    "bomb": (image_of(bomb()), Reason.IMAGE_TOO_LARGE, "image"),
+    "too many bytes": (image_of(bytes(11 << 20)), Reason.IMAGE_TOO_LARGE, "image"),
+    "thin": (image_of(encoded(drawn(1, 201), "PNG")), Reason.INVALID_IMAGE, "image"),
     "other grid": (
-        picture_of(GOOD, expected_grid_thw=OTHER_GRID),
+        image_of(GOOD, expected_grid_thw=OTHER_GRID),
         Reason.SHAPE_MISMATCH,
         "expected_grid_thw",
     ),
     "other bundle": (
-        picture_of(GOOD, bundle_digest="0" * 64),
+        image_of(GOOD, bundle_digest="0" * 64),
         Reason.MODEL_MISMATCH,
         "bundle_digest",
     ),
@@ -218,11 +218,11 @@ def test_a_malformed_request_is_refused_by_field_and_the_service_stays_up(
     assert (error.reason, error.param) == (reason, param)
     assert not re.search(r"0x|/|Traceback|BytesIO|127\.0", error.message)
     assert sorted(service.replicas()) == replicas
-    assert service.picture(GOOD).features.shape[0] == 4
+    assert service.image(GOOD).features.shape[0] == 4
 
 
 def test_cancelled_calls_free_the_replicas_before_they_are_done(service: VisionProcess) -> None:
-    large = picture_of(encoded(Image.new("RGB", (1800, 1800), "teal"), "PNG"))
+    large = image_of(encoded(Image.new("RGB", (1800, 1800), "teal"), "PNG"))
     started_s = time.monotonic()
     service.encode(large)
     alone_s = time.monotonic() - started_s
@@ -231,16 +231,16 @@ def test_cancelled_calls_free_the_replicas_before_they_are_done(service: VisionP
     for call in calls:
         call.cancel()
     started_s = time.monotonic()
-    service.picture(GOOD)
+    service.image(GOOD)
     assert time.monotonic() - started_s < 2 * alone_s
 
 
 def test_a_replica_killed_while_it_encodes_costs_no_answer(service: VisionProcess) -> None:
     wait_until(lambda: len(service.replicas()) == 2, what="both replicas", timeout_s=60)
     data = encoded(drawn(1200, 1200), "BMP")
-    alone = service.picture(data).features
+    alone = service.image(data).features
     with ThreadPoolExecutor(4) as clients:
-        calls = [clients.submit(service.picture, data) for _ in range(4)]
+        calls = [clients.submit(service.image, data) for _ in range(4)]
         victim = wait_until_busy(service.replicas(), what="a replica to encode")
         os.kill(victim, signal.SIGKILL)
         for call in calls:
@@ -248,13 +248,13 @@ def test_a_replica_killed_while_it_encodes_costs_no_answer(service: VisionProces
     wait_until(
         lambda: len(set(service.replicas()) - {victim}) == 2, what="a new replica", timeout_s=60
     )
-    assert_close(service.picture(data).features, alone)
+    assert_close(service.image(data).features, alone)
 
 
 def test_sigterm_lets_running_calls_finish_and_leaves_no_process(service: VisionProcess) -> None:
     data = encoded(drawn(1200, 1200), "BMP")
     with ThreadPoolExecutor(1) as client:
-        call = client.submit(service.picture, data)
+        call = client.submit(service.image, data)
         wait_until_busy(service.replicas(), what="a replica to encode")
         service.signal(signal.SIGTERM)
         assert call.result().features.shape[0] == 4

@@ -131,9 +131,9 @@ class VisionProcess:
         grid = header.grid_thw
         return Answer(grid=(grid.t, grid.h, grid.w), features=features, summary=summary)
 
-    def picture(self, data: bytes) -> Answer:
-        """Encodes a picture."""
-        return self.encode(vision_pb2.EncodeRequest(picture=data))
+    def image(self, data: bytes) -> Answer:
+        """Encodes an image."""
+        return self.encode(vision_pb2.EncodeRequest(image=data))
 
     def refusal(self, request: vision_pb2.EncodeRequest) -> ServiceError:
         """The error a request is refused with."""

@@ -11,11 +11,11 @@ from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
 from tests.support.graphs import GraphInputs, GraphSession, part
 from tests.support.oracle import Oracle, Prepared, oracle
-from tests.support.talks import FIVE_PICTURES, TEXT_ONLY, Talk, talks
+from tests.support.talks import FIVE_IMAGES, TEXT_ONLY, Talk, talks
 
 TOLERANCE = 1e-3
 TOKENS = 64
-TALKS = range(7)  # of `talks`, which fits some pictures to the checkpoint
+TALKS = range(7)  # of `talks`, which fits some images to the checkpoint
 
 
 def test_every_talk_is_covered() -> None:
@@ -29,9 +29,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Oracle, GraphSession]:
 
 
 def prepare(reference: Oracle, talk: Talk) -> Prepared:
-    return reference.prepare(
-        talk.to_transformers(), talk.pictures(), tools=list(talk.tools) or None
-    )
+    return reference.prepare(talk.to_transformers(), talk.images(), tools=list(talk.tools) or None)
 
 
 @pytest.mark.parametrize("number", TALKS)
@@ -64,7 +62,7 @@ def test_greedy_tokens_and_their_logits_equal_transformers(
 @pytest.mark.parametrize("chunk", [1, 7, 64])
 def test_chunked_prefill_equals_one_run(pair: tuple[Oracle, GraphSession], chunk: int) -> None:
     reference, graph = pair
-    inputs = graph.inputs(reference, prepare(reference, FIVE_PICTURES))
+    inputs = graph.inputs(reference, prepare(reference, FIVE_IMAGES))
     length = len(inputs.embeds)
     whole = graph.run(inputs, [length - 1])[0]
     graph.reset()

@@ -10,7 +10,7 @@ from protos.bundle.manifest import Bundle
 from tests.support.bundles import bundle, checkpoint
 from tests.support.graphs import GraphSession
 from tests.support.oracle import Oracle, oracle
-from tests.support.talks import FIVE_PICTURES
+from tests.support.talks import FIVE_IMAGES
 
 TOLERANCE = 1e-3  # as for float32: only the order of sums differs
 
@@ -35,7 +35,7 @@ def rounded(reference: Oracle) -> Oracle:
 def test_float16_weights_on_cpus_compute_in_float32(name: str) -> None:
     reference = rounded(oracle(checkpoint(name)))
     graph = GraphSession(bundle(name, "fp16"))
-    prepared = reference.prepare(FIVE_PICTURES.to_transformers(), FIVE_PICTURES.pictures())
+    prepared = reference.prepare(FIVE_IMAGES.to_transformers(), FIVE_IMAGES.images())
     expected = reference.logits(prepared)
     found = graph.run(graph.inputs(reference, prepared), np.arange(len(expected)))
     assert np.abs(found - expected).max() < TOLERANCE
@@ -57,7 +57,7 @@ def test_a_gpu_graph_is_the_same_model_in_half_precision(name: str) -> None:
     reference = oracle(checkpoint(name))
     graph = GraphSession(bundle(name, "fp16", provider="cuda"))
     assert graph.manifest.graph.execution_provider == "cuda"
-    prepared = reference.prepare(FIVE_PICTURES.to_transformers(), FIVE_PICTURES.pictures())
+    prepared = reference.prepare(FIVE_IMAGES.to_transformers(), FIVE_IMAGES.images())
     expected = reference.logits(prepared)
     found = graph.run(graph.inputs(reference, prepared), np.arange(len(expected)))
     assert found.dtype == np.float32

@@ -10,16 +10,16 @@ import pytest
 from tests.support.bundles import checkpoint
 from tests.support.checkpoint_names import NAMES
 from tests.support.oracle import Oracle, Prepared, oracle
-from tests.support.talks import FIVE_PICTURES, TEXT_ONLY
+from tests.support.talks import FIVE_IMAGES, TEXT_ONLY
 
 MOST = 0.5  # of the argmaxes must change
 MANY = 0.25  # of the placeholders' argmaxes must change when one level of several is left out
 
 
 def prompt(name: str) -> tuple[Oracle, Prepared, slice]:
-    """A prompt with pictures, and its tokens from the first picture on."""
+    """A prompt with images, and its tokens from the first image on."""
     reference = oracle(checkpoint(name))
-    prepared = reference.prepare(FIVE_PICTURES.to_transformers(), FIVE_PICTURES.pictures())
+    prepared = reference.prepare(FIVE_IMAGES.to_transformers(), FIVE_IMAGES.images())
     return reference, prepared, slice(int(prepared.mm_token_type_ids.argmax()), None)
 
 

@@ -11,7 +11,7 @@ from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES
 from tests.support.graphs import GraphInputs, GraphSession, part
 from tests.support.oracle import Greedy, Oracle, Prepared, oracle
-from tests.support.talks import FIVE_PICTURES, TEXT_ONLY, TOOL_PICTURE, Talk
+from tests.support.talks import FIVE_IMAGES, TEXT_ONLY, TOOL_IMAGE, Talk
 from tests.support.two_lanes import TwoLaneSession
 
 TOLERANCE = 1e-3
@@ -29,7 +29,7 @@ class Case:
 
     def prepare(self, talk: Talk) -> Prepared:
         return self.reference.prepare(
-            talk.to_transformers(), talk.pictures(), tools=list(talk.tools) or None
+            talk.to_transformers(), talk.images(), tools=list(talk.tools) or None
         )
 
     def inputs(self, prepared: Prepared) -> GraphInputs:
@@ -72,7 +72,7 @@ def test_a_graph_for_gpus_has_one_lane() -> None:
 
 
 def test_prefill_logits_beside_a_decode_row_equal_transformers(case: Case) -> None:
-    prepared = case.prepare(FIVE_PICTURES)
+    prepared = case.prepare(FIVE_IMAGES)
     expected = case.reference.logits(prepared)
     rows = np.arange(len(expected))
     found = case.graph.run(1, case.inputs(prepared), case.scratch(), rows)
@@ -81,7 +81,7 @@ def test_prefill_logits_beside_a_decode_row_equal_transformers(case: Case) -> No
 
 
 def test_decode_rows_of_different_lengths_run_beside_prefill_chunks(case: Case) -> None:
-    prompts = [case.prepare(talk) for talk in (FIVE_PICTURES, TEXT_ONLY, TOOL_PICTURE)]
+    prompts = [case.prepare(talk) for talk in (FIVE_IMAGES, TEXT_ONLY, TOOL_IMAGE)]
     expected = [case.reference.greedy(prompt, TOKENS) for prompt in prompts]
     _prefill_last_first(case, prompts)
     newcomer = case.inputs(prompts[1])

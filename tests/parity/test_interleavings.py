@@ -1,6 +1,6 @@
 """Whatever happens around it, every sequence gets the tokens transformers gives it alone.
 
-Arrivals, pictures (late ones, shared ones, some without a digest), follow-up turns, priorities,
+Arrivals, images (late ones, shared ones, some without a digest), follow-up turns, priorities,
 preemptions, cancellations, chunk sizes, a small KV budget and guesses ahead, all drawn by
 hypothesis over real graphs: float32 ones through ONNX Runtime's kernels, INT4 ones through ours.
 The step loop is driven directly, without the engine's thread, so that what fails can be replayed.
@@ -52,7 +52,7 @@ GRIDS = {b"cat": (4, 5), b"dog": (3, 3), b"": (2, 6)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Talk:
-    """A prompt, its pictures' features, and transformers' greedy answer.
+    """A prompt, its images' features, and transformers' greedy answer.
 
     `margins` say how much likelier than any other each token of it was, in logits.
     """
@@ -92,7 +92,7 @@ def scenarios(draw: st.DrawFn) -> list[Visit]:
 
 
 def features_of(manifest: Manifest, digest: bytes) -> FloatArray:
-    """A picture's features: the same for the same digest, float32 [1 + levels, N, hidden]."""
+    """An image's features: the same for the same digest, float32 [1 + levels, N, hidden]."""
     height, width = GRIDS[digest]
     shape = (1 + manifest.deepstack_level_count, height * width, manifest.text.hidden_size)
     rng = np.random.default_rng([len(digest), *digest])
@@ -100,7 +100,7 @@ def features_of(manifest: Manifest, digest: bytes) -> FloatArray:
 
 
 def make_request(manifest: Manifest, parts: Many[Many[int] | bytes]) -> Request:
-    """A prompt of texts (token ids) and pictures (digests), with MRoPE positions."""
+    """A prompt of texts (token ids) and images (digests), with MRoPE positions."""
     ids, spans, positions, place = list[int](), list[Span](), list[npt.NDArray[Any]](), 0
     for part in parts:
         if isinstance(part, bytes):
@@ -261,7 +261,7 @@ class Stage:
         self.visits[sequence], self.tokens[sequence] = visit, []
         self.prophecy.answers[sequence] = talk.answer
         self.needed[sequence] = self.residency.arrive(sequence).needed_spans
-        self.seen["picture not needed"] += len(self.needed[sequence]) < len(request.spans)
+        self.seen["image not needed"] += len(self.needed[sequence]) < len(request.spans)
 
     def turn(self, mixed: int, preempts: bool) -> None:
         self.step += 1
@@ -355,7 +355,7 @@ def test_every_sequence_gets_the_tokens_that_transformers_gives_it_alone(
 
     run()
     for what in (
-        "picture not needed",
+        "image not needed",
         "cached tokens",
         "mixed step",
         "preempted",

@@ -29,7 +29,7 @@ from tests.support.dequantized import with_products
 from tests.support.graphs import GraphInputs, GraphSession
 from tests.support.oracle import Oracle, oracle
 from tests.support.runners import open_runner
-from tests.support.talks import FIVE_PICTURES
+from tests.support.talks import FIVE_IMAGES
 
 NAMES = ("tied", "deep")  # the others' heads are narrower than the operators take
 ROW_TOLERANCE = 1e-5  # logits have a standard deviation of 3
@@ -49,9 +49,9 @@ def emulated(name: str) -> Oracle:
 
 @functools.cache
 def prompt(name: str) -> tuple[GraphInputs, np.ndarray]:
-    """A prompt with pictures, and the emulation's logits of it."""
+    """A prompt with images, and the emulation's logits of it."""
     reference = emulated(name)
-    prepared = reference.prepare(FIVE_PICTURES.to_transformers(), FIVE_PICTURES.pictures())
+    prepared = reference.prepare(FIVE_IMAGES.to_transformers(), FIVE_IMAGES.images())
     inputs = GraphSession(bundle(name, "fp32")).inputs(oracle(checkpoint(name)), prepared)
     return inputs, reference.logits(prepared)
 

@@ -17,14 +17,14 @@ from tests.support.oracle import oracle
 
 
 class Placed(NamedTuple):
-    """Text tokens before a picture, and the picture's merged rows and columns."""
+    """Text tokens before an image, and the image's merged rows and columns."""
 
     text_before: int
     rows: int
     columns: int
 
 
-# At least one token stands between pictures in every prompt: <|vision_end|><|vision_start|>.
+# At least one token stands between images in every prompt: <|vision_end|><|vision_start|>.
 PLACED = st.builds(Placed, st.integers(1, 20), st.integers(1, 12), st.integers(1, 12))
 
 
@@ -57,7 +57,7 @@ def test_positions_and_delta_equal_get_rope_index(
     assert positions.delta == int(delta)
 
 
-def test_a_prompt_that_ends_with_a_picture_counts_its_columns() -> None:
+def test_a_prompt_that_ends_with_a_image_counts_its_columns() -> None:
     spans = (Span(offset=2, length=6, digest=b""),)
     positions = position_ids(8, spans, (Grid(1, 4, 6),), 2)
     assert positions.ids.tolist() == [

@@ -10,19 +10,19 @@ import torch
 from tests.support.bundles import checkpoint
 from tests.support.checkpoint_names import NAMES
 from tests.support.oracle import oracle
-from tests.support.talks import FIVE_PICTURES, SEVERAL_TURNS, TEXT_ONLY, Talk
+from tests.support.talks import FIVE_IMAGES, SEVERAL_TURNS, TEXT_ONLY, Talk
 
 TOKENS = 16
 TOLERANCE = 1e-5  # the same operations on the same values
 
 
-@pytest.mark.parametrize("talk", [TEXT_ONLY, FIVE_PICTURES, SEVERAL_TURNS], ids=lambda t: t.name)
+@pytest.mark.parametrize("talk", [TEXT_ONLY, FIVE_IMAGES, SEVERAL_TURNS], ids=lambda t: t.name)
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_tokens_and_logits_are_those_of_generate(name: str, talk: Talk) -> None:
     reference = oracle(checkpoint(name))
-    prepared = reference.prepare(talk.to_transformers(), talk.pictures())
+    prepared = reference.prepare(talk.to_transformers(), talk.images())
     inputs = reference.processor(
-        text=[prepared.text], images=talk.pictures() or None, return_tensors="pt"
+        text=[prepared.text], images=talk.images() or None, return_tensors="pt"
     )
     with torch.no_grad():
         made = reference.model.generate(

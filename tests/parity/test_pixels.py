@@ -1,4 +1,4 @@
-"""Patches against transformers' default (torchvision) picture processor, in float32."""
+"""Patches against transformers' default (torchvision) image processor, in float32."""
 
 import io
 from pathlib import Path
@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from protos.media.images import PictureSettings
+from protos.media.images import ImageSettings
 from tests.support import bundles, torchvision_schemas
 from tests.support.checkpoint_names import NAMES
-from vision_service.media.images import PictureLimits, decode_rgb
+from vision_service.media.images import ImageLimits, decode_rgb
 from vision_service.media.preprocess import to_patches
 
 torchvision_schemas.install()
@@ -33,11 +33,11 @@ class Pair:
     """Our settings and transformers' processor of one checkpoint."""
 
     def __init__(self, checkpoint: Path) -> None:
-        self.ours = PictureSettings.from_file(checkpoint / "preprocessor_config.json")
+        self.ours = ImageSettings.from_file(checkpoint / "preprocessor_config.json")
         self.theirs: Any = AutoImageProcessor.from_pretrained(checkpoint)
 
-    def check(self, picture: Image.Image, pixels: npt.NDArray[np.uint8]) -> None:
-        expected = self.theirs(images=[picture], return_tensors="pt")
+    def check(self, image: Image.Image, pixels: npt.NDArray[np.uint8]) -> None:
+        expected = self.theirs(images=[image], return_tensors="pt")
         patches, grid = to_patches(pixels, self.ours)
         assert tuple(grid) == tuple(expected["image_grid_thw"][0].tolist())
         reference = expected["pixel_values"].numpy()
@@ -55,7 +55,7 @@ def published() -> Pair:
     return Pair(bundles.checkpoint("tied"))
 
 
-def picture_of(height: int, width: int, seed: int) -> Image.Image:
+def image_of(height: int, width: int, seed: int) -> Image.Image:
     """Half noise, half smooth, so that both sharp and clipped bicubic values occur."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -81,16 +81,16 @@ def test_patches_equal_those_of_the_checkpoints_processor(
     pair: Pair, height: int, width: int, seed: int
 ) -> None:
     if max(height, width) <= 200 * min(height, width):
-        picture = picture_of(height, width, seed)
-        pair.check(picture, np.asarray(picture))
+        image = image_of(height, width, seed)
+        pair.check(image, np.asarray(image))
 
 
 @pytest.mark.parametrize("size", [(2000, 3000), (4100, 4200), (3, 600), (1024, 768)])
-def test_large_and_extreme_pictures_keep_exact_patches(
+def test_large_and_extreme_images_keep_exact_patches(
     published: Pair, size: tuple[int, int]
 ) -> None:
-    picture = picture_of(*size, seed=7)
-    published.check(picture, np.asarray(picture))
+    image = image_of(*size, seed=7)
+    published.check(image, np.asarray(image))
 
 
 def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
@@ -101,29 +101,29 @@ def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
 
 def rgba() -> Image.Image:
     alpha = np.random.default_rng(3).integers(0, 256, (64, 96, 1), dtype=np.uint8)
-    return Image.fromarray(np.concatenate([np.asarray(picture_of(64, 96, 9)), alpha], axis=2))
+    return Image.fromarray(np.concatenate([np.asarray(image_of(64, 96, 9)), alpha], axis=2))
 
 
 @pytest.mark.parametrize(
     ("name", "image", "options"),
     [
-        ("PNG", picture_of(64, 96, 1), {}),
-        ("JPEG", picture_of(64, 96, 1), {"quality": 80}),
-        ("JPEG", picture_of(64, 96, 1).convert("CMYK"), {}),
-        ("JPEG", picture_of(64, 96, 1).convert("L"), {}),
+        ("PNG", image_of(64, 96, 1), {}),
+        ("JPEG", image_of(64, 96, 1), {"quality": 80}),
+        ("JPEG", image_of(64, 96, 1).convert("CMYK"), {}),
+        ("JPEG", image_of(64, 96, 1).convert("L"), {}),
         ("WEBP", rgba(), {}),
-        ("GIF", picture_of(64, 96, 1), {}),
-        ("BMP", picture_of(64, 96, 1), {}),
+        ("GIF", image_of(64, 96, 1), {}),
+        ("BMP", image_of(64, 96, 1), {}),
         ("PNG", rgba(), {}),
         ("PNG", rgba().convert("LA"), {}),
-        ("PNG", picture_of(64, 96, 1).convert("P"), {"transparency": 7}),
-        ("GIF", picture_of(64, 96, 1).convert("P"), {"transparency": 7}),
-        ("PNG", picture_of(64, 96, 1).convert("1"), {}),
-        ("PNG", picture_of(64, 96, 1), {"transparency": (0, 0, 0)}),
+        ("PNG", image_of(64, 96, 1).convert("P"), {"transparency": 7}),
+        ("GIF", image_of(64, 96, 1).convert("P"), {"transparency": 7}),
+        ("PNG", image_of(64, 96, 1).convert("1"), {}),
+        ("PNG", image_of(64, 96, 1), {"transparency": (0, 0, 0)}),
     ],
 )
 def test_a_decoded_file_gives_the_patches_transformers_makes_of_it(
     published: Pair, name: str, image: Image.Image, options: dict[str, Any]
 ) -> None:
     data = encoded(image, name, **options)
-    published.check(Image.open(io.BytesIO(data)), decode_rgb(data, PictureLimits()))
+    published.check(Image.open(io.BytesIO(data)), decode_rgb(data, ImageLimits()))

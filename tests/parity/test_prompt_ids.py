@@ -15,8 +15,8 @@ from tests.support.checkpoint_names import NAMES
 from tests.support.oracle import Oracle, Prepared, oracle
 from tests.support.prompts import (
     answer,
+    images_of,
     parts_of,
-    pictures_of,
     png,
     processor_bundle,
     talk,
@@ -34,8 +34,8 @@ CASES: dict[str, Conversation] = {
     "text only": talk(user("What is two and two?")),
     "string content": talk(Message(role=Role.USER, content="Hello, 日本語 😀👍🏽\n\n  x")),
     "system and turns": talk(SYSTEM, user("one"), answer("two"), user("three")),
-    "one picture": talk(user(png(300, 400), "What is in this picture?")),
-    "five pictures of unlike sizes between text": talk(
+    "one image": talk(user(png(300, 400), "What is in this image?")),
+    "five images of unlike sizes between text": talk(
         user(
             "a",
             png(64, 64),
@@ -49,14 +49,14 @@ CASES: dict[str, Conversation] = {
             "e",
         )
     ),
-    "pictures in several turns": talk(
+    "images in several turns": talk(
         user(png(120, 80), "first"),
         answer("a cat"),
         user("second", png(80, 333)),
         answer("a dog"),
         user("which?", png(48, 48)),
     ),
-    "a tool message with a picture": talk(
+    "a tool message with an image": talk(
         user("look there"),
         Message(role=Role.ASSISTANT, content=None, tool_calls=(CALL,)),
         Message(role=Role.TOOL, content=parts_of("seen:", png(200, 90)), tool_call_id="c1"),
@@ -69,7 +69,7 @@ CASES: dict[str, Conversation] = {
         Message(role=Role.TOOL, content="ok"),
         tools=(weather_tool(),),
     ),
-    "numbered pictures": talk(
+    "numbered images": talk(
         user(png(64, 64), png(90, 64)), answer("yes"), user(png(64, 90)), add_vision_id=True
     ),
     "extreme aspect ratios": talk(user(png(2000, 10), png(5, 1000), "wide and tall", png(1, 1))),
@@ -99,7 +99,7 @@ def expected(reference: Oracle, conversation: Conversation) -> Prepared:
     numbering = {"add_vision_id": True} if conversation.add_vision_id else {}
     return reference.prepare(
         transformers_messages(conversation),
-        pictures_of(conversation),
+        images_of(conversation),
         tools=list(conversation.tools) or None,
         **numbering,
     )
@@ -123,11 +123,11 @@ def test_prompt_equals_the_processors(builder: PromptBuilder, reference: Oracle,
     assert_equal(builder.prepare(CASES[case]), expected(reference, CASES[case]))
 
 
-def test_every_case_with_pictures_has_its_spans(builder: PromptBuilder) -> None:
+def test_every_case_with_images_has_its_spans(builder: PromptBuilder) -> None:
     counts = {case: len(builder.prepare(CASES[case]).spans) for case in CASES}
-    assert counts["five pictures of unlike sizes between text"] == 5
-    assert counts["pictures in several turns"] == counts["numbered pictures"] == 3
-    assert counts["a tool message with a picture"] == counts["one picture"] == 1
+    assert counts["five images of unlike sizes between text"] == 5
+    assert counts["images in several turns"] == counts["numbered images"] == 3
+    assert counts["a tool message with an image"] == counts["one image"] == 1
 
 
 TEXT = st.one_of(
@@ -135,8 +135,8 @@ TEXT = st.one_of(
     st.text(st.sampled_from("e\u0301\u0338\u0327 \n\tAÅ\u212a'<>|_ſ1"), max_size=20),
     # Hypothesis also draws strings that it finds in the code under test.
 ).filter(lambda text: not any(token in text for token in (*CONTROL_TOKENS, *PLAIN_TOKENS)))
-PICTURE = st.tuples(st.integers(1, 150), st.integers(1, 150)).map(lambda size: png(*size))
-PARTS = st.lists(st.one_of(TEXT, PICTURE), min_size=1, max_size=4)
+IMAGE = st.tuples(st.integers(1, 150), st.integers(1, 150)).map(lambda size: png(*size))
+PARTS = st.lists(st.one_of(TEXT, IMAGE), min_size=1, max_size=4)
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXT),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),

@@ -1,4 +1,4 @@
-"""Resized sizes, grids and token counts against transformers' picture processor."""
+"""Resized sizes, grids and token counts against transformers' image processor."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from protos.media import images as pictures
-from protos.media.images import Grid, PictureSettings
+from protos.media import images as images
+from protos.media.images import Grid, ImageSettings
 from protos.wire.errors import InvalidRequest, Reason
 from tests.support import bundles, torchvision_schemas
 from tests.support.checkpoint_names import NAMES
@@ -22,8 +22,8 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import (  # noqa: E4
 SIDE = st.one_of(st.integers(1, 5000), st.integers(1, 400).map(lambda n: 16 * n))
 
 
-def settings_with(patch: int, merge: int, least: int, most: int) -> PictureSettings:
-    return PictureSettings.from_mapping(
+def settings_with(patch: int, merge: int, least: int, most: int) -> ImageSettings:
+    return ImageSettings.from_mapping(
         {
             "size": {"shortest_edge": least, "longest_edge": most},
             "patch_size": patch,
@@ -57,10 +57,10 @@ def test_sizes_and_refusals_equal_transformers(
         wanted = reference_resize(height, width, patch * merge, least, most)
     except ValueError:
         with pytest.raises(InvalidRequest) as caught:
-            pictures.smart_resize(height, width, ours, field="image")
+            images.smart_resize(height, width, ours, field="image")
         assert (caught.value.reason, caught.value.param) == (Reason.INVALID_IMAGE, "image")
     else:
-        assert pictures.smart_resize(height, width, ours) == wanted
+        assert images.smart_resize(height, width, ours) == wanted
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -77,21 +77,21 @@ def test_patch_counts_equal_the_checkpoints_processor(
     folder, reference = processor
     if max(height, width) > 200 * min(height, width):
         return
-    ours = PictureSettings.from_file(folder / "preprocessor_config.json")
-    grid = pictures.grid_thw(height, width, ours)
+    ours = ImageSettings.from_file(folder / "preprocessor_config.json")
+    grid = images.grid_thw(height, width, ours)
     patches = reference.get_number_of_image_patches(height, width)
     assert grid.t * grid.h * grid.w == patches
-    assert pictures.token_count(grid, ours) == patches // reference.merge_size**2
+    assert images.token_count(grid, ours) == patches // reference.merge_size**2
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (0, 0)])
-def test_empty_pictures_are_refused(size: tuple[int, int]) -> None:
+def test_empty_images_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        pictures.grid_thw(*size, settings_with(16, 2, 65536, 1 << 24), field="image")
+        images.grid_thw(*size, settings_with(16, 2, 65536, 1 << 24), field="image")
     assert caught.value.reason is Reason.INVALID_IMAGE
 
 
-def test_the_reference_picture_of_300_by_400_pixels_has_108_tokens() -> None:
+def test_the_reference_image_of_300_by_400_pixels_has_108_tokens() -> None:
     ours = settings_with(16, 2, 65536, 1 << 24)
-    assert pictures.grid_thw(300, 400, ours) == Grid(1, 18, 24)
-    assert pictures.token_count(Grid(1, 18, 24), ours) == 108
+    assert images.grid_thw(300, 400, ours) == Grid(1, 18, 24)
+    assert images.token_count(Grid(1, 18, 24), ours) == 108

@@ -13,7 +13,7 @@ from tests.support import bundles
 from tests.support.oracle import Oracle, oracle
 from tests.support.prompts import (
     answer,
-    pictures_of,
+    images_of,
     png,
     processor_bundle,
     talk,
@@ -128,7 +128,7 @@ def reference_ids(reference: Oracle, template: str, conversation: Conversation) 
         tools=list(conversation.tools) or None,
         add_generation_prompt=True,
     )
-    ids: list[int] = reference.prepare_text(text, pictures_of(conversation)).input_ids.tolist()
+    ids: list[int] = reference.prepare_text(text, images_of(conversation)).input_ids.tolist()
     return ids
 
 

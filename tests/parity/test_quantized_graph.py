@@ -18,7 +18,7 @@ from tests.support.checkpoint_names import NAMES
 from tests.support.dequantized import dequantized
 from tests.support.graphs import GraphSession
 from tests.support.oracle import Oracle, Prepared, oracle
-from tests.support.talks import FIVE_PICTURES, TEXT_ONLY, TOOL_PICTURE, Talk
+from tests.support.talks import FIVE_IMAGES, TEXT_ONLY, TOOL_IMAGE, Talk
 
 TOLERANCE = 1e-3
 TOKENS = 64
@@ -32,12 +32,10 @@ def quantized_oracle(name: str, precision: str) -> Oracle:
 
 
 def prepare(reference: Oracle, talk: Talk) -> Prepared:
-    return reference.prepare(
-        talk.to_transformers(), talk.pictures(), tools=list(talk.tools) or None
-    )
+    return reference.prepare(talk.to_transformers(), talk.images(), tools=list(talk.tools) or None)
 
 
-@pytest.mark.parametrize("talk", [TEXT_ONLY, FIVE_PICTURES, TOOL_PICTURE], ids=lambda t: t.name)
+@pytest.mark.parametrize("talk", [TEXT_ONLY, FIVE_IMAGES, TOOL_IMAGE], ids=lambda t: t.name)
 @pytest.mark.parametrize(("name", "precision"), GRAPHS)
 def test_level_0_gives_the_tokens_and_logits_of_the_dequantized_weights(
     name: str, precision: str, talk: Talk
@@ -69,7 +67,7 @@ def test_level_4_is_measured_against_the_dequantized_weights(
 ) -> None:
     reference = quantized_oracle(name, precision)
     graph = GraphSession(bundle(name, precision, accuracy_level=4))
-    prepared = prepare(reference, FIVE_PICTURES)
+    prepared = prepare(reference, FIVE_IMAGES)
     expected = reference.logits(prepared)
     found = graph.run(graph.inputs(reference, prepared), np.arange(len(expected)))
     agreement = float((expected.argmax(-1) == found.argmax(-1)).mean())

@@ -13,7 +13,7 @@ from tests.support.checkpoint_names import NAMES
 from tests.support.graphs import GraphInputs
 from tests.support.oracle import Greedy, Prepared, oracle
 from tests.support.runners import open_runner
-from tests.support.talks import FIVE_PICTURES, TEXT_ONLY, TOOL_PICTURE
+from tests.support.talks import FIVE_IMAGES, TEXT_ONLY, TOOL_IMAGE
 
 TOLERANCE = 1e-3
 TOKENS = 8
@@ -84,8 +84,8 @@ def take(logits: LaneLogits, newcomer: Talk | None, running: list[Talk]) -> None
 def test_every_kind_of_step_gives_transformers_tokens(name: str) -> None:
     runner, reference = loaded_runner(name), oracle(checkpoint(name))
     prompts = [
-        reference.prepare(talk.to_transformers(), talk.pictures(), tools=list(talk.tools) or None)
-        for talk in (TEXT_ONLY, FIVE_PICTURES, TOOL_PICTURE)
+        reference.prepare(talk.to_transformers(), talk.images(), tools=list(talk.tools) or None)
+        for talk in (TEXT_ONLY, FIVE_IMAGES, TOOL_IMAGE)
     ]
     talks, running = [Talk(name, prompt) for prompt in prompts], list[Talk]()
     for slot, newcomer in enumerate(talks):
@@ -103,7 +103,7 @@ def test_every_kind_of_step_gives_transformers_tokens(name: str) -> None:
 
 def test_a_draft_gives_the_logits_of_every_row() -> None:
     runner, reference = loaded_runner("tied"), oracle(checkpoint("tied"))
-    talk = Talk("tied", reference.prepare(TEXT_ONLY.to_transformers(), TEXT_ONLY.pictures()))
+    talk = Talk("tied", reference.prepare(TEXT_ONLY.to_transformers(), TEXT_ONLY.images()))
     runner.run(talk.chunk(0, CONTEXT), None)
     draft = np.array(talk.greedy.token_ids[: TOKENS - 1])
     positions = talk.past + talk.prepared.delta + np.arange(len(draft))

@@ -20,7 +20,7 @@ from tests.support.checkpoint_names import NAMES
 from tests.support.dequantized import dequantized
 from tests.support.oracle import Greedy, Oracle, Prepared, oracle
 from tests.support.stack import GreedyAnswer, ServedStack, Stacks
-from tests.support.talks import ONE_PICTURE, TALK_NAMES, Talk, talks
+from tests.support.talks import ONE_IMAGE, TALK_NAMES, Talk, talks
 
 TOKENS = 64
 TOLERANCE = 1e-3
@@ -53,7 +53,7 @@ class Subject:
         """The oracle's answer, computed once."""
         if talk.name not in self._expected:
             prepared = self._oracle.prepare(
-                talk.to_transformers(), talk.pictures(), tools=list(talk.tools) or None
+                talk.to_transformers(), talk.images(), tools=list(talk.tools) or None
             )
             self._expected[talk.name] = Expected(
                 prepared=prepared, greedy=self._oracle.greedy(prepared, TOKENS)
@@ -104,7 +104,7 @@ def spans_of(prompt: gateway_pb2.PreparedPrompt) -> list[int]:
 
 
 def runs_of(prepared: Prepared) -> list[int]:
-    """Every position that belongs to a picture."""
+    """Every position that belongs to an image."""
     return np.flatnonzero(prepared.mm_token_type_ids).tolist()
 
 
@@ -120,7 +120,7 @@ def test_sixty_four_greedy_tokens_and_their_logits_are_transformers(
 
 
 def test_eight_conversations_at_once_do_not_disturb_each_other(subject: Subject) -> None:
-    together = [*subject.talks.values(), ONE_PICTURE][:AT_ONCE]
+    together = [*subject.talks.values(), ONE_IMAGE][:AT_ONCE]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(pool.map(lambda talk: subject.served.greedy(talk, TOKENS), together))
     assert len(answers) == AT_ONCE

@@ -26,7 +26,7 @@ def tower(name: str) -> Tower:
 
 
 @pytest.fixture(scope="module")
-def pictures(name: str) -> list[tuple[Float32Array, Grid]]:
+def images(name: str) -> list[tuple[Float32Array, Grid]]:
     vision = oracle(bundles.checkpoint(name)).model.config.vision_config
     merge = vision.spatial_merge_size
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
@@ -49,9 +49,9 @@ def assert_close(ours: Float32Array, theirs: Float32Array) -> None:
 
 
 def test_every_level_equals_the_whole_models_tower(
-    name: str, tower: Tower, pictures: list[tuple[Float32Array, Grid]]
+    name: str, tower: Tower, images: list[tuple[Float32Array, Grid]]
 ) -> None:
-    for pixels, grid in pictures:
+    for pixels, grid in images:
         (ours,) = tower.encode([pixels], [grid])
         assert_close(ours, reference(name, pixels, grid))
 
@@ -61,19 +61,19 @@ def test_levels_follow_the_checkpoints_deepstack_indexes(name: str, tower: Tower
     assert tower.level_count == 1 + len(indexes)
 
 
-def test_pictures_encoded_together_equal_pictures_encoded_alone(
-    tower: Tower, pictures: list[tuple[Float32Array, Grid]]
+def test_images_encoded_together_equal_images_encoded_alone(
+    tower: Tower, images: list[tuple[Float32Array, Grid]]
 ) -> None:
-    together = tower.encode([one for one, _ in pictures], [grid for _, grid in pictures])
-    for ours, (pixels, grid) in zip(together, pictures, strict=True):
+    together = tower.encode([one for one, _ in images], [grid for _, grid in images])
+    for ours, (pixels, grid) in zip(together, images, strict=True):
         (alone,) = tower.encode([pixels], [grid])
         assert_close(ours, alone)
 
 
-def test_a_picture_is_not_influenced_by_its_batch_mates(
-    tower: Tower, pictures: list[tuple[Float32Array, Grid]]
+def test_a_image_is_not_influenced_by_its_batch_mates(
+    tower: Tower, images: list[tuple[Float32Array, Grid]]
 ) -> None:
-    (pixels, grid), (other, other_grid) = pictures[0], pictures[4]
+    (pixels, grid), (other, other_grid) = images[0], images[4]
     first, _ = tower.encode([pixels, other], [grid, other_grid])
     second, _ = tower.encode([pixels, other * -3], [grid, other_grid])
     assert_close(first, second)

@@ -78,9 +78,9 @@ def bundle(
     wanted = Variant(name, precision, accuracy_level, provider)
     makers = (
         *CHECKPOINT_SOURCES,
-        *sorted((ROOT / "decoder_service" / "export").glob("*.py")),
-        ROOT / "decoder_service" / "kernels" / "layout.py",
-        ROOT / "protos" / "bundle.py",
+        *sorted((ROOT / "deploy" / "export").rglob("*.py")),
+        ROOT / "kernels" / "layout.py",
+        ROOT / "protos" / "bundle" / "manifest.py",
     )
     folder = CACHE / "bundles" / _digest(makers)
     variants = {variant.folder: variant for variant in {*USUAL, wanted}}

@@ -52,7 +52,7 @@ class CheckpointSpec:
 SPECS: Mapping[str, CheckpointSpec] = {
     spec.name: spec
     for spec in (
-        # Like 2B and 4B in layout: tied, their 24 blocks and three levels, real picture limits.
+        # Like 2B and 4B in layout: tied, their 24 blocks and three levels, real image limits.
         CheckpointSpec(
             name="tied",
             seed=1,
@@ -314,13 +314,13 @@ def write_processor(
     image_area: tuple[int, int],
     full: bool,
 ) -> None:
-    """Writes tokenizer, chat template, and picture and video settings.
+    """Writes tokenizer, chat template, and image and video settings.
 
     Args:
         folder: The checkpoint.
         tokenizer: Its tokenizer.
         vision: The vision_config.
-        image_area: Least and most pixels of one picture.
+        image_area: Least and most pixels of one image.
         full: State too what Qwen's own files leave to the processor's class.
     """
     tokenizers_tiny.save(tokenizer, folder)

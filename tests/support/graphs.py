@@ -98,7 +98,7 @@ class GraphSession:
         return row
 
     def inputs(self, oracle: Oracle, prepared: Prepared) -> GraphInputs:
-        """Embeds a prompt with the oracle's picture features."""
+        """Embeds a prompt with the oracle's image features."""
         ids = prepared.input_ids
         embeds = self.table[ids]
         levels = [np.zeros_like(embeds) for _ in range(self.manifest.deepstack_level_count)]

@@ -21,11 +21,11 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A conversation as the model takes it; S prompt length, P patches, I pictures."""
+    """A conversation as the model takes it; S prompt length, P patches, I images."""
 
     text: str  # the rendered chat template
     input_ids: Int64Array  # [S], placeholders expanded
-    mm_token_type_ids: Int64Array  # [S], 0 text, 1 picture
+    mm_token_type_ids: Int64Array  # [S], 0 text, 1 image
     pixel_values: Float32Array | None  # [P, patch_dim]
     image_grid_thw: Int64Array | None  # [I, 3]
     position_ids: Int64Array  # [3, S]
@@ -72,7 +72,7 @@ class Oracle:
 
         Args:
             messages: The conversation, in the template's form.
-            images: PIL pictures, in prompt order.
+            images: PIL images, in prompt order.
             tools: Tool definitions.
             add_generation_prompt: Open the assistant's turn at the end.
             template: Further template variables, such as add_vision_id.
@@ -107,7 +107,7 @@ class Oracle:
 
     @torch.no_grad()
     def features(self, pixel_values: Float32Array, grid: Int64Array) -> Features:
-        """Runs the vision tower on all pictures together."""
+        """Runs the vision tower on all images together."""
         output = self.model.model.visual(
             torch.from_numpy(pixel_values), grid_thw=torch.from_numpy(grid), return_dict=True
         )

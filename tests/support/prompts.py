@@ -1,4 +1,4 @@
-"""What prompt tests share: pictures, processor bundles, conversations in both spellings."""
+"""What prompt tests share: images, processor bundles, conversations in both spellings."""
 
 import io
 import json
@@ -37,14 +37,14 @@ def png(width: int, height: int, *, colour: tuple[int, int, int] = (200, 30, 40)
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    """A picture file."""
+    """An image file."""
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
 def opened(data: bytes) -> Image.Image:
-    """The picture as the reference gets it: upright RGB."""
+    """The image as the reference gets it: upright RGB."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert image is not None
     return image.convert("RGB")
@@ -85,7 +85,7 @@ def processor_files(folder: Path) -> Path:
     tokenizer = tokenizers_tiny.train(300)
     tokenizers_tiny.save(tokenizer, folder)
     shutil.copy(Path(__file__).with_name("chat_template.jinja"), folder)
-    pictures = {
+    images = {
         "size": {"shortest_edge": 4096, "longest_edge": 16777216},
         "patch_size": 16,
         "temporal_patch_size": 2,
@@ -94,7 +94,7 @@ def processor_files(folder: Path) -> Path:
         "image_std": [0.5, 0.5, 0.5],
     }
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
-        (folder / name).write_text(json.dumps(pictures))
+        (folder / name).write_text(json.dumps(images))
     (folder / "config.json").write_text(json.dumps(_config(tokenizer.token_to_id)))
     return folder
 
@@ -137,12 +137,12 @@ def manifest_of(config: Mapping[str, Any]) -> Manifest:
 
 
 def user(*parts: str | bytes) -> Message:
-    """A user's turn of texts and pictures."""
+    """A user's turn of texts and images."""
     return Message(role=Role.USER, content=parts_of(*parts))
 
 
 def parts_of(*parts: str | bytes) -> tuple[Part, ...]:
-    """Texts and pictures as parts."""
+    """Texts and images as parts."""
     return tuple(
         TextPart(text=part) if isinstance(part, str) else ImagePart(data=part) for part in parts
     )
@@ -163,8 +163,8 @@ def transformers_messages(conversation: Conversation) -> list[dict[str, Any]]:
     return [_transformers_message(message) for message in conversation.messages]
 
 
-def pictures_of(conversation: Conversation) -> list[Image.Image]:
-    """The conversation's pictures as the reference gets them."""
+def images_of(conversation: Conversation) -> list[Image.Image]:
+    """The conversation's images as the reference gets them."""
     return [
         opened(part.data)
         for message in conversation.messages

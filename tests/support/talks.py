@@ -21,15 +21,15 @@ ROLES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A picture of coloured noise, the same for the same size and seed."""
+class DrawnImage:
+    """An image of coloured noise, the same for the same size and seed."""
 
     width: int
     height: int
     seed: int = 0
 
     def pixels(self) -> Image.Image:
-        """The picture itself, RGB."""
+        """The image itself, RGB."""
         rng = np.random.default_rng((self.seed, self.width, self.height))
         shape = (self.height, self.width, 3)
         return Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
@@ -41,7 +41,7 @@ class Picture:
         return stream.getvalue()
 
 
-Part = str | Picture
+Part = str | DrawnImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class Talk:
     turns: tuple[Turn, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
 
-    def pictures(self) -> list[Image.Image]:
-        """All pictures in prompt order."""
+    def images(self) -> list[Image.Image]:
+        """All images in prompt order."""
         parts = (part for turn in self.turns for part in turn.parts)
-        return [part.pixels() for part in parts if isinstance(part, Picture)]
+        return [part.pixels() for part in parts if isinstance(part, DrawnImage)]
 
     def to_transformers(self) -> list[dict[str, Any]]:
         """Messages for the processor's chat template."""
@@ -109,7 +109,7 @@ ZOOM_TOOL = {
     "type": "function",
     "function": {
         "name": "zoom",
-        "description": "Shows a part of the picture.",
+        "description": "Shows a part of the image.",
         "parameters": {"type": "object", "properties": {"corner": {"type": "string"}}},
     },
 }
@@ -126,46 +126,46 @@ TEXT_ONLY = Talk(
         Turn("user", ("How many legs has a spider, and why? Größe: 1½, 東京.",)),
     ),
 )
-ONE_PICTURE = Talk(
-    name="one picture",
-    turns=(Turn("user", (Picture(width=120, height=90), "What do you see?")),),
+ONE_IMAGE = Talk(
+    name="one image",
+    turns=(Turn("user", (DrawnImage(width=120, height=90), "What do you see?")),),
 )
-FIVE_PICTURES = Talk(
-    name="five pictures of unlike sizes between text",
+FIVE_IMAGES = Talk(
+    name="five images of unlike sizes between text",
     turns=(
         Turn(
             "user",
             (
                 "First",
-                Picture(width=64, height=64),
+                DrawnImage(width=64, height=64),
                 "then a wide one",
-                Picture(width=200, height=60, seed=1),
-                Picture(width=50, height=130, seed=2),
+                DrawnImage(width=200, height=60, seed=1),
+                DrawnImage(width=50, height=130, seed=2),
                 "two in a row, and",
-                Picture(width=97, height=33, seed=3),
+                DrawnImage(width=97, height=33, seed=3),
                 "last",
-                Picture(width=64, height=64, seed=4),
+                DrawnImage(width=64, height=64, seed=4),
                 "Which is the odd one out?",
             ),
         ),
     ),
 )
 SEVERAL_TURNS = Talk(
-    name="pictures in several turns",
+    name="images in several turns",
     turns=(
-        Turn("user", (Picture(width=80, height=60, seed=5), "And this?")),
+        Turn("user", (DrawnImage(width=80, height=60, seed=5), "And this?")),
         Turn("assistant", ("Noise.",)),
-        Turn("user", ("Compare with", Picture(width=60, height=110, seed=6), ".")),
+        Turn("user", ("Compare with", DrawnImage(width=60, height=110, seed=6), ".")),
         Turn("assistant", ("Taller noise.",)),
         Turn("user", ("Sure?",)),
     ),
 )
-TOOL_PICTURE = Talk(
-    name="tool message with a picture",
+TOOL_IMAGE = Talk(
+    name="tool message with an image",
     turns=(
-        Turn("user", (Picture(width=100, height=70, seed=7), "What is in the corner?")),
+        Turn("user", (DrawnImage(width=100, height=70, seed=7), "What is in the corner?")),
         Turn("assistant", ("Let me look.",), (ZOOM_CALL,)),
-        Turn("tool", ("The corner:", Picture(width=48, height=48, seed=8))),
+        Turn("tool", ("The corner:", DrawnImage(width=48, height=48, seed=8))),
     ),
     tools=(ZOOM_TOOL,),
 )
@@ -175,8 +175,8 @@ EXTREME_ASPECT = Talk(
         Turn(
             "user",
             (
-                Picture(width=1480, height=8, seed=9),
-                Picture(width=9, height=700, seed=10),
+                DrawnImage(width=1480, height=8, seed=9),
+                DrawnImage(width=9, height=700, seed=10),
                 "Which is longer?",
             ),
         ),
@@ -188,7 +188,7 @@ ROUNDING_TIES = "rounding ties"
 
 
 def rounding_ties(checkpoint: Path) -> Talk:
-    """Pictures whose sides lie exactly between two multiples of the resizing factor.
+    """Images whose sides lie exactly between two multiples of the resizing factor.
 
     Python rounds halves to even, so one side goes down and the other up. The sizes stay within
     the checkpoint's areas, where nothing else decides.
@@ -206,11 +206,11 @@ def rounding_ties(checkpoint: Path) -> Talk:
         and (width // factor) % 2 != (height // factor) % 2
     ]
     first, second = fitting[0], fitting[-1]
-    pictures = (
-        Picture(width=first[0], height=first[1], seed=11),
-        Picture(width=second[1], height=second[0], seed=12),
+    images = (
+        DrawnImage(width=first[0], height=first[1], seed=11),
+        DrawnImage(width=second[1], height=second[0], seed=12),
     )
-    return Talk(name=ROUNDING_TIES, turns=(Turn("user", (*pictures, "Same size?")),))
+    return Talk(name=ROUNDING_TIES, turns=(Turn("user", (*images, "Same size?")),))
 
 
 def _down(side: int, factor: int) -> int:
@@ -221,10 +221,10 @@ def talks(checkpoint: Path) -> list[Talk]:
     """Every conversation the proof covers; their names are `TALK_NAMES`."""
     return [
         TEXT_ONLY,
-        ONE_PICTURE,
-        FIVE_PICTURES,
+        ONE_IMAGE,
+        FIVE_IMAGES,
         SEVERAL_TURNS,
-        TOOL_PICTURE,
+        TOOL_IMAGE,
         EXTREME_ASPECT,
         rounding_ties(checkpoint),
     ]
@@ -232,10 +232,10 @@ def talks(checkpoint: Path) -> list[Talk]:
 
 TALK_NAMES = (
     TEXT_ONLY.name,
-    ONE_PICTURE.name,
-    FIVE_PICTURES.name,
+    ONE_IMAGE.name,
+    FIVE_IMAGES.name,
     SEVERAL_TURNS.name,
-    TOOL_PICTURE.name,
+    TOOL_IMAGE.name,
     EXTREME_ASPECT.name,
     ROUNDING_TIES,
 )

@@ -1,6 +1,6 @@
-"""Encoded pictures to RGB pixels: five formats, limits checked before anything is decoded.
+"""Encoded images to RGB pixels: five formats, limits checked before anything is decoded.
 
-What happens to a picture, in this order:
+What happens to an image, in this order:
   * its first bytes name the format; only that one of Pillow's readers is ever tried;
   * its header gives the size; too many pixels or too long and thin is refused undecoded;
   * the first frame is decoded; a truncated or corrupt one is refused;
@@ -8,7 +8,7 @@ What happens to a picture, in this order:
   * transparency (alpha channel, transparent palette entry or colour) is flattened on white;
   * 16-bit grey keeps its upper 8 bits; 1-bit, palette, grey, CMYK and YCCK become RGB by Pillow's
     conversion; colour profiles and gamma are not applied.
-But for 16-bit grey, which transformers clips to white, this is what its `load_image` and picture
+But for 16-bit grey, which transformers clips to white, this is what its `load_image` and image
 processor do.
 """
 
@@ -26,7 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from protos.media import images as pictures
+from protos.media import images as images
 from protos.wire.errors import InvalidRequest, Reason
 
 RgbArray = npt.NDArray[np.uint8]
@@ -49,15 +49,15 @@ _TRANSPOSITIONS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureLimits:
-    """What a picture may cost before it is decoded."""
+class ImageLimits:
+    """What an image may cost before it is decoded."""
 
-    max_bytes: int = pictures.MAX_PICTURE_BYTES
-    max_pixels: int = pictures.MAX_PICTURE_PIXELS
+    max_bytes: int = images.MAX_IMAGE_BYTES
+    max_pixels: int = images.MAX_IMAGE_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
-class PictureSize:
+class ImageSize:
     """Size in pixels as stored, before EXIF orientation."""
 
     width: int
@@ -71,7 +71,7 @@ def sniff_format(data: bytes) -> str:
         InvalidRequest: INVALID_IMAGE when empty, UNSUPPORTED_MEDIA for any other format.
     """
     if not data:
-        raise _invalid("picture is empty")
+        raise _invalid("image is empty")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
@@ -82,20 +82,20 @@ def sniff_format(data: bytes) -> str:
         return "GIF"
     if data.startswith(b"BM"):
         return "BMP"
-    raise InvalidRequest(UNSUPPORTED, reason=Reason.UNSUPPORTED_MEDIA, param="picture")
+    raise InvalidRequest(UNSUPPORTED, reason=Reason.UNSUPPORTED_MEDIA, param="image")
 
 
-def read_size(data: bytes, limits: PictureLimits) -> PictureSize:
+def read_size(data: bytes, limits: ImageLimits) -> ImageSize:
     """Reads the header alone and checks every limit.
 
     Raises:
         InvalidRequest: INVALID_IMAGE, IMAGE_TOO_LARGE or UNSUPPORTED_MEDIA.
     """
     with _open(data, limits) as image:
-        return PictureSize(image.width, image.height)
+        return ImageSize(image.width, image.height)
 
 
-def decode_rgb(data: bytes, limits: PictureLimits) -> RgbArray:
+def decode_rgb(data: bytes, limits: ImageLimits) -> RgbArray:
     """Decodes the first frame.
 
     Returns:
@@ -113,12 +113,12 @@ def decode_rgb(data: bytes, limits: PictureLimits) -> RgbArray:
             upright = _apply_orientation(image)
             return np.asarray(_flatten(upright), dtype=np.uint8)
         except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes.
-            raise _invalid("picture is truncated or corrupt") from error
+            raise _invalid("image is truncated or corrupt") from error
 
 
-def _open(data: bytes, limits: PictureLimits) -> Image.Image:
+def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     if len(data) > limits.max_bytes:
-        raise _too_large(f"picture has {len(data)} bytes, at most {limits.max_bytes} are accepted")
+        raise _too_large(f"image has {len(data)} bytes, at most {limits.max_bytes} are accepted")
     name = sniff_format(data)
     if name == "WEBP":
         # Pillow's reader reserves the canvas while opening, so its header is read here first.
@@ -127,33 +127,33 @@ def _open(data: bytes, limits: PictureLimits) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=(name,))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(
-            f"picture has more pixels than the {limits.max_pixels} that are accepted"
+            f"image has more pixels than the {limits.max_pixels} that are accepted"
         ) from error
     except Exception as error:  # Pillow's readers raise nearly anything on hostile bytes.
-        raise _invalid("picture has a truncated or corrupt header") from error
+        raise _invalid("image has a truncated or corrupt header") from error
     _check_size(image.width, image.height, limits)
     return image
 
 
-def _check_size(width: int, height: int, limits: PictureLimits) -> None:
+def _check_size(width: int, height: int, limits: ImageLimits) -> None:
     if width < 1 or height < 1:
-        raise _invalid(f"picture is {width} x {height}, expected at least 1 x 1")
+        raise _invalid(f"image is {width} x {height}, expected at least 1 x 1")
     if width * height > limits.max_pixels:
         raise _too_large(
-            f"picture has {width} x {height} = {width * height} pixels,"
+            f"image has {width} x {height} = {width * height} pixels,"
             f" at most {limits.max_pixels} are accepted"
         )
-    if max(width, height) > pictures.MAX_ASPECT_RATIO * min(width, height):
+    if max(width, height) > images.MAX_ASPECT_RATIO * min(width, height):
         raise _invalid(
-            f"picture is {width} x {height}, expected an aspect ratio of at most"
-            f" {pictures.MAX_ASPECT_RATIO}"
+            f"image is {width} x {height}, expected an aspect ratio of at most"
+            f" {images.MAX_ASPECT_RATIO}"
         )
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
     kind, body = data[12:16], data[20:30]
     if len(body) < 10:
-        raise _invalid("picture has a truncated or corrupt header")
+        raise _invalid("image has a truncated or corrupt header")
     if kind == b"VP8X":
         return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
     if kind == b"VP8L":
@@ -162,7 +162,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     if kind == b"VP8 ":
         width, height = int.from_bytes(body[6:8], "little"), int.from_bytes(body[8:10], "little")
         return width & 0x3FFF, height & 0x3FFF
-    raise _invalid("picture has a truncated or corrupt header")
+    raise _invalid("image has a truncated or corrupt header")
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:
@@ -193,8 +193,8 @@ def _flatten_grey16(image: Image.Image) -> Image.Image:
 
 
 def _invalid(message: str) -> InvalidRequest:
-    return InvalidRequest(message, reason=Reason.INVALID_IMAGE, param="picture")
+    return InvalidRequest(message, reason=Reason.INVALID_IMAGE, param="image")
 
 
 def _too_large(message: str) -> InvalidRequest:
-    return InvalidRequest(message, reason=Reason.IMAGE_TOO_LARGE, param="picture")
+    return InvalidRequest(message, reason=Reason.IMAGE_TOO_LARGE, param="image")

@@ -1,4 +1,4 @@
-"""RGB pixels to patches, exactly as the checkpoint's picture processor does it, with torch alone.
+"""RGB pixels to patches, exactly as the checkpoint's image processor does it, with torch alone.
 
 transformers' default processor for Qwen3-VL runs on torchvision; the product has none. Its
 arithmetic is reproduced operation by operation: antialiased bicubic resize of uint8 values,
@@ -7,17 +7,17 @@ then `(x - mean / rescale) / (std / rescale)` in float32, then patches in merge 
 
 import torch
 
-from protos.media.images import Grid, PictureSettings, grid_thw, smart_resize
+from protos.media.images import Grid, ImageSettings, grid_thw, smart_resize
 from vision_service.jobs import FloatArray
 from vision_service.media.images import RgbArray
 
 
-def to_patches(pixels: RgbArray, settings: PictureSettings) -> tuple[FloatArray, Grid]:
-    """Resizes, normalizes and cuts one picture.
+def to_patches(pixels: RgbArray, settings: ImageSettings) -> tuple[FloatArray, Grid]:
+    """Resizes, normalizes and cuts one image.
 
     Args:
         pixels: RGB, uint8 [height, width, 3].
-        settings: The checkpoint's picture settings.
+        settings: The checkpoint's image settings.
 
     Returns:
         Patches, float32 [P, D], D ordered (channel, temporal, row, column), each merge group
@@ -30,7 +30,7 @@ def to_patches(pixels: RgbArray, settings: PictureSettings) -> tuple[FloatArray,
     tests/parity/test_pixels.py.
     """
     height, width = pixels.shape[:2]
-    target = smart_resize(height, width, settings, field="picture")
+    target = smart_resize(height, width, settings, field="image")
     # NOTE: the copy makes the tensor writable and, being channels-first, takes torch's same
     # resize kernel as the reference.
     image = torch.from_numpy(pixels.transpose(2, 0, 1).copy()[None])
@@ -39,10 +39,10 @@ def to_patches(pixels: RgbArray, settings: PictureSettings) -> tuple[FloatArray,
             image, size=target, mode="bicubic", antialias=True, align_corners=False
         )
     patches = _cut(_normalize(image, settings), settings)
-    return patches.numpy(), grid_thw(height, width, settings, field="picture")
+    return patches.numpy(), grid_thw(height, width, settings, field="image")
 
 
-def _normalize(image: torch.Tensor, settings: PictureSettings) -> torch.Tensor:
+def _normalize(image: torch.Tensor, settings: ImageSettings) -> torch.Tensor:
     # Folding the rescaling into mean and std rounds otherwise than rescaling first would.
     scale = 1.0 / settings.rescale_factor
     mean = (torch.tensor(settings.image_mean) * scale).view(-1, 1, 1)
@@ -50,13 +50,13 @@ def _normalize(image: torch.Tensor, settings: PictureSettings) -> torch.Tensor:
     return image.to(torch.float32).sub_(mean).div_(std)
 
 
-def _cut(image: torch.Tensor, settings: PictureSettings) -> torch.Tensor:
+def _cut(image: torch.Tensor, settings: ImageSettings) -> torch.Tensor:
     _, channels, height, width = image.shape
     patch, merge, frames = settings.patch_size, settings.merge_size, settings.temporal_patch_size
     rows, columns = height // patch, width // patch
     blocks = image.reshape(
         channels, rows // merge, merge, patch, columns // merge, merge, patch
     ).permute(1, 4, 2, 5, 0, 3, 6)
-    # A still picture fills every frame of the temporal patch.
+    # A still image fills every frame of the temporal patch.
     repeated = blocks.unsqueeze(5).expand(-1, -1, -1, -1, -1, frames, -1, -1)
     return repeated.reshape(rows * columns, channels * frames * patch**2)

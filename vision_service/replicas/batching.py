@@ -1,4 +1,4 @@
-"""Dynamic batching within one replica: pictures that wait together are encoded together.
+"""Dynamic batching within one replica: images that wait together are encoded together.
 
 A batch is whatever waits when the compute thread becomes free, in order of arrival, up to a
 budget of patches; nothing ever waits for company. The queue is bounded in patches.
@@ -32,13 +32,13 @@ class BatchEncoder(Protocol):
         grids: Sequence[Grid],
         abandoned: Callable[[], bool] = ...,
     ) -> list[FloatArray]:
-        """Encodes pictures together; may raise when `abandoned` turns true."""
+        """Encodes images together; may raise when `abandoned` turns true."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Features of one picture, and how long it waited and its batch ran, milliseconds."""
+    """Features of one image, and how long it waited and its batch ran, milliseconds."""
 
     features: FloatArray
     wait_ms: float
@@ -70,14 +70,14 @@ class PatchBatcher:
 
     @property
     def reserved_patches(self) -> int:
-        """Patches of all pictures that are preprocessed, waiting or encoded now."""
+        """Patches of all images that are preprocessed, waiting or encoded now."""
         return self._reserved_patches
 
     @contextmanager
     def reservation(self, patches: int) -> Iterator[None]:
-        """Holds room in the queue for one picture, from before it is decoded until it is done.
+        """Holds room in the queue for one image, from before it is decoded until it is done.
 
-        A picture larger than the whole queue is let in when the queue is empty.
+        An image larger than the whole queue is let in when the queue is empty.
 
         Raises:
             Overloaded: the queue has no room; says when it should have.
@@ -97,9 +97,9 @@ class PatchBatcher:
             self._reserved_patches -= patches
 
     async def encode(self, pixels: FloatArray, grid: Grid) -> BatchResult:
-        """Encodes one picture, together with others where they wait.
+        """Encodes one image, together with others where they wait.
 
-        Cancelling it drops the picture: at once while it waits, before the tower's next block
+        Cancelling it drops the image: at once while it waits, before the tower's next block
         when it is alone in its batch.
 
         Args:
@@ -138,7 +138,7 @@ class PatchBatcher:
         loop = asyncio.get_running_loop()
         try:
             features = await loop.run_in_executor(self._compute, self._encode, batch)
-        except Exception as error:  # The batch edge: what one picture did must not fail others.
+        except Exception as error:  # The batch edge: what one image did must not fail others.
             await self._isolate(batch, error)
             return
         elapsed_s = time.perf_counter() - started_s

@@ -127,7 +127,7 @@ class RayEncoders:
         await self._lost.wait()
 
     async def encode(self, job: EncodeJob) -> Encoded:
-        """Encodes one picture on some replica; see `jobs.Encoders`.
+        """Encodes one image on some replica; see `jobs.Encoders`.
 
         A replica that dies meanwhile costs one retry on another one, or on its successor.
         """

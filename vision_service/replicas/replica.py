@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from protos.media.images import SETTINGS_NAME, Grid, PictureSettings, grid_thw
+from protos.media.images import SETTINGS_NAME, Grid, ImageSettings, grid_thw
 from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError
 from vision_service.jobs import Encoded, EncodeJob, FloatArray, Timings, error_to_plain
-from vision_service.media.images import PictureLimits, decode_rgb, read_size
+from vision_service.media.images import ImageLimits, decode_rgb, read_size
 from vision_service.media.preprocess import to_patches
 from vision_service.replicas.batching import BatchEncoder, PatchBatcher
 from vision_service.towers.torch_tower import Tower
 
 logger = logging.getLogger(__name__)
 
-_DECODERS = 2  # pictures decoded at once; bounds their memory (a 40 M pixel RGBA one: 0.5 GB)
+_DECODERS = 2  # images decoded at once; bounds their memory (a 40 M pixel RGBA one: 0.5 GB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,21 +37,21 @@ class ReplicaSettings:
     threads: int
     max_batch_patches: int
     max_queued_patches: int
-    max_picture_bytes: int
-    max_picture_pixels: int
-    max_picture_patches: int
+    max_image_bytes: int
+    max_image_pixels: int
+    max_image_patches: int
 
 
 class Replica:
     """Encodes jobs; one per process."""
 
     def __init__(
-        self, settings: ReplicaSettings, pictures: PictureSettings, tower: BatchEncoder
+        self, settings: ReplicaSettings, images: ImageSettings, tower: BatchEncoder
     ) -> None:
-        self._pictures = pictures
-        self._max_patches = settings.max_picture_patches
-        self._limits = PictureLimits(
-            max_bytes=settings.max_picture_bytes, max_pixels=settings.max_picture_pixels
+        self._images = images
+        self._max_patches = settings.max_image_patches
+        self._limits = ImageLimits(
+            max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels
         )
         self._batcher = PatchBatcher(
             tower,
@@ -62,7 +62,7 @@ class Replica:
 
     @classmethod
     def load(cls, settings: ReplicaSettings) -> "Replica":
-        """Loads the tower and the picture settings of the bundle.
+        """Loads the tower and the image settings of the bundle.
 
         Raises:
             BundleError: a file or key is missing or damaged.
@@ -70,10 +70,10 @@ class Replica:
         # Ray sets OMP_NUM_THREADS=1 for actors; the setting decides instead.
         torch.set_num_threads(settings.threads)
         bundle = Path(settings.bundle)
-        pictures = PictureSettings.from_file(bundle / SETTINGS_NAME)
+        images = ImageSettings.from_file(bundle / SETTINGS_NAME)
         return cls(
             settings,
-            pictures,
+            images,
             Tower.load(bundle, device=settings.device, dtype=settings.dtype),
         )
 
@@ -115,17 +115,17 @@ class Replica:
         """Patches the job will have, from its header alone."""
         if job.grid is not None:
             return job.grid.patches
-        return await asyncio.to_thread(self._picture_patch_count, job.picture or b"")
+        return await asyncio.to_thread(self._image_patch_count, job.image or b"")
 
-    def _picture_patch_count(self, picture: bytes) -> int:
-        size = read_size(picture, self._limits)
+    def _image_patch_count(self, image: bytes) -> int:
+        size = read_size(image, self._limits)
         # EXIF orientation may swap the sides, which leaves the number of patches the same.
-        patches = grid_thw(size.height, size.width, self._pictures, field="picture").patches
+        patches = grid_thw(size.height, size.width, self._images, field="image").patches
         if patches > self._max_patches:
             raise InvalidRequest(
-                f"picture has {patches} patches, at most {self._max_patches} are accepted",
+                f"image has {patches} patches, at most {self._max_patches} are accepted",
                 reason=Reason.IMAGE_TOO_LARGE,
-                param="picture",
+                param="image",
             )
         return patches
 
@@ -134,23 +134,23 @@ class Replica:
         if job.pixel_values is not None and job.grid is not None:
             pixels, grid = job.pixel_values, job.grid
         else:
-            rgb = decode_rgb(job.picture or b"", self._limits)
+            rgb = decode_rgb(job.image or b"", self._limits)
             height, width = rgb.shape[:2]
-            grid = grid_thw(height, width, self._pictures, field="picture")
+            grid = grid_thw(height, width, self._images, field="image")
             check_expected(grid, job.expected_grid)
-            pixels, grid = to_patches(rgb, self._pictures)
+            pixels, grid = to_patches(rgb, self._images)
         return pixels, grid, (time.perf_counter() - started_s) * 1e3
 
 
 def check_expected(grid: Grid, expected: Grid | None) -> None:
-    """Compares a picture's grid with the one the caller planned with.
+    """Compares an image's grid with the one the caller planned with.
 
     Raises:
         InvalidRequest: SHAPE_MISMATCH.
     """
     if expected is not None and grid != expected:
         raise InvalidRequest(
-            f"expected_grid_thw is {expected}, the picture has {grid} patches",
+            f"expected_grid_thw is {expected}, the image has {grid} patches",
             reason=Reason.SHAPE_MISMATCH,
             param="expected_grid_thw",
         )

@@ -88,15 +88,15 @@ class Tower:
         grids: Sequence[Grid],
         abandoned: Callable[[], bool] = lambda: False,
     ) -> list[FloatArray]:
-        """Encodes pictures together; each attends to itself alone.
+        """Encodes images together; each attends to itself alone.
 
         Args:
-            pixels: Patches of each picture, float32 [P, D].
+            pixels: Patches of each image, float32 [P, D].
             grids: Their patch grids.
             abandoned: Asked before each block; true drops the batch.
 
         Returns:
-            Features of each picture, float32 [levels, N, H]; level 0 holds the embeddings.
+            Features of each image, float32 [levels, N, H]; level 0 holds the embeddings.
 
         Raises:
             Abandoned: `abandoned` said so.

@@ -1,4 +1,4 @@
-"""The checkpoint's own tokenizer, template and picture settings, byte for byte."""
+"""The checkpoint's own tokenizer, template and image settings, byte for byte."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ REQUIRED = (
     "video_preprocessor_config.json",
     "generation_config.json",
 )
-PICTURE_CLASSES = (
+IMAGE_CLASSES = (
     "Qwen2VLImageProcessor",
     "Qwen2VLImageProcessorFast",
     "Qwen3VLImageProcessor",
@@ -70,7 +70,7 @@ def collect(
     files[TEMPLATE_NAME] = _chat_template(path, files["tokenizer_config.json"])
     _check_tokenizer(files["tokenizer.json"], tokens, vocab_size)
     for name, kind, classes in (
-        ("preprocessor_config.json", "image_processor_type", PICTURE_CLASSES),
+        ("preprocessor_config.json", "image_processor_type", IMAGE_CLASSES),
         ("video_preprocessor_config.json", "video_processor_type", VIDEO_CLASSES),
     ):
         _check_preprocessor(name, json.loads(files[name]), vision, kind, classes)

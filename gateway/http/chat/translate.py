@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage
-from gateway.media.images import picture_bytes
+from gateway.media.images import image_bytes
 from gateway.request.constraint import Constraint, from_response_format, from_structured_outputs
 from gateway.request.conversation import (
     Conversation,
@@ -25,7 +25,7 @@ _VIDEO_PARTS = ("video", "video_url", "input_video")
 
 
 def to_conversation(request: ChatCompletionRequest) -> Conversation:
-    """The conversation of a request; pictures are taken out of their URLs, not looked at.
+    """The conversation of a request; images are taken out of their URLs, not looked at.
 
     Raises:
         InvalidRequest: a part or tool at fault, named by its path.
@@ -167,7 +167,7 @@ def _part(raw: object, path: str) -> Part:
             param=path,
         )
     if kind == "image_url":
-        return ImagePart(data=picture_bytes(_url(raw.get("image_url"), path), field=path))
+        return ImagePart(data=image_bytes(_url(raw.get("image_url"), path), field=path))
     text = raw.get("text")
     if not isinstance(text, str):
         raise InvalidRequest(f"{path}.text must be a string", param=f"{path}.text")
@@ -175,7 +175,7 @@ def _part(raw: object, path: str) -> Part:
 
 
 def _url(image_url: object, path: str) -> str:
-    """The URL of a picture part: OpenAI's object, or the bare string some clients send.
+    """The URL of an image part: OpenAI's object, or the bare string some clients send.
 
     `detail` is accepted and has no effect: the checkpoint's own size limits apply.
     """

@@ -70,7 +70,7 @@ class FakeTier:
 
 
 class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
-    """Encodes every picture to rows of its call's number.
+    """Encodes every image to rows of its call's number.
 
     `failures` are raised by the next calls, before their first message. With `hold` set, calls
     wait after their header until they are cancelled. Their times come `summary_delay_s` after

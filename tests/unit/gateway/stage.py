@@ -87,16 +87,16 @@ def user(text: str = "Hello?") -> list[Any]:
 
 
 def data_url(data: bytes) -> str:
-    """A picture as clients send it."""
+    """An image as clients send it."""
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
-def picture_part(width: int = 64, height: int = 64) -> dict[str, Any]:
-    """A content part with a small picture."""
+def image_part(width: int = 64, height: int = 64) -> dict[str, Any]:
+    """A content part with a small image."""
     return {"type": "image_url", "image_url": {"url": data_url(png(width, height))}}
 
 
-def about_pictures(*sizes: tuple[int, int]) -> list[Any]:
-    """A conversation about pictures of these sizes."""
-    parts = [picture_part(width, height) for width, height in sizes]
+def about_images(*sizes: tuple[int, int]) -> list[Any]:
+    """A conversation about images of these sizes."""
+    parts = [image_part(width, height) for width, height in sizes]
     return [{"role": "user", "content": [{"type": "text", "text": "What?"}, *parts]}]

@@ -15,7 +15,7 @@ from protos.process.settings import SettingError
 from protos.tandem.v1 import gateway_pb2
 from protos.wire.errors import InvalidRequest
 from tests.support.prompts import png
-from tests.unit.gateway.stage import Stage, about_pictures, picture_part, staged, user
+from tests.unit.gateway.stage import Stage, about_images, image_part, staged, user
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -24,13 +24,13 @@ SECRET = "a secret of enough characters"
 
 def follow_up() -> list[Any]:
     return [
-        *about_pictures((64, 64)),
-        {"role": "assistant", "content": "A picture."},
+        *about_images((64, 64)),
+        {"role": "assistant", "content": "An image."},
         {"role": "user", "content": "Of what?"},
     ]
 
 
-async def test_a_follow_up_about_a_cached_picture_costs_no_vision_call(stage: Stage) -> None:
+async def test_a_follow_up_about_a_cached_image_costs_no_vision_call(stage: Stage) -> None:
     stage.will_say("Red.")
     stage.decoder.cached_spans = frozenset({0})
     stage.decoder.cached_tokens = 77
@@ -52,13 +52,13 @@ async def test_cached_tokens_show_in_a_streams_usage(stage: Stage) -> None:
     assert usage.prompt_tokens_details.cached_tokens == 7
 
 
-async def test_a_cached_picture_is_talked_about_while_the_vision_tier_is_dead(
+async def test_a_cached_image_is_talked_about_while_the_vision_tier_is_dead(
     bundle: Bundle,
 ) -> None:
     async with staged(bundle) as stage:
         stage.will_say("Red.")
         await stage.vision.die()
-        refused = await stage.post(messages=about_pictures((64, 64)))
+        refused = await stage.post(messages=about_images((64, 64)))
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "vision_unavailable"
         stage.decoder.cached_spans = frozenset({0})
@@ -72,22 +72,22 @@ async def spans(stage: Stage, *messages: Any) -> list[bytes]:
     return [span.digest for span in stage.decoder.starts[0].visual_spans]
 
 
-async def test_equal_pictures_have_equal_digests_and_others_have_not(stage: Stage) -> None:
-    (first,) = await spans(stage, *about_pictures((64, 64)))
-    again = await spans(stage, *about_pictures((64, 64), (96, 64)))
+async def test_equal_images_have_equal_digests_and_others_have_not(stage: Stage) -> None:
+    (first,) = await spans(stage, *about_images((64, 64)))
+    again = await spans(stage, *about_images((64, 64), (96, 64)))
     assert again[0] == first
     assert again[1] != first
     assert len(first) == 32
 
 
-async def test_gateways_with_one_secret_name_pictures_alike(bundle: Bundle) -> None:
+async def test_gateways_with_one_secret_name_images_alike(bundle: Bundle) -> None:
     async with (
         staged(bundle, digest_key=SECRET) as one,
         staged(bundle, digest_key=SECRET) as other,
         staged(bundle) as stranger,
     ):
         digests = [
-            (await spans(stage, *about_pictures((64, 64))))[0] for stage in (one, other, stranger)
+            (await spans(stage, *about_images((64, 64))))[0] for stage in (one, other, stranger)
         ]
         assert digests[0] == digests[1] != digests[2]
 
@@ -140,7 +140,7 @@ async def test_a_salt_cannot_be_made_to_look_like_another_tenants() -> None:
     made = {tenants.salt(*pair) for pair in (("ab", "c"), ("a", "bc"), (None, "abc"), ("abc", ""))}
     assert len(made) == 4
     assert Tenants(b"secret", bundle_digest="c").salt("ab", "c") not in made
-    assert Tenants(b"secret", bundle_digest="c").picture_key != tenants.picture_key
+    assert Tenants(b"secret", bundle_digest="c").image_key != tenants.image_key
     with pytest.raises(InvalidRequest):
         tenants.salt(None, "x" * 257)
 
@@ -177,19 +177,19 @@ def talk(*turns: tuple[Role, str | tuple[TextPart | ImagePart, ...]]) -> Convers
 
 async def test_conversations_that_begin_alike_have_one_affinity() -> None:
     system = (Role.SYSTEM, "Be brief.")
-    picture, other = ImagePart(data=png(8, 8)), ImagePart(data=png(8, 9))
+    image, other = ImagePart(data=png(8, 8)), ImagePart(data=png(8, 9))
 
     def about(shown: ImagePart, question: str) -> tuple[Role, tuple[TextPart | ImagePart, ...]]:
         return Role.USER, (shown, TextPart(text=question))
 
-    begun = affinity(talk(system, about(picture, "What?")), b"")
+    begun = affinity(talk(system, about(image, "What?")), b"")
     same = [
-        talk(system, about(picture, "Which colour?")),
-        talk(system, about(picture, "What?"), (Role.ASSISTANT, "Red."), (Role.USER, "Sure?")),
+        talk(system, about(image, "Which colour?")),
+        talk(system, about(image, "What?"), (Role.ASSISTANT, "Red."), (Role.USER, "Sure?")),
     ]
     different = [
         talk(system, about(other, "What?")),
-        talk(about(picture, "What?")),
+        talk(about(image, "What?")),
         talk(system, (Role.USER, "What?")),
     ]
     assert {affinity(one, b"") for one in same} == {begun}
@@ -202,7 +202,7 @@ async def test_conversations_that_begin_alike_have_one_affinity() -> None:
 
 async def test_features_of_cached_spans_are_not_sent(stage: Stage) -> None:
     stage.decoder.cached_spans = frozenset({0, 2})
-    parts = [picture_part(64, 64), picture_part(96, 64), picture_part(64, 96)]
+    parts = [image_part(64, 64), image_part(96, 64), image_part(64, 96)]
     assert (await stage.post(messages=[{"role": "user", "content": parts}])).status_code == 200
     assert len(stage.vision.requests) == 1
     assert {message.span_index for _, message in stage.decoder.features} == {1}

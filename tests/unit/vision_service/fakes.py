@@ -13,7 +13,7 @@ from vision_service.jobs import Encoded, EncodeJob, FloatArray, Timings
 class FakeTower:
     """Adds one to each patch's mean; blocks while `gate` is closed; notes every batch.
 
-    A picture whose first value is negative fails its whole batch.
+    An image whose first value is negative fails its whole batch.
     """
 
     def __init__(self, levels: int = 2, hidden: int = 4) -> None:
@@ -36,7 +36,7 @@ class FakeTower:
         if abandoned():
             self.saw_abandoned.set()
         if any(part[0, 0] < 0 for part in pixels):
-            raise ValueError("the tower does not like this picture")
+            raise ValueError("the tower does not like this image")
         levels, hidden = self._shape
         return [
             np.broadcast_to(

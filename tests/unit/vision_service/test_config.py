@@ -26,7 +26,7 @@ def config(*flags: str) -> VisionConfig:
         ("--max-queued-patches=-1", "max_queued_patches"),
         ("--encode-timeout-s=0", "encode_timeout_s"),
         ("--object-store-mib=10", "object_store_mib"),
-        ("--max-picture-pixels=1000000000", "max_picture_pixels"),
+        ("--max-image-pixels=1000000000", "max_image_pixels"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(flag: str, name: str) -> None:
@@ -54,7 +54,7 @@ def test_replicas_share_the_cores_unless_told_otherwise(flags: list[str], thread
 
 
 def test_a_replica_gets_every_setting_it_needs() -> None:
-    needed = ReplicaSettings(**config("--max-picture-mib=0.5").replica_settings(cores=4))
-    assert needed.max_picture_bytes == 512 * 1024
+    needed = ReplicaSettings(**config("--max-image-mib=0.5").replica_settings(cores=4))
+    assert needed.max_image_bytes == 512 * 1024
     assert needed.threads == 4
     assert needed.bundle.endswith("/somewhere")

@@ -96,7 +96,7 @@ def level(chunks: list[vision_pb2.EncodeChunk], index: int) -> Any:
 
 
 async def test_a_stream_is_a_header_then_every_level_then_a_summary(running: Running) -> None:
-    chunks = await running.encode(vision_pb2.EncodeRequest(picture=b"bytes"))
+    chunks = await running.encode(vision_pb2.EncodeRequest(image=b"bytes"))
     header, summary = chunks[0].header, chunks[-1].summary
     assert (header.grid_thw, header.token_count, header.level_count) == (
         grid_message(1, 4, 6),
@@ -106,14 +106,14 @@ async def test_a_stream_is_a_header_then_every_level_then_a_summary(running: Run
     assert (summary.queue_ms, summary.preprocess_ms, summary.encode_ms) == (1, 2, 3)
     for index in range(3):
         assert level(chunks, index)[:, 0].tolist() == [index * 1e6 + row for row in range(6)]
-    assert running.encoders.jobs[0].picture == b"bytes"
+    assert running.encoders.jobs[0].image == b"bytes"
 
 
 async def test_chunks_hold_at_most_one_mebibyte_and_their_checksum() -> None:
     encoders = FakeEncoders(levels=2, hidden=2560)
     encoders.grid = Grid(1, 26, 38)  # 247 rows of 10 KiB: three chunks a level
     async with served(encoders) as running:
-        chunks = await running.encode(vision_pb2.EncodeRequest(picture=b"bytes"))
+        chunks = await running.encode(vision_pb2.EncodeRequest(image=b"bytes"))
     features = [c.features for c in chunks[1:-1]]
     assert len(features) == 6
     for chunk in features:
@@ -165,12 +165,12 @@ INF = np.full((24, WIDTH), np.inf, dtype=np.float32)
             "patches.grid_thw.t",
         ),
         (
-            vision_pb2.EncodeRequest(picture=b"x", expected_grid_thw=grid_message(1, 3, 2)),
+            vision_pb2.EncodeRequest(image=b"x", expected_grid_thw=grid_message(1, 3, 2)),
             Reason.SHAPE_MISMATCH,
             "expected_grid_thw.h",
         ),
         (
-            vision_pb2.EncodeRequest(picture=b"x", bundle_digest="e" * 64),
+            vision_pb2.EncodeRequest(image=b"x", bundle_digest="e" * 64),
             Reason.MODEL_MISMATCH,
             "bundle_digest",
         ),
@@ -200,32 +200,32 @@ async def test_patches_must_have_the_grid_the_caller_planned_with(running: Runni
 
 
 async def test_the_right_digest_is_accepted(running: Running) -> None:
-    assert await running.encode(vision_pb2.EncodeRequest(picture=b"x", bundle_digest=DIGEST))
+    assert await running.encode(vision_pb2.EncodeRequest(image=b"x", bundle_digest=DIGEST))
 
 
 async def test_requests_are_refused_while_the_tier_loads(running: Running) -> None:
     running.servicer.encoders = None
-    error = await running.refusal(vision_pb2.EncodeRequest(picture=b"x"))
+    error = await running.refusal(vision_pb2.EncodeRequest(image=b"x"))
     assert error.reason is Reason.LOADING
     assert error.retry_after_s is not None
 
 
 async def test_an_error_of_the_encoders_reaches_the_client_whole(running: Running) -> None:
     running.encoders.error = Overloaded("full", retry_after_s=2.5)
-    error = await running.refusal(vision_pb2.EncodeRequest(picture=b"x"))
+    error = await running.refusal(vision_pb2.EncodeRequest(image=b"x"))
     assert (error.reason, error.retry_after_s) == (Reason.QUEUE_FULL, 2.5)
 
 
 async def test_a_bug_reaches_the_client_without_its_text(running: Running) -> None:
     running.encoders.error = RuntimeError("secret path")
-    error = await running.refusal(vision_pb2.EncodeRequest(picture=b"x"))
+    error = await running.refusal(vision_pb2.EncodeRequest(image=b"x"))
     assert error.reason is Reason.INTERNAL
     assert "secret" not in error.message
 
 
 async def test_cancelling_the_call_cancels_the_work(running: Running) -> None:
     running.encoders.hang = True
-    call = running.stub.Encode(vision_pb2.EncodeRequest(picture=b"x"))
+    call = running.stub.Encode(vision_pb2.EncodeRequest(image=b"x"))
     await asyncio.wait_for(running.encoders.began.wait(), 10)
     call.cancel()
     await asyncio.wait_for(running.encoders.cancelled.wait(), 10)
@@ -235,14 +235,14 @@ async def test_the_servers_own_time_limit_ends_a_call() -> None:
     encoders = FakeEncoders()
     encoders.hang = True
     async with served(encoders, timeout_s=0.05) as running:
-        error = await running.refusal(vision_pb2.EncodeRequest(picture=b"x"))
+        error = await running.refusal(vision_pb2.EncodeRequest(image=b"x"))
     assert error.reason is Reason.DEADLINE_EXCEEDED
     assert encoders.cancelled.is_set()
 
 
 async def test_the_callers_deadline_ends_the_work(running: Running) -> None:
     running.encoders.hang = True
-    error = await running.refusal(vision_pb2.EncodeRequest(picture=b"x"), timeout=0.05)
+    error = await running.refusal(vision_pb2.EncodeRequest(image=b"x"), timeout=0.05)
     assert error.reason is Reason.DEADLINE_EXCEEDED
     await asyncio.wait_for(running.encoders.cancelled.wait(), 10)
 

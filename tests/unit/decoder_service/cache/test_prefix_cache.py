@@ -1,4 +1,4 @@
-"""What is found again: by token ids, positions, pictures and salt, and where it is continued."""
+"""What is found again: by token ids, positions, images and salt, and where it is continued."""
 
 from pathlib import Path
 
@@ -22,20 +22,20 @@ def content(request: Request) -> Content:
     return sequence.content(sequence.history_length)
 
 
-def picture(digest: bytes, text: int, salt: bytes = b"") -> Request:
-    """Six tokens of text, a picture of eight, and six more."""
+def image(digest: bytes, text: int, salt: bytes = b"") -> Request:
+    """Six tokens of text, an image of eight, and six more."""
     ids = [1] * 14 + [text] * 6
     return make_request(ids, span_places=[(6, 8)], digests=[digest], salt=salt, max_tokens=6)
 
 
-def test_the_same_picture_in_the_same_place_is_found_and_another_is_not() -> None:
-    cat = content(picture(CAT, 2))
+def test_the_same_image_in_the_same_place_is_found_and_another_is_not() -> None:
+    cat = content(image(CAT, 2))
     assert common_prefix(cat, cat) == 20
-    assert common_prefix(cat, content(picture(CAT, 3))) == 14
-    assert common_prefix(cat, content(picture(DOG, 2))) == 6
-    assert common_prefix(cat, content(picture(b"", 2))) == 6
-    assert common_prefix(content(picture(b"", 2)), content(picture(b"", 2))) == 6
-    assert common_prefix(cat, content(picture(CAT, 2, salt=b"tenant"))) == 0
+    assert common_prefix(cat, content(image(CAT, 3))) == 14
+    assert common_prefix(cat, content(image(DOG, 2))) == 6
+    assert common_prefix(cat, content(image(b"", 2))) == 6
+    assert common_prefix(content(image(b"", 2)), content(image(b"", 2))) == 6
+    assert common_prefix(cat, content(image(CAT, 2, salt=b"tenant"))) == 0
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -47,7 +47,7 @@ def test_positions_must_agree_on_every_axis(axis: int) -> None:
     assert common_prefix(one, other) == 7
 
 
-def test_pictures_that_are_cut_differently_end_the_prefix_before_both() -> None:
+def test_images_that_are_cut_differently_end_the_prefix_before_both() -> None:
     ids = [1] * 12
     whole = content(make_request(ids, span_places=[(2, 8)], digests=[CAT]))
     parts = content(make_request(ids, span_places=[(2, 4), (6, 4)], digests=[CAT, CAT]))
@@ -105,17 +105,17 @@ class Bench:
         return *self.finish()[sequence], admission
 
 
-def test_a_second_question_about_a_picture_needs_neither_features_nor_prefill(
+def test_a_second_question_about_a_image_needs_neither_features_nor_prefill(
     tmp_path: Path,
 ) -> None:
     fresh, used = Bench(tmp_path), Bench(tmp_path)
-    used.answer(picture(CAT, 2))
-    tokens, completion, admission = used.answer(picture(CAT, 3))
+    used.answer(image(CAT, 2))
+    tokens, completion, admission = used.answer(image(CAT, 3))
     assert admission.needed_spans == () and admission.cached_tokens == 14
     assert completion.cached_tokens == 14 and completion.features_ms == 0
-    assert tokens == fresh.answer(picture(CAT, 3))[0]
+    assert tokens == fresh.answer(image(CAT, 3))[0]
     assert used.runner.chunk_sizes == [20, 6]
-    assert used.answer(picture(DOG, 3))[2].needed_spans == (0,)
+    assert used.answer(image(DOG, 3))[2].needed_spans == (0,)
 
 
 def test_a_follow_up_turn_finds_the_answer_too_and_copies_nothing(tmp_path: Path) -> None:
@@ -130,60 +130,60 @@ def test_a_follow_up_turn_finds_the_answer_too_and_copies_nothing(tmp_path: Path
     assert tokens == Bench(tmp_path).answer(following)[0]
 
 
-def test_many_questions_about_one_picture_each_get_a_copy_of_it(tmp_path: Path) -> None:
+def test_many_questions_about_one_image_each_get_a_copy_of_it(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.answer(picture(CAT, 2))
-    many = [bench.begin(picture(CAT, text)) for text in (3, 4, 5)]
+    bench.answer(image(CAT, 2))
+    many = [bench.begin(image(CAT, text)) for text in (3, 4, 5)]
     assert all(admission.needed_spans == () for _, admission in many)
     ended = bench.finish()
     for text, (sequence, _) in zip((3, 4, 5), many, strict=True):
-        assert ended[sequence][0] == Bench(tmp_path).answer(picture(CAT, text))[0]
+        assert ended[sequence][0] == Bench(tmp_path).answer(image(CAT, text))[0]
         assert ended[sequence][1].cached_tokens == 14
 
 
 def test_what_a_running_sequence_has_is_found_too(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    first, admission = bench.begin(picture(CAT, 2))
+    first, admission = bench.begin(image(CAT, 2))
     bench.give(first, admission)
     bench.residency.admit(0.0)
     bench.executor.run(StepPlan((), (PrefillChunk(first, 0, 20),)), 1)
-    second, admission = bench.begin(picture(CAT, 3))
+    second, admission = bench.begin(image(CAT, 3))
     assert admission == Admission(cached_tokens=14, needed_spans=())
     ended = bench.finish()
-    assert ended[second][0] == Bench(tmp_path).answer(picture(CAT, 3))[0]
+    assert ended[second][0] == Bench(tmp_path).answer(image(CAT, 3))[0]
 
 
-def test_a_promised_picture_survives_whatever_comes_before_its_turn(tmp_path: Path) -> None:
+def test_a_promised_image_survives_whatever_comes_before_its_turn(tmp_path: Path) -> None:
     bench = Bench(tmp_path, max_sequences=1, token_budget=128)
-    bench.answer(picture(CAT, 2))
-    promised, admission = bench.begin(picture(CAT, 3))
+    bench.answer(image(CAT, 2))
+    promised, admission = bench.begin(image(CAT, 3))
     assert admission.needed_spans == ()
     urgent = make_request([4] * 50, max_tokens=14, priority=50)
     sequence, _ = bench.begin(urgent)
     ended = bench.finish()
     assert list(ended) == [sequence, promised]
-    assert ended[promised][0] == Bench(tmp_path).answer(picture(CAT, 3))[0]
+    assert ended[promised][0] == Bench(tmp_path).answer(image(CAT, 3))[0]
 
 
 def test_a_promise_ends_with_its_sequence(tmp_path: Path) -> None:
     bench = Bench(tmp_path, max_sequences=1, token_budget=128)
-    bench.answer(picture(CAT, 2))
-    promised, _ = bench.begin(picture(CAT, 3))
+    bench.answer(image(CAT, 2))
+    promised, _ = bench.begin(image(CAT, 3))
     bench.residency.end(promised)
     assert all(held is None or not held.pins for held in bench.residency.slots.held)
     bench.answer(make_request([4] * 60, max_tokens=4))
     bench.answer(make_request([5] * 60, max_tokens=4))
-    assert bench.begin(picture(CAT, 3))[1].needed_spans == (0,)
+    assert bench.begin(image(CAT, 3))[1].needed_spans == (0,)
 
 
 def test_a_failed_sequence_leaves_nothing_behind(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bad, admission = bench.begin(picture(CAT, 2))
+    bad, admission = bench.begin(image(CAT, 2))
     bench.residency.admit(0.0)
     bad.set_features(0, np.full((3, 8, 8), np.nan, np.float32), 0.0)
     bench.executor.run(StepPlan((), (PrefillChunk(bad, 0, 20),)), 1)
     assert bad.status is Status.FINISHED
-    assert bench.begin(picture(CAT, 2))[1].cached_tokens == 0
+    assert bench.begin(image(CAT, 2))[1].cached_tokens == 0
 
 
 def run_preempted(executor: StepExecutor, request: Request, every: int) -> list[int]:

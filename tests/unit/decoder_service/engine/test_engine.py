@@ -95,7 +95,7 @@ async def test_any_interleaving_gives_every_sequence_its_solo_tokens(
         assert tokens is None or tokens == solo[index]
 
 
-async def test_chunk_sizes_and_pictures_change_nothing(tmp_path: Path) -> None:
+async def test_chunk_sizes_and_images_change_nothing(tmp_path: Path) -> None:
     request = make_request(range(30), span_places=[(4, 7), (15, 6)], max_tokens=12)
     results = []
     for chunk in (1, 2, 5, 64):
@@ -118,7 +118,7 @@ async def test_running_sequences_share_decode_steps(tmp_path: Path) -> None:
         assert max(runner.batch_sizes) == 4
 
 
-async def test_a_sequence_whose_picture_is_missing_lets_others_pass(tmp_path: Path) -> None:
+async def test_a_sequence_whose_image_is_missing_lets_others_pass(tmp_path: Path) -> None:
     async with running_engine(tmp_path, slots=2) as (engine, runner):
         blocked = engine.submit(make_request([1] * 9, span_places=[(4, 3)]))
         await until(lambda: engine.load().kv_token_count == 4)

@@ -36,7 +36,7 @@ def kv_of(content: Content) -> list[int]:
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, int]], list[bytes]]:
-    """Prompts that often begin alike, with pictures that are often the same."""
+    """Prompts that often begin alike, with images that are often the same."""
     length = draw(st.integers(1, 24))
     ids = [1] * length
     for _ in range(draw(st.integers(0, 2))):

@@ -53,7 +53,7 @@ def test_a_prompt_passed_over_long_enough_comes_before_shorter_ones() -> None:
     assert chunks(SCHEDULER.plan([short, long], 4 + 6, MIXED)) == [(long, 0, 8)]
 
 
-def test_text_before_a_missing_picture_is_prefilled_and_nothing_behind_it() -> None:
+def test_text_before_a_missing_image_is_prefilled_and_nothing_behind_it() -> None:
     sequence = Sequence(make_request([1] * 12, span_places=[(3, 4), (9, 2)]), arrival=0.0)
     sequence.status = Status.PREFILLING
     assert chunks(SCHEDULER.plan([sequence], 1, MIXED)) == [(sequence, 0, 3)]

@@ -24,7 +24,7 @@ def shown(terminal: Console) -> str:
     return terminal.file.getvalue()
 
 
-def picture_file(folder: Path, name: str = "cat.png") -> Path:
+def image_file(folder: Path, name: str = "cat.png") -> Path:
     path = folder / name
     Image.new("RGB", (4, 3), "red").save(path)
     return path
@@ -54,8 +54,8 @@ def test_the_first_token_s_time_is_told_in_a_unit_that_fits(milliseconds: float,
     assert answer.cost() == f"7 + 1 tokens · first after {said}"
 
 
-def test_pictures_are_sent_before_the_question_in_their_order(tmp_path: Path) -> None:
-    files = [picture_file(tmp_path, "a.png"), picture_file(tmp_path, "b.bmp")]
+def test_images_are_sent_before_the_question_in_their_order(tmp_path: Path) -> None:
+    files = [image_file(tmp_path, "a.png"), image_file(tmp_path, "b.bmp")]
     with FakeGateway(["red"]) as gateway:
         chat(console(), ChatSettings(server=gateway.address), files, "Which colour?")
     (message,) = gateway.requests[0].messages
@@ -82,7 +82,7 @@ def test_follow_up_questions_carry_the_whole_conversation(
     typed = io.StringIO("What is it?\n\nWhich colour?\n")
     monkeypatch.setattr("sys.stdin", typed)
     with FakeGateway(["a square", "red"]) as gateway:
-        chat(console(), ChatSettings(server=gateway.address), [picture_file(tmp_path)], None)
+        chat(console(), ChatSettings(server=gateway.address), [image_file(tmp_path)], None)
     second = gateway.requests[1].messages
     assert [message.content[-1].text for message in second] == [
         "What is it?",
@@ -125,8 +125,8 @@ def test_no_server_is_one_clear_line() -> None:
         chat(console(), ChatSettings(server="127.0.0.1:1"), [], "Anyone?")
 
 
-@pytest.mark.parametrize("content", [None, b"not a picture"])
-def test_a_bad_picture_is_refused_before_anything_is_sent(
+@pytest.mark.parametrize("content", [None, b"not an image"])
+def test_a_bad_image_is_refused_before_anything_is_sent(
     tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "cat.png"

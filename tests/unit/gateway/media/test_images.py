@@ -1,4 +1,4 @@
-"""Picture URLs, headers and limits: everything is refused before a pixel is decoded."""
+"""Image URLs, headers and limits: everything is refused before a pixel is decoded."""
 
 import base64
 import io
@@ -10,19 +10,19 @@ import pytest
 from PIL import Image, ImageOps
 
 from gateway.media.images import (
+    ImageHeader,
     MediaLimits,
-    PictureHeader,
-    picture_bytes,
-    plan_pictures,
+    image_bytes,
+    plan_images,
     read_header,
 )
-from protos.media.images import Grid, PictureSettings
+from protos.media.images import Grid, ImageSettings
 from protos.wire.errors import InvalidRequest, Reason
 from tests.support.prompts import encoded, png
 
 FIELD = "messages[0].content[1]"
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-SETTINGS = PictureSettings(
+SETTINGS = ImageSettings(
     patch_size=16,
     temporal_patch_size=2,
     merge_size=2,
@@ -41,7 +41,7 @@ def data_url(data: bytes, head: str = "data:image/png;base64,") -> str:
 
 def url_fault(url: str, limits: MediaLimits | None = None) -> Reason:
     with pytest.raises(InvalidRequest) as caught:
-        picture_bytes(url, field=FIELD, limits=limits)
+        image_bytes(url, field=FIELD, limits=limits)
     assert caught.value.param == FIELD
     return caught.value.reason
 
@@ -63,7 +63,7 @@ def header_fault(data: bytes, max_pixels: int = 40_000_000) -> InvalidRequest:
     ],
 )
 def test_data_urls_are_decoded_whatever_their_media_type(head: str) -> None:
-    assert picture_bytes(data_url(b"\x00\xffabc", head), field=FIELD) == b"\x00\xffabc"
+    assert image_bytes(data_url(b"\x00\xffabc", head), field=FIELD) == b"\x00\xffabc"
 
 
 def test_every_other_url_is_refused_with_the_same_words() -> None:
@@ -74,7 +74,7 @@ def test_every_other_url_is_refused_with_the_same_words() -> None:
     messages = set()
     for url in urls:
         with pytest.raises(InvalidRequest) as caught:
-            picture_bytes(url, field=FIELD)
+            image_bytes(url, field=FIELD)
         assert caught.value.reason is Reason.URL_NOT_ALLOWED
         messages.add(caught.value.message)
     assert len(messages) == 1
@@ -100,8 +100,8 @@ def test_data_urls_that_are_not_strict_base64_are_refused(url: str) -> None:
 
 
 def test_a_long_url_is_refused_by_its_length_before_it_is_decoded() -> None:
-    limits = MediaLimits(max_picture_bytes=9)
-    assert picture_bytes(data_url(b"123456789"), field=FIELD, limits=limits) == b"123456789"
+    limits = MediaLimits(max_image_bytes=9)
+    assert image_bytes(data_url(b"123456789"), field=FIELD, limits=limits) == b"123456789"
     assert url_fault(data_url(b"1234567890"), limits) is Reason.IMAGE_TOO_LARGE
     # Not base64 at all, which decoding would have noticed first.
     assert url_fault("data:;base64," + "!" * 100, limits) is Reason.IMAGE_TOO_LARGE
@@ -110,7 +110,7 @@ def test_a_long_url_is_refused_by_its_length_before_it_is_decoded() -> None:
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_five_formats_give_their_size(form: str) -> None:
     data = encoded(Image.new("RGB", (37, 21), (1, 2, 3)), form)
-    assert read_header(data, field=FIELD) == PictureHeader(format=form, width=37, height=21)
+    assert read_header(data, field=FIELD) == ImageHeader(format=form, width=37, height=21)
 
 
 @pytest.mark.parametrize("lossless", [True, False])
@@ -122,7 +122,7 @@ def test_every_kind_of_webp_gives_its_size(mode: str, lossless: bool) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-def test_size_is_that_of_the_upright_picture(form: str, orientation: int) -> None:
+def test_size_is_that_of_the_upright_image(form: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(Image.new("RGB", (40, 20)), form, exif=exif)
@@ -152,7 +152,7 @@ def test_orientation_behind_the_pixels_of_a_png_counts_without_decoding_them() -
     assert read_header(undecodable, field=FIELD).width == 20
 
 
-def test_damaged_exif_leaves_the_picture_as_it_is() -> None:
+def test_damaged_exif_leaves_the_image_as_it_is() -> None:
     data = encoded(Image.new("RGB", (40, 20)), "JPEG", exif=b"Exif\0\0rubbish")
     assert read_header(data, field=FIELD).width == 40
 
@@ -181,7 +181,7 @@ def test_other_formats_are_refused_by_their_first_bytes(start: bytes) -> None:
     assert all(form in fault.message for form in FORMATS)
 
 
-def test_an_empty_picture_is_refused() -> None:
+def test_an_empty_image_is_refused() -> None:
     assert header_fault(b"").reason is Reason.INVALID_IMAGE
 
 
@@ -260,8 +260,8 @@ def answer_of(data: bytes) -> None:
 
 def plan(*sources: bytes, **limits: int) -> tuple[Grid, ...]:
     named = [(f"messages[0].content[{index}]", data) for index, data in enumerate(sources)]
-    planned = plan_pictures(named, SETTINGS, limits=MediaLimits(**limits), digest_key=KEY)
-    return tuple(picture.grid for picture in planned)
+    planned = plan_images(named, SETTINGS, limits=MediaLimits(**limits), digest_key=KEY)
+    return tuple(image.grid for image in planned)
 
 
 def plan_fault(*sources: bytes, **limits: int) -> tuple[Reason, str | None]:
@@ -270,18 +270,18 @@ def plan_fault(*sources: bytes, **limits: int) -> tuple[Reason, str | None]:
     return caught.value.reason, caught.value.param
 
 
-def test_pictures_of_a_request_are_planned_in_order() -> None:
+def test_images_of_a_request_are_planned_in_order() -> None:
     assert plan(png(300, 400), png(64, 64)) == (Grid(1, 24, 18), Grid(1, 4, 4))
 
 
-def test_limits_of_a_request_name_the_picture_that_breaks_them() -> None:
+def test_limits_of_a_request_name_the_image_that_breaks_them() -> None:
     small = png(64, 64)
     assert plan_fault(*[small] * 17) == (Reason.IMAGE_TOO_LARGE, "messages")
-    assert plan_fault(small, max_picture_bytes=10)[0] is Reason.IMAGE_TOO_LARGE
+    assert plan_fault(small, max_image_bytes=10)[0] is Reason.IMAGE_TOO_LARGE
     assert plan_fault(small, small, max_request_bytes=len(small))[1] == "messages"
     fault = plan_fault(small, small, max_request_pixels=64 * 64 + 1)
     assert fault == (Reason.IMAGE_TOO_LARGE, "messages[0].content[1]")
-    fault = plan_fault(small, png(64, 96), max_picture_tokens=4)
+    fault = plan_fault(small, png(64, 96), max_image_tokens=4)
     assert fault == (Reason.IMAGE_TOO_LARGE, "messages[0].content[1]")
     fault = plan_fault(small, png(4000, 10))
     assert fault == (Reason.INVALID_IMAGE, "messages[0].content[1]")
@@ -290,8 +290,8 @@ def test_limits_of_a_request_name_the_picture_that_breaks_them() -> None:
 def test_digests_depend_on_bytes_and_key_only() -> None:
     def digest(data: bytes, key: bytes) -> bytes:
         limits = MediaLimits()
-        (picture,) = plan_pictures([("x", data)], SETTINGS, limits=limits, digest_key=key)
-        return picture.digest
+        (image,) = plan_images([("x", data)], SETTINGS, limits=limits, digest_key=key)
+        return image.digest
 
     red, blue = png(64, 64), png(64, 64, colour=(0, 0, 250))
     assert digest(red, KEY) == digest(bytes(red), KEY)

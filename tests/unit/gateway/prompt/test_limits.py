@@ -73,17 +73,17 @@ def test_an_empty_conversation_is_refused(
     assert fault(builder, conversation) == (Reason.INVALID_PARAMETER, "messages")
 
 
-def test_a_picture_alone_is_enough(builder: PromptBuilder) -> None:
+def test_a_image_alone_is_enough(builder: PromptBuilder) -> None:
     assert len(builder.prepare(talk(user(png(64, 64)))).spans) == 1
 
 
 @pytest.mark.parametrize("role", [Role.SYSTEM, Role.ASSISTANT])
-def test_a_picture_the_template_would_drop_is_refused(builder: PromptBuilder, role: Role) -> None:
+def test_a_image_the_template_would_drop_is_refused(builder: PromptBuilder, role: Role) -> None:
     message = Message(role=role, content=parts_of("see", png(64, 64)))
     assert fault(builder, talk(message, user("x"))) == (Reason.INVALID_PARAMETER, "messages")
 
 
-def test_pictures_at_fault_are_named_by_their_place(builder: PromptBuilder) -> None:
+def test_images_at_fault_are_named_by_their_place(builder: PromptBuilder) -> None:
     conversation = talk(user("a", png(64, 64)), user("b", b"GIF89a"))
     assert fault(builder, conversation) == (Reason.INVALID_IMAGE, "messages[1].content[1]")
     conversation = talk(user("a", b"%PDF-1.7"))
@@ -152,7 +152,7 @@ def test_a_window_larger_than_the_models_changes_nothing(builder: PromptBuilder)
     )
 
 
-def test_pictures_that_fill_the_window_are_refused_before_text_is_tokenized(
+def test_images_that_fill_the_window_are_refused_before_text_is_tokenized(
     builder: PromptBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(builder.tokenizer), "encode_text", None)
@@ -199,7 +199,7 @@ def test_a_mebibyte_of_anything_takes_at_most_two_seconds(roomy: PromptBuilder, 
     assert time.process_time() - start < 2.0
 
 
-def test_pictures_of_one_tenant_have_digests_of_their_own(builder: PromptBuilder) -> None:
+def test_images_of_one_tenant_have_digests_of_their_own(builder: PromptBuilder) -> None:
     conversation = talk(user(png(64, 64)))
 
     def digest(**options: Any) -> bytes:
@@ -220,7 +220,7 @@ def test_threads_may_share_a_builder(builder: PromptBuilder) -> None:
 
 
 def test_media_limits_are_settings(files: Path, tmp_path: Path) -> None:
-    limits = PromptLimits(media=MediaLimits(max_request_pictures=1))
+    limits = PromptLimits(media=MediaLimits(max_request_images=1))
     builder = PromptBuilder(processor_bundle(files, tmp_path / "it"), limits=limits)
     assert fault(builder, talk(user(png(9, 9), png(9, 9))))[0] is Reason.IMAGE_TOO_LARGE
 

@@ -1,4 +1,4 @@
-"""One marker per picture becomes that picture's placeholders."""
+"""One marker per image becomes that image's placeholders."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_markers_become_placeholders_and_spans() -> None:
     )
 
 
-def test_neighbouring_pictures_keep_spans_of_their_own() -> None:
+def test_neighbouring_images_keep_spans_of_their_own() -> None:
     prompt = splice([90, 90], [2, 3], [b"a", b"b"], image_id=IMAGE, video_id=VIDEO)
     assert [(span.offset, span.length) for span in prompt.spans] == [(0, 2), (2, 3)]
 
@@ -28,7 +28,7 @@ def test_text_alone_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(("ids", "lengths"), [([1, 90], []), ([1], [4]), ([90], [4, 4])])
-def test_a_picture_without_a_place_is_refused(ids: list[int], lengths: list[int]) -> None:
+def test_a_image_without_a_place_is_refused(ids: list[int], lengths: list[int]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         splice(ids, lengths, [b""] * len(lengths), image_id=IMAGE, video_id=VIDEO)
     assert (caught.value.reason, caught.value.param) == (Reason.INVALID_PARAMETER, "messages")

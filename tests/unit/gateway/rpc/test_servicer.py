@@ -92,7 +92,7 @@ async def test_an_answer_over_early_still_tells_the_time_of_encoding(stage: Stag
     assert (timings.preprocess_ms, timings.encode_ms) == (2.0, 3.0)
 
 
-async def test_text_alone_has_no_picture_timings(stage: Stage) -> None:
+async def test_text_alone_has_no_image_timings(stage: Stage) -> None:
     chunks = await complete(stage, request("What?"))
     timings = chunks[-1].completion.timings
     assert (timings.preprocess_ms, timings.encode_ms, timings.transfer_ms) == (0, 0, 0)
@@ -150,7 +150,7 @@ async def test_a_tool_conversation_is_rendered_as_over_http(stage: Stage) -> Non
         (request("hi", model="other"), Reason.MODEL_NOT_FOUND),
         (request("hi", tools_json=["["]), Reason.INVALID_PARAMETER),
         (request("hi", tools_json=["[" * 100_000]), Reason.INVALID_PARAMETER),
-        (request("hi", b"no picture"), Reason.UNSUPPORTED_MEDIA),
+        (request("hi", b"no image"), Reason.UNSUPPORTED_MEDIA),
         (
             request("hi", sampling_params=decoder_pb2.SamplingParams(temperature=float("nan"))),
             Reason.INVALID_PARAMETER,

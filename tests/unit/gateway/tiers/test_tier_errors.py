@@ -41,8 +41,8 @@ def test_other_errors_keep_reason_and_delay_but_not_inner_names() -> None:
     assert (full.reason, full.param, full.retry_after_s) == (Reason.QUEUE_FULL, None, 2.5)
 
 
-@pytest.mark.parametrize("param", ["picture", None])
-def test_a_refused_picture_is_named_by_its_place(param: str | None) -> None:
+@pytest.mark.parametrize("param", ["image", None])
+def test_a_refused_image_is_named_by_its_place(param: str | None) -> None:
     refused = InvalidRequest("damaged", reason=Reason.INVALID_IMAGE, param=param)
     error = vision_error_for_client(refused, field=PLACE)
     assert (error.reason, error.param) == (Reason.INVALID_IMAGE, PLACE)

@@ -10,7 +10,7 @@ import pytest
 from protos.bundle.manifest import Bundle
 from protos.wire.errors import InternalError, Reason, Unavailable
 from tests.unit.gateway.fakes import FakeDecoder, FakeVision
-from tests.unit.gateway.stage import Stage, about_pictures, staged, user
+from tests.unit.gateway.stage import Stage, about_images, staged, user
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,14 +41,14 @@ async def test_an_encoding_is_retried_once_when_the_vision_tier_was_unavailable(
     stage: Stage,
 ) -> None:
     stage.vision.failures = [Unavailable("draining", reason=Reason.DRAINING)]
-    response = await stage.post(messages=about_pictures((64, 64)))
+    response = await stage.post(messages=about_images((64, 64)))
     assert response.status_code == 200, response.text
     assert len(stage.vision.requests) == 2
 
 
 async def test_an_encoding_is_retried_only_once(stage: Stage) -> None:
     stage.vision.failures = [Unavailable("loading") for _ in range(3)]
-    response = await stage.post(messages=about_pictures((64, 64)))
+    response = await stage.post(messages=about_images((64, 64)))
     assert response.status_code == 503
     assert response.headers["retry-after"]
     assert len(stage.vision.requests) == 2
@@ -56,14 +56,14 @@ async def test_an_encoding_is_retried_only_once(stage: Stage) -> None:
 
 async def test_other_failures_of_an_encoding_are_not_retried(stage: Stage) -> None:
     stage.vision.failures = [InternalError("internal error")]
-    response = await stage.post(messages=about_pictures((64, 64)))
+    response = await stage.post(messages=about_images((64, 64)))
     assert response.status_code == 500
     assert len(stage.vision.requests) == 1
 
 
 async def test_a_started_encoding_is_not_retried(stage: Stage) -> None:
     stage.vision.failures_midway = [Unavailable("gone", reason=Reason.VISION_UNAVAILABLE)]
-    response = await stage.post(messages=about_pictures((64, 64)))
+    response = await stage.post(messages=about_images((64, 64)))
     assert response.status_code == 503
     assert len(stage.vision.requests) == 1
     await stage.decoder.cancelled.wait()
@@ -71,16 +71,16 @@ async def test_a_started_encoding_is_not_retried(stage: Stage) -> None:
 
 async def test_an_incomplete_encoding_never_becomes_an_answer(stage: Stage) -> None:
     stage.vision.rows_short = 1
-    response = await stage.post(messages=about_pictures((64, 64)))
+    response = await stage.post(messages=about_images((64, 64)))
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "vision_unavailable"
     await stage.decoder.cancelled.wait()
 
 
-async def test_the_first_failing_picture_cancels_the_others_and_the_decoder(stage: Stage) -> None:
+async def test_the_first_failing_image_cancels_the_others_and_the_decoder(stage: Stage) -> None:
     stage.vision.hold = True
     stage.vision.failures = [InternalError("internal error")]
-    response = await stage.post(messages=about_pictures((64, 64), (96, 64)))
+    response = await stage.post(messages=about_images((64, 64), (96, 64)))
     assert response.status_code == 500
     await stage.decoder.cancelled.wait()
 
@@ -118,7 +118,7 @@ async def test_a_client_that_leaves_before_the_first_token_cancels_everything(
     stage: Stage,
 ) -> None:
     stage.vision.hold = True
-    asking = asyncio.create_task(stage.post(messages=about_pictures((64, 64))))
+    asking = asyncio.create_task(stage.post(messages=about_images((64, 64))))
     await stage.vision.holding.wait()
     asking.cancel()
     async with asyncio.timeout(5):
@@ -167,7 +167,7 @@ async def test_text_is_answered_while_the_vision_tier_is_dead(bundle: Bundle) ->
         assert body["tiers"] == {"decoder": "serving", "vision": "unreachable"}
         assert (await stage.post(messages=user())).status_code == 200
         for stream in (False, True):
-            response = await stage.post(messages=about_pictures((64, 64)), stream=stream)
+            response = await stage.post(messages=about_images((64, 64)), stream=stream)
             assert response.status_code == 503
             assert response.headers["retry-after"]
             assert response.json()["error"]["code"] == "vision_unavailable"
@@ -180,7 +180,7 @@ async def test_a_vision_tier_that_comes_back_is_used_again(bundle: Bundle) -> No
         await health_becomes(stage, "degraded")
         async with FakeVision(bundle, port=stage.vision.port):
             await health_becomes(stage, "ok")
-            assert (await stage.post(messages=about_pictures((64, 64)))).status_code == 200
+            assert (await stage.post(messages=about_images((64, 64)))).status_code == 200
 
 
 async def test_a_dead_decoder_gives_503_and_health_says_so(bundle: Bundle) -> None:
@@ -229,14 +229,14 @@ async def test_a_tier_with_another_bundle_is_refused(bundle: Bundle) -> None:
         assert response.json()["error"]["code"] == "model_mismatch"
 
 
-async def test_a_vision_tier_with_another_bundle_is_refused_for_pictures_only(
+async def test_a_vision_tier_with_another_bundle_is_refused_for_images_only(
     bundle: Bundle,
 ) -> None:
     async with staged(bundle) as stage:
         stage.will_say("Hi")
         stage.vision.digest = "0" * 64
         await health_becomes(stage, "degraded")
-        response = await stage.post(messages=about_pictures((64, 64)))
+        response = await stage.post(messages=about_images((64, 64)))
         assert response.json()["error"]["code"] == "model_mismatch"
         assert (await stage.post(messages=user())).status_code == 200
 

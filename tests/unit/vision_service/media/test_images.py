@@ -1,4 +1,4 @@
-"""Encoded pictures become upright RGB on white, or are refused; never anything else."""
+"""Encoded images become upright RGB on white, or are refused; never anything else."""
 
 import io
 import random
@@ -16,14 +16,14 @@ from PIL import Image, ImageOps
 from protos.wire.errors import InvalidRequest, Reason
 from vision_service.media.images import (
     UNSUPPORTED,
-    PictureLimits,
+    ImageLimits,
     RgbArray,
     decode_rgb,
     read_size,
     sniff_format,
 )
 
-LIMITS = PictureLimits()
+LIMITS = ImageLimits()
 LOSSLESS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "WEBP": {"lossless": True, "exact": True},
@@ -41,17 +41,17 @@ def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def reason_of(data: bytes, limits: PictureLimits = LIMITS) -> Reason:
+def reason_of(data: bytes, limits: ImageLimits = LIMITS) -> Reason:
     with pytest.raises(InvalidRequest) as caught:
         decode_rgb(data, limits)
     with pytest.raises(InvalidRequest):
         read_size(data, limits)
-    assert caught.value.param == "picture"
+    assert caught.value.param == "image"
     return caught.value.reason
 
 
 @pytest.mark.parametrize("name", sorted(LOSSLESS))
-def test_a_lossless_picture_decodes_to_its_own_pixels(name: str) -> None:
+def test_a_lossless_image_decodes_to_its_own_pixels(name: str) -> None:
     pixels = noise()
     data = encoded(Image.fromarray(pixels), name, **LOSSLESS[name])
     assert np.array_equal(decode_rgb(data, LIMITS), pixels)
@@ -73,7 +73,7 @@ def test_only_the_first_frame_of_an_animation_is_used(name: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
-def test_an_exif_orientation_gives_the_picture_rotated_beforehand(
+def test_an_exif_orientation_gives_the_image_rotated_beforehand(
     name: str, orientation: int
 ) -> None:
     exif = Image.Exif()
@@ -159,7 +159,7 @@ def test_a_transparent_sixteen_bit_grey_becomes_white() -> None:
     assert decode_rgb(data, LIMITS)[..., 0].tolist() == [[255, 2]]
 
 
-def test_one_bit_and_cmyk_pictures_become_rgb() -> None:
+def test_one_bit_and_cmyk_images_become_rgb() -> None:
     checks = Image.fromarray(np.eye(4, dtype=bool))
     expected = np.repeat(np.eye(4, dtype=np.uint8)[..., None] * 255, 3, axis=2)
     assert np.array_equal(decode_rgb(encoded(checks, "PNG"), LIMITS), expected)
@@ -190,18 +190,18 @@ def test_any_other_format_is_refused_by_name(data: bytes) -> None:
     assert caught.value.message == UNSUPPORTED
 
 
-def test_an_empty_picture_is_refused() -> None:
+def test_an_empty_image_is_refused() -> None:
     assert reason_of(b"") is Reason.INVALID_IMAGE
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-def test_a_bare_signature_is_a_corrupt_picture(name: str) -> None:
+def test_a_bare_signature_is_a_corrupt_image(name: str) -> None:
     data = encoded(Image.fromarray(noise(40, 30)), name)
     assert reason_of(data[:13]) is Reason.INVALID_IMAGE
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "BMP"])
-def test_a_picture_cut_in_half_is_refused(name: str) -> None:
+def test_a_image_cut_in_half_is_refused(name: str) -> None:
     data = encoded(Image.fromarray(noise(40, 30)), name)
     with pytest.raises(InvalidRequest) as caught:
         decode_rgb(data[: len(data) // 2], LIMITS)
@@ -217,7 +217,7 @@ def damaged(data: bytes, seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-def test_damage_leads_to_a_refusal_or_a_picture_and_nothing_else(name: str) -> None:
+def test_damage_leads_to_a_refusal_or_a_image_and_nothing_else(name: str) -> None:
     source = rgba() if name in ("PNG", "WEBP") else Image.fromarray(noise(33, 41))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -307,7 +307,7 @@ def test_a_bomb_is_refused_by_its_pixel_count_without_being_decoded(bomb: bytes)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 64 * 1024
 
 
-def test_a_long_thin_picture_is_refused() -> None:
+def test_a_long_thin_image_is_refused() -> None:
     thin = encoded(Image.new("L", (201, 1)), "PNG")
     assert reason_of(thin) is Reason.INVALID_IMAGE
     assert decode_rgb(encoded(Image.new("L", (200, 1)), "PNG"), LIMITS).shape == (1, 200, 3)
@@ -315,11 +315,11 @@ def test_a_long_thin_picture_is_refused() -> None:
 
 def test_too_many_bytes_are_refused_before_anything_is_read() -> None:
     data = encoded(Image.fromarray(noise()), "PNG")
-    assert reason_of(data, PictureLimits(max_bytes=len(data) - 1)) is Reason.IMAGE_TOO_LARGE
-    assert decode_rgb(data, PictureLimits(max_bytes=len(data))).shape == (7, 5, 3)
+    assert reason_of(data, ImageLimits(max_bytes=len(data) - 1)) is Reason.IMAGE_TOO_LARGE
+    assert decode_rgb(data, ImageLimits(max_bytes=len(data))).shape == (7, 5, 3)
 
 
 def test_the_pixel_limit_is_inclusive() -> None:
     data = encoded(Image.fromarray(noise()), "PNG")
-    assert decode_rgb(data, PictureLimits(max_pixels=35)).shape == (7, 5, 3)
-    assert reason_of(data, PictureLimits(max_pixels=34)) is Reason.IMAGE_TOO_LARGE
+    assert decode_rgb(data, ImageLimits(max_pixels=35)).shape == (7, 5, 3)
+    assert reason_of(data, ImageLimits(max_pixels=34)) is Reason.IMAGE_TOO_LARGE

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protos.media.images import PictureSettings, grid_thw, smart_resize
+from protos.media.images import ImageSettings, grid_thw, smart_resize
 from protos.wire.errors import InvalidRequest, Reason
 from vision_service.media.preprocess import to_patches
 
@@ -19,10 +19,8 @@ CONFIG: dict[str, Any] = {
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
 }
-SETTINGS = PictureSettings.from_mapping(CONFIG)
-SMALL = PictureSettings.from_mapping(
-    {**CONFIG, "size": {"shortest_edge": 1, "longest_edge": 2**20}}
-)
+SETTINGS = ImageSettings.from_mapping(CONFIG)
+SMALL = ImageSettings.from_mapping({**CONFIG, "size": {"shortest_edge": 1, "longest_edge": 2**20}})
 
 sides = st.integers(1, 6000)
 
@@ -34,7 +32,7 @@ def test_resized_sides_are_multiples_and_the_area_stays_in_bounds(height: int, w
     rows, columns = smart_resize(height, width, SETTINGS)
     assert rows % 32 == columns % 32 == 0
     assert rows * columns >= SETTINGS.min_pixels
-    # Sides of at least one factor win over the largest area only for extremely thin pictures.
+    # Sides of at least one factor win over the largest area only for extremely thin images.
     assert rows * columns <= SETTINGS.max_pixels or 32 in (rows, columns)
 
 
@@ -67,14 +65,14 @@ def test_an_aspect_ratio_above_200_is_refused() -> None:
     assert caught.value.reason is Reason.INVALID_IMAGE
 
 
-def test_a_400_x_300_picture_has_432_patches() -> None:
+def test_a_400_x_300_image_has_432_patches() -> None:
     grid = grid_thw(300, 400, SETTINGS)
     assert (grid.t, grid.h, grid.w) == (1, 18, 24)
     assert (grid.patches, grid.tokens(2)) == (432, 108)
 
 
 def test_patches_of_one_merge_group_are_contiguous_and_frames_repeat() -> None:
-    # Each patch of a 64 x 96 picture holds its own number, row by row.
+    # Each patch of a 64 x 96 image holds its own number, row by row.
     numbers = np.arange(24, dtype=np.uint8).reshape(4, 6)
     pixels = np.repeat(np.repeat(numbers, 16, axis=0), 16, axis=1)[..., None].repeat(3, axis=2)
     patches, grid = to_patches(pixels, SMALL)

@@ -40,7 +40,7 @@ def started(batcher: PatchBatcher, *values: float) -> list[asyncio.Task[BatchRes
     return [asyncio.create_task(batcher.encode(pixels_of(SMALL, one), SMALL)) for one in values]
 
 
-async def test_pictures_that_wait_are_encoded_together_up_to_the_budget(tower: FakeTower) -> None:
+async def test_images_that_wait_are_encoded_together_up_to_the_budget(tower: FakeTower) -> None:
     batcher = batcher_of(tower, batch=40)
     tower.gate.clear()
     first = started(batcher, 0.0)
@@ -59,7 +59,7 @@ async def test_everybody_gets_their_own_features(tower: FakeTower) -> None:
     assert all(result.wait_ms >= 0 and result.encode_ms > 0 for result in results)
 
 
-async def test_a_picture_larger_than_the_budget_is_encoded_alone(tower: FakeTower) -> None:
+async def test_a_image_larger_than_the_budget_is_encoded_alone(tower: FakeTower) -> None:
     batcher = batcher_of(tower, batch=20)
     large = Grid(1, 8, 8)
     result = await batcher.encode(pixels_of(large), large)
@@ -79,13 +79,13 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(tower: FakeTower)
     assert batcher.reserved_patches == 0
 
 
-async def test_an_empty_queue_lets_in_a_picture_larger_than_itself(tower: FakeTower) -> None:
+async def test_an_empty_queue_lets_in_a_image_larger_than_itself(tower: FakeTower) -> None:
     batcher = batcher_of(tower, queue=10)
     with batcher.reservation(64):
         assert batcher.reserved_patches == 64
 
 
-async def test_a_cancelled_picture_that_waits_is_never_encoded(tower: FakeTower) -> None:
+async def test_a_cancelled_image_that_waits_is_never_encoded(tower: FakeTower) -> None:
     batcher = batcher_of(tower)
     tower.gate.clear()
     first = started(batcher, 0.0)
@@ -112,7 +112,7 @@ async def test_a_batch_nobody_waits_for_is_told_to_stop(tower: FakeTower) -> Non
     assert (await batcher.encode(pixels_of(SMALL, 4.0), SMALL)).features[0, 0, 0] == 5
 
 
-async def test_a_picture_that_breaks_its_batch_fails_alone(tower: FakeTower) -> None:
+async def test_a_image_that_breaks_its_batch_fails_alone(tower: FakeTower) -> None:
     batcher = batcher_of(tower)
     tower.gate.clear()
     first = started(batcher, 0.0)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from protos.media.images import Grid, PictureSettings
+from protos.media.images import Grid, ImageSettings
 from protos.wire.errors import Overloaded, Reason
 from tests.unit.vision_service.fakes import FakeTower
 from vision_service.jobs import Encoded, EncodeJob, error_from_plain
 from vision_service.replicas.replica import Replica, ReplicaSettings
 
-PICTURES = PictureSettings(
+IMAGES = ImageSettings(
     patch_size=2,
     temporal_patch_size=2,
     merge_size=2,
@@ -35,14 +35,14 @@ def replica_of(tower: FakeTower, **changes: Any) -> Replica:
         "threads": 1,
         "max_batch_patches": 1024,
         "max_queued_patches": 2048,
-        "max_picture_bytes": 1_000_000,
-        "max_picture_pixels": 10_000,
-        "max_picture_patches": 500,
+        "max_image_bytes": 1_000_000,
+        "max_image_pixels": 10_000,
+        "max_image_patches": 500,
     }
-    return Replica(ReplicaSettings(**{**settings, **changes}), PICTURES, tower)
+    return Replica(ReplicaSettings(**{**settings, **changes}), IMAGES, tower)
 
 
-def picture(width: int = 16, height: int = 8, **options: Any) -> bytes:
+def image(width: int = 16, height: int = 8, **options: Any) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), "white").save(buffer, "PNG", **options)
     return buffer.getvalue()
@@ -57,8 +57,8 @@ async def refusal(replica: Replica, plain: dict[str, Any]) -> Any:
     return error_from_plain(answer)
 
 
-async def test_a_picture_becomes_features_and_timings() -> None:
-    answer = await replica_of(FakeTower()).encode(job(picture=picture()))
+async def test_a_image_becomes_features_and_timings() -> None:
+    answer = await replica_of(FakeTower()).encode(job(image=image()))
     encoded = Encoded.from_plain(answer)
     assert encoded.grid == Grid(1, 4, 8)
     assert encoded.features.shape == (2, 8, 4)
@@ -75,13 +75,13 @@ async def test_patches_are_encoded_as_they_are() -> None:
 
 
 async def test_an_answer_holds_no_class_of_ours() -> None:
-    answer = await replica_of(FakeTower()).encode(job(picture=picture()))
+    answer = await replica_of(FakeTower()).encode(job(image=image()))
     assert {type(value) for value in answer.values()} == {tuple, np.ndarray, dict}
 
 
 async def test_a_grid_other_than_the_expected_one_is_refused() -> None:
     tower = FakeTower()
-    error = await refusal(replica_of(tower), job(picture=picture(), expected_grid=Grid(1, 8, 4)))
+    error = await refusal(replica_of(tower), job(image=image(), expected_grid=Grid(1, 8, 4)))
     assert (error.reason, error.param) == (Reason.SHAPE_MISMATCH, "expected_grid_thw")
     assert tower.batches == []
 
@@ -89,7 +89,7 @@ async def test_a_grid_other_than_the_expected_one_is_refused() -> None:
 async def test_exif_orientation_turns_the_grid() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    plain = job(picture=picture(exif=exif), expected_grid=Grid(1, 8, 4))
+    plain = job(image=image(exif=exif), expected_grid=Grid(1, 8, 4))
     assert Encoded.from_plain(await replica_of(FakeTower()).encode(plain)).grid == Grid(1, 8, 4)
 
 
@@ -99,16 +99,16 @@ async def test_exif_orientation_turns_the_grid() -> None:
         (b"", Reason.INVALID_IMAGE),
         (b"GIF89a", Reason.INVALID_IMAGE),
         (b"hello", Reason.UNSUPPORTED_MEDIA),
-        (picture()[:-30], Reason.INVALID_IMAGE),
-        (picture(101, 100), Reason.IMAGE_TOO_LARGE),  # pixels
-        (picture(64, 64), Reason.IMAGE_TOO_LARGE),  # patches
-        (picture(300, 1), Reason.INVALID_IMAGE),
+        (image()[:-30], Reason.INVALID_IMAGE),
+        (image(101, 100), Reason.IMAGE_TOO_LARGE),  # pixels
+        (image(64, 64), Reason.IMAGE_TOO_LARGE),  # patches
+        (image(300, 1), Reason.INVALID_IMAGE),
         (bytes(1_000_001), Reason.IMAGE_TOO_LARGE),
     ],
 )
-async def test_a_bad_picture_comes_back_as_a_plain_error(data: bytes, reason: Reason) -> None:
-    error = await refusal(replica_of(FakeTower()), job(picture=data))
-    assert (error.reason, error.param) == (reason, "picture")
+async def test_a_bad_image_comes_back_as_a_plain_error(data: bytes, reason: Reason) -> None:
+    error = await refusal(replica_of(FakeTower()), job(image=data))
+    assert (error.reason, error.param) == (reason, "image")
 
 
 async def test_a_failing_tower_is_reported_without_detail_for_the_client() -> None:
@@ -119,13 +119,13 @@ async def test_a_failing_tower_is_reported_without_detail_for_the_client() -> No
     assert "does not like" in answer["traceback"]
 
 
-async def test_a_full_queue_refuses_pictures_before_they_are_decoded() -> None:
+async def test_a_full_queue_refuses_images_before_they_are_decoded() -> None:
     tower = FakeTower()
     replica = replica_of(tower, max_queued_patches=40)
     tower.gate.clear()
-    first = asyncio.create_task(replica.encode(job(picture=picture())))
+    first = asyncio.create_task(replica.encode(job(image=image())))
     await asyncio.to_thread(tower.entered.wait, 10)
-    error = await refusal(replica, job(picture=picture()))
+    error = await refusal(replica, job(image=image()))
     tower.gate.set()
     assert isinstance(error, Overloaded)
     assert error.retry_after_s is not None
@@ -136,9 +136,9 @@ async def test_a_cancelled_job_gives_its_place_in_the_queue_back() -> None:
     tower = FakeTower()
     replica = replica_of(tower, max_queued_patches=40)
     tower.gate.clear()
-    first = asyncio.create_task(replica.encode(job(picture=picture())))
+    first = asyncio.create_task(replica.encode(job(image=image())))
     await asyncio.to_thread(tower.entered.wait, 10)
     first.cancel()
     await asyncio.wait({first})
     tower.gate.set()
-    assert "features" in await replica.encode(job(picture=picture()))
+    assert "features" in await replica.encode(job(image=image()))

@@ -103,7 +103,7 @@ TOP_KEYS = (
     "tie_word_embeddings",
 )
 ROPE_KEYS = ("rope_theta", "rope_type", "mrope_section", "mrope_interleaved")
-PICTURE_KEYS = (
+IMAGE_KEYS = (
     "size",
     "patch_size",
     "temporal_patch_size",
@@ -117,7 +117,7 @@ MISSING = [
     *((("config.json", "text_config"), key) for key in TEXT_KEYS),
     *((("config.json", "vision_config"), key) for key in VISION_KEYS),
     *((("config.json", "text_config", "rope_parameters"), key) for key in ROPE_KEYS),
-    *((("preprocessor_config.json",), key) for key in PICTURE_KEYS),
+    *((("preprocessor_config.json",), key) for key in IMAGE_KEYS),
     (("preprocessor_config.json", "size"), "longest_edge"),
     (("video_preprocessor_config.json",), "size"),
     (("generation_config.json",), "eos_token_id"),

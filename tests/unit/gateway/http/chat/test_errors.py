@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from protos.wire.errors import ERROR_TABLE, InvalidRequest, Overloaded, PromptTooLong, Reason
-from tests.unit.gateway.stage import Stage, data_url, picture_part, user
+from tests.unit.gateway.stage import Stage, data_url, image_part, user
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -57,9 +57,9 @@ BAD: list[tuple[dict[str, Any], Reason, str | None]] = [
         Reason.INVALID_PARAMETER,
         f"{PART}.image_url.detail",
     ),
-    ({"messages": one_part(picture_part(1, 300))}, Reason.INVALID_IMAGE, PART),
+    ({"messages": one_part(image_part(1, 300))}, Reason.INVALID_IMAGE, PART),
     (
-        {"messages": [{"role": "user", "content": [picture_part()] * 17}]},
+        {"messages": [{"role": "user", "content": [image_part()] * 17}]},
         Reason.IMAGE_TOO_LARGE,
         "messages",
     ),
@@ -231,11 +231,11 @@ async def test_a_bug_shows_none_of_its_text(stage: Stage, stream: bool) -> None:
     assert response.headers["x-request-id"]
 
 
-async def test_a_picture_the_vision_tier_refuses_is_named_by_its_place(stage: Stage) -> None:
+async def test_a_image_the_vision_tier_refuses_is_named_by_its_place(stage: Stage) -> None:
     stage.vision.failures = [
-        InvalidRequest("picture is damaged", reason=Reason.INVALID_IMAGE, param="picture")
+        InvalidRequest("image is damaged", reason=Reason.INVALID_IMAGE, param="image")
     ]
-    response = await stage.post(messages=one_part(picture_part()))
+    response = await stage.post(messages=one_part(image_part()))
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (400, PART)
     assert error["code"] == "invalid_image"

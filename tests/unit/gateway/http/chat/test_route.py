@@ -5,7 +5,7 @@ import pytest
 from gateway.config import GatewayConfig
 from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import decoder_pb2
-from tests.unit.gateway.stage import GENERATION, Stage, about_pictures, picture_part, staged, user
+from tests.unit.gateway.stage import GENERATION, Stage, about_images, image_part, staged, user
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -62,8 +62,8 @@ async def test_the_length_limit_shows_as_finish_reason(stage: Stage) -> None:
     assert stage.decoder.starts[0].stop_conditions.max_tokens == 3
 
 
-async def test_features_of_every_picture_reach_the_decoder(stage: Stage) -> None:
-    response = await stage.post(messages=about_pictures((64, 64), (96, 64)))
+async def test_features_of_every_image_reach_the_decoder(stage: Stage) -> None:
+    response = await stage.post(messages=about_images((64, 64), (96, 64)))
     assert response.status_code == 200
     start = stage.decoder.starts[0]
     assert [span.length for span in start.visual_spans] == [64, 70]
@@ -75,17 +75,17 @@ async def test_features_of_every_picture_reach_the_decoder(stage: Stage) -> None
     assert grids == {(16, 16), (14, 20)}
 
 
-async def test_a_picture_the_decoder_has_cached_is_not_encoded(stage: Stage) -> None:
+async def test_a_image_the_decoder_has_cached_is_not_encoded(stage: Stage) -> None:
     stage.decoder.cached_spans = frozenset({0})
     stage.decoder.cached_tokens = 5
-    response = await stage.post(messages=about_pictures((64, 64), (96, 64)))
+    response = await stage.post(messages=about_images((64, 64), (96, 64)))
     assert len(stage.vision.requests) == 1
     assert response.json()["usage"]["prompt_tokens_details"] == {"cached_tokens": 5}
 
 
-async def test_pictures_in_several_turns_and_tool_messages_are_sent(stage: Stage) -> None:
+async def test_images_in_several_turns_and_tool_messages_are_sent(stage: Stage) -> None:
     messages = [
-        *about_pictures((64, 64)),
+        *about_images((64, 64)),
         {
             "role": "assistant",
             "content": None,
@@ -93,7 +93,7 @@ async def test_pictures_in_several_turns_and_tool_messages_are_sent(stage: Stage
                 {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
             ],
         },
-        {"role": "tool", "tool_call_id": "a", "content": [picture_part(96, 64)]},
+        {"role": "tool", "tool_call_id": "a", "content": [image_part(96, 64)]},
     ]
     tool = {"type": "function", "function": {"name": "look", "parameters": {}}}
     response = await stage.post(messages=messages, tools=[tool], tool_choice="auto")
@@ -101,8 +101,8 @@ async def test_pictures_in_several_turns_and_tool_messages_are_sent(stage: Stage
     assert len(stage.vision.requests) == 2
 
 
-async def test_a_bare_url_string_is_a_picture_too(stage: Stage) -> None:
-    part = picture_part()
+async def test_a_bare_url_string_is_a_image_too(stage: Stage) -> None:
+    part = image_part()
     part["image_url"] = part["image_url"]["url"]
     response = await stage.post(messages=[{"role": "user", "content": [part]}])
     assert response.status_code == 200, response.text
@@ -126,7 +126,7 @@ async def test_a_stalled_decoder_is_cancelled_after_a_stop_string(stage: Stage) 
 
 
 async def test_several_choices_come_back_and_share_one_encoding(stage: Stage) -> None:
-    response = await stage.post(messages=about_pictures((64, 64)), n=3, seed=5)
+    response = await stage.post(messages=about_images((64, 64)), n=3, seed=5)
     answer = response.json()
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert len(stage.decoder.starts) == 3

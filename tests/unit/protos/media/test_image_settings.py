@@ -1,4 +1,4 @@
-"""Picture settings come from the checkpoint's file alone; what it lacks is named."""
+"""Image settings come from the checkpoint's file alone; what it lacks is named."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from protos.bundle.manifest import BundleError
-from protos.media.images import PictureSettings
+from protos.media.images import ImageSettings
 from tests.support.manifests import small_manifest
 
 FILE: dict[str, Any] = {
@@ -23,12 +23,12 @@ TOWER = small_manifest().vision
 
 def fault(raw: dict[str, Any]) -> str:
     with pytest.raises(BundleError) as caught:
-        PictureSettings.from_mapping(raw)
+        ImageSettings.from_mapping(raw)
     return str(caught.value)
 
 
 def test_the_published_form_is_read() -> None:
-    settings = PictureSettings.from_mapping(FILE)
+    settings = ImageSettings.from_mapping(FILE)
     assert (settings.min_pixels, settings.max_pixels) == (65536, 16777216)
     assert (settings.factor, settings.temporal_patch_size) == (32, 2)
     assert settings.image_std == (0.5, 0.25, 0.5)
@@ -38,7 +38,7 @@ def test_the_published_form_is_read() -> None:
 def test_spelled_out_steps_and_older_area_names_are_read() -> None:
     steps = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True}
     older = {"resample": 3, "rescale_factor": 0.5, "min_pixels": 1024, "max_pixels": 2048}
-    settings = PictureSettings.from_mapping({**FILE, **steps, **older, "do_pad": None})
+    settings = ImageSettings.from_mapping({**FILE, **steps, **older, "do_pad": None})
     assert (settings.min_pixels, settings.max_pixels) == (1024, 2048)
     assert settings.rescale_factor == 0.5
 
@@ -83,9 +83,9 @@ def test_a_malformed_value_is_named(key: str, value: Any) -> None:
 
 
 def test_settings_of_another_tower_are_refused() -> None:
-    PictureSettings.from_mapping(FILE).check_against(TOWER)
+    ImageSettings.from_mapping(FILE).check_against(TOWER)
     with pytest.raises(BundleError, match="merge_size is 3"):
-        PictureSettings.from_mapping({**FILE, "merge_size": 3}).check_against(TOWER)
+        ImageSettings.from_mapping({**FILE, "merge_size": 3}).check_against(TOWER)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]"])
@@ -94,6 +94,6 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path, text: str | None) 
     if text is not None:
         file.write_text(text)
     with pytest.raises(BundleError, match="preprocessor_config.json"):
-        PictureSettings.from_file(file)
+        ImageSettings.from_file(file)
     file.write_text(json.dumps(FILE))
-    assert PictureSettings.from_file(file).patch_size == 16
+    assert ImageSettings.from_file(file).patch_size == 16

@@ -1,4 +1,4 @@
-"""A picture in the terminal, two pixels per character cell."""
+"""An image in the terminal, two pixels per character cell."""
 
 from pathlib import Path
 
@@ -12,24 +12,24 @@ from deploy.terminal.screen import CommandError
 UPPER_HALF_BLOCK = "▀"  # its foreground is the upper pixel, its background the lower one
 
 
-def read_picture(path: Path) -> bytes:
-    """The bytes of a picture file.
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file.
 
     Raises:
-        CommandError: no such file, or not a picture.
+        CommandError: no such file, or not an image.
     """
     try:
         data = path.read_bytes()
         with Image.open(path):
             return data
     except UnidentifiedImageError as error:
-        raise CommandError(f"{path} is not a picture", exit_code=2) from error
+        raise CommandError(f"{path} is not an image", exit_code=2) from error
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}", exit_code=2) from error
 
 
 def half_blocks(path: Path, *, columns: int) -> Segments:
-    """Draws a picture `columns` characters wide, keeping its proportions."""
+    """Draws an image `columns` characters wide, keeping its proportions."""
     with Image.open(path) as opened:
         upright = ImageOps.exif_transpose(opened).convert("RGBA")
     flat = Image.new("RGB", upright.size, "white")
@@ -40,16 +40,16 @@ def half_blocks(path: Path, *, columns: int) -> Segments:
     return Segments(_segments(small))
 
 
-def _segments(picture: Image.Image) -> list[Segment]:
+def _segments(image: Image.Image) -> list[Segment]:
     segments = []
-    for top in range(0, picture.height, 2):
-        for column in range(picture.width):
-            upper, lower = (_colour(picture, column, row) for row in (top, top + 1))
+    for top in range(0, image.height, 2):
+        for column in range(image.width):
+            upper, lower = (_colour(image, column, row) for row in (top, top + 1))
             segments.append(Segment(UPPER_HALF_BLOCK, Style(color=upper, bgcolor=lower)))
         segments.append(Segment.line())
     return segments
 
 
-def _colour(picture: Image.Image, column: int, row: int) -> Color:
-    red, green, blue = picture.getpixel((column, row))  # type: ignore[misc]
+def _colour(image: Image.Image, column: int, row: int) -> Color:
+    red, green, blue = image.getpixel((column, row))  # type: ignore[misc]
     return Color.from_rgb(red, green, blue)
