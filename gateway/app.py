@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from gateway.access.admission import Admission
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
-from gateway.config import GatewayConfig, addresses
+from gateway.config import GatewayConfig, entries
 from gateway.http.chat.route import ChatCompletions
 from gateway.http.listener import Listener
 from gateway.http.routes import HttpSettings, http_app
@@ -23,8 +23,9 @@ from gateway.rpc.servicer import ChatServicer
 from gateway.tiers.clients import DecoderClient, VisionClient
 from gateway.tiers.router import State
 from protos.bundle.manifest import Bundle
+from protos.process.server import GrpcServer, bind
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
-from protos.wire.channels import LARGE_MESSAGE_BYTES, GrpcServer, bind
+from protos.wire.channels import LARGE_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -113,13 +114,13 @@ class Gateway:
         threads = ThreadPoolExecutor(config.prepare_threads, thread_name_prefix="prepare")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         self._vision = VisionClient(
-            addresses(config.vision),
+            entries(config.vision),
             bundle_digest=self._bundle.digest,
             level_count=1 + manifest.deepstack_level_count,
             watch_interval_s=config.watch_interval_s,
         )
         self._decoder = DecoderClient(
-            addresses(config.decoder),
+            entries(config.decoder),
             bundle_digest=self._bundle.digest,
             watch_interval_s=config.watch_interval_s,
         )

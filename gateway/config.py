@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from protos.process.settings import SettingError, setting
+from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.channels import (
     DECODER_PORT,
     GATEWAY_GRPC_PORT,
@@ -29,19 +29,25 @@ class GatewayConfig:
         "addresses of the decoder tier, comma-separated", default=f"127.0.0.1:{DECODER_PORT}"
     )
     host: str = setting("address both doors listen on", default="127.0.0.1")
-    http_port: int = setting("port of the HTTP door; 0 picks one", default=GATEWAY_HTTP_PORT)
-    grpc_port: int = setting("port of the gRPC door; 0 picks one", default=GATEWAY_GRPC_PORT)
+    http_port: int = setting(
+        "port of the HTTP door; 0 picks one", default=GATEWAY_HTTP_PORT, least=0, most=MAX_PORT
+    )
+    grpc_port: int = setting(
+        "port of the gRPC door; 0 picks one", default=GATEWAY_GRPC_PORT, least=0, most=MAX_PORT
+    )
     model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
     api_key: str | None = setting(
         "keys, comma-separated, one of which every request must carry; unset: none. Requests of"
         " different keys share no cached prefix",
         default=None,
+        secret=True,
     )
     digest_key: str | None = setting(
         "secret of 16 characters or more that images and tenants are named with, so that"
         " gateways with the same one share their decoders' cached prefixes; better given by"
         " environment or digest_key_file than as a flag; unset: random",
         default=None,
+        secret=True,
     )
     digest_key_file: str | None = setting(
         "file that holds digest_key, blanks around it ignored", default=None
@@ -52,11 +58,13 @@ class GatewayConfig:
     )
     docs: bool = setting("serve /docs and /openapi.json", default=False)
     reflection: bool = setting("answer gRPC reflection", default=False)
-    max_in_flight: int = setting("requests at work before 429", default=256)
-    max_in_flight_bytes: int = setting("bytes of their bodies before 429", default=512 * MIB)
-    max_body_bytes: int = setting("largest request", default=32 * MIB)
+    max_in_flight: int = setting("requests at work before 429", default=256, least=1)
+    max_in_flight_bytes: int = setting(
+        "bytes of their bodies before 429", default=512 * MIB, least=1
+    )
+    max_body_bytes: int = setting("largest request", default=32 * MIB, least=1)
     max_header_bytes: int = setting("largest set of HTTP headers", default=16 * 1024)
-    prepare_threads: int = setting("threads that parse and tokenize requests", default=2)
+    prepare_threads: int = setting("threads that parse and tokenize requests", default=2, least=1)
     request_deadline_s: float = setting(
         "seconds until an answer is complete, or a stream's first token is there", default=300.0
     )
@@ -68,17 +76,12 @@ class GatewayConfig:
     )
     watch_interval_s: float = setting("seconds between looks at the tiers", default=2.0)
     drain_timeout_s: float = setting("seconds running requests get on shutdown", default=30.0)
-    log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO")
+    log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
 
     def __post_init__(self) -> None:
-        for name in ("max_in_flight", "max_in_flight_bytes", "max_body_bytes", "prepare_threads"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("http_port", "grpc_port"):
-            if not 0 <= getattr(self, name) <= 65535:
-                raise SettingError(f"{name} must be in [0, 65535], got {getattr(self, name)}")
+        check(self)
         for name in ("vision", "decoder"):
-            if not addresses(getattr(self, name)):
+            if not entries(getattr(self, name)):
                 raise SettingError(f"{name} names no address")
         if self.api_key is not None and not self.api_keys:
             raise SettingError("api_key names no key")
@@ -90,7 +93,7 @@ class GatewayConfig:
     @property
     def api_keys(self) -> tuple[str, ...]:
         """The keys; empty where none is needed."""
-        return tuple(addresses(self.api_key or ""))
+        return tuple(entries(self.api_key or ""))
 
     def secret(self) -> bytes:
         """What images and tenants are named with; reads `digest_key_file`.
@@ -118,10 +121,10 @@ class GatewayConfig:
         through a name of its own that it lets point to 127.0.0.1.
         """
         if self.allowed_hosts is not None:
-            return tuple(addresses(self.allowed_hosts))
+            return tuple(entries(self.allowed_hosts))
         return LOOPBACK_HOSTS if self.host in LOOPBACK_HOSTS else None
 
 
-def addresses(text: str) -> list[str]:
+def entries(text: str) -> list[str]:
     """The entries of a comma-separated list, blanks dropped."""
     return [entry.strip() for entry in text.split(",") if entry.strip()]

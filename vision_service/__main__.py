@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+from functools import partial
 
 from vision_service.replicas import reaper
 
@@ -12,9 +13,12 @@ def main() -> int:
     watching = reaper.start()  # before any library starts threads
     os.environ.update(_environment())
     # Imported here because gRPC and Ray read the environment when they are imported.
-    from vision_service import app as process
+    from protos.process.main import run
+    from vision_service import app
+    from vision_service.config import VisionConfig
 
-    return process.main(watching)
+    serve = partial(app.serve, reaper=watching)
+    return run("vision_service", tier="vision", config_type=VisionConfig, serve=serve)
 
 
 def _environment() -> dict[str, str]:

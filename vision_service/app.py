@@ -1,18 +1,15 @@
-"""One vision process, from settings to a clean end."""
+"""One vision process: what is wired to what, from the settings to a clean end."""
 
 import asyncio
-import json
 import logging
-import os
-import signal
-import sys
 from typing import TYPE_CHECKING
 
-from protos.bundle.manifest import Bundle, BundleError
+from protos.bundle.manifest import Bundle
 from protos.media.images import SETTINGS_NAME, ImageSettings
-from protos.process import logs, settings
+from protos.process.main import EXIT_LOST, ServiceProcess
+from protos.process.server import GrpcServer
 from protos.tandem.v1 import vision_pb2_grpc
-from protos.wire.channels import LARGE_MESSAGE_BYTES, GrpcServer, PortTaken
+from protos.wire.channels import LARGE_MESSAGE_BYTES
 from vision_service.config import VisionConfig
 from vision_service.replicas.reaper import Reaper
 from vision_service.servicer import VisionServicer
@@ -20,35 +17,21 @@ from vision_service.servicer import VisionServicer
 if TYPE_CHECKING:
     from vision_service.replicas.ray_serve import RayEncoders
 
-logger = logging.getLogger("vision_service")
-
-EXIT_SETTINGS = 2
-EXIT_LOST = 1
+logger = logging.getLogger(__name__)
 
 
-def main(reaper: Reaper) -> int:
-    """Runs until SIGTERM or SIGINT; returns the exit code."""
-    try:
-        config = settings.load(VisionConfig, prefix="VISION", argv=sys.argv[1:], environ=os.environ)
-        config.check()
-        logs.configure(config.log_level)
-        logger.info("settings: %s", settings.describe(config))
-        bundle = Bundle.open(config.bundle)
-        bundle.verify_files(("vision", "processor"))
-        images = ImageSettings.from_file(bundle.path / SETTINGS_NAME)
-        images.check_against(bundle.manifest.vision)
-        return asyncio.run(_serve(config, bundle, reaper))
-    except (settings.SettingError, BundleError, PortTaken) as error:
-        sys.stderr.write(f"vision_service: {error}\n")
-        return EXIT_SETTINGS
-    except RuntimeError:  # Ray says so whatever kept it from starting.
-        logger.exception("the vision service could not start")
-        return EXIT_LOST
+async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -> int:
+    """Serves until the process is to stop, then drains.
 
+    Returns:
+        0; `EXIT_LOST` when Ray could not start or went away.
 
-async def _serve(config: VisionConfig, bundle: Bundle, reaper: Reaper) -> int:
-    stop = asyncio.Event()
-    _stop_on_signals(stop)
+    Raises:
+        SettingError, BundleError, PortTaken: the process cannot start.
+    """
+    bundle = Bundle.open(config.bundle)
+    bundle.verify_files(("vision", "processor"))
+    ImageSettings.from_file(bundle.path / SETTINGS_NAME).check_against(bundle.manifest.vision)
     server = GrpcServer(
         host=config.host,
         port=config.port,
@@ -67,33 +50,22 @@ async def _serve(config: VisionConfig, bundle: Bundle, reaper: Reaper) -> int:
     encoders = RayEncoders(config, reaper)
     try:
         async with server:
-            await encoders.start(reclaim_signals=lambda: _stop_on_signals(stop))
+            await encoders.start(reclaim_signals=process.catch_signals)
             servicer.encoders = encoders
             await server.set_serving(True)
-            _announce(server.port)
-            return await _until_stopped(stop, encoders)
+            process.announce(grpc=server.port)
+            return await _until_stopped(process, encoders)
+    except RuntimeError:  # Ray says so whatever kept it from starting.
+        logger.exception("the vision service could not start")
+        return EXIT_LOST
     finally:
         await encoders.stop()
 
 
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-
-
-async def _until_stopped(stop: asyncio.Event, encoders: "RayEncoders") -> int:
-    stopped = asyncio.create_task(stop.wait())
+async def _until_stopped(process: ServiceProcess, encoders: "RayEncoders") -> int:
+    stopped = asyncio.create_task(process.stopped())
     lost = asyncio.create_task(encoders.lost())
     await asyncio.wait({stopped, lost}, return_when=asyncio.FIRST_COMPLETED)
     for task in (stopped, lost):
         task.cancel()
-    if stop.is_set():
-        logger.info("draining")
-        return 0
-    return EXIT_LOST
-
-
-def _announce(port: int) -> None:
-    event = {"event": "serving", "tier": "vision", "ports": {"grpc": port}}
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+    return 0 if process.stop.is_set() else EXIT_LOST

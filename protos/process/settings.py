@@ -1,7 +1,8 @@
 """Settings of a process: one frozen dataclass, filled from flags and environment, read once.
 
-A service declares fields with `setting(...)`; `load` builds the dataclass from command-line
-flags (`--max-slots`) over environment names (`DECODER_MAX_SLOTS`) over defaults.
+A service declares fields with `setting(...)`, and their ranges with them; `load` builds the
+dataclass from command-line flags (`--max-slots`) over environment names (`DECODER_MAX_SLOTS`) over
+defaults.
 """
 
 import argparse
@@ -11,6 +12,9 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+MAX_PORT = 65535
+
 T = TypeVar("T")
 
 
@@ -18,20 +22,78 @@ class SettingError(Exception):
     """A setting is unknown, missing or malformed; the text names it."""
 
 
-def setting(description: str, *, default: Any = dataclasses.MISSING) -> Any:
-    """Declares one dataclass field with the line `--help` shows for it."""
-    metadata = {"help": description}
+def setting(
+    description: str,
+    *,
+    default: Any = dataclasses.MISSING,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    choices: Sequence[str] = (),
+    secret: bool = False,
+) -> Any:
+    """Declares one dataclass field; `check` holds its range.
+
+    Args:
+        description: The line `--help` shows for it.
+        default: Its value where nobody gives one; without one it must be given.
+        least: Smallest value.
+        most: Largest value.
+        above: Every value is larger than this.
+        choices: The only values.
+        secret: Never written to a log.
+    """
+    metadata = {
+        "help": description,
+        "least": least,
+        "most": most,
+        "above": above,
+        "choices": tuple(choices),
+        "secret": secret,
+    }
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def load(cls: type[T], *, prefix: str, argv: Sequence[str], environ: Mapping[str, str]) -> T:
+def check(config: Any) -> None:
+    """Checks every field against what its `setting` says; None, where allowed, is unset.
+
+    Called by a settings class's `__post_init__`.
+
+    Raises:
+        SettingError: a value out of range, by name.
+    """
+    for field in dataclasses.fields(config):
+        value, rule = getattr(config, field.name), field.metadata
+        if value is None:
+            continue
+        # Written so that NaN fails: every comparison with it is false.
+        if rule["least"] is not None and not value >= rule["least"]:
+            raise SettingError(f"{field.name} is {value}, expected at least {rule['least']}")
+        if rule["above"] is not None and not value > rule["above"]:
+            raise SettingError(f"{field.name} is {value}, expected more than {rule['above']}")
+        if rule["most"] is not None and not value <= rule["most"]:
+            raise SettingError(f"{field.name} is {value}, expected at most {rule['most']}")
+        if rule["choices"] and value not in rule["choices"]:
+            *others, last = rule["choices"]
+            raise SettingError(f"{field.name} is {value!r}, expected {', '.join(others)} or {last}")
+
+
+def load(
+    cls: type[T],
+    *,
+    program: str,
+    prefix: str,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+) -> T:
     """Builds `cls` from flags, then environment, then defaults.
 
     Args:
         cls: Keyword-only dataclass whose fields are str, int, float, bool or one of these
             with None.
+        program: What `--help` calls the program.
         prefix: Start of the environment names, for example "DECODER".
         argv: Command-line arguments after the program's name.
         environ: Environment to read.
@@ -42,7 +104,7 @@ def load(cls: type[T], *, prefix: str, argv: Sequence[str], environ: Mapping[str
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     raw = _from_environment(fields, prefix, environ)
-    raw.update(_from_flags(fields, prefix, argv))
+    raw.update(_from_flags(fields, program, argv))
     values = {name: _parse(name, hints[name], text) for name, text in raw.items()}
     missing = [
         name
@@ -56,10 +118,15 @@ def load(cls: type[T], *, prefix: str, argv: Sequence[str], environ: Mapping[str
 
 
 def describe(config: Any) -> str:
-    """The effective settings as one line for the log."""
+    """The effective settings as one line for the log, secrets hidden."""
     return " ".join(
-        f"{field.name}={getattr(config, field.name)!r}" for field in dataclasses.fields(config)
+        f"{field.name}={_shown(field, getattr(config, field.name))}"
+        for field in dataclasses.fields(config)
     )
+
+
+def _shown(field: "dataclasses.Field[Any]", value: Any) -> str:
+    return "***" if field.metadata["secret"] and value is not None else repr(value)
 
 
 def _from_environment(
@@ -75,12 +142,8 @@ def _from_environment(
     return found
 
 
-def _from_flags(fields: Mapping[str, Any], prefix: str, argv: Sequence[str]) -> dict[str, str]:
-    parser = argparse.ArgumentParser(
-        prog=f"{prefix.lower()}_service" if prefix != "GATEWAY" else "gateway",
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
+def _from_flags(fields: Mapping[str, Any], program: str, argv: Sequence[str]) -> dict[str, str]:
+    parser = argparse.ArgumentParser(prog=program, allow_abbrev=False, exit_on_error=False)
     for name, field in fields.items():
         text = field.metadata.get("help", "").replace("%", "%%")
         if field.default is not dataclasses.MISSING:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from decoder_service import __main__ as service
+from decoder_service.__main__ import main as serve
 from decoder_service.model.batch import DecodeLane, LaneLogits, PrefillLane
 from decoder_service.model.flat_runner import FlatRunner
 from tests.bench.overhead import VARIABLE, Run
@@ -50,7 +50,7 @@ def main() -> int:
     """Serves as `decoder_service` does, then writes the file."""
     runs: list[Run] = []
     time_runs(runs)
-    code = service.main()
+    code = serve()
     with Path(os.environ[VARIABLE]).open("w") as stream:
         stream.writelines(json.dumps(run) + "\n" for run in runs)
     return code

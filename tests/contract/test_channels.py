@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from protos.process import server
 from protos.wire import channels
 
-NAMES = sorted({name for name, _ in (*channels.channel_options(), *channels.server_options(1))})
+NAMES = sorted({name for name, _ in (*channels.channel_options(), *server.server_options(1))})
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,6 @@ def test_grpc_knows_the_option(library: bytes, name: str) -> None:
 
 
 def test_a_server_bears_the_pings_of_our_clients() -> None:
-    client, server = dict(channels.channel_options()), dict(channels.server_options(1))
-    allowed_ms = server["grpc.http2.min_ping_interval_without_data_ms"]
+    client, serving = dict(channels.channel_options()), dict(server.server_options(1))
+    allowed_ms = serving["grpc.http2.min_ping_interval_without_data_ms"]
     assert client["grpc.keepalive_time_ms"] > allowed_ms

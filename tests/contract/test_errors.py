@@ -6,8 +6,9 @@ from typing import Any
 import grpc
 import pytest
 
+from protos.process.server import GrpcServer
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
-from protos.wire.channels import GrpcServer, channel_options, is_serving
+from protos.wire.channels import channel_options, is_serving
 from protos.wire.errors import (
     ERROR_TABLE,
     InternalError,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from decoder_service.__main__ import load
+from decoder_service.app import load
 from decoder_service.config import DecoderConfig
 from decoder_service.engine.engine import Engine
 from decoder_service.engine.stream import SequenceStream

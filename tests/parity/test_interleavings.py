@@ -24,7 +24,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decoder_service.__main__ import load
+from decoder_service.app import load
 from decoder_service.cache.slots import Slots
 from decoder_service.config import DecoderConfig
 from decoder_service.engine.step import StepExecutor

@@ -25,7 +25,7 @@ ALLOWED = {
 # Rooms of a package (files and folders), lowest first: a room imports only rooms of rows above it
 # in this list, never one of its own row.
 LAYERS = {
-    "protos": [["tandem"], ["bundle", "process", "wire"], ["media"]],
+    "protos": [["tandem"], ["bundle", "wire"], ["media", "process"]],
     "kernels": [["build", "layout"], ["library"]],
     "gateway": [
         ["config", "request", "media"],
@@ -52,6 +52,7 @@ LAYERS = {
         ["model", "schedule"],
         ["engine"],
         ["rpc"],
+        ["app"],
         ["__main__"],
     ],
     "deploy": [["client", "export", "stack"], ["terminal"], ["commands"], ["cli"]],

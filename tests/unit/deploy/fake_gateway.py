@@ -9,8 +9,9 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from protos.process.server import server_options
 from protos.tandem.v1 import decoder_pb2, gateway_pb2, gateway_pb2_grpc
-from protos.wire.channels import LARGE_MESSAGE_BYTES, server_options
+from protos.wire.channels import LARGE_MESSAGE_BYTES
 from protos.wire.errors import ServiceError, to_status
 
 

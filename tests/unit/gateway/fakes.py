@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 
 from protos.bundle.manifest import Bundle
+from protos.process.server import GrpcServer
 from protos.tandem.v1 import (
     decoder_pb2,
     decoder_pb2_grpc,
@@ -16,7 +17,7 @@ from protos.tandem.v1 import (
     vision_pb2_grpc,
 )
 from protos.wire import tensors
-from protos.wire.channels import LARGE_MESSAGE_BYTES, GrpcServer
+from protos.wire.channels import LARGE_MESSAGE_BYTES
 from protos.wire.errors import InvalidRequest, ModelMismatch, ServiceError, reporting_errors
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -9,11 +9,13 @@ from vision_service.replicas.replica import ReplicaSettings
 
 
 def config(*flags: str) -> VisionConfig:
-    loaded = settings.load(
-        VisionConfig, prefix="VISION", argv=["--bundle", "somewhere", *flags], environ={}
+    return settings.load(
+        VisionConfig,
+        program="vision_service",
+        prefix="VISION",
+        argv=["--bundle", "somewhere", *flags],
+        environ={},
     )
-    loaded.check()
-    return loaded
 
 
 @pytest.mark.parametrize(

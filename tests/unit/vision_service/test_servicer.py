@@ -13,9 +13,10 @@ import pytest
 
 from protos.bundle.manifest import Bundle
 from protos.media.images import Grid
+from protos.process.server import GrpcServer
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire import tensors
-from protos.wire.channels import CHUNK_BYTES, LARGE_MESSAGE_BYTES, GrpcServer, channel_options
+from protos.wire.channels import CHUNK_BYTES, LARGE_MESSAGE_BYTES, channel_options
 from protos.wire.errors import Overloaded, Reason, ServiceError, from_rpc_error
 from tests.support.manifests import small_manifest
 from tests.unit.vision_service.fakes import FakeEncoders

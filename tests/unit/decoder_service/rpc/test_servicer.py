@@ -9,13 +9,15 @@ import grpc
 import numpy as np
 import pytest
 
-from decoder_service.__main__ import Loaded, serve_loaded
+from decoder_service.app import Loaded, serve_loaded
 from decoder_service.cache.memory import MemoryPlan
 from decoder_service.config import DecoderConfig
 from protos.bundle.manifest import Bundle
+from protos.process.main import ServiceProcess
+from protos.process.server import GrpcServer
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
 from protos.wire import tensors
-from protos.wire.channels import GrpcServer, is_serving
+from protos.wire.channels import is_serving
 from protos.wire.errors import Reason, from_rpc_error
 from tests.support.manifests import small_manifest
 from tests.unit.decoder_service.fakes import (
@@ -65,12 +67,12 @@ async def served(folder: Path) -> AsyncIterator[tuple[grpc.aio.Channel, FakeRunn
     loaded = Loaded(bundle=make_bundle(folder), plan=plan, executor=executor)
     config = DecoderConfig(bundle=str(folder), port=0, drain_timeout_s=0.2, reflection=True)
     server = GrpcServer(host="127.0.0.1", port=0, drain_timeout_s=0.2)
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve_loaded(config, server, loaded, stop))
+    process = ServiceProcess("decoder")
+    serving = asyncio.create_task(serve_loaded(config, server, loaded, process))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         await channel.channel_ready()
         yield channel, runner
-    stop.set()
+    process.stop.set()
     await serving
 
 

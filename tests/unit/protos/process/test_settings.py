@@ -15,10 +15,19 @@ class Config:
     threads: int | None = setting("compute threads; none: all cores", default=None)
     ratio: float = setting("a share", default=0.5)
     allow_logits: bool = setting("answer with raw logits", default=False)
+    depth: int | None = setting("how deep", default=None, least=1, most=9)
+    pause_s: float = setting("how long", default=1.0, above=0)
+    kernels: str = setting("whose kernels", default="auto", choices=("auto", "own", "none"))
+    key: str | None = setting("who may ask", default=None, secret=True)
+
+    def __post_init__(self) -> None:
+        settings.check(self)
 
 
 def load(argv: list[str], environ: dict[str, str] | None = None) -> Config:
-    return settings.load(Config, prefix="DECODER", argv=argv, environ=environ or {})
+    return settings.load(
+        Config, program="decoder_service", prefix="DECODER", argv=argv, environ=environ or {}
+    )
 
 
 def test_flags_win_over_the_environment_which_wins_over_defaults() -> None:
@@ -49,3 +58,30 @@ def test_a_wrong_setting_is_named(argv: list[str], environ: dict[str, str], name
 
 def test_other_services_environment_is_left_alone() -> None:
     assert load(["--bundle=a"], {"VISION_PORT": "x", "PATH": "y"}).port == 50052
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--depth=0", "depth is 0, expected at least 1"),
+        ("--depth=10", "depth is 10, expected at most 9"),
+        ("--pause-s=0", "pause_s is 0.0, expected more than 0"),
+        ("--pause-s=nan", "pause_s is nan, expected more than 0"),
+        ("--kernels=other", "kernels is 'other', expected auto, own or none"),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused_with_the_range(flag: str, message: str) -> None:
+    with pytest.raises(SettingError, match=f"^{message}$"):
+        load(["--bundle=a", flag])
+
+
+def test_the_ends_of_a_range_and_unset_values_are_taken() -> None:
+    assert load(["--bundle=a", "--depth=9", "--pause-s=0.001"]).depth == 9
+    assert load(["--bundle=a", "--depth=none"]).depth is None
+
+
+def test_secrets_are_not_shown() -> None:
+    shown = settings.describe(load(["--bundle=a", "--key=swordfish"]))
+    assert "swordfish" not in shown
+    assert "key=***" in shown
+    assert "bundle='a'" in shown

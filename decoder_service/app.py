@@ -1,0 +1,193 @@
+"""One decoder process: what is loaded, and what is wired to what."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from grpc_reflection.v1alpha import reflection
+
+from decoder_service.cache.kv_cache import KvCache
+from decoder_service.cache.memory import (
+    MemoryPlan,
+    available_bytes,
+    kv_budget_bytes,
+    kv_token_bytes,
+    plan_memory,
+)
+from decoder_service.cache.slots import Slots
+from decoder_service.config import DecoderConfig
+from decoder_service.engine.engine import Engine
+from decoder_service.engine.step import StepExecutor
+from decoder_service.grammar.compiler import GrammarCompiler
+from decoder_service.grammar.vocabulary import GrammarVocabulary
+from decoder_service.model.embeddings import EmbeddingTable
+from decoder_service.model.runner import make_runner
+from decoder_service.model.sessions import open_graph
+from decoder_service.rpc.convert import RequestLimits
+from decoder_service.rpc.servicer import DecoderServicer
+from decoder_service.schedule.pacing import ChunkPacer
+from decoder_service.schedule.residency import Residency
+from decoder_service.schedule.scheduler import Scheduler
+from decoder_service.schedule.speculation import Speculation
+from protos.bundle.manifest import Bundle
+from protos.process.main import ServiceProcess
+from protos.process.server import GrpcServer
+from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A bundle ready to run."""
+
+    bundle: Bundle
+    plan: MemoryPlan
+    executor: StepExecutor
+
+
+def load(config: DecoderConfig) -> Loaded:
+    """Loads the decoder's part of the bundle and lays out the KV cache.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        SettingError: the KV cache does not fit.
+    """
+    bundle = Bundle.open(config.bundle)
+    bundle.verify_files(("decoder",))
+    table = EmbeddingTable.open(bundle)
+    # Taken before loading, less the files' sizes: afterwards it depends on what is mapped.
+    free_bytes = available_bytes()
+    session = open_graph(
+        bundle,
+        threads=config.thread_count,
+        kernels=config.kernels,
+        kv_dtype=config.kv_dtype,
+    )
+    text, dtype = bundle.manifest.text, session.kv_dtype
+    plan = plan_memory(
+        model_context=text.max_position_embeddings,
+        token_bytes=kv_token_bytes(text, dtype.itemsize),
+        budget_bytes=kv_budget_bytes(
+            available_bytes=free_bytes,
+            weight_bytes=session.graph.weight_bytes + _table_bytes(bundle),
+            kv_memory_mib=config.kv_memory_mib,
+        ),
+        max_sequences=config.max_sequences,
+        max_context=config.max_context,
+    )
+    logger.info("%s; weights: %s", plan.describe(), session.describe())
+    cache = KvCache(
+        layer_count=text.num_hidden_layers,
+        slot_count=plan.slot_count,
+        head_count=text.num_key_value_heads,
+        max_length=plan.max_context,
+        head_dim=text.head_dim,
+        dtype=dtype,
+    )
+    executor = StepExecutor(
+        runner=make_runner(session, bundle, cache),
+        table=table,
+        residency=Residency(
+            Slots(cache, token_budget=plan.kv_tokens),
+            Scheduler(prefill_chunk_tokens=config.prefill_chunk_tokens),
+            max_sequences=plan.max_sequences,
+        ),
+        level_count=bundle.manifest.deepstack_level_count,
+        pacer=ChunkPacer(config.mixed_chunk_tokens),
+        speculation=Speculation(config.draft_tokens if config.speculation == "auto" else 0),
+    )
+    return Loaded(bundle=bundle, plan=plan, executor=executor)
+
+
+def _table_bytes(bundle: Bundle) -> int:
+    manifest = bundle.manifest
+    return manifest.files[manifest.embedding_table.file].size
+
+
+async def serve(config: DecoderConfig, process: ServiceProcess) -> int:
+    """Serves until the process is to stop, then drains.
+
+    Raises:
+        BundleError, SettingError, PortTaken: the process cannot start.
+    """
+    server = GrpcServer(
+        host=config.host, port=config.port, drain_timeout_s=config.drain_timeout_s
+    )  # before loading: a taken port is reported at once
+    loading = _in_daemon_thread(lambda: load(config))
+    stopping = asyncio.create_task(process.stop.wait())
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if loading.done():
+        await serve_loaded(config, server, loading.result(), process)
+    return 0
+
+
+async def serve_loaded(
+    config: DecoderConfig, server: GrpcServer, loaded: Loaded, process: ServiceProcess
+) -> None:
+    """Serves a loaded bundle until the process is to stop, then drains."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    def on_death() -> None:
+        task = asyncio.create_task(server.set_serving(False))
+        tasks.add(task)  # a task without a reference may be collected before it runs
+        task.add_done_callback(tasks.discard)
+
+    engine = Engine(
+        executor=loaded.executor,
+        max_waiting=config.max_waiting,
+        on_death=on_death,
+    )
+    grammars = GrammarCompiler(
+        lambda: GrammarVocabulary.from_bundle(loaded.bundle), config.grammar_limits
+    )
+    servicer = DecoderServicer(
+        engine=engine,
+        grammars=grammars,
+        limits=RequestLimits(
+            bundle=loaded.bundle,
+            max_context=loaded.plan.max_context,
+            allow_logits=config.allow_logits,
+        ),
+        plan=loaded.plan,
+        features_timeout_s=config.features_timeout_s,
+    )
+    decoder_pb2_grpc.add_DecoderServiceServicer_to_server(servicer, server.server)
+    if config.reflection:
+        service = decoder_pb2.DESCRIPTOR.services_by_name["DecoderService"].full_name
+        reflection.enable_server_reflection((service, reflection.SERVICE_NAME), server.server)
+    async with grammars, engine, server:
+        await server.set_serving(True)
+        process.announce(grpc=server.port)
+        await process.stopped()
+
+
+def _in_daemon_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+    """Runs a function beside the loop; unlike an executor's thread it never delays the exit."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        try:
+            result = function()
+        except Exception as error:  # Handed to the awaiting task, which raises it.
+            loop.call_soon_threadsafe(settle, None, error)
+        else:
+            loop.call_soon_threadsafe(settle, result, None)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return future

@@ -1,0 +1,101 @@
+"""The main of a service process: settings, log, signals, serve, drain, exit status."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from protos.bundle.manifest import BundleError
+from protos.process import logs, settings
+from protos.process.server import PortTaken
+from protos.process.settings import SettingError
+
+logger = logging.getLogger(__name__)
+
+EXIT_LOST = 1  # what the service needs went away
+EXIT_BAD_START = 2  # a setting, the bundle or a port is wrong
+
+
+class ServiceConfig(Protocol):
+    """What every service's settings have."""
+
+    @property
+    def log_level(self) -> str: ...
+
+
+C = TypeVar("C", bound=ServiceConfig)
+
+
+class ServiceProcess:
+    """One running process, as its `serve` sees it.
+
+    Attributes:
+        stop: Set when SIGTERM or SIGINT arrived.
+    """
+
+    def __init__(self, tier: str) -> None:
+        self.stop = asyncio.Event()
+        self._tier = tier
+
+    def catch_signals(self) -> None:
+        """Takes the signals that stop a service; again where a library took them for itself."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
+
+    def announce(self, **ports: int) -> None:
+        """Writes the line on stdout that says where this process serves."""
+        event = {"event": "serving", "tier": self._tier, "ports": ports}
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+    async def stopped(self) -> None:
+        """Returns when the process is to drain."""
+        await self.stop.wait()
+        logger.info("draining")
+
+
+def run(
+    program: str,
+    *,
+    tier: str,
+    config_type: type[C],
+    serve: Callable[[C, ServiceProcess], Awaitable[int]],
+) -> int:
+    """Runs one service until SIGTERM or SIGINT.
+
+    Args:
+        program: The module's name, as in `python -m program`.
+        tier: "vision", "decoder" or "gateway"; environment names begin with it.
+        config_type: Dataclass of the service's settings.
+        serve: Serves until `ServiceProcess.stopped` returns, drains, and returns the exit status.
+
+    Returns:
+        What `serve` returned; `EXIT_BAD_START` after one line on stderr when a setting, the
+        bundle or a port is wrong.
+    """
+    try:
+        config = settings.load(
+            config_type,
+            program=program,
+            prefix=tier.upper(),
+            argv=sys.argv[1:],
+            environ=os.environ,
+        )
+        logs.configure(config.log_level)
+        logger.info("settings: %s", settings.describe(config))
+        return asyncio.run(_serve(tier, config, serve))
+    except (SettingError, BundleError, PortTaken) as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        return EXIT_BAD_START
+
+
+async def _serve(tier: str, config: C, serve: Callable[[C, ServiceProcess], Awaitable[int]]) -> int:
+    process = ServiceProcess(tier)
+    process.catch_signals()
+    status = await serve(config, process)
+    logger.info("stopped")
+    return status

@@ -1,0 +1,99 @@
+"""The gRPC server of a service process: its socket, limits, health and end."""
+
+import socket
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from protos.wire.channels import LARGE_MESSAGE_BYTES, SMALL_MESSAGE_BYTES, Options
+
+LISTEN_BACKLOG = 1024
+
+
+def server_options(max_receive_bytes: int) -> Options:
+    """Settings of a server: size limits, bounded metadata, one listener per port."""
+    return (
+        ("grpc.max_receive_message_length", max_receive_bytes),
+        ("grpc.max_send_message_length", LARGE_MESSAGE_BYTES),
+        ("grpc.max_metadata_size", 8 * 1024),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.so_reuseport", 0),
+    )
+
+
+class PortTaken(Exception):
+    """Another process listens on the port."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(f"port {port} is already in use")
+        self.port = port
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 picks a free one.
+
+    Raises:
+        PortTaken: another process listens there, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    # Without it, a restart would find the port taken by the last process's closed connections.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise PortTaken(port) from error
+    listening.setblocking(False)
+    return listening
+
+
+class GrpcServer:
+    """A gRPC server with health: NOT_SERVING until told otherwise, drained on stop.
+
+    Use as an async context manager; register servicers on `server` before entering.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        max_receive_bytes: int = SMALL_MESSAGE_BYTES,
+        drain_timeout_s: float = 30.0,
+    ) -> None:
+        self.server = grpc.aio.server(options=server_options(max_receive_bytes))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        self._drain_timeout_s = drain_timeout_s
+        # Tried first, because gRPC's core writes lines of its own about a taken port.
+        bind(host, port).close()
+        try:
+            self.port = self.server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise PortTaken(port) from error
+        if self.port == 0:
+            raise PortTaken(port)
+
+    async def __aenter__(self) -> Self:
+        await self.set_serving(False)
+        await self.server.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self.server.stop(self._drain_timeout_s)
+
+    async def set_serving(self, serving: bool) -> None:
+        """Flips what grpc.health.v1 answers for the whole server."""
+        response = health_pb2.HealthCheckResponse
+        await self._health.set("", response.SERVING if serving else response.NOT_SERVING)
