@@ -114,7 +114,7 @@ async def serve(config: DecoderConfig, process: ServiceProcess) -> int:
     """Serves until the process is to stop, then drains.
 
     Raises:
-        BundleError, SettingError, PortTaken: the process cannot start.
+        BundleError, SettingError, BindError: the process cannot start.
     """
     server = GrpcServer(
         host=config.host, port=config.port, drain_timeout_s=config.drain_timeout_s

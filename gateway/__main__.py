@@ -12,7 +12,7 @@ async def serve(config: GatewayConfig, process: ServiceProcess) -> int:
     """Serves until the process is to stop, then drains.
 
     Raises:
-        SettingError, BundleError, PortTaken: the process cannot start.
+        SettingError, BundleError, BindError: the process cannot start.
     """
     bundle = Bundle.open(config.bundle)
     bundle.verify_files(("processor",))

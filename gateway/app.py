@@ -37,7 +37,7 @@ class Gateway:
         SettingError: the file of the digest key cannot be used.
         BundleError: the bundle's processor folder is missing or damaged, or a tier is there and
             serves another bundle.
-        PortTaken: a door's port is taken.
+        BindError: a door cannot listen where it should.
     """
 
     def __init__(self, config: GatewayConfig, bundle: Bundle) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
+from protos.wire.addresses import LOOPBACK_NAMES, bare, split
 from protos.wire.channels import (
     DECODER_PORT,
     GATEWAY_GRPC_PORT,
@@ -14,7 +15,6 @@ from protos.wire.channels import (
 )
 
 MIN_DIGEST_KEY_CHARS = 16
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +81,14 @@ class GatewayConfig:
     def __post_init__(self) -> None:
         check(self)
         for name in ("vision", "decoder"):
-            if not entries(getattr(self, name)):
+            listed = entries(getattr(self, name))
+            if not listed:
                 raise SettingError(f"{name} names no address")
+            for address in listed:
+                try:
+                    split(address)
+                except ValueError as error:
+                    raise SettingError(f"{name}: {error}") from error
         if self.api_key is not None and not self.api_keys:
             raise SettingError("api_key names no key")
         if self.digest_key is not None and self.digest_key_file is not None:
@@ -121,8 +127,8 @@ class GatewayConfig:
         through a name of its own that it lets point to 127.0.0.1.
         """
         if self.allowed_hosts is not None:
-            return tuple(entries(self.allowed_hosts))
-        return LOOPBACK_HOSTS if self.host in LOOPBACK_HOSTS else None
+            return tuple(bare(entry).lower() for entry in entries(self.allowed_hosts))
+        return LOOPBACK_NAMES if bare(self.host) in LOOPBACK_NAMES else None
 
 
 def entries(text: str) -> list[str]:

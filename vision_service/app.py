@@ -27,7 +27,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         0; `EXIT_LOST` when Ray could not start or went away.
 
     Raises:
-        SettingError, BundleError, PortTaken: the process cannot start.
+        SettingError, BundleError, BindError: the process cannot start.
     """
     bundle = Bundle.open(config.bundle)
     bundle.verify_files(("vision", "processor"))

@@ -9,9 +9,10 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from deploy.stack.ports import PortConflict, Ports, reachable, settle_ports
+from deploy.stack.ports import PortConflict, Ports, settle_ports
 from deploy.stack.tier import Echo, Tier, TierEvent, TierExited, TierReady
 from protos.bundle.manifest import Bundle, BundleError
+from protos.wire.addresses import join, reachable
 
 TIERS = ("vision", "decoder", "gateway")
 MODULES = {"vision": "vision_service", "decoder": "decoder_service", "gateway": "gateway"}
@@ -111,13 +112,13 @@ class LocalStack:
         return {
             "vision": f"127.0.0.1:{self.ports.vision}",
             "decoder": f"127.0.0.1:{self.ports.decoder}",
-            "gateway": f"{reachable(self.settings.host)}:{self.ports.grpc}",
+            "gateway": join(reachable(self.settings.host), self.ports.grpc),
         }
 
     @property
     def http_url(self) -> str:
         """Base URL of the OpenAI front door."""
-        return f"http://{reachable(self.settings.host)}:{self.ports.http}/v1"
+        return f"http://{join(reachable(self.settings.host), self.ports.http)}/v1"
 
     def __enter__(self) -> Self:
         self.start()

@@ -1,10 +1,10 @@
 """Ports of a one-machine stack: which are wanted, which are free."""
 
 import random
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from protos.process.server import BindError, bind
 from protos.wire import channels
 
 LOOPBACK = "127.0.0.1"
@@ -40,29 +40,24 @@ class Ports:
 ANY_FREE = Ports(http=0, grpc=0, vision=0, decoder=0)
 
 
-def reachable(host: str) -> str:
-    """The address a client on this machine uses for a server bound to `host`."""
-    return LOOPBACK if host in ("0.0.0.0", "::", "") else host
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen on the port now.
+def check_host(host: str) -> None:
+    """Checks that a server could listen on an address.
 
     Raises:
         PortConflict: `host` is no address of this machine.
     """
     try:
-        resolved = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise PortConflict(f"{host} is not an address of this machine") from error
-    family, kind, protocol, _, address = resolved[0]
-    with socket.socket(family, kind, protocol) as probe:
-        # A port whose last connection has just closed is free for a server, and so for us.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError:
-            return False
+        bind(host, 0).close()
+    except BindError as error:
+        raise PortConflict(str(error)) from error
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen on the port of an address of this machine now."""
+    try:
+        bind(host, port).close()
+    except BindError:
+        return False
     return True
 
 
@@ -73,8 +68,9 @@ def settle_ports(host: str, ports: Ports) -> Ports:
         host: Address of the gateway; the tiers behind it listen on loopback.
 
     Raises:
-        PortConflict: a port is taken or given twice.
+        PortConflict: a port is taken or given twice, or `host` is not this machine's.
     """
+    check_host(host)
     fixed = [port for port in ports.named().values() if port]
     if len(set(fixed)) < len(fixed):
         raise PortConflict("two services were given the same port")

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from protos.bundle.manifest import BundleError
 from protos.process import logs, settings
-from protos.process.server import PortTaken
+from protos.process.server import BindError
 from protos.process.settings import SettingError
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def run(
         logs.configure(config.log_level)
         logger.info("settings: %s", settings.describe(config))
         return asyncio.run(_serve(tier, config, serve))
-    except (SettingError, BundleError, PortTaken) as error:
+    except (SettingError, BundleError, BindError) as error:
         sys.stderr.write(f"{program}: {error}\n")
         return EXIT_BAD_START
 

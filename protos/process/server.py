@@ -1,12 +1,14 @@
 """The gRPC server of a service process: its socket, limits, health and end."""
 
+import errno
 import socket
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from protos.wire import addresses
 from protos.wire.channels import LARGE_MESSAGE_BYTES, SMALL_MESSAGE_BYTES, Options
 
 LISTEN_BACKLOG = 1024
@@ -24,7 +26,11 @@ def server_options(max_receive_bytes: int) -> Options:
     )
 
 
-class PortTaken(Exception):
+class BindError(Exception):
+    """A server cannot listen where it was told to; the text is one line."""
+
+
+class PortTaken(BindError):
     """Another process listens on the port."""
 
     def __init__(self, port: int) -> None:
@@ -32,24 +38,51 @@ class PortTaken(Exception):
         self.port = port
 
 
+def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """Family and socket address of an IPv4 or IPv6 address, with or without brackets, or a name.
+
+    Raises:
+        BindError: a name that leads nowhere.
+    """
+    try:
+        found = socket.getaddrinfo(
+            addresses.bare(host) or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise BindError(f"host {host!r} is neither an address nor a known name") from error
+    family, _, _, _, address = found[0]
+    return family, address
+
+
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 picks a free one.
 
     Raises:
-        PortTaken: another process listens there, or the address is not this machine's.
+        PortTaken: another process listens there.
+        BindError: the address is not this machine's, or the port needs more rights.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, address = resolve(host, port)
     listening = socket.socket(family, socket.SOCK_STREAM)
     # Without it, a restart would find the port taken by the last process's closed connections.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
+        listening.bind(address)
         listening.listen(LISTEN_BACKLOG)
     except OSError as error:
         listening.close()
-        raise PortTaken(port) from error
+        raise _bind_error(error, host, port) from error
     listening.setblocking(False)
     return listening
+
+
+def _bind_error(error: OSError, host: str, port: int) -> BindError:
+    if error.errno == errno.EADDRINUSE:
+        return PortTaken(port)
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return BindError(f"host {host!r} is not an address of this machine")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return BindError(f"port {port} may not be opened by this user, expected 1024 or more")
+    return BindError(f"cannot listen on {addresses.join(host, port)}: {error.strerror}")
 
 
 class GrpcServer:
@@ -72,8 +105,9 @@ class GrpcServer:
         self._drain_timeout_s = drain_timeout_s
         # Tried first, because gRPC's core writes lines of its own about a taken port.
         bind(host, port).close()
+        _, (address, *_) = resolve(host, port)
         try:
-            self.port = self.server.add_insecure_port(f"{host}:{port}")
+            self.port = self.server.add_insecure_port(addresses.join(address, port))
         except RuntimeError as error:
             raise PortTaken(port) from error
         if self.port == 0:
