@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from grpc_reflection.v1alpha import reflection
-
 from decoder_service.cache.kv_cache import KvCache
 from decoder_service.cache.memory import (
     MemoryPlan,
@@ -38,6 +36,8 @@ from protos.process.server import GrpcServer
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
 
 logger = logging.getLogger(__name__)
+
+SERVICE = decoder_pb2.DESCRIPTOR.services_by_name["DecoderService"].full_name
 
 T = TypeVar("T")
 
@@ -116,9 +116,13 @@ async def serve(config: DecoderConfig, process: ServiceProcess) -> int:
     Raises:
         BundleError, SettingError, BindError: the process cannot start.
     """
-    server = GrpcServer(
-        host=config.host, port=config.port, drain_timeout_s=config.drain_timeout_s
-    )  # before loading: a taken port is reported at once
+    server = GrpcServer(  # before loading: a taken port is reported at once
+        host=config.host,
+        port=config.port,
+        services=(SERVICE,),
+        drain_timeout_s=config.drain_timeout_s,
+        reflection=config.reflection,
+    )
     loading = _in_daemon_thread(lambda: load(config))
     stopping = asyncio.create_task(process.stop.wait())
     await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -159,9 +163,6 @@ async def serve_loaded(
         features_timeout_s=config.features_timeout_s,
     )
     decoder_pb2_grpc.add_DecoderServiceServicer_to_server(servicer, server.server)
-    if config.reflection:
-        service = decoder_pb2.DESCRIPTOR.services_by_name["DecoderService"].full_name
-        reflection.enable_server_reflection((service, reflection.SERVICE_NAME), server.server)
     async with grammars, engine, server:
         await server.set_serving(True)
         process.announce(grpc=server.port)

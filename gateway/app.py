@@ -7,8 +7,6 @@ from contextlib import AsyncExitStack, suppress
 from socket import socket
 from typing import Any
 
-from grpc_reflection.v1alpha import reflection
-
 from gateway.access.admission import Admission
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
@@ -28,6 +26,9 @@ from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
 from protos.wire.channels import LARGE_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
+
+
+SERVICE = gateway_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
 
 
 class Gateway:
@@ -140,6 +141,8 @@ class Gateway:
         server = GrpcServer(
             host=config.host,
             port=config.grpc_port,
+            services=(SERVICE,),
+            reflection=config.reflection,
             max_receive_bytes=LARGE_MESSAGE_BYTES,
             drain_timeout_s=config.drain_timeout_s,
         )
@@ -152,9 +155,6 @@ class Gateway:
             api_keys=config.api_keys,
         )
         gateway_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server.server)
-        if config.reflection:
-            names = (gateway_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name,)
-            reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server.server)
         return server
 
     async def _report_health(self, server: GrpcServer) -> None:

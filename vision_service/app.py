@@ -8,7 +8,7 @@ from protos.bundle.manifest import Bundle
 from protos.media.images import SETTINGS_NAME, ImageSettings
 from protos.process.main import EXIT_LOST, ServiceProcess
 from protos.process.server import GrpcServer
-from protos.tandem.v1 import vision_pb2_grpc
+from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
 from protos.wire.channels import LARGE_MESSAGE_BYTES
 from vision_service.config import VisionConfig
 from vision_service.replicas.reaper import Reaper
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vision_service.replicas.ray_serve import RayEncoders
 
 logger = logging.getLogger(__name__)
+
+SERVICE = vision_pb2.DESCRIPTOR.services_by_name["VisionService"].full_name
 
 
 async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -> int:
@@ -35,6 +37,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
     server = GrpcServer(
         host=config.host,
         port=config.port,
+        services=(SERVICE,),
         max_receive_bytes=LARGE_MESSAGE_BYTES,
         drain_timeout_s=config.drain_timeout_s,
     )

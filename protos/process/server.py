@@ -2,11 +2,13 @@
 
 import errno
 import socket
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection as reflection_rpc
 
 from protos.wire import addresses
 from protos.wire.channels import LARGE_MESSAGE_BYTES, SMALL_MESSAGE_BYTES, Options
@@ -89,6 +91,15 @@ class GrpcServer:
     """A gRPC server with health: NOT_SERVING until told otherwise, drained on stop.
 
     Use as an async context manager; register servicers on `server` before entering.
+
+    Args:
+        host: IPv4 or IPv6 address of this machine, or a name.
+        port: 0 picks a free one.
+        services: Full names of the services that will be registered, which health is asked for.
+        max_receive_bytes: Largest message.
+        drain_timeout_s: How long running calls may go on when the server ends.
+        reflection: Whether to answer what services there are.
+        interceptors: Run before every call, health and reflection included.
     """
 
     def __init__(
@@ -96,12 +107,21 @@ class GrpcServer:
         *,
         host: str,
         port: int,
+        services: Sequence[str] = (),
         max_receive_bytes: int = SMALL_MESSAGE_BYTES,
         drain_timeout_s: float = 30.0,
+        reflection: bool = False,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
-        self.server = grpc.aio.server(options=server_options(max_receive_bytes))
+        self.server = grpc.aio.server(
+            options=server_options(max_receive_bytes), interceptors=interceptors
+        )
+        self._services = tuple(services)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        if reflection:
+            names = (*services, health.SERVICE_NAME, reflection_rpc.SERVICE_NAME)
+            reflection_rpc.enable_server_reflection(names, self.server)
         self._drain_timeout_s = drain_timeout_s
         # Tried first, because gRPC's core writes lines of its own about a taken port.
         bind(host, port).close()
@@ -128,6 +148,8 @@ class GrpcServer:
         await self.server.stop(self._drain_timeout_s)
 
     async def set_serving(self, serving: bool) -> None:
-        """Flips what grpc.health.v1 answers for the whole server."""
+        """Flips what grpc.health.v1 answers for the whole server and for each of its services."""
         response = health_pb2.HealthCheckResponse
-        await self._health.set("", response.SERVING if serving else response.NOT_SERVING)
+        status = response.SERVING if serving else response.NOT_SERVING
+        for name in ("", *self._services):
+            await self._health.set(name, status)

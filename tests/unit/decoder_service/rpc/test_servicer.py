@@ -65,8 +65,8 @@ async def served(folder: Path) -> AsyncIterator[tuple[grpc.aio.Channel, FakeRunn
         budget_bytes=6 * MAX_CONTEXT,
     )
     loaded = Loaded(bundle=make_bundle(folder), plan=plan, executor=executor)
-    config = DecoderConfig(bundle=str(folder), port=0, drain_timeout_s=0.2, reflection=True)
-    server = GrpcServer(host="127.0.0.1", port=0, drain_timeout_s=0.2)
+    config = DecoderConfig(bundle=str(folder), port=0, drain_timeout_s=0.2)
+    server = GrpcServer(host="127.0.0.1", port=0, drain_timeout_s=0.2, reflection=True)
     process = ServiceProcess("decoder")
     serving = asyncio.create_task(serve_loaded(config, server, loaded, process))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
