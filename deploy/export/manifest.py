@@ -75,8 +75,6 @@ def graphs_of(root: Path, text: TextDims, options: ExportOptions) -> tuple[Decod
         precision=options.precision,
         block_size=options.block_size if quantized else None,
         accuracy_level=options.accuracy_level if quantized else None,
-        kv_dtype="float16" if options.execution_provider == "cuda" else "float32",
-        execution_provider=options.execution_provider,
     )
     graphs = [single]
     if options.has_lanes:

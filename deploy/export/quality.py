@@ -57,7 +57,7 @@ def report(
     shutil.rmtree(reference, ignore_errors=True)  # an earlier export was killed here
     size = sum(tensor.size for tensor in checkpoint.tensors.values())
     wanted = options.quality or size <= SMALL_BYTES
-    if options.bits is None or options.execution_provider != "cpu" or not wanted:
+    if options.bits is None or not wanted:
         return {}
     try:
         exact = replace(options, precision="fp32")

@@ -103,8 +103,7 @@ class DecoderGraph:
         {lane}.past_key_values.{l}.key / .value  float32 [1 or B, kv_heads, max_len, head_dim]
     Outputs: logits, and {lane}.present.{l}.key / .value.
 
-    A graph whose `kv_dtype` is "int8" stores keys and values as int8 with scales of its own. One
-    whose `execution_provider` is "cuda" has a float16 cache and runs on a GPU only.
+    A graph whose `kv_dtype` is "int8" stores keys and values as int8 with scales of its own.
 
     A graph whose `kernels` are "tandem" needs the operators of kernels and a
     processor that runs them. It runs new tokens of any number N of sequences, R rows in all, and
@@ -124,7 +123,7 @@ class DecoderGraph:
     block_size: int | None  # None: one scale per output column
     accuracy_level: int | None
     kv_dtype: str = "float32"  # "float32", "float16" or "int8"
-    execution_provider: str = "cpu"  # "cpu" or "cuda"
+    execution_provider: str = "cpu"  # ONNX Runtime's name for the device it was made for
     kernels: str = "onnxruntime"  # what computes it: "onnxruntime" or "tandem"
     weight_bytes: int = 0  # of its constants; graphs of the same kernels share them
 

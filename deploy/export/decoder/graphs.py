@@ -126,15 +126,9 @@ def _builder(checkpoint: Checkpoint, model: Any, options: ExportOptions, advance
     builder_class = streaming.text_model_class()
     config = model.config
     config._name_or_path = str(checkpoint.path)
-    # On GPUs products and the cache are float16; norms, rotary positions and the residual stream
-    # stay float32 in any case.
-    dtype = ir.DataType.FLOAT16 if options.execution_provider == "cuda" else ir.DataType.FLOAT
     with tempfile.TemporaryDirectory() as cache, contextlib.redirect_stdout(io.StringIO()):
-        builder = builder_class(
-            config, dtype, dtype, options.execution_provider, cache, {"exclude_embeds": True}
-        )
-        builder.input_types["inputs_embeds"] = ir.DataType.FLOAT
-        builder.output_types["logits"] = ir.DataType.FLOAT
+        number = ir.DataType.FLOAT  # of inputs, outputs, the cache and everything between products
+        builder = builder_class(config, number, number, "cpu", cache, {"exclude_embeds": True})
         builder.source = streaming.Source(checkpoint, advance)
         builder.skeleton = model
         builder.options = options

@@ -102,9 +102,7 @@ def text_model_class() -> Any:
             half = self.options.precision == "fp16"
             dtype = ir.DataType.FLOAT16 if half else ir.DataType.FLOAT
             shape = ir.Shape(stored.shape[::-1])
-            # Where the graph computes in float32, a cast that ONNX Runtime folds while loading.
-            cast = dtype != self.io_dtype
-            constant = f"{name}_fp16" if cast else name
+            constant = f"{name}_fp16" if half else name
             value = self.make_value(constant, dtype, shape)
             value.const_value = ir.LazyTensor(
                 lambda: _transposed(constant, stored, dtype),
@@ -113,7 +111,7 @@ def text_model_class() -> Any:
                 name=constant,
             )
             self.model.graph.register_initializer(value)
-            if cast:
+            if half:  # the graph computes in float32; ONNX Runtime folds the cast while loading
                 self.make_node(
                     "Cast", inputs=[constant], outputs=[name], name=f"{name}/Cast", to=self.io_dtype
                 )
@@ -125,8 +123,7 @@ def text_model_class() -> Any:
             bits, block_size = self.options.bits or 0, self.options.block_size
             quantized = quantization.quantize(weight, bits=bits, block_size=block_size)
             self.make_initializer(quantized.packed, f"{name}_Q{bits}")
-            scales = quantized.scales.astype(self.io_dtype.numpy(), copy=False)
-            self.make_initializer(np.ascontiguousarray(scales), f"{name}_scales")
+            self.make_initializer(quantized.scales, f"{name}_scales")
             level = self.options.accuracy_level
             self.make_node(
                 "MatMulNBits",
