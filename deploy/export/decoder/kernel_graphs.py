@@ -127,8 +127,7 @@ def convert_products(graph: ir.Graph, data: DataFile) -> None:
             _convert_gated(graph, node, data)
         else:
             _convert(graph, node, data)
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        graph.initializers.pop(name)
+    graph_values.remove_unused_constants(graph)
 
 
 def convert_attention(graph: ir.Graph) -> None:
@@ -149,7 +148,9 @@ def convert_attention(graph: ir.Graph) -> None:
     angles = _angles(graph, _producer(attentions[0].inputs[0], "MRotaryEmbedding"))
     for node in attentions:
         _convert_attention(graph, node, angles, sequences)
-    _remove_unused(graph)
+    graph_values.remove_unused_nodes(graph)
+    graph_values.remove_unused_constants(graph)
+    graph_values.remove_unused_inputs(graph)
     graph_values.name_row_dimensions(graph)
     for value in graph.inputs:
         if (value.name or "").startswith("past_key_values.") and value.shape is not None:
@@ -235,17 +236,6 @@ def _producer(value: ir.Value | None, kind: str) -> ir.Node:
     if node is None or node.op_type != kind:
         raise ValueError(f"{value and value.name} is not made by {kind}")
     return node
-
-
-def _remove_unused(graph: ir.Graph) -> None:
-    """Takes out what nothing needs any more: nodes, constants and inputs."""
-    for node in reversed(list(graph)):
-        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
-            graph.remove(node, safe=True)
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        graph.initializers.pop(name)
-    for value in [value for value in graph.inputs if not value.uses()]:
-        graph.inputs.remove(value)
 
 
 def set_cache(graph: ir.Graph, kv_dtype: str) -> None:
