@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from deploy.divergence import kl_divergence
 from deploy.export import manifest, paths, tables
 from deploy.export.checkpoint.checkpoint import EMBEDDING_NAME, Checkpoint
 from deploy.export.checkpoint.weights import DTYPES
@@ -123,17 +124,4 @@ def _embeddings(root: Path, checkpoint: Checkpoint, ids: npt.NDArray[np.int64]) 
     )
     rows = torch.from_numpy(raw[ids]).view(DTYPES[stored.dtype]).to(torch.float32)
     result: FloatArray = rows.numpy()
-    return result
-
-
-def kl_divergence(exact: FloatArray, found: FloatArray) -> npt.NDArray[np.float64]:
-    """KL(exact || found) of every row, in nats."""
-    p, q = _log_softmax(exact), _log_softmax(found)
-    result: npt.NDArray[np.float64] = (np.exp(p) * (p - q)).sum(-1)
-    return result
-
-
-def _log_softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return result
