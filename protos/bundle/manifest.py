@@ -108,9 +108,9 @@ class DecoderGraph:
 
     A graph whose `kv_dtype` is "int8" stores keys and values as int8 with scales of its own.
 
-    A graph whose `kernels` are "tandem" needs the operators of kernels and a
-    processor that runs them. It runs new tokens of any number N of sequences, R rows in all, and
-    writes their keys and values into its inputs:
+    A graph whose `kernels` are "tandem" needs the operators that kernels/ compiles, and a processor
+    with AVX2. It runs new tokens of any number N of sequences, R rows in all, and writes their keys
+    and values into its inputs:
         inputs_embeds            float32 [1, R, hidden], the sequences' tokens one after another
         position_ids             int64   [3, 1, R]
         logit_indices            int64   [rows wanted]
