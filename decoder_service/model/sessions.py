@@ -88,8 +88,8 @@ def choose_graph(bundle: Bundle, kernels: str, kv_dtype: str) -> DecoderGraph:
     provider = bundle.manifest.graph.execution_provider
     if provider != "cpu":
         raise BundleError(
-            f"the bundle was exported for {provider}, this decoder runs on cpu: export it again"
-            " with --execution-provider cpu"
+            f"the bundle was exported for {provider}, this decoder runs on cpu: export the"
+            " checkpoint again"
         )
     if kernels != "onnxruntime":
         found = _fitting(bundle, "tandem", kv_dtype)

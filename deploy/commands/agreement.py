@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from deploy.divergence import kl_divergence
+
 EXACT_LOGITS = 1e-3  # two orders of summation in float32 differ by less
 
 
@@ -36,19 +38,9 @@ def compare(
     reference: npt.NDArray[np.float32],
 ) -> Agreement:
     """Compares greedy tokens [T] and logits [T, vocab] with a reference's logits [T, vocab]."""
-    ours, theirs = _log_softmax(logits), _log_softmax(reference)
     return Agreement(
         tokens=len(tokens),
         same_tokens=int((reference.argmax(axis=-1) == tokens).sum()),
         largest_logit_difference=float(np.abs(logits - reference).max()),
-        mean_kl=float((np.exp(theirs) * (theirs - ours)).sum(axis=-1).mean()),
+        mean_kl=float(kl_divergence(reference, logits).mean()),
     )
-
-
-def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    wide = logits.astype(np.float64)
-    shifted = wide - wide.max(axis=-1, keepdims=True)
-    normalized: npt.NDArray[np.float64] = shifted - np.log(
-        np.exp(shifted).sum(axis=-1, keepdims=True)
-    )
-    return normalized

@@ -8,13 +8,7 @@ from pathlib import Path
 from deploy.export import exporter
 from deploy.export.checkpoint import hub
 from deploy.export.errors import ExportError
-from deploy.export.options import (
-    ACCURACY_LEVELS,
-    BLOCK_SIZES,
-    PRECISIONS,
-    PROVIDERS,
-    ExportOptions,
-)
+from deploy.export.options import ACCURACY_LEVELS, BLOCK_SIZES, PRECISIONS, ExportOptions
 from deploy.export.progress import ExportProgress
 
 
@@ -39,7 +33,6 @@ def parser() -> argparse.ArgumentParser:
         help="arithmetic of quantized products: 0 and 1 float32, 4 int8 (faster, less exact; int4"
         " weights then come in the layout of Tandem's own operators too)",
     )
-    made.add_argument("--execution-provider", choices=PROVIDERS, default="cpu")
     made.add_argument("--model-id", help="name to serve the model under")
     made.add_argument("--revision", help="branch, tag or commit of a hub id")
     made.add_argument(
@@ -57,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         precision=arguments.precision,
         block_size=arguments.block_size,
         accuracy_level=arguments.accuracy_level,
-        execution_provider=arguments.execution_provider,
         quality=arguments.quality,
     )
     try:

@@ -6,18 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.export import int8_cache, libraries, manifest, quality, tables
+from deploy.export import int8_cache, libraries, manifest, quality
 from deploy.export.checkpoint import processor
-from deploy.export.checkpoint.checkpoint import (
-    EMBEDDING_NAME,
-    VISION_PREFIX,
-    Checkpoint,
-)
+from deploy.export.checkpoint.checkpoint import Checkpoint
 from deploy.export.checkpoint.hub import Located
-from deploy.export.decoder import graphs, kernel_graphs
+from deploy.export.decoder import embedding_table, graphs, kernel_graphs
 from deploy.export.options import ExportOptions
 from deploy.export.partial import PartialBundle, key_of
 from deploy.export.progress import Advance, ExportProgress
+from deploy.export.vision import weights as vision_weights
 
 Work = Callable[[Advance], None]
 
@@ -50,7 +47,7 @@ def export(
         stages.run_vision()
         stages.run_embeddings()
         stages.run_decoder(model, options)
-        if graphs.has_kernel_graphs(checkpoint.text, options):
+        if graphs.has_kernel_graphs(checkpoint, options):
             stages.run_kernel_graphs()
         report = quality.report(partial.path, checkpoint, model, options, progress)
         manifest.write(
@@ -97,21 +94,21 @@ class _Stages:
         self._run("processor", names, sum(len(data) for data in files.values()), work)
 
     def run_vision(self) -> None:
-        tensors = self._checkpoint.with_prefix(VISION_PREFIX)
+        tensors = self._checkpoint.with_prefix(self._checkpoint.family.tensors.vision)
         config: Mapping[str, Any] = self._checkpoint.config["vision_config"]
         folder = self._partial.path / "vision"
         names = ["vision/config.json", "vision/model.safetensors"]
         total = sum(tensor.size for tensor in tensors.values())
         self._run(
-            "vision", names, total, lambda go: tables.write_vision(tensors, config, folder, go)
+            "vision", names, total, lambda go: vision_weights.write(tensors, config, folder, go)
         )
 
     def run_embeddings(self) -> None:
-        table = self._checkpoint.tensors[EMBEDDING_NAME]
+        table = self._checkpoint.embeddings
         folder = self._partial.path / "decoder"
-        names = [f"decoder/{tables.EMBEDDINGS_NAME}"]
+        names = [f"decoder/{embedding_table.FILE_NAME}"]
         self._run(
-            "embeddings", names, table.size, lambda go: tables.write_embeddings(table, folder, go)
+            "embeddings", names, table.size, lambda go: embedding_table.write(table, folder, go)
         )
 
     def run_decoder(self, model: Any, options: ExportOptions) -> None:

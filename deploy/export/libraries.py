@@ -1,12 +1,15 @@
 """The heavy libraries of the exporter, imported on purpose and only when work begins."""
 
 import contextlib
+import importlib
 import importlib.metadata
 import importlib.util
 import io
 import sys
 import warnings
 from typing import Any
+
+from deploy.export.families.family import Family
 
 PACKAGES = ("onnxruntime", "onnxruntime-genai", "torch", "transformers")
 
@@ -21,8 +24,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def text_model_class() -> Any:
-    """onnxruntime-genai's builder of Qwen3-VL's text graph.
+def builder_class(family: Family) -> Any:
+    """onnxruntime-genai's builder of the family's text graph.
 
     It is imported inside a function because it costs seconds, prints to stdout, puts its own
     folder on sys.path, and imports all of transformers.
@@ -31,8 +34,16 @@ def text_model_class() -> Any:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import onnxruntime_genai.models  # noqa: F401  (makes the builder's own imports resolve)
-        from onnxruntime_genai.models.builders.qwen import Qwen3VLTextModel
-    return Qwen3VLTextModel
+
+        return getattr(importlib.import_module(family.builder_module), family.builder_class)
+
+
+def model_class(family: Family) -> Any:
+    """transformers' class of the whole model."""
+    without_broken_torchvision()
+    import transformers
+
+    return getattr(transformers, family.model_class)
 
 
 def without_broken_torchvision() -> None:

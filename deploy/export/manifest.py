@@ -7,11 +7,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from deploy.export import libraries, tables
-from deploy.export.checkpoint.checkpoint import EMBEDDING_NAME, Checkpoint
-from deploy.export.checkpoint.config import FAMILY
+from deploy.export import libraries
+from deploy.export.checkpoint.checkpoint import Checkpoint
+from deploy.export.decoder import embedding_table, kernel_graphs
 from deploy.export.decoder import graphs as decoder
-from deploy.export.decoder import kernel_graphs
 from deploy.export.options import ExportOptions
 from protos.bundle.manifest import (
     FORMAT_VERSION,
@@ -20,7 +19,6 @@ from protos.bundle.manifest import (
     EmbeddingTable,
     FileEntry,
     Manifest,
-    TextDims,
     file_sha256,
 )
 
@@ -46,7 +44,7 @@ def write(
     """Writes the manifest whole or not at all."""
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        family=FAMILY,
+        family=checkpoint.family.name,
         model_id=model_id,
         revision=revision,
         text=checkpoint.text,
@@ -54,10 +52,10 @@ def write(
         special_tokens=checkpoint.special_tokens,
         generation=checkpoint.generation,
         embedding_table=EmbeddingTable(
-            file=f"decoder/{tables.EMBEDDINGS_NAME}",
-            dtype=tables.DTYPE_NAMES[checkpoint.tensors[EMBEDDING_NAME].dtype],
+            file=f"decoder/{embedding_table.FILE_NAME}",
+            dtype=embedding_table.DTYPE_NAMES[checkpoint.embeddings.dtype],
         ),
-        graphs=graphs_of(root, checkpoint.text, options),
+        graphs=graphs_of(root, checkpoint, options),
         versions=libraries.versions(),
         files=files,
         quality=quality,
@@ -67,7 +65,9 @@ def write(
     partial.replace(root / MANIFEST_NAME)
 
 
-def graphs_of(root: Path, text: TextDims, options: ExportOptions) -> tuple[DecoderGraph, ...]:
+def graphs_of(
+    root: Path, checkpoint: Checkpoint, options: ExportOptions
+) -> tuple[DecoderGraph, ...]:
     """The graphs a bundle holds, as its manifest describes them."""
     quantized = options.bits is not None
     single = DecoderGraph(
@@ -75,13 +75,11 @@ def graphs_of(root: Path, text: TextDims, options: ExportOptions) -> tuple[Decod
         precision=options.precision,
         block_size=options.block_size if quantized else None,
         accuracy_level=options.accuracy_level if quantized else None,
-        kv_dtype="float16" if options.execution_provider == "cuda" else "float32",
-        execution_provider=options.execution_provider,
     )
     graphs = [single]
     if options.has_lanes:
         graphs.append(replace(single, file=f"decoder/{decoder.LANES_GRAPH_NAME}", lanes=2))
-    if decoder.has_kernel_graphs(text, options):
+    if decoder.has_kernel_graphs(checkpoint, options):
         graphs += [
             replace(
                 single,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from deploy.export.errors import ExportError
 
 PRECISIONS = ("int4", "int8", "fp32", "fp16")
-PROVIDERS = ("cpu", "cuda")
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 ACCURACY_LEVELS = (0, 1, 4)  # MatMulNBits: 0 and 1 compute in float32, 4 in int8
 
@@ -14,16 +13,14 @@ ACCURACY_LEVELS = (0, 1, 4)  # MatMulNBits: 0 and 1 compute in float32, 4 in int
 class ExportOptions:
     """How the decoder graph is written.
 
-    "fp16" stores weights in float16. On CPUs they compute in float32, cast once when the graph is
-    loaded; on GPUs products and the key/value cache are float16. `block_size` neighbouring weights
-    share one scale and `accuracy_level` is MatMulNBits' arithmetic; both count for int4 and int8
-    only.
+    "fp16" stores weights in float16, which ONNX Runtime casts to float32 once, when it loads the
+    graph. `block_size` neighbouring weights share one scale and `accuracy_level` is MatMulNBits'
+    arithmetic; both count for int4 and int8 only.
     """
 
     precision: str = "int4"
     block_size: int = 128
     accuracy_level: int = 4
-    execution_provider: str = "cpu"
     quality: bool = False  # measure the agreement with the float32 weights (always for tiny models)
 
     @property
@@ -33,29 +30,25 @@ class ExportOptions:
 
     @property
     def has_lanes(self) -> bool:
-        """Whether there is a two-lane graph: on CPUs."""
-        return self.execution_provider == "cpu"
+        """Whether there is a two-lane graph: always."""
+        return True
 
     @property
     def allows_kernel_graphs(self) -> bool:
         """Whether Tandem's own operators, which round activations to int8, may stand for it."""
-        return self.has_lanes and self.precision == "int4" and self.accuracy_level == 4
+        return self.precision == "int4" and self.accuracy_level == 4
 
     def check(self) -> None:
-        """Refuses values and combinations that cannot work.
+        """Refuses values that are none of the choices.
 
         Raises:
             ExportError: naming the option.
         """
         for name, value, allowed in (
             ("--precision", self.precision, PRECISIONS),
-            ("--execution-provider", self.execution_provider, PROVIDERS),
             ("--block-size", self.block_size, BLOCK_SIZES),
             ("--accuracy-level", self.accuracy_level, ACCURACY_LEVELS),
         ):
             if value not in allowed:
                 choices = ", ".join(str(choice) for choice in allowed)
                 raise ExportError(f"{name} is {value}, expected one of {choices}")
-        if self.precision == "fp32" and self.execution_provider == "cuda":
-            # GroupQueryAttention has no float32 kernel there.
-            raise ExportError("--precision fp32 does not run on GPUs; choose fp16, int8 or int4")

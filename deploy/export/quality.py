@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from deploy.export import manifest, paths, tables
-from deploy.export.checkpoint.checkpoint import EMBEDDING_NAME, Checkpoint
+from deploy.divergence import kl_divergence
+from deploy.export import graph_runs, manifest
+from deploy.export.checkpoint.checkpoint import Checkpoint
 from deploy.export.checkpoint.weights import DTYPES
+from deploy.export.decoder import embedding_table
 from deploy.export.decoder import graphs as decoder
 from deploy.export.options import ExportOptions
 from deploy.export.progress import ExportProgress
@@ -49,21 +51,21 @@ def report(
         progress: Gets a line with the figures.
 
     Returns:
-        The manifest's quality entry: empty where nothing was measured. For each of `paths`,
-        `top1_agreement` is the share of positions with the same likeliest token and
-        `mean_kl_divergence` is in nats.
+        The manifest's quality entry: empty where nothing was measured. For each of its `paths`, the
+        ways to run a graph, `top1_agreement` is the share of positions with the same likeliest
+        token and `mean_kl_divergence` is in nats.
     """
     reference = root / REFERENCE_FOLDER
     shutil.rmtree(reference, ignore_errors=True)  # an earlier export was killed here
     size = sum(tensor.size for tensor in checkpoint.tensors.values())
     wanted = options.quality or size <= SMALL_BYTES
-    if options.bits is None or options.execution_provider != "cpu" or not wanted:
+    if options.bits is None or not wanted:
         return {}
     try:
         exact = replace(options, precision="fp32")
         with progress.stage("quality", decoder.expected_bytes(checkpoint, exact)) as advance:
             decoder.write(checkpoint, model, exact, reference, advance)
-            graphs = manifest.graphs_of(root, checkpoint.text, options)
+            graphs = manifest.graphs_of(root, checkpoint, options)
             figures = _compare(root, reference / decoder.GRAPH_NAME, checkpoint, graphs)
     finally:
         shutil.rmtree(reference, ignore_errors=True)
@@ -86,13 +88,13 @@ def _compare(
         0, checkpoint.text.vocab_size, (PROMPTS, PROMPT_TOKENS)
     )
     embeds = _embeddings(root, checkpoint, prompts)
-    exact = paths.prompt_at_once(paths.GraphRunner(reference, checkpoint), embeds)
+    exact = graph_runs.prompt_at_once(graph_runs.GraphRunner(reference, checkpoint), embeds)
     found = {}
     for graph in graphs:
         if graph.kernels == "tandem" and library.path() is None:
             continue
-        runner = paths.GraphRunner(root / graph.file, checkpoint, graph)
-        for name, run in paths.paths_of(graph).items():
+        runner = graph_runs.GraphRunner(root / graph.file, checkpoint, graph)
+        for name, run in graph_runs.runs_of(graph).items():
             found[name] = _figures(exact, run(runner, embeds))
     return {
         "reference": "the same checkpoint's float32 graph",
@@ -113,27 +115,14 @@ def _figures(exact: FloatArray, found: FloatArray) -> dict[str, float]:
 
 
 def _embeddings(root: Path, checkpoint: Checkpoint, ids: npt.NDArray[np.int64]) -> FloatArray:
-    stored = checkpoint.tensors[EMBEDDING_NAME]
+    stored = checkpoint.embeddings
     item = stored.size // (stored.shape[0] * stored.shape[1])
     raw = np.memmap(
-        root / "decoder" / tables.EMBEDDINGS_NAME,
+        root / "decoder" / embedding_table.FILE_NAME,
         np.uint8,
         "r",
         shape=(stored.shape[0], stored.shape[1] * item),
     )
     rows = torch.from_numpy(raw[ids]).view(DTYPES[stored.dtype]).to(torch.float32)
     result: FloatArray = rows.numpy()
-    return result
-
-
-def kl_divergence(exact: FloatArray, found: FloatArray) -> npt.NDArray[np.float64]:
-    """KL(exact || found) of every row, in nats."""
-    p, q = _log_softmax(exact), _log_softmax(found)
-    result: npt.NDArray[np.float64] = (np.exp(p) * (p - q)).sum(-1)
-    return result
-
-
-def _log_softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return result

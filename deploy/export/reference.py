@@ -8,7 +8,6 @@ int [T], and the images `image_0`, ... uint8 [height, width, 3] in prompt order;
 `logits` float32 [T, vocab], each row after the prompt and the tokens before it.
 """
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from deploy.export.libraries import without_broken_torchvision
+from deploy.export import libraries
+from deploy.export.families.registry import family_of
+from deploy.export.json_keys import read_object
 
 
 def main(argv: Sequence[str]) -> int:
     """Answers every question of a folder; returns the exit code."""
     checkpoint, folder = (Path(argument) for argument in argv)
-    without_broken_torchvision()
-    from transformers import Qwen3VLForConditionalGeneration
-
-    model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-    settings = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    model_class = libraries.model_class(family_of(read_object(checkpoint, "config.json")))
+    model = model_class.from_pretrained(checkpoint, dtype=torch.float32)
+    settings = read_object(checkpoint, "preprocessor_config.json")
     for file in sorted(folder.glob("question-*.npz")):
         with np.load(file, allow_pickle=False) as arrays:
             logits = reference_logits(model.eval(), settings, dict(arrays))

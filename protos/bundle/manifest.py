@@ -9,7 +9,7 @@ bundle/  tandem.json   manifest
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,9 +17,12 @@ from typing import Any, Self
 MANIFEST_NAME = "tandem.json"
 FORMAT_VERSION = 3
 
-# Files up to this size are hashed at every start; larger ones only by `verify_files(full=True)`,
-# because hashing gigabytes would dominate start-up. Their sizes are always compared.
+# Files up to this size are hashed at every start; larger ones only by `tandem verify`, because
+# hashing gigabytes would dominate start-up. Their sizes are always compared.
 HASHED_AT_START_BYTES = 64 * 1024 * 1024
+READ_BYTES = 4 * 1024 * 1024  # hashed between two reports of progress
+
+Advance = Callable[[int], None]  # bytes done since the last call
 
 
 class BundleError(Exception):
@@ -103,12 +106,11 @@ class DecoderGraph:
         {lane}.past_key_values.{l}.key / .value  float32 [1 or B, kv_heads, max_len, head_dim]
     Outputs: logits, and {lane}.present.{l}.key / .value.
 
-    A graph whose `kv_dtype` is "int8" stores keys and values as int8 with scales of its own. One
-    whose `execution_provider` is "cuda" has a float16 cache and runs on a GPU only.
+    A graph whose `kv_dtype` is "int8" stores keys and values as int8 with scales of its own.
 
-    A graph whose `kernels` are "tandem" needs the operators of kernels and a
-    processor that runs them. It runs new tokens of any number N of sequences, R rows in all, and
-    writes their keys and values into its inputs:
+    A graph whose `kernels` are "tandem" needs the operators that kernels/ compiles, and a processor
+    with AVX2. It runs new tokens of any number N of sequences, R rows in all, and writes their keys
+    and values into its inputs:
         inputs_embeds            float32 [1, R, hidden], the sequences' tokens one after another
         position_ids             int64   [3, 1, R]
         logit_indices            int64   [rows wanted]
@@ -124,7 +126,7 @@ class DecoderGraph:
     block_size: int | None  # None: one scale per output column
     accuracy_level: int | None
     kv_dtype: str = "float32"  # "float32", "float16" or "int8"
-    execution_provider: str = "cpu"  # "cpu" or "cuda"
+    execution_provider: str = "cpu"  # ONNX Runtime's name for the device it was made for
     kernels: str = "onnxruntime"  # what computes it: "onnxruntime" or "tandem"
     weight_bytes: int = 0  # of its constants; graphs of the same kernels share them
 
@@ -236,36 +238,45 @@ class Bundle:
         manifest = Manifest.from_json(text)
         return cls(path=root, manifest=manifest, digest=hashlib.sha256(data).hexdigest())
 
-    def verify_files(self, parts: Iterable[str], *, full: bool = False) -> None:
+    def verify_files(self, parts: Iterable[str], *, advance: Advance | None = None) -> None:
         """Compares files with the manifest before a tier loads them.
 
         Args:
             parts: Top folders to check, for example ("decoder",).
-            full: Hash large files too.
+            advance: Hash large files too, calling this with bytes hashed since the last call.
 
         Raises:
-            BundleError: a file is missing, has another size, or another digest.
+            BundleError: files are missing, or have another size or digest; names every one.
         """
         folders = tuple(f"{part}/" for part in parts)
-        for name, entry in self.manifest.files.items():
-            if name.startswith(folders):
-                self._verify_file(name, entry, full=full)
+        faults = [
+            fault
+            for name, entry in self.manifest.files.items()
+            if name.startswith(folders)
+            and (fault := self._fault_of(name, entry, advance)) is not None
+        ]
+        if faults:
+            raise BundleError(f"the bundle is damaged: {'; '.join(faults)}")
 
-    def _verify_file(self, name: str, entry: FileEntry, *, full: bool) -> None:
+    def _fault_of(self, name: str, entry: FileEntry, advance: Advance | None) -> str | None:
         file = self.path / name
         if not file.is_file():
-            raise BundleError(f"the bundle is damaged: {name} is missing")
+            return f"{name} is missing"
         size = file.stat().st_size
         if size != entry.size:
-            raise BundleError(
-                f"the bundle is damaged: {name} has {size} bytes, expected {entry.size}"
-            )
-        hashed = full or size <= HASHED_AT_START_BYTES
-        if hashed and file_sha256(file) != entry.sha256:
-            raise BundleError(f"the bundle is damaged: {name} does not match its digest")
+            return f"{name} has {size} bytes, expected {entry.size}"
+        hashed = advance is not None or size <= HASHED_AT_START_BYTES
+        if hashed and file_sha256(file, advance) != entry.sha256:
+            return f"{name} does not match its digest"
+        return None
 
 
-def file_sha256(file: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
+def file_sha256(file: Path, advance: Advance | None = None) -> str:
+    """Hex SHA-256 of a file, read in pieces; `advance` is called with each one's size."""
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while piece := stream.read(READ_BYTES):
+            digest.update(piece)
+            if advance is not None:
+                advance(len(piece))
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Graphs with float16 weights: exact on CPUs, and of the right build for GPUs."""
+"""Graphs with float16 weights compute exactly, in float32."""
 
 import copy
 
@@ -32,7 +32,7 @@ def rounded(reference: Oracle) -> Oracle:
 
 
 @pytest.mark.parametrize("name", ["untied", "deep"])
-def test_float16_weights_on_cpus_compute_in_float32(name: str) -> None:
+def test_float16_weights_compute_in_float32(name: str) -> None:
     reference = rounded(oracle(checkpoint(name)))
     graph = GraphSession(bundle(name, "fp16"))
     prepared = reference.prepare(FIVE_IMAGES.to_transformers(), FIVE_IMAGES.images())
@@ -48,18 +48,3 @@ def test_float16_weights_take_half_the_room() -> None:
     ]
     rope = 2 * 4096 * 12 * 4  # sines and cosines stay float32
     assert sizes[0] - rope < 0.55 * (sizes[1] - rope)
-
-
-@pytest.mark.parametrize("name", ["tied", "deep"])
-def test_a_gpu_graph_is_the_same_model_in_half_precision(name: str) -> None:
-    # No GPU here: ONNX Runtime's float16 kernels for CPUs run it. Half precision and the tiny
-    # models' sharp attention together move logits (standard deviation 3) by up to 0.3 or so.
-    reference = oracle(checkpoint(name))
-    graph = GraphSession(bundle(name, "fp16", provider="cuda"))
-    assert graph.manifest.graph.execution_provider == "cuda"
-    prepared = reference.prepare(FIVE_IMAGES.to_transformers(), FIVE_IMAGES.images())
-    expected = reference.logits(prepared)
-    found = graph.run(graph.inputs(reference, prepared), np.arange(len(expected)))
-    assert found.dtype == np.float32
-    assert np.abs(found - expected).mean() < 0.05
-    assert (found.argmax(-1) == expected.argmax(-1)).mean() > 0.9

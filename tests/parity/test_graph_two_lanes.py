@@ -66,11 +66,6 @@ def test_every_cpu_bundle_holds_both_graphs_and_the_weights_once() -> None:
     assert data == ["decoder/model.onnx.data"]
 
 
-def test_a_graph_for_gpus_has_one_lane() -> None:
-    manifest = Bundle.open(bundle("tied", "fp16", provider="cuda")).manifest
-    assert [graph.lanes for graph in manifest.graphs] == [1]
-
-
 def test_prefill_logits_beside_a_decode_row_equal_transformers(case: Case) -> None:
     prepared = case.prepare(FIVE_IMAGES)
     expected = case.reference.logits(prepared)

@@ -13,8 +13,8 @@ import pytest
 from decoder_service.cache.kv_cache import KvCache
 from decoder_service.model.batch import DecodeLane, PrefillLane
 from decoder_service.model.embeddings import EmbeddingTable
+from deploy.divergence import kl_divergence
 from deploy.export.int8_cache import HEADROOM, LEVELS, calibrate, scales_of
-from deploy.export.quality import kl_divergence
 from protos.bundle.manifest import Bundle
 from tests.support.bundles import bundle
 from tests.support.runners import open_runner

@@ -20,7 +20,7 @@ from decoder_service.model.batch import DecodeLane, LaneLogits, PrefillLane
 from decoder_service.model.embeddings import EmbeddingTable
 from decoder_service.model.flat_runner import FlatRunner
 from decoder_service.model.lane_runner import LaneRunner
-from deploy.export.decoder.kernel_graphs import PAGE_BYTES
+from deploy.export.decoder.kernel_products import PAGE_BYTES
 from kernels import library
 from protos.bundle.manifest import Bundle
 from tests.support.blockwise import BlockwiseLinear

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.export.quality import kl_divergence
+from deploy.divergence import kl_divergence
 from tests.demo_model.evaluation import messages
 from tests.demo_model.held_out import question
 from tests.support.graphs import GraphInputs, GraphSession

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 import pytest
 
-from deploy.export.quality import kl_divergence
+from deploy.divergence import kl_divergence
 from protos.bundle.manifest import Bundle
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES

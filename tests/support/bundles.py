@@ -35,21 +35,19 @@ class Variant(NamedTuple):
     name: str
     precision: str
     accuracy_level: int
-    provider: str
 
     @property
     def folder(self) -> str:
         level = f"-level{self.accuracy_level}" if self.precision.startswith("int") else ""
-        return f"{self.name}-{self.precision}{level}-{self.provider}"
+        return f"{self.name}-{self.precision}{level}"
 
 
 # What a whole run of the tests asks for, so exported together.
 USUAL = (
-    *(Variant(name, "fp32", 4, "cpu") for name in NAMES),
-    *(Variant(name, "int4", level, "cpu") for name in NAMES for level in (0, 4)),
-    *(Variant(name, "int8", level, "cpu") for name in ("tied", "odd") for level in (0, 4)),
-    *(Variant(name, "fp16", 4, "cpu") for name in ("untied", "deep")),
-    *(Variant(name, "fp16", 4, "cuda") for name in ("tied", "deep")),
+    *(Variant(name, "fp32", 4) for name in NAMES),
+    *(Variant(name, "int4", level) for name in NAMES for level in (0, 4)),
+    *(Variant(name, "int8", level) for name in ("tied", "odd") for level in (0, 4)),
+    *(Variant(name, "fp16", 4) for name in ("untied", "deep")),
 )
 
 
@@ -62,20 +60,17 @@ def checkpoint(name: str) -> Path:
     return folder / name
 
 
-def bundle(
-    name: str, precision: str = "fp32", *, accuracy_level: int = 4, provider: str = "cpu"
-) -> Path:
+def bundle(name: str, precision: str = "fp32", *, accuracy_level: int = 4) -> Path:
     """The bundle of a tiny checkpoint.
 
     Args:
         name: One of `NAMES`.
         precision: "fp32", "fp16", "int4" or "int8".
         accuracy_level: Arithmetic of quantized products.
-        provider: "cpu" or "cuda".
     """
     if not precision.startswith("int"):
         accuracy_level = 4  # means nothing to them; one bundle for all
-    wanted = Variant(name, precision, accuracy_level, provider)
+    wanted = Variant(name, precision, accuracy_level)
     makers = (
         *CHECKPOINT_SOURCES,
         *sorted((ROOT / "deploy" / "export").rglob("*.py")),
@@ -100,7 +95,6 @@ def _arguments(variant: Variant, target: Path) -> list[str]:
         f"--precision={variant.precision}",
         "--block-size=32",  # the tiny models' rows are shorter than the default
         f"--accuracy-level={variant.accuracy_level}",
-        f"--execution-provider={variant.provider}",
         f"--model-id=tiny-{variant.name}",
     ]
 

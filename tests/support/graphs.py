@@ -50,8 +50,7 @@ class GraphSession:
     def reset(self) -> None:
         """Empties the cache."""
         text = self.manifest.text
-        dtype = np.float32 if self.manifest.graph.execution_provider == "cpu" else np.float16
-        empty = np.zeros((1, text.num_key_value_heads, 0, text.head_dim), dtype)
+        empty = np.zeros((1, text.num_key_value_heads, 0, text.head_dim), np.float32)
         self._cache = {
             f"past_key_values.{layer}.{side}": empty
             for layer in range(text.num_hidden_layers)

@@ -1,26 +1,23 @@
-"""Opens a Qwen3-VL checkpoint and refuses, by name, everything that is missing or unknown.
+"""Opens a checkpoint of a known family and refuses, by name, everything that is missing or unknown.
 
 A checkpoint's own files say what the model is: a key that they leave out is refused rather than
 filled from a library's class defaults, which belong to no published checkpoint.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from deploy.export.checkpoint import config, processor
+from deploy.export.checkpoint import processor
 from deploy.export.checkpoint.weights import StoredTensor, read_index
 from deploy.export.errors import ExportError
+from deploy.export.families.family import Family, TensorNames
+from deploy.export.families.registry import family_of
+from deploy.export.json_keys import read_object, require
 from protos.bundle.manifest import SpecialTokens, TextDims, VisionDims
 
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-
-TEXT_PREFIX = "model.language_model."
-VISION_PREFIX = "model.visual."
-EMBEDDING_NAME = "model.language_model.embed_tokens.weight"
-LM_HEAD_NAME = "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +25,7 @@ class Checkpoint:
     """A validated checkpoint."""
 
     path: Path
+    family: Family
     config: Mapping[str, Any]
     text: TextDims
     vision: VisionDims
@@ -46,19 +44,26 @@ class Checkpoint:
         """
         if not path.is_dir():
             raise ExportError(f"{path} is not a folder")
-        raw = read_json(path, "config.json")
-        config.check_family(raw)
+        raw = read_object(path, "config.json")
+        family = family_of(raw)
+        if raw.get("quantization_config") is not None:
+            raise ExportError("config.json has quantization_config; export the one without")
         processor.refuse_remote_code(path)
-        text, vision = config.text_dims(raw), config.vision_dims(raw)
-        generation = read_json(path, "generation_config.json")
-        tokens = config.special_tokens(raw, generation)
-        files = processor.collect(path, vision=vision, tokens=tokens, vocab_size=text.vocab_size)
+        text, vision = family.text_dims(raw), family.vision_dims(raw)
+        generation = read_object(path, "generation_config.json")
+        tokens = family.special_tokens(raw, generation)
+        files = processor.collect(
+            path, family, vision=vision, tokens=tokens, vocab_size=text.vocab_size
+        )
         _refuse_pickles_only(path)
-        tied = config.tied(raw)
+        # transformers reads this key at the top level only.
+        tied = bool(require(raw, "tie_word_embeddings", "config.json", bool))
         tensors = read_index(path)
-        _check_tied_head(tensors, tied=tied)
+        if tied:
+            _check_tied_head(tensors, family.tensors)
         return cls(
             path=path,
+            family=family,
             config=raw,
             text=text,
             vision=vision,
@@ -72,9 +77,14 @@ class Checkpoint:
         )
 
     @property
+    def embeddings(self) -> StoredTensor:
+        """The token embedding table."""
+        return self.tensors[self.family.tensors.embeddings]
+
+    @property
     def lm_head(self) -> StoredTensor:
         """The output weights: the embedding table where they are tied."""
-        return self.tensors[EMBEDDING_NAME if self.tied else LM_HEAD_NAME]
+        return self.embeddings if self.tied else self.tensors[self.family.tensors.lm_head]
 
     @property
     def deepstack_levels(self) -> int:
@@ -96,7 +106,7 @@ class Checkpoint:
             ExportError: a tensor is missing or has another shape.
         """
         for name, shape in shapes.items():
-            if name == LM_HEAD_NAME and self.tied:
+            if name == self.family.tensors.lm_head and self.tied:
                 continue
             stored = self.tensors.get(name)
             if stored is None:
@@ -105,24 +115,6 @@ class Checkpoint:
                 raise ExportError(
                     f"{name} has shape {list(stored.shape)}, config.json implies {list(shape)}"
                 )
-
-
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """Reads one JSON object of a checkpoint.
-
-    Raises:
-        ExportError: the file is missing or no JSON object.
-    """
-    file = folder / name
-    if not file.is_file():
-        raise ExportError(f"the checkpoint lacks {name}")
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExportError(f"{name} is not valid JSON") from error
-    if not isinstance(value, dict):
-        raise ExportError(f"{name} is not a JSON object")
-    return value
 
 
 def _refuse_pickles_only(path: Path) -> None:
@@ -136,14 +128,14 @@ def _refuse_pickles_only(path: Path) -> None:
             )
 
 
-def _check_tied_head(tensors: Mapping[str, StoredTensor], *, tied: bool) -> None:
+def _check_tied_head(tensors: Mapping[str, StoredTensor], names: TensorNames) -> None:
     """A tied checkpoint may store the head too, but then it must be the embedding table."""
-    if not tied or LM_HEAD_NAME not in tensors or EMBEDDING_NAME not in tensors:
+    head, table = tensors.get(names.lm_head), tensors.get(names.embeddings)
+    if head is None or table is None:
         return
-    head, table = tensors[LM_HEAD_NAME], tensors[EMBEDDING_NAME]
     same = head.dtype == table.dtype and head.shape == table.shape
     if not same or any(a != b for a, b in zip(head.pieces(), table.pieces(), strict=True)):
         raise ExportError(
-            "config.json says tie_word_embeddings, but lm_head.weight differs from the"
+            f"config.json says tie_word_embeddings, but {names.lm_head} differs from the"
             " embedding table"
         )

@@ -10,11 +10,10 @@ import onnx_ir as ir
 import torch
 
 from deploy.export import libraries
-from deploy.export.checkpoint.checkpoint import TEXT_PREFIX, Checkpoint
+from deploy.export.checkpoint.checkpoint import Checkpoint
 from deploy.export.decoder import fusing, kernel_graphs, streaming, surgery, two_lanes
 from deploy.export.options import ExportOptions
 from deploy.export.progress import Advance
-from protos.bundle.manifest import TextDims
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
@@ -28,12 +27,12 @@ def skeleton(checkpoint: Checkpoint) -> Any:
 
     The weights a checkpoint must have are what this class has; `Checkpoint.require` compares.
     """
-    libraries.without_broken_torchvision()
-    from transformers import AutoConfig, Qwen3VLForConditionalGeneration
+    model_class = libraries.model_class(checkpoint.family)
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False)
     with torch.device("meta"):
-        return Qwen3VLForConditionalGeneration(config)
+        return model_class(config)
 
 
 def required_shapes(model: Any) -> dict[str, tuple[int, ...]]:
@@ -92,9 +91,10 @@ def names_of(options: ExportOptions) -> list[str]:
     return [GRAPH_NAME, DATA_NAME, *lanes]
 
 
-def has_kernel_graphs(text: TextDims, options: ExportOptions) -> bool:
+def has_kernel_graphs(checkpoint: Checkpoint, options: ExportOptions) -> bool:
     """Whether Tandem's operators compute what was asked for."""
-    return options.allows_kernel_graphs and kernel_graphs.fits(text)
+    is_computed = checkpoint.family.has_tandem_attention and kernel_graphs.fits(checkpoint.text)
+    return options.allows_kernel_graphs and is_computed
 
 
 def write_kernel_graphs(folder: Path, advance: Advance) -> None:
@@ -106,7 +106,7 @@ def write_kernel_graphs(folder: Path, advance: Advance) -> None:
 
 def expected_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
     """Bytes that `write` reads and writes, nearly."""
-    layers = checkpoint.with_prefix(f"{TEXT_PREFIX}layers.").values()
+    layers = checkpoint.with_prefix(f"{checkpoint.family.tensors.text}layers.").values()
     stored = [*layers, checkpoint.lm_head]
     read = sum(tensor.size for tensor in stored)
     weights = sum(tensor.shape[0] * tensor.shape[-1] for tensor in stored if len(tensor.shape) == 2)
@@ -123,20 +123,14 @@ def expected_kernel_bytes(folder: Path) -> int:
 
 def _builder(checkpoint: Checkpoint, model: Any, options: ExportOptions, advance: Advance) -> Any:
     """The builder after it has read every layer."""
-    builder_class = streaming.text_model_class()
+    builder_class = streaming.streaming_class(checkpoint.family)
     config = model.config
     config._name_or_path = str(checkpoint.path)
-    # On GPUs products and the cache are float16; norms, rotary positions and the residual stream
-    # stay float32 in any case.
-    dtype = ir.DataType.FLOAT16 if options.execution_provider == "cuda" else ir.DataType.FLOAT
     with tempfile.TemporaryDirectory() as cache, contextlib.redirect_stdout(io.StringIO()):
-        builder = builder_class(
-            config, dtype, dtype, options.execution_provider, cache, {"exclude_embeds": True}
-        )
-        builder.input_types["inputs_embeds"] = ir.DataType.FLOAT
-        builder.output_types["logits"] = ir.DataType.FLOAT
+        number = ir.DataType.FLOAT  # of inputs, outputs, the cache and everything between products
+        builder = builder_class(config, number, number, "cpu", cache, {"exclude_embeds": True})
         builder.source = streaming.Source(checkpoint, advance)
         builder.skeleton = model
-        builder.options = options
+        builder.products = streaming.Products(options)
         builder.make_model(str(checkpoint.path))
     return builder

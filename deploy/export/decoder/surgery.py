@@ -20,7 +20,10 @@ Source: transformers Qwen3VLTextModel.forward; parity in tests/parity/test_graph
 
 from collections.abc import Iterable
 
+import numpy as np
 import onnx_ir as ir
+
+from deploy.export.decoder import values as graph_values
 
 MASK_PREFIX = "/model/attn_mask_reformat/"
 LENGTH_NODE = MASK_PREFIX + "attn_mask_subgraph/Sub/Cast"
@@ -43,12 +46,12 @@ def adapt(graph: ir.Graph, *, layers: int, levels: int) -> None:
     new_inputs.append([_logit_rows(graph, nodes, layers=layers, levels=levels)])
     new_inputs.append([_deepstack(graph, nodes, level, layers) for level in range(levels)])
     _order_inputs(graph, [value for group in new_inputs for value in group])
-    _drop_unused(graph)
+    graph_values.remove_unused_constants(graph)
 
 
 def _explicit_lengths(graph: ir.Graph, nodes: dict[str | None, ir.Node]) -> list[ir.Value]:
-    lengths = _input("seqlens_k", ir.DataType.INT32, ["batch_size"])
-    total = _input("total_sequence_length", ir.DataType.INT32, [])
+    lengths = graph_values.typed("seqlens_k", ir.DataType.INT32, ["batch_size"])
+    total = graph_values.typed("total_sequence_length", ir.DataType.INT32, [])
     for name, value in ((LENGTH_NODE, lengths), (TOTAL_NODE, total)):
         _find(nodes, name).outputs[0].replace_all_uses_with(value)
     mask_nodes = [node for node in graph if (node.name or "").startswith(MASK_PREFIX)]
@@ -62,12 +65,14 @@ def _explicit_lengths(graph: ir.Graph, nodes: dict[str | None, ir.Node]) -> list
 def _logit_rows(
     graph: ir.Graph, nodes: dict[str | None, ir.Node], *, layers: int, levels: int
 ) -> ir.Value:
-    indices = _input("logit_indices", ir.DataType.INT64, ["logit_rows"])
+    indices = graph_values.typed("logit_indices", ir.DataType.INT64, ["logit_rows"])
     if levels == layers:
         norm = _find(nodes, _norm_after(layers - 1, layers))
     else:
         norm = _find(nodes, f"/model/layers.{layers - 1}/post_attention_layernorm/SkipLayerNorm")
-    flat_shape = _constant(graph, "/model/logit_rows/shape", _flat_shape(norm))
+    flat_shape = graph_values.constant(
+        graph, "/model/logit_rows/shape", np.array(_flat_shape(norm))
+    )
     for index, stream in enumerate(("residual", "output")):
         source = norm.inputs[index]
         flat = ir.node("Reshape", [source, flat_shape], name=f"/model/logit_rows/{stream}/Reshape")
@@ -108,7 +113,7 @@ def _deepstack(
 ) -> ir.Value:
     norm = _find(nodes, _norm_after(level, layers))
     hidden = _flat_shape(norm)[1]
-    feature = _input(
+    feature = graph_values.typed(
         f"deepstack_embeds.{level}",
         ir.DataType.FLOAT,
         ["batch_size", "deepstack_length", hidden],
@@ -153,29 +158,7 @@ def _order_inputs(graph: ir.Graph, new: Iterable[ir.Value]) -> None:
     graph.inputs.extend([*first, *new, *cache])
 
 
-def _drop_unused(graph: ir.Graph) -> None:
-    """Removes constants that only the removed nodes used; ONNX Runtime warns about them."""
-    unused = [node for node in graph if node.op_type == "Constant" and not node.outputs[0].uses()]
-    graph.remove(unused, safe=True)
-
-
 def _find(nodes: dict[str | None, ir.Node], name: str) -> ir.Node:
     if name not in nodes:
         raise ValueError(f"the builder's graph has no node {name}")
     return nodes[name]
-
-
-def _input(name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
-    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
-
-
-def _constant(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
-    tensor = ir.tensor(values, dtype=ir.DataType.INT64, name=name)
-    value = ir.Value(
-        name=name,
-        shape=tensor.shape if isinstance(tensor.shape, ir.Shape) else None,
-        type=ir.TensorType(ir.DataType.INT64),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value

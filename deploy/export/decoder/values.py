@@ -1,4 +1,4 @@
-"""Makes values and nodes of an ONNX graph, and describes its inputs."""
+"""Makes and removes values and nodes of an ONNX graph, and describes its inputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -50,6 +50,27 @@ def node(kind: str, inputs: Sequence[ir.Value | None], name: str, **attributes: 
     made = ir.node(kind, inputs, attributes, name=name)
     made.outputs[0].name = f"{name}/output_0"
     return made
+
+
+def remove_unused_nodes(graph: ir.Graph) -> None:
+    """Takes out nodes that no output of the graph needs."""
+    for made in reversed(list(graph)):
+        if not any(value.uses() or value.is_graph_output() for value in made.outputs):
+            graph.remove(made, safe=True)
+
+
+def remove_unused_constants(graph: ir.Graph) -> None:
+    """Takes out constants, of nodes or on their own, without a use: ONNX Runtime warns of them."""
+    constants = [made for made in graph if made.op_type == "Constant"]
+    graph.remove([made for made in constants if not made.outputs[0].uses()], safe=True)
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        graph.initializers.pop(name)
+
+
+def remove_unused_inputs(graph: ir.Graph) -> None:
+    """Takes out the graph's inputs that no node reads."""
+    for value in [value for value in graph.inputs if not value.uses()]:
+        graph.inputs.remove(value)
 
 
 def name_row_dimensions(graph: ir.Graph) -> None:

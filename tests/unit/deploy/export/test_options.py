@@ -21,7 +21,6 @@ def test_the_defaults_are_fine() -> None:
         ("precision", "int2", "--precision"),
         ("block_size", 24, "--block-size"),
         ("accuracy_level", 3, "--accuracy-level"),
-        ("execution_provider", "dml", "--execution-provider"),
     ],
 )
 def test_an_unknown_choice_is_named(field: str, value: object, match: str) -> None:
@@ -36,18 +35,12 @@ def test_an_unknown_choice_is_named(field: str, value: object, match: str) -> No
         (ExportOptions(precision="int8"), False),
         (ExportOptions(precision="fp32"), False),
         (ExportOptions(accuracy_level=0), False),
-        (ExportOptions(execution_provider="cuda"), False),
     ],
 )
 def test_graphs_for_tandems_operators_are_made_where_those_compute_what_was_asked(
     options: ExportOptions, wanted: bool
 ) -> None:
     assert options.allows_kernel_graphs is wanted
-
-
-def test_fp32_is_refused_for_gpus() -> None:
-    with pytest.raises(ExportError, match="fp32 does not run on GPUs"):
-        ExportOptions(precision="fp32", execution_provider="cuda").check()
 
 
 @pytest.mark.parametrize("source", ["nowhere", "/no/such/folder", "a/b/c", "../x/y", "a/b;c", ""])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from protos.bundle import manifest as manifest_module
 from protos.bundle.manifest import (
     MANIFEST_NAME,
     Bundle,
@@ -34,7 +35,7 @@ def test_a_manifest_survives_its_text(tmp_path: Path) -> None:
     bundle = Bundle.open(tmp_path)
     assert bundle.manifest == manifest
     assert bundle.manifest.deepstack_level_count == 2
-    bundle.verify_files(("decoder",), full=True)
+    bundle.verify_files(("decoder",))
 
 
 def test_equal_manifests_have_equal_digests_and_others_do_not(tmp_path: Path) -> None:
@@ -79,6 +80,31 @@ def test_damage_is_told_in_one_line(
     with pytest.raises(BundleError, match=told) as caught:
         Bundle.open(tmp_path).verify_files(("decoder",))
     assert "\n" not in str(caught.value)
+
+
+def test_every_damaged_file_is_named(tmp_path: Path) -> None:
+    make_bundle(tmp_path)
+    entry = FileEntry(size=5, sha256="0" * 64)
+    edit("files", {f"decoder/{name}": dataclasses.asdict(entry) for name in ("a", "model.onnx")})(
+        tmp_path
+    )
+    with pytest.raises(BundleError, match=r"decoder/a is missing; .*model.onnx does not match"):
+        Bundle.open(tmp_path).verify_files(("decoder",))
+
+
+def test_large_files_are_hashed_where_progress_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_bundle(tmp_path)
+    monkeypatch.setattr(manifest_module, "HASHED_AT_START_BYTES", 4)
+    monkeypatch.setattr(manifest_module, "READ_BYTES", 2)
+    pieces: list[int] = []
+    Bundle.open(tmp_path).verify_files(("decoder",), advance=pieces.append)
+    assert pieces == [2, 2, 1]
+    (tmp_path / "decoder" / "model.onnx").write_bytes(b"grapH")
+    Bundle.open(tmp_path).verify_files(("decoder",))
+    with pytest.raises(BundleError, match="does not match its digest"):
+        Bundle.open(tmp_path).verify_files(("decoder",), advance=pieces.append)
 
 
 def test_a_missing_folder_is_no_bundle(tmp_path: Path) -> None:

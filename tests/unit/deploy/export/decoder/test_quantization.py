@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from deploy.export.decoder import quantization
 from deploy.export.decoder.quantization import QuantizedWeight, quantize, search_scales
 
 SHAPES = [(5, 32), (7, 40), (3, 130), (1, 1)]  # columns, rows
@@ -77,3 +78,29 @@ def test_threads_are_as_before_the_search() -> None:
     before = torch.get_num_threads()
     quantize(weights(4, 32), bits=4, block_size=32)
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("shape", [(5, 64), (3, 75), (1, 7)])
+def test_quantized_weights_lie_within_half_a_step(bits: int, shape: tuple[int, int]) -> None:
+    weight = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    made = quantization.quantize(weight, bits=bits, block_size=32)
+    if bits == 4:
+        values = np.stack([made.packed & 15, made.packed >> 4], -1).astype(np.float32) - 8
+    else:
+        values = made.packed.astype(np.float32) - 128
+    blocked = values.reshape(*made.scales.shape, 32) * made.scales[..., None]
+    found = blocked.reshape(shape[0], -1)[:, : shape[1]]
+    steps = np.repeat(np.abs(made.scales), 32, axis=1)[:, : shape[1]]
+    # The largest value of a block's other sign is clipped by one step at most.
+    assert (np.abs(found - weight.numpy()) <= steps * 1.001).all()
+    assert (np.abs(found - weight.numpy()) <= steps * 0.501).mean() > 0.9
+
+
+def test_quantizing_in_slices_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(70, 40, generator=torch.Generator().manual_seed(1))
+    whole = quantization.quantize(weight, bits=4, block_size=16)
+    monkeypatch.setattr(quantization, "COLUMNS", 32)
+    sliced = quantization.quantize(weight, bits=4, block_size=16)
+    assert (whole.packed == sliced.packed).all()
+    assert (whole.scales == sliced.scales).all()

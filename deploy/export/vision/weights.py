@@ -1,4 +1,4 @@
-"""Copies tensors out of a checkpoint exactly as stored: the embedding table and the tower."""
+"""Copies the vision tower out of a checkpoint exactly as stored."""
 
 import json
 import struct
@@ -8,26 +8,14 @@ from pathlib import Path
 from deploy.export.checkpoint.weights import StoredTensor
 from deploy.export.progress import Advance
 
-EMBEDDINGS_NAME = "embeddings.bin"
-DTYPE_NAMES: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-
-def write_embeddings(table: StoredTensor, folder: Path, advance: Advance) -> None:
-    """Writes the embedding table as a raw row-major file in the checkpoint's own dtype."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / EMBEDDINGS_NAME).open("wb") as target:
-        for piece in table.pieces():
-            target.write(piece)
-            advance(len(piece))
-
-
-def write_vision(
+def write(
     tensors: Mapping[str, StoredTensor],
     config: Mapping[str, object],
     folder: Path,
     advance: Advance,
 ) -> None:
-    """Writes the vision tower alone: model.safetensors and config.json.
+    """Writes the tower alone: model.safetensors and config.json.
 
     Args:
         tensors: The tower's tensors by their names within it.

@@ -1,4 +1,7 @@
-"""Runs prompts through a graph in each of the ways the decoder does, to compare what comes out."""
+"""Runs prompts through a graph in each of the ways the decoder does, to compare what comes out.
+
+Integer arithmetic rounds differently in each: products of one row are not those of several.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,8 +16,8 @@ from protos.bundle.manifest import DecoderGraph
 
 FloatArray = npt.NDArray[np.float32]
 Feeds = dict[str, npt.NDArray[Any]]
-# Logits [prompts, tokens, vocab] of embedded prompts [prompts, tokens, hidden].
-PathRun = Callable[["GraphRunner", FloatArray], FloatArray]
+# Gives logits [prompts, tokens, vocab] of embedded prompts [prompts, tokens, hidden].
+Run = Callable[["GraphRunner", FloatArray], FloatArray]
 
 
 class GraphRunner:
@@ -68,8 +71,8 @@ class GraphRunner:
         return logits
 
 
-def paths_of(graph: DecoderGraph) -> Mapping[str, PathRun]:
-    """The ways to run a graph that round differently, by what the manifest calls them.
+def runs_of(graph: DecoderGraph) -> Mapping[str, Run]:
+    """The ways to run a graph that round differently, by what the manifest's quality calls them.
 
     Two-lane graphs compute what single-lane ones do, and Tandem's operators compute a row in one
     way whatever runs beside it.

@@ -1,33 +1,20 @@
-"""Reads config.json: every key the model needs, by name, and nothing from class defaults."""
+"""Qwen3-VL, dense: grouped-query attention with norms of queries and keys, interleaved MRoPE, and a
+tower whose DeepStack levels are added to the first decoder layers.
+
+Source: transformers models/qwen3_vl; published config.json files of Qwen/Qwen3-VL-*-Instruct.
+"""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from deploy.export.errors import ExportError
+from deploy.export.families.family import Family, PreprocessorFile, TensorNames
+from deploy.export.json_keys import expect, positive, require
 from protos.bundle.manifest import SpecialTokens, TextDims, VisionDims
 
-FAMILY = "qwen3_vl"
-ARCHITECTURE = "Qwen3VLForConditionalGeneration"
 
-
-def check_family(raw: Mapping[str, Any]) -> None:
-    """Refuses other families and quantized checkpoints.
-
-    Raises:
-        ExportError: naming what was found.
-    """
-    family = require(raw, "model_type", "config.json", str)
-    if family != FAMILY:
-        raise ExportError(f"model_type is {family}, supported is {FAMILY} (dense Qwen3-VL)")
-    architectures = require(raw, "architectures", "config.json", list)
-    if architectures != [ARCHITECTURE]:
-        raise ExportError(f"architectures is {architectures}, expected [{ARCHITECTURE!r}]")
-    if raw.get("quantization_config") is not None:
-        raise ExportError("config.json has quantization_config; export the unquantized checkpoint")
-
-
-def text_dims(raw: Mapping[str, Any]) -> TextDims:
+def _text_dims(raw: Mapping[str, Any]) -> TextDims:
     """The language model's shapes.
 
     Raises:
@@ -83,7 +70,7 @@ def _check_rope(text: Mapping[str, Any], head_dim: int) -> None:
         )
 
 
-def vision_dims(raw: Mapping[str, Any]) -> VisionDims:
+def _vision_dims(raw: Mapping[str, Any]) -> VisionDims:
     """The vision tower's shapes.
 
     Raises:
@@ -133,7 +120,7 @@ def _check_levels(levels: tuple[int, ...], depth: int, layers: int) -> None:
         raise ExportError(f"{len(levels)} DeepStack levels, but only {layers} decoder layers")
 
 
-def special_tokens(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> SpecialTokens:
+def _special_tokens(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> SpecialTokens:
     """The ids config.json and generation_config.json name.
 
     Raises:
@@ -153,44 +140,42 @@ def special_tokens(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Spe
     )
 
 
-def tied(raw: Mapping[str, Any]) -> bool:
-    """Whether the output weights are the embedding table (transformers reads the top level)."""
-    return bool(require(raw, "tie_word_embeddings", "config.json", bool))
-
-
-def require(source: Mapping[str, Any], key: str, where: str, kind: type) -> Any:
-    """The value of `key`.
-
-    Raises:
-        ExportError: it is missing or of another type.
-    """
-    if key not in source:
-        raise ExportError(f"{where} lacks {key}")
-    value = source[key]
-    allowed = (int, float) if kind is float else kind
-    if not isinstance(value, allowed) or (kind in (int, float) and isinstance(value, bool)):
-        raise ExportError(f"{where}: {key} is {value!r}, expected {kind.__name__}")
-    return value
-
-
-def positive(source: Mapping[str, Any], key: str, where: str) -> int:
-    """The value of `key`, an integer of at least 1.
-
-    Raises:
-        ExportError: it is missing or something else.
-    """
-    value = require(source, key, where, int)
-    if value < 1:
-        raise ExportError(f"{where}: {key} is {value}, expected at least 1")
-    return int(value)
-
-
-def expect(source: Mapping[str, Any], key: str, value: object, where: str) -> None:
-    """Refuses any other value of `key` than `value`.
-
-    Raises:
-        ExportError: it is missing or different.
-    """
-    found = require(source, key, where, object)
-    if found != value or type(found) is not type(value):
-        raise ExportError(f"{where}: {key} is {found!r}, supported is {value!r}")
+FAMILY = Family(
+    name="qwen3_vl",
+    model_class="Qwen3VLForConditionalGeneration",
+    builder_module="onnxruntime_genai.models.builders.qwen",
+    builder_class="Qwen3VLTextModel",
+    tensors=TensorNames(
+        text="model.language_model.",
+        vision="model.visual.",
+        embeddings="model.language_model.embed_tokens.weight",
+        lm_head="lm_head.weight",
+    ),
+    placeholders={
+        "image": "<|image_pad|>",
+        "video": "<|video_pad|>",
+        "vision_start": "<|vision_start|>",
+        "vision_end": "<|vision_end|>",
+    },
+    preprocessors=(
+        PreprocessorFile(
+            name="preprocessor_config.json",
+            class_key="image_processor_type",
+            classes=(
+                "Qwen2VLImageProcessor",
+                "Qwen2VLImageProcessorFast",
+                "Qwen3VLImageProcessor",
+                "Qwen3VLImageProcessorFast",
+            ),
+        ),
+        PreprocessorFile(
+            name="video_preprocessor_config.json",
+            class_key="video_processor_type",
+            classes=("Qwen3VLVideoProcessor",),
+        ),
+    ),
+    has_tandem_attention=True,
+    text_dims=_text_dims,
+    vision_dims=_vision_dims,
+    special_tokens=_special_tokens,
+)

@@ -1,0 +1,1 @@
+"""The vision tower's part of a bundle."""
