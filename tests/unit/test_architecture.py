@@ -40,7 +40,8 @@ LAYERS = {
     ],
     "vision_service": [
         ["config", "jobs"],
-        ["media", "servicer", "towers"],
+        ["media", "servicer", "families"],
+        ["towers"],
         ["replicas"],
         ["app"],
         ["__main__"],
