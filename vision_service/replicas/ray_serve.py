@@ -20,12 +20,12 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from protos.bundle.manifest import BundleError
+from protos.process import processes
 from protos.process.settings import SettingError
 from protos.wire.channels import MIB
 from protos.wire.errors import Overloaded, Reason, Unavailable
 from vision_service.config import VisionConfig
 from vision_service.jobs import Encoded, EncodeJob, error_from_plain
-from vision_service.replicas import processes
 from vision_service.replicas.reaper import Belongings, Reaper
 
 logger = logging.getLogger(__name__)
