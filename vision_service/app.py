@@ -15,7 +15,7 @@ from vision_service.replicas.reaper import Reaper
 from vision_service.servicer import VisionServicer
 
 if TYPE_CHECKING:
-    from vision_service.replicas.ray_serve import RayEncoders
+    from vision_service.replicas.encoders import RayEncoders
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
     )
     vision_pb2_grpc.add_VisionServiceServicer_to_server(servicer, server.server)
     # Imported here so that the port is checked before the second that importing Ray takes.
-    from vision_service.replicas.ray_serve import RayEncoders
+    from vision_service.replicas.encoders import RayEncoders
 
     encoders = RayEncoders(config, reaper)
     try:

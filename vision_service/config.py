@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from protos.media.images import MAX_IMAGE_PIXELS
+from protos.media.limits import MAX_IMAGE_PIXELS
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.channels import MIB, VISION_PORT
 

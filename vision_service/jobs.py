@@ -5,77 +5,77 @@ numbers, bytes and NumPy arrays, so that nothing from a client is ever unpickled
 and no library's exception has to be importable on the other side.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from protos.media.images import Grid
+from protos.tandem.v1 import vision_pb2
 from protos.wire.errors import Reason, ServiceError, error_for
 
 FloatArray = npt.NDArray[np.float32]
 
 
+class Patches(NamedTuple):
+    """A preprocessed image: `pixel_values` is float32 [P, D]."""
+
+    pixel_values: FloatArray
+    grid: Grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedImage:
+    """An image file, and the grid its sender expects of it; None: none in particular."""
+
+    data: bytes
+    expected_grid: Grid | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeJob:
-    """One image to encode: either encoded bytes, or pixels with their grid.
+    """One image to encode."""
 
-    `pixel_values` is float32 [P, D]; `sent_at_s` is `time.monotonic()` in the front, which on
-    Linux every process of the machine shares.
-    """
-
-    image: bytes | None = None
-    pixel_values: FloatArray | None = None
-    grid: Grid | None = None
-    expected_grid: Grid | None = None
-    sent_at_s: float
+    source: EncodedImage | Patches
 
     def to_plain(self) -> dict[str, Any]:
         """The job without any class of ours."""
+        if isinstance(self.source, Patches):
+            return {"pixel_values": self.source.pixel_values, "grid": tuple(self.source.grid)}
+        expected = self.source.expected_grid
         return {
-            "image": self.image,
-            "pixel_values": self.pixel_values,
-            "grid": _grid_to_plain(self.grid),
-            "expected_grid": _grid_to_plain(self.expected_grid),
-            "sent_at_s": self.sent_at_s,
+            "image": self.source.data,
+            "expected_grid": None if expected is None else tuple(expected),
         }
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """Undoes `to_plain`."""
-        return cls(
-            image=plain["image"],
-            pixel_values=plain["pixel_values"],
-            grid=_grid_from_plain(plain["grid"]),
-            expected_grid=_grid_from_plain(plain["expected_grid"]),
-            sent_at_s=plain["sent_at_s"],
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
-    """Where the time of one encode went, milliseconds."""
-
-    queue_ms: float
-    preprocess_ms: float
-    encode_ms: float
+        if "pixel_values" in plain:
+            return cls(source=Patches(plain["pixel_values"], Grid(*plain["grid"])))
+        expected = plain["expected_grid"]
+        grid = None if expected is None else Grid(*expected)
+        return cls(source=EncodedImage(data=plain["image"], expected_grid=grid))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """Features of one image: float32 [levels, N, H], level 0 the embeddings."""
+    """Features of one image: float32 [levels, N, H], level 0 the embeddings.
+
+    `summary` is what the front sends on at the end: where the time went.
+    """
 
     grid: Grid
     features: FloatArray
-    timings: Timings
+    summary: vision_pb2.EncodeSummary
 
     def to_plain(self) -> dict[str, Any]:
         """The result without any class of ours."""
         return {
-            "grid": _grid_to_plain(self.grid),
+            "grid": tuple(self.grid),
             "features": self.features,
-            "timings": asdict(self.timings),
+            "summary": {field.name: value for field, value in self.summary.ListFields()},
         }
 
     @classmethod
@@ -84,7 +84,7 @@ class Encoded:
         return cls(
             grid=Grid(*plain["grid"]),
             features=plain["features"],
-            timings=Timings(**plain["timings"]),
+            summary=vision_pb2.EncodeSummary(**plain["summary"]),
         )
 
 
@@ -121,11 +121,3 @@ def error_from_plain(plain: dict[str, Any]) -> ServiceError:
         param=fields["param"],
         retry_after_s=fields["retry_after_s"],
     )
-
-
-def _grid_to_plain(grid: Grid | None) -> tuple[int, int, int] | None:
-    return None if grid is None else (grid.t, grid.h, grid.w)
-
-
-def _grid_from_plain(plain: tuple[int, int, int] | None) -> Grid | None:
-    return None if plain is None else Grid(*plain)

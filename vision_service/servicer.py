@@ -1,17 +1,15 @@
 """The RPC layer of the vision tier: checks requests, hands them to the encoders, streams back."""
 
 import asyncio
-import logging
-import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
 from protos.bundle.manifest import Bundle
 from protos.media.images import Grid
+from protos.process.request_log import recording
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire import tensors
 from protos.wire.channels import CHUNK_BYTES, REQUEST_ID_KEY
@@ -20,14 +18,11 @@ from protos.wire.errors import (
     InvalidRequest,
     ModelMismatch,
     Reason,
-    ServiceError,
     Unavailable,
     Unsupported,
     reporting_errors,
 )
-from vision_service.jobs import Encoded, EncodeJob, Encoders
-
-logger = logging.getLogger(__name__)
+from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Encoders, Patches
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -51,13 +46,21 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         self, request: vision_pb2.EncodeRequest, context: Context
     ) -> AsyncIterator[vision_pb2.EncodeChunk]:
         """See vision.proto."""
-        async with reporting_errors(context), _logged(request, context):
-            encoders = self._ready(request)
-            # Pixels may be tens of megabytes, and checking them reads them all.
-            job = await asyncio.to_thread(self._to_job, request)
-            encoded = await self._encode(encoders, job, context)
-            for chunk in _to_chunks(encoded, self._bundle.manifest.vision.spatial_merge_size):
-                yield chunk
+        request_id = request.request_id or _id_in_metadata(context)
+        async with reporting_errors(context):
+            with recording("vision", request_id, bytes=request.ByteSize()) as record:
+                encoders = self._ready(request)
+                # Pixels may be tens of megabytes, and checking them reads them all.
+                job = await asyncio.to_thread(self._to_job, request)
+                encoded = await self._encode(encoders, job, context)
+                record.note(
+                    image_tokens=encoded.features.shape[1],
+                    queue_ms=encoded.summary.queue_ms,
+                    encode_ms=encoded.summary.encode_ms,
+                )
+                for chunk in _to_chunks(encoded):
+                    yield chunk
+                record.ended("ok")
 
     async def GetModelInfo(
         self, request: vision_pb2.GetVisionModelInfoRequest, context: Context
@@ -82,19 +85,17 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         return self.encoders
 
     def _to_job(self, request: vision_pb2.EncodeRequest) -> EncodeJob:
-        source = request.WhichOneof("source")
         expected = None
         if request.HasField("expected_grid_thw"):
             expected = self._to_grid(request.expected_grid_thw, "expected_grid_thw")
+        source = request.WhichOneof("source")
         if source == "image":
-            return EncodeJob(
-                image=request.image, expected_grid=expected, sent_at_s=time.monotonic()
-            )
+            return EncodeJob(source=EncodedImage(data=request.image, expected_grid=expected))
         if source == "patches":
-            return self._to_patches_job(request.patches, expected)
+            return EncodeJob(source=self._to_patches(request.patches, expected))
         raise InvalidRequest("image or patches must be set, got neither", param="source")
 
-    def _to_patches_job(self, patches: vision_pb2.Patches, expected: Grid | None) -> EncodeJob:
+    def _to_patches(self, patches: vision_pb2.Patches, expected: Grid | None) -> Patches:
         grid = self._to_grid(patches.grid_thw, "patches.grid_thw")
         if expected is not None and grid != expected:
             raise InvalidRequest(
@@ -109,9 +110,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             field="patches.pixel_values",
             shape=(grid.patches, width),
         )
-        return EncodeJob(
-            pixel_values=pixels, grid=grid, expected_grid=expected, sent_at_s=time.monotonic()
-        )
+        return Patches(pixels, grid)
 
     def _to_grid(self, message: tensor_pb2.GridTHW, field: str) -> Grid:
         """Checks a grid; every product stays exact because Python's integers do not overflow."""
@@ -149,11 +148,15 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             raise DeadlineExceeded(f"encoding took longer than {limit_s:.0f} s") from error
 
 
-def _to_chunks(encoded: Encoded, merge_size: int) -> Iterator[vision_pb2.EncodeChunk]:
+def _id_in_metadata(context: Context) -> str:
+    return str(dict(context.invocation_metadata() or ()).get(REQUEST_ID_KEY, "-"))
+
+
+def _to_chunks(encoded: Encoded) -> Iterator[vision_pb2.EncodeChunk]:
     levels, rows, width = encoded.features.shape
     header = vision_pb2.EncodeHeader(
         grid_thw=tensor_pb2.GridTHW(t=encoded.grid.t, h=encoded.grid.h, w=encoded.grid.w),
-        token_count=encoded.grid.tokens(merge_size),
+        token_count=rows,
         level_count=levels,
     )
     yield vision_pb2.EncodeChunk(header=header)
@@ -169,37 +172,4 @@ def _to_chunks(encoded: Encoded, merge_size: int) -> Iterator[vision_pb2.EncodeC
                     crc32=zlib.crc32(values.data),
                 )
             )
-    timings = encoded.timings
-    yield vision_pb2.EncodeChunk(
-        summary=vision_pb2.EncodeSummary(
-            queue_ms=timings.queue_ms,
-            preprocess_ms=timings.preprocess_ms,
-            encode_ms=timings.encode_ms,
-        )
-    )
-
-
-@asynccontextmanager
-async def _logged(request: vision_pb2.EncodeRequest, context: Context) -> AsyncIterator[None]:
-    """Writes one line at the end of a request: its outcome, never its content."""
-    metadata = dict(context.invocation_metadata() or ())
-    request_id = request.request_id or str(metadata.get(REQUEST_ID_KEY, ""))
-    started_s = time.perf_counter()
-    outcome = "INTERNAL"
-    try:
-        yield
-        outcome = "OK"
-    except ServiceError as error:
-        outcome = error.reason.value
-        raise
-    except (asyncio.CancelledError, GeneratorExit):
-        outcome = "CANCELLED"
-        raise
-    finally:
-        logger.info(
-            "encode request_id=%r bytes=%d outcome=%s total_ms=%.1f",
-            request_id[:64],
-            request.ByteSize(),
-            outcome,
-            (time.perf_counter() - started_s) * 1e3,
-        )
+    yield vision_pb2.EncodeChunk(summary=encoded.summary)

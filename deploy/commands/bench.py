@@ -14,11 +14,11 @@ from rich.table import Table
 
 from deploy.client import ChatClient, Conversation
 from deploy.commands.running import running_stack, stop_signals
-from deploy.stack.guard import descendants
 from deploy.stack.local import LocalStack, StackSettings, check_bundle
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal.answer import Answer, stream_answer
 from deploy.terminal.screen import describe_bundle
+from protos.process.processes import descendants
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 
 MIB = 1024**2

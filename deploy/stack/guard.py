@@ -15,8 +15,9 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
+
+from protos.process.processes import descendants, send
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -117,43 +118,9 @@ def end_descendants(root: int) -> None:
         late = time.monotonic() >= deadline
         for pid in left:
             if late or pid not in told:
-                _signal(pid, signal.SIGKILL if late else signal.SIGTERM)
+                send(pid, signal.SIGKILL if late else signal.SIGTERM)
                 told.add(pid)
         time.sleep(POLL_S)
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # it ended by itself meanwhile
-
-
-def descendants(root: int) -> list[int]:
-    """Ids of all living processes below `root`, parents before children."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            parent = _parent_of(entry)
-            if parent is not None:
-                children.setdefault(parent, []).append(int(entry.name))
-    found: list[int] = []
-    queue = [root]
-    while queue:
-        below = children.get(queue.pop(0), [])
-        found.extend(below)
-        queue.extend(below)
-    return found
-
-
-def _parent_of(entry: Path) -> int | None:
-    """The parent of a /proc entry; None for one that is gone or a zombie."""
-    try:
-        # Fields after the command's name, which stands in brackets and may hold anything.
-        state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-    except (OSError, ValueError):
-        return None
-    return None if state in ("Z", "X") else int(parent)
 
 
 if __name__ == "__main__":

@@ -12,19 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from protos.bundle.manifest import BundleError, VisionDims
-from protos.wire.errors import InvalidRequest, Reason
+from protos.media.limits import check_sides
 
 SETTINGS_NAME = "processor/preprocessor_config.json"
-
-# Pillow's names of the accepted formats; everything else is refused before it is opened.
-ACCEPTED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-
-MAX_IMAGE_BYTES = 10 * 1024 * 1024
-MAX_IMAGE_PIXELS = 40_000_000
-MAX_REQUEST_IMAGES = 16
-MAX_REQUEST_BYTES = 32 * 1024 * 1024
-MAX_REQUEST_PIXELS = 120_000_000
-MAX_ASPECT_RATIO = 200  # of transformers' smart_resize; exactly 200 is accepted
 
 # Steps every Qwen3-VL processor takes. Published files leave them out; a file that says
 # otherwise belongs to a processor this release does not reproduce.
@@ -153,19 +143,7 @@ def smart_resize(
     **Source**: transformers Qwen2VLImageProcessor's smart_resize, Python's round half to even
     included; parity in tests/parity/test_prompt_sizes.py.
     """
-    if min(height, width) < 1:
-        raise InvalidRequest(
-            f"{field} is {width}x{height} pixels, expected at least 1x1",
-            reason=Reason.INVALID_IMAGE,
-            param=field,
-        )
-    if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
-        raise InvalidRequest(
-            f"{field} is {width}x{height} pixels, expected an aspect ratio of at most"
-            f" {MAX_ASPECT_RATIO}",
-            reason=Reason.INVALID_IMAGE,
-            param=field,
-        )
+    check_sides(width, height, field=field)
     factor = settings.factor
     rounded = round(height / factor) * factor, round(width / factor) * factor
     if rounded[0] * rounded[1] > settings.max_pixels:
@@ -191,11 +169,6 @@ def grid_thw(height: int, width: int, settings: ImageSettings, *, field: str = "
     """
     resized_height, resized_width = smart_resize(height, width, settings, field=field)
     return Grid(1, resized_height // settings.patch_size, resized_width // settings.patch_size)
-
-
-def token_count(grid: Grid, settings: ImageSettings) -> int:
-    """Placeholder tokens N of one image: one per merge group of patches."""
-    return grid.t * grid.h * grid.w // settings.merge_size**2
 
 
 def _areas(raw: Mapping[str, Any]) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from protos.process import processes
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire import tensors
 from protos.wire.errors import Reason
@@ -24,7 +25,6 @@ from tests.e2e.vision_process import VisionProcess, wait_for_end, wait_until_bus
 from tests.support import bundles
 from tests.support.oracle import oracle
 from tests.support.waiting import wait_until
-from vision_service.replicas import processes
 
 TOLERANCE = 1e-5  # of the largest value of a level
 

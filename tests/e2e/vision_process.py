@@ -15,12 +15,12 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from protos.process import processes
 from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
 from protos.wire import tensors
 from protos.wire.channels import LARGE_MESSAGE_BYTES, channel_options
 from protos.wire.errors import ServiceError, from_rpc_error
 from tests.support.waiting import wait_until
-from vision_service.replicas import processes
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 100

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from protos.media.images import ImageSettings
+from protos.media.images import ImageSettings, grid_thw
 from tests.support import bundles, torchvision_schemas
 from tests.support.checkpoint_names import NAMES
-from vision_service.media.images import ImageLimits, decode_rgb
+from vision_service.media.images import ImageLimits, checked_header, decode_rgb
 from vision_service.media.preprocess import to_patches
 
 torchvision_schemas.install()
@@ -38,7 +38,9 @@ class Pair:
 
     def check(self, image: Image.Image, pixels: npt.NDArray[np.uint8]) -> None:
         expected = self.theirs(images=[image], return_tensors="pt")
-        patches, grid = to_patches(pixels, self.ours)
+        height, width = pixels.shape[:2]
+        grid = grid_thw(height, width, self.ours)
+        patches = to_patches(pixels, grid, self.ours)
         assert tuple(grid) == tuple(expected["image_grid_thw"][0].tolist())
         reference = expected["pixel_values"].numpy()
         assert patches.shape == reference.shape
@@ -126,4 +128,5 @@ def test_a_decoded_file_gives_the_patches_transformers_makes_of_it(
     published: Pair, name: str, image: Image.Image, options: dict[str, Any]
 ) -> None:
     data = encoded(image, name, **options)
-    published.check(Image.open(io.BytesIO(data)), decode_rgb(data, ImageLimits()))
+    pixels = decode_rgb(data, checked_header(data, ImageLimits()))
+    published.check(Image.open(io.BytesIO(data)), pixels)

@@ -81,7 +81,7 @@ def test_patch_counts_equal_the_checkpoints_processor(
     grid = images.grid_thw(height, width, ours)
     patches = reference.get_number_of_image_patches(height, width)
     assert grid.t * grid.h * grid.w == patches
-    assert images.token_count(grid, ours) == patches // reference.merge_size**2
+    assert grid.tokens(ours.merge_size) == patches // reference.merge_size**2
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (0, 0)])
@@ -94,4 +94,4 @@ def test_empty_images_are_refused(size: tuple[int, int]) -> None:
 def test_the_reference_image_of_300_by_400_pixels_has_108_tokens() -> None:
     ours = settings_with(16, 2, 65536, 1 << 24)
     assert images.grid_thw(300, 400, ours) == Grid(1, 18, 24)
-    assert images.token_count(Grid(1, 18, 24), ours) == 108
+    assert Grid(1, 18, 24).tokens(ours.merge_size) == 108

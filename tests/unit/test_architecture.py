@@ -40,7 +40,8 @@ LAYERS = {
     ],
     "vision_service": [
         ["config", "jobs"],
-        ["media", "servicer", "towers"],
+        ["media", "servicer", "families"],
+        ["towers"],
         ["replicas"],
         ["app"],
         ["__main__"],
@@ -73,7 +74,7 @@ LAYERS = {
 FENCES = {
     "torch": ("vision_service/", "deploy/export/"),
     "transformers": ("vision_service/", "deploy/export/"),
-    "ray": ("vision_service/replicas/ray_serve.py",),
+    "ray": ("vision_service/replicas/encoders.py", "vision_service/replicas/ray_runtime.py"),
     "onnxruntime": ("decoder_service/model/sessions.py", "deploy/export/"),
     "onnxruntime_genai": ("deploy/export/",),
     "onnx": ("deploy/export/",),

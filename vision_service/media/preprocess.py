@@ -7,39 +7,35 @@ then `(x - mean / rescale) / (std / rescale)` in float32, then patches in merge 
 
 import torch
 
-from protos.media.images import Grid, ImageSettings, grid_thw, smart_resize
+from protos.media.images import Grid, ImageSettings
 from vision_service.jobs import FloatArray
 from vision_service.media.images import RgbArray
 
 
-def to_patches(pixels: RgbArray, settings: ImageSettings) -> tuple[FloatArray, Grid]:
+def to_patches(pixels: RgbArray, grid: Grid, settings: ImageSettings) -> FloatArray:
     """Resizes, normalizes and cuts one image.
 
     Args:
         pixels: RGB, uint8 [height, width, 3].
+        grid: Its patch grid, as `grid_thw` gives it for its size.
         settings: The checkpoint's image settings.
 
     Returns:
         Patches, float32 [P, D], D ordered (channel, temporal, row, column), each merge group
-        contiguous; and their grid.
-
-    Raises:
-        InvalidRequest: see protos.media.images.smart_resize.
+        contiguous.
 
     Source: transformers Qwen2VLImageProcessor._preprocess (torchvision); parity in
     tests/parity/test_pixels.py.
     """
-    height, width = pixels.shape[:2]
-    target = smart_resize(height, width, settings, field="image")
+    target = grid.h * settings.patch_size, grid.w * settings.patch_size
     # NOTE: the copy makes the tensor writable and, being channels-first, takes torch's same
     # resize kernel as the reference.
     image = torch.from_numpy(pixels.transpose(2, 0, 1).copy()[None])
-    if target != (height, width):
+    if target != pixels.shape[:2]:
         image = torch.nn.functional.interpolate(
             image, size=target, mode="bicubic", antialias=True, align_corners=False
         )
-    patches = _cut(_normalize(image, settings), settings)
-    return patches.numpy(), grid_thw(height, width, settings, field="image")
+    return _cut(_normalize(image, settings), settings).numpy()
 
 
 def _normalize(image: torch.Tensor, settings: ImageSettings) -> torch.Tensor:

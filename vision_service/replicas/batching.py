@@ -8,49 +8,32 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
-from protos.media.images import Grid
 from protos.wire.errors import Overloaded, Reason
-from vision_service.jobs import FloatArray
+from vision_service.jobs import FloatArray, Patches
+from vision_service.towers.tower import BatchEncoder
 
 logger = logging.getLogger(__name__)
 
 _FIRST_GUESS_PATCHES_PER_S = 200.0  # until the first batch is measured
 
 
-class BatchEncoder(Protocol):
-    """The tower, or a fake in tests."""
-
-    def encode(
-        self,
-        pixels: Sequence[FloatArray],
-        grids: Sequence[Grid],
-        abandoned: Callable[[], bool] = ...,
-    ) -> list[FloatArray]:
-        """Encodes images together; may raise when `abandoned` turns true."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Features of one image, and how long it waited and its batch ran, milliseconds."""
+    """Features of one image, and how long its batch ran, milliseconds."""
 
     features: FloatArray
-    wait_ms: float
     encode_ms: float
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    pixels: FloatArray
-    grid: Grid
+    patches: Patches
     done: asyncio.Future[BatchResult]
-    since_s: float = field(default_factory=time.perf_counter)
 
 
 class PatchBatcher:
@@ -67,11 +50,6 @@ class PatchBatcher:
         self._patches_per_s = _FIRST_GUESS_PATCHES_PER_S
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="tower")
         self._worker: asyncio.Task[None] | None = None
-
-    @property
-    def reserved_patches(self) -> int:
-        """Patches of all images that are preprocessed, waiting or encoded now."""
-        return self._reserved_patches
 
     @contextmanager
     def reservation(self, patches: int) -> Iterator[None]:
@@ -96,17 +74,13 @@ class PatchBatcher:
         finally:
             self._reserved_patches -= patches
 
-    async def encode(self, pixels: FloatArray, grid: Grid) -> BatchResult:
+    async def encode(self, patches: Patches) -> BatchResult:
         """Encodes one image, together with others where they wait.
 
         Cancelling it drops the image: at once while it waits, before the tower's next block
         when it is alone in its batch.
-
-        Args:
-            pixels: float32 [P, D].
-            grid: Its patch grid.
         """
-        item = _Waiting(pixels, grid, asyncio.get_running_loop().create_future())
+        item = _Waiting(patches, asyncio.get_running_loop().create_future())
         self._waiting.append(item)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -127,7 +101,7 @@ class PatchBatcher:
             if item.done.done():  # cancelled while it waited
                 self._waiting.popleft()
                 continue
-            patches += item.grid.patches
+            patches += item.patches.grid.patches
             if batch and patches > self._max_batch_patches:
                 break
             batch.append(self._waiting.popleft())
@@ -142,11 +116,12 @@ class PatchBatcher:
             await self._isolate(batch, error)
             return
         elapsed_s = time.perf_counter() - started_s
-        self._patches_per_s = sum(item.grid.patches for item in batch) / max(elapsed_s, 1e-6)
+        self._patches_per_s = sum(item.patches.grid.patches for item in batch) / max(
+            elapsed_s, 1e-6
+        )
         for item, part in zip(batch, features, strict=True):
             if not item.done.done():
-                wait_ms = (started_s - item.since_s) * 1e3
-                item.done.set_result(BatchResult(part, wait_ms, elapsed_s * 1e3))
+                item.done.set_result(BatchResult(part, elapsed_s * 1e3))
 
     async def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
         alive = [item for item in batch if not item.done.done()]
@@ -161,7 +136,6 @@ class PatchBatcher:
 
     def _encode(self, batch: list[_Waiting]) -> list[FloatArray]:
         return self._encoder.encode(
-            [item.pixels for item in batch],
-            [item.grid for item in batch],
+            [item.patches for item in batch],
             lambda: all(item.done.done() for item in batch),
         )

@@ -9,18 +9,19 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-
+from protos.bundle.manifest import Bundle
+from protos.media.formats import ImageHeader
 from protos.media.images import SETTINGS_NAME, Grid, ImageSettings, grid_thw
+from protos.media.limits import image_too_large
+from protos.tandem.v1 import vision_pb2
 from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError
-from vision_service.jobs import Encoded, EncodeJob, FloatArray, Timings, error_to_plain
-from vision_service.media.images import ImageLimits, decode_rgb, read_size
+from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Patches, error_to_plain
+from vision_service.media.images import FIELD, ImageLimits, checked_header, decode_rgb
 from vision_service.media.preprocess import to_patches
-from vision_service.replicas.batching import BatchEncoder, PatchBatcher
-from vision_service.towers.torch_tower import Tower
+from vision_service.replicas.batching import BatchResult, PatchBatcher
+from vision_service.towers.tower import BatchEncoder, load_tower
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +68,12 @@ class Replica:
         Raises:
             BundleError: a file or key is missing or damaged.
         """
-        # Ray sets OMP_NUM_THREADS=1 for actors; the setting decides instead.
-        torch.set_num_threads(settings.threads)
-        bundle = Path(settings.bundle)
-        images = ImageSettings.from_file(bundle / SETTINGS_NAME)
-        return cls(
-            settings,
-            images,
-            Tower.load(bundle, device=settings.device, dtype=settings.dtype),
+        bundle = Bundle.open(settings.bundle)
+        images = ImageSettings.from_file(bundle.path / SETTINGS_NAME)
+        tower = load_tower(
+            bundle, threads=settings.threads, device=settings.device, dtype=settings.dtype
         )
+        return cls(settings, images, tower)
 
     async def encode(self, plain: dict[str, Any]) -> dict[str, Any]:
         """Encodes a job; both are plain data (see jobs.py), errors included."""
@@ -89,68 +87,47 @@ class Replica:
         return encoded.to_plain()
 
     async def _encode(self, job: EncodeJob) -> Encoded:
-        arrived_s = time.monotonic()
-        patches = await self._patch_count(job)
-        with self._batcher.reservation(patches):
-            loop = asyncio.get_running_loop()
-            pixels, grid, preprocess_ms = await loop.run_in_executor(
-                self._decoders, self._preprocess, job
-            )
-            result = await self._batcher.encode(pixels, grid)
-        # Whatever was neither preprocessing nor the tower was waiting for one of them.
-        busy_ms = preprocess_ms + result.encode_ms
-        total_ms = (time.monotonic() - arrived_s) * 1e3
-        queue_ms = (arrived_s - job.sent_at_s) * 1e3 + max(0.0, total_ms - busy_ms)
-        return Encoded(
-            grid=grid,
-            features=result.features,
-            timings=Timings(
-                queue_ms=max(0.0, queue_ms),
-                preprocess_ms=preprocess_ms,
-                encode_ms=result.encode_ms,
-            ),
-        )
-
-    async def _patch_count(self, job: EncodeJob) -> int:
-        """Patches the job will have, from its header alone."""
-        if job.grid is not None:
-            return job.grid.patches
-        return await asyncio.to_thread(self._image_patch_count, job.image or b"")
-
-    def _image_patch_count(self, image: bytes) -> int:
-        size = read_size(image, self._limits)
-        # EXIF orientation may swap the sides, which leaves the number of patches the same.
-        patches = grid_thw(size.height, size.width, self._images, field="image").patches
-        if patches > self._max_patches:
-            raise InvalidRequest(
-                f"image has {patches} patches, at most {self._max_patches} are accepted",
-                reason=Reason.IMAGE_TOO_LARGE,
-                param="image",
-            )
-        return patches
-
-    def _preprocess(self, job: EncodeJob) -> tuple[FloatArray, Grid, float]:
         started_s = time.perf_counter()
-        if job.pixel_values is not None and job.grid is not None:
-            pixels, grid = job.pixel_values, job.grid
-        else:
-            rgb = decode_rgb(job.image or b"", self._limits)
-            height, width = rgb.shape[:2]
-            grid = grid_thw(height, width, self._images, field="image")
-            check_expected(grid, job.expected_grid)
-            pixels, grid = to_patches(rgb, self._images)
-        return pixels, grid, (time.perf_counter() - started_s) * 1e3
+        source = job.source
+        if isinstance(source, Patches):
+            with self._batcher.reservation(source.grid.patches):
+                result = await self._batcher.encode(source)
+            return _encoded(source.grid, result, started_s, preprocess_ms=0.0)
+        header, grid = await asyncio.to_thread(self._inspect, source)
+        with self._batcher.reservation(grid.patches):
+            loop = asyncio.get_running_loop()
+            patches, preprocess_ms = await loop.run_in_executor(
+                self._decoders, self._preprocess, source.data, header, grid
+            )
+            result = await self._batcher.encode(patches)
+        return _encoded(grid, result, started_s, preprocess_ms=preprocess_ms)
+
+    def _inspect(self, image: EncodedImage) -> tuple[ImageHeader, Grid]:
+        """What the header says, and the grid that follows from it; refuses what it can."""
+        header = checked_header(image.data, self._limits)
+        grid = grid_thw(header.height, header.width, self._images, field=FIELD)
+        if grid.patches > self._max_patches:
+            raise image_too_large(FIELD, "patches", grid.patches, self._max_patches)
+        if image.expected_grid is not None and grid != image.expected_grid:
+            raise InvalidRequest(
+                f"expected_grid_thw is {image.expected_grid}, the image has {grid} patches",
+                reason=Reason.SHAPE_MISMATCH,
+                param="expected_grid_thw",
+            )
+        return header, grid
+
+    def _preprocess(self, data: bytes, header: ImageHeader, grid: Grid) -> tuple[Patches, float]:
+        started_s = time.perf_counter()
+        pixels = to_patches(decode_rgb(data, header), grid, self._images)
+        return Patches(pixels, grid), (time.perf_counter() - started_s) * 1e3
 
 
-def check_expected(grid: Grid, expected: Grid | None) -> None:
-    """Compares an image's grid with the one the caller planned with.
-
-    Raises:
-        InvalidRequest: SHAPE_MISMATCH.
-    """
-    if expected is not None and grid != expected:
-        raise InvalidRequest(
-            f"expected_grid_thw is {expected}, the image has {grid} patches",
-            reason=Reason.SHAPE_MISMATCH,
-            param="expected_grid_thw",
-        )
+def _encoded(grid: Grid, result: BatchResult, started_s: float, *, preprocess_ms: float) -> Encoded:
+    total_ms = (time.perf_counter() - started_s) * 1e3
+    summary = vision_pb2.EncodeSummary(
+        # Whatever was neither preprocessing nor the tower was waiting for one of them.
+        queue_ms=max(0.0, total_ms - preprocess_ms - result.encode_ms),
+        preprocess_ms=preprocess_ms,
+        encode_ms=result.encode_ms,
+    )
+    return Encoded(grid=grid, features=result.features, summary=summary)

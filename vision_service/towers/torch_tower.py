@@ -1,76 +1,73 @@
-"""The vision tower: patches in, embeddings and DeepStack features out. Never the language model.
+"""The tower in PyTorch: the family's reference implementation, on the tower's weights alone.
 
-Runs transformers' own `Qwen3VLVisionModel` on the tower's weights alone.
+Never the language model.
 """
 
-import importlib
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from protos.bundle.manifest import BundleError
-from protos.media.images import Grid
-from vision_service.jobs import FloatArray
+from protos.bundle.manifest import Bundle, BundleError
+from vision_service.families.family import VisionFamily
+from vision_service.families.registry import family_of
+from vision_service.jobs import FloatArray, Patches
 
 CONFIG_FILE = "vision/config.json"
 WEIGHTS_FILE = "vision/model.safetensors"
-
-# Every key without which a class default of transformers would decide in silence.
-REQUIRED_KEYS = (
-    "deepstack_visual_indexes",
-    "depth",
-    "hidden_act",
-    "hidden_size",
-    "in_channels",
-    "intermediate_size",
-    "num_heads",
-    "num_position_embeddings",
-    "out_hidden_size",
-    "patch_size",
-    "spatial_merge_size",
-    "temporal_patch_size",
-)
 
 
 class Abandoned(Exception):
     """Nobody waits for the batch any more, so it was dropped half-way."""
 
 
-class Tower:
-    """A loaded vision tower. Not thread-safe: one thread calls `encode`."""
+class TorchTower:
+    """A loaded tower; see `tower.BatchEncoder`."""
 
-    def __init__(self, model: torch.nn.Module, *, device: str, level_count: int) -> None:
+    def __init__(
+        self, model: torch.nn.Module, family: VisionFamily, *, device: str, merge_size: int
+    ) -> None:
         self._model = model
+        self._family = family
         self._device = torch.device(device)
-        self._level_count = level_count
+        self._merge_size = merge_size
         self._abandoned: Callable[[], bool] = lambda: False
         for block in model.blocks:  # type: ignore[union-attr]
             block.register_forward_pre_hook(self._check_abandoned)
 
     @classmethod
-    def load(cls, bundle: Path, *, device: str = "cpu", dtype: str = "float32") -> Self:
+    def load(
+        cls,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> Self:
         """Loads `vision/config.json` and `vision/model.safetensors`.
 
         Args:
-            bundle: Folder of the bundle.
+            bundle: What to load.
+            threads: Threads of every torch operation in this process, preprocessing included;
+                None leaves them as they are.
             device: "cpu" or "cuda".
             dtype: Arithmetic of the tower: "float32", "bfloat16" or "float16".
 
         Raises:
-            BundleError: a file or key is missing, or weights and config disagree.
+            BundleError: a file or key is missing, weights and config disagree, or the family is
+                unknown.
         """
-        config = _read_config(bundle)
+        if threads is not None:  # Ray sets OMP_NUM_THREADS=1 for actors.
+            torch.set_num_threads(threads)
+        family = family_of(bundle.manifest.family)
+        config = _read_config(bundle, family)
         wanted = getattr(torch, dtype)
-        model = _build(config)
+        model = family.build(config)
         try:
-            weights = load_file(bundle / WEIGHTS_FILE)
+            weights = load_file(bundle.path / WEIGHTS_FILE)
         except Exception as error:  # safetensors' errors share no base but this.
             raise BundleError(f"{WEIGHTS_FILE} is missing or not a safetensors file") from error
         cast = {name: weight.to(wanted) for name, weight in weights.items()}
@@ -79,24 +76,13 @@ class Tower:
         except RuntimeError as error:
             raise BundleError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}") from error
         model.to(device).eval()
-        return cls(model, device=device, level_count=1 + len(config["deepstack_visual_indexes"]))
+        return cls(model, family, device=device, merge_size=config["spatial_merge_size"])
 
     @torch.inference_mode()
     def encode(
-        self,
-        pixels: Sequence[FloatArray],
-        grids: Sequence[Grid],
-        abandoned: Callable[[], bool] = lambda: False,
+        self, batch: Sequence[Patches], abandoned: Callable[[], bool] = lambda: False
     ) -> list[FloatArray]:
-        """Encodes images together; each attends to itself alone.
-
-        Args:
-            pixels: Patches of each image, float32 [P, D].
-            grids: Their patch grids.
-            abandoned: Asked before each block; true drops the batch.
-
-        Returns:
-            Features of each image, float32 [levels, N, H]; level 0 holds the embeddings.
+        """See `tower.BatchEncoder.encode`; `abandoned` is asked before each block.
 
         Raises:
             Abandoned: `abandoned` said so.
@@ -106,63 +92,27 @@ class Tower:
         """
         self._abandoned = abandoned
         # Concatenating copies, so read-only arrays of clients become writable here.
-        hidden = torch.from_numpy(np.concatenate(list(pixels))).to(self._device)
-        extents = torch.tensor([tuple(grid) for grid in grids], device=self._device)
-        output = self._model(hidden, grid_thw=extents)
-        levels = [output.pooler_output, *output.deepstack_features]
+        pixels = np.concatenate([patches.pixel_values for patches in batch])
+        hidden = torch.from_numpy(pixels).to(self._device)
+        extents = torch.tensor([patches.grid for patches in batch], device=self._device)
+        levels = self._family.levels(self._model(hidden, grid_thw=extents))
         features = torch.stack([level.to(torch.float32) for level in levels]).cpu()
         if not bool(torch.isfinite(features).all()):
             raise FloatingPointError("the tower's output is not finite; is dtype too narrow?")
-        merge = int(self._model.spatial_merge_size)  # type: ignore[arg-type]
-        rows = [grid.tokens(merge) for grid in grids]
+        rows = [patches.grid.tokens(self._merge_size) for patches in batch]
         return [part.contiguous().numpy() for part in torch.split(features, rows, dim=1)]
-
-    @property
-    def level_count(self) -> int:
-        """Embeddings and DeepStack levels."""
-        return self._level_count
 
     def _check_abandoned(self, *_: Any) -> None:
         if self._abandoned():
             raise Abandoned
 
 
-def _read_config(bundle: Path) -> dict[str, Any]:
+def _read_config(bundle: Bundle, family: VisionFamily) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads((bundle / CONFIG_FILE).read_text())
+        config: dict[str, Any] = json.loads((bundle.path / CONFIG_FILE).read_text())
     except (OSError, ValueError) as error:
         raise BundleError(f"{CONFIG_FILE} is missing or not valid JSON") from error
-    for key in REQUIRED_KEYS:
+    for key in family.config_keys:
         if config.get(key) is None:
             raise BundleError(f"{CONFIG_FILE} lacks {key}")
     return config
-
-
-def _build(config: dict[str, Any]) -> torch.nn.Module:
-    """The tower with weights still to be assigned."""
-    with _without_torchvision():
-        modeling = importlib.import_module("transformers.models.qwen3_vl.modeling_qwen3_vl")
-    settings = modeling.Qwen3VLVisionConfig.from_dict(config)
-    settings._attn_implementation = "sdpa"
-    with torch.device("meta"):  # no time for random weights that are replaced at once
-        model: torch.nn.Module = modeling.Qwen3VLVisionModel(settings)
-    # Its frequencies are computed, not stored, so they must not stay on the meta device.
-    model.rotary_pos_emb = modeling.Qwen3VLVisionRotaryEmbedding(settings)
-    return model
-
-
-@contextmanager
-def _without_torchvision() -> Iterator[None]:
-    """Hides torchvision while transformers is imported, unless it is already in use.
-
-    The tower needs none of it, but transformers imports it where it is installed, which costs
-    time, and fails where it was built for another torch.
-    """
-    hidden = "torchvision" not in sys.modules
-    if hidden:
-        sys.modules["torchvision"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if hidden:
-            del sys.modules["torchvision"]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from protos.media.images import Grid
-from vision_service.jobs import Encoded, EncodeJob, FloatArray, Timings
+from protos.tandem.v1 import vision_pb2
+from vision_service.jobs import Encoded, EncodeJob, FloatArray, Patches
 
 
 class FakeTower:
@@ -26,16 +27,15 @@ class FakeTower:
 
     def encode(
         self,
-        pixels: Sequence[FloatArray],
-        grids: Sequence[Grid],
+        batch: Sequence[Patches],
         abandoned: Callable[[], bool] = lambda: False,
     ) -> list[FloatArray]:
-        self.batches.append([len(part) for part in pixels])
+        self.batches.append([len(part) for part, _ in batch])
         self.entered.set()
         self.gate.wait()
         if abandoned():
             self.saw_abandoned.set()
-        if any(part[0, 0] < 0 for part in pixels):
+        if any(part[0, 0] < 0 for part, _ in batch):
             raise ValueError("the tower does not like this image")
         levels, hidden = self._shape
         return [
@@ -43,7 +43,7 @@ class FakeTower:
                 part.mean(axis=1).reshape(1, -1, 4).mean(axis=2)[..., None] + 1,
                 (levels, grid.tokens(2), hidden),
             ).astype(np.float32)
-            for part, grid in zip(pixels, grids, strict=True)
+            for part, grid in batch
         ]
 
 
@@ -70,12 +70,12 @@ class FakeEncoders:
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
-        grid = job.grid or self.grid
+        grid = job.source.grid if isinstance(job.source, Patches) else self.grid
         levels, hidden = self._shape
         rows = np.arange(grid.tokens(2), dtype=np.float32)[None, :, None]
         level = np.arange(levels, dtype=np.float32)[:, None, None] * 1e6
         return Encoded(
             grid=grid,
             features=np.broadcast_to(level + rows, (levels, grid.tokens(2), hidden)),
-            timings=Timings(queue_ms=1.0, preprocess_ms=2.0, encode_ms=3.0),
+            summary=vision_pb2.EncodeSummary(queue_ms=1.0, preprocess_ms=2.0, encode_ms=3.0),
         )

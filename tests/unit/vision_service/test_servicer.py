@@ -1,6 +1,7 @@
 """The RPC layer over a real channel, with fake encoders behind it."""
 
 import asyncio
+import logging
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,10 +17,16 @@ from protos.media.images import Grid
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire import tensors
-from protos.wire.channels import CHUNK_BYTES, LARGE_MESSAGE_BYTES, channel_options
+from protos.wire.channels import (
+    CHUNK_BYTES,
+    LARGE_MESSAGE_BYTES,
+    REQUEST_ID_KEY,
+    channel_options,
+)
 from protos.wire.errors import Overloaded, Reason, ServiceError, from_rpc_error
 from tests.support.manifests import small_manifest
 from tests.unit.vision_service.fakes import FakeEncoders
+from vision_service.jobs import EncodedImage, Patches
 from vision_service.servicer import VisionServicer
 
 WIDTH = 3 * 2 * 4 * 4
@@ -107,7 +114,7 @@ async def test_a_stream_is_a_header_then_every_level_then_a_summary(running: Run
     assert (summary.queue_ms, summary.preprocess_ms, summary.encode_ms) == (1, 2, 3)
     for index in range(3):
         assert level(chunks, index)[:, 0].tolist() == [index * 1e6 + row for row in range(6)]
-    assert running.encoders.jobs[0].image == b"bytes"
+    assert running.encoders.jobs[0].source == EncodedImage(data=b"bytes")
 
 
 async def test_chunks_hold_at_most_one_mebibyte_and_their_checksum() -> None:
@@ -126,9 +133,10 @@ async def test_chunks_hold_at_most_one_mebibyte_and_their_checksum() -> None:
 async def test_patches_reach_the_encoders_as_they_were_sent(running: Running) -> None:
     pixels = np.arange(24 * WIDTH, dtype=np.float32).reshape(24, WIDTH)
     await running.encode(patches(pixels=pixels))
-    job = running.encoders.jobs[0]
-    assert job.grid == Grid(1, 4, 6)
-    assert np.array_equal(job.pixel_values, pixels)  # type: ignore[arg-type]
+    source = running.encoders.jobs[0].source
+    assert isinstance(source, Patches)
+    assert source.grid == Grid(1, 4, 6)
+    assert np.array_equal(source.pixel_values, pixels)
 
 
 NAN = np.full((24, WIDTH), np.nan, dtype=np.float32)
@@ -252,3 +260,19 @@ async def test_the_model_info_names_the_bundle(running: Running) -> None:
     info = await running.stub.GetModelInfo(vision_pb2.GetVisionModelInfoRequest())
     assert (info.bundle_digest, info.hidden_size, info.deepstack_level_count) == (DIGEST, 8, 2)
     assert (info.family, info.model_id, info.max_context) == ("qwen3_vl", "tiny", 0)
+
+
+async def test_each_request_leaves_one_line_without_its_content(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "protos.process.request_log")
+    await running.encode(vision_pb2.EncodeRequest(request_id="one", image=b"secret"))
+    await running.refusal(
+        vision_pb2.EncodeRequest(), metadata=((REQUEST_ID_KEY, "of the metadata"),)
+    )
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("request id=one tier=vision outcome=ok total_ms=")
+    assert first.endswith(" bytes=13 image_tokens=6 queue_ms=1.0 encode_ms=3.0")
+    assert second.startswith(
+        "request id='of the metadata' tier=vision outcome=INVALID_PARAMETER total_ms="
+    )

@@ -9,13 +9,8 @@ import zlib
 import pytest
 from PIL import Image, ImageOps
 
-from gateway.media.images import (
-    ImageHeader,
-    MediaLimits,
-    image_bytes,
-    plan_images,
-    read_header,
-)
+from gateway.media.images import MediaLimits, image_bytes, plan_images
+from protos.media.formats import ImageHeader, read_header
 from protos.media.images import Grid, ImageSettings
 from protos.wire.errors import InvalidRequest, Reason
 from tests.support.prompts import encoded, png

@@ -13,15 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from protos.media.formats import UNSUPPORTED
 from protos.wire.errors import InvalidRequest, Reason
-from vision_service.media.images import (
-    UNSUPPORTED,
-    ImageLimits,
-    RgbArray,
-    decode_rgb,
-    read_size,
-    sniff_format,
-)
+from vision_service.media.images import ImageLimits, RgbArray, checked_header, decode_rgb
 
 LIMITS = ImageLimits()
 LOSSLESS: dict[str, dict[str, Any]] = {
@@ -41,11 +35,15 @@ def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def decode(data: bytes, limits: ImageLimits) -> RgbArray:
+    return decode_rgb(data, checked_header(data, limits))
+
+
 def reason_of(data: bytes, limits: ImageLimits = LIMITS) -> Reason:
     with pytest.raises(InvalidRequest) as caught:
-        decode_rgb(data, limits)
+        decode(data, limits)
     with pytest.raises(InvalidRequest):
-        read_size(data, limits)
+        checked_header(data, limits)
     assert caught.value.param == "image"
     return caught.value.reason
 
@@ -54,13 +52,13 @@ def reason_of(data: bytes, limits: ImageLimits = LIMITS) -> Reason:
 def test_a_lossless_image_decodes_to_its_own_pixels(name: str) -> None:
     pixels = noise()
     data = encoded(Image.fromarray(pixels), name, **LOSSLESS[name])
-    assert np.array_equal(decode_rgb(data, LIMITS), pixels)
-    assert sniff_format(data) == name
+    assert np.array_equal(decode(data, LIMITS), pixels)
+    assert checked_header(data, LIMITS).format == name
 
 
 def test_a_jpeg_decodes_as_pillow_decodes_it() -> None:
     data = encoded(Image.fromarray(noise(40, 30)), "JPEG", quality=90)
-    assert np.array_equal(decode_rgb(data, LIMITS), np.asarray(Image.open(io.BytesIO(data))))
+    assert np.array_equal(decode(data, LIMITS), np.asarray(Image.open(io.BytesIO(data))))
 
 
 @pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG"])
@@ -68,7 +66,7 @@ def test_only_the_first_frame_of_an_animation_is_used(name: str) -> None:
     frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue", "lime")]
     options = {"lossless": True} if name == "WEBP" else {}
     data = encoded(frames[0], name, save_all=True, append_images=frames[1:], **options)
-    assert (decode_rgb(data, LIMITS) == (255, 0, 0)).all()
+    assert (decode(data, LIMITS) == (255, 0, 0)).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -81,21 +79,22 @@ def test_an_exif_orientation_gives_the_image_rotated_beforehand(
     options: dict[str, Any] = {} if name == "PNG" else {"lossless": True, "quality": 95}
     data = encoded(Image.fromarray(noise(16, 24)), name, exif=exif, **options)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    assert np.array_equal(decode_rgb(data, LIMITS), np.asarray(upright.convert("RGB")))
-    assert decode_rgb(data, LIMITS).shape[0] == (16 if orientation < 5 else 24)
+    assert np.array_equal(decode(data, LIMITS), np.asarray(upright.convert("RGB")))
+    assert decode(data, LIMITS).shape[0] == (16 if orientation < 5 else 24)
 
 
-def test_the_reported_size_is_the_stored_one() -> None:
+def test_the_reported_size_is_the_upright_one() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(Image.fromarray(noise(16, 24)), "PNG", exif=exif)
-    assert (read_size(data, LIMITS).width, read_size(data, LIMITS).height) == (24, 16)
+    header = checked_header(data, LIMITS)
+    assert (header.width, header.height) == (16, 24)
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"", b"\xff" * 40, b"Exif\0\0MM\0*\0\0\xff"])
 def test_an_unreadable_exif_block_is_ignored(exif: bytes) -> None:
     data = encoded(Image.fromarray(noise()), "WEBP", lossless=True, exif=exif)
-    assert np.array_equal(decode_rgb(data, LIMITS), noise())
+    assert np.array_equal(decode(data, LIMITS), noise())
 
 
 def rgba() -> Image.Image:
@@ -111,12 +110,12 @@ def on_white(image: Image.Image) -> RgbArray:
 @pytest.mark.parametrize("name", ["PNG", "WEBP"])
 def test_an_alpha_channel_is_flattened_on_white(name: str) -> None:
     data = encoded(rgba(), name, **LOSSLESS[name])
-    assert np.array_equal(decode_rgb(data, LIMITS), on_white(rgba()))
+    assert np.array_equal(decode(data, LIMITS), on_white(rgba()))
 
 
 def test_grey_with_alpha_is_flattened_on_white() -> None:
     image = rgba().convert("LA")
-    assert np.array_equal(decode_rgb(encoded(image, "PNG"), LIMITS), on_white(image))
+    assert np.array_equal(decode(encoded(image, "PNG"), LIMITS), on_white(image))
 
 
 @pytest.mark.parametrize("name", ["PNG", "GIF"])
@@ -125,7 +124,7 @@ def test_a_transparent_palette_entry_becomes_white(name: str) -> None:
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
     data = encoded(image, name, transparency=0)
-    assert decode_rgb(data, LIMITS).tolist() == [[[255, 255, 255], [0, 0, 255]]]
+    assert decode(data, LIMITS).tolist() == [[[255, 255, 255], [0, 0, 255]]]
 
 
 def test_half_transparent_palette_entries_are_blended_with_white() -> None:
@@ -133,7 +132,7 @@ def test_half_transparent_palette_entries_are_blended_with_white() -> None:
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
     data = encoded(image, "PNG", transparency=bytes([128, 255]))
-    assert decode_rgb(data, LIMITS).tolist() == [[[255, 127, 127], [0, 0, 255]]]
+    assert decode(data, LIMITS).tolist() == [[[255, 127, 127], [0, 0, 255]]]
 
 
 @pytest.mark.parametrize(("mode", "transparent"), [("L", 10), ("RGB", (10, 10, 10))])
@@ -141,13 +140,13 @@ def test_a_transparent_colour_becomes_white(mode: str, transparent: Any) -> None
     image = Image.new(mode, (2, 1), transparent)
     image.putpixel((1, 0), 20 if mode == "L" else (20, 20, 20))
     data = encoded(image, "PNG", transparency=transparent)
-    assert decode_rgb(data, LIMITS).tolist() == [[[255] * 3, [20] * 3]]
+    assert decode(data, LIMITS).tolist() == [[[255] * 3, [20] * 3]]
 
 
 def test_sixteen_bit_grey_keeps_its_upper_byte() -> None:
     values = np.array([[0, 255, 256, 1000, 32768, 65535]], dtype=np.uint16)
     data = encoded(Image.fromarray(values), "PNG")
-    assert decode_rgb(data, LIMITS)[..., 0].tolist() == [[0, 0, 1, 3, 128, 255]]
+    assert decode(data, LIMITS)[..., 0].tolist() == [[0, 0, 1, 3, 128, 255]]
 
 
 def test_a_transparent_sixteen_bit_grey_becomes_white() -> None:
@@ -156,15 +155,15 @@ def test_a_transparent_sixteen_bit_grey_becomes_white() -> None:
     chunk = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))
     place = plain.index(b"IDAT") - 4
     data = plain[:place] + chunk + plain[place:]
-    assert decode_rgb(data, LIMITS)[..., 0].tolist() == [[255, 2]]
+    assert decode(data, LIMITS)[..., 0].tolist() == [[255, 2]]
 
 
 def test_one_bit_and_cmyk_images_become_rgb() -> None:
     checks = Image.fromarray(np.eye(4, dtype=bool))
     expected = np.repeat(np.eye(4, dtype=np.uint8)[..., None] * 255, 3, axis=2)
-    assert np.array_equal(decode_rgb(encoded(checks, "PNG"), LIMITS), expected)
+    assert np.array_equal(decode(encoded(checks, "PNG"), LIMITS), expected)
     cmyk = encoded(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG", quality=95)
-    assert (decode_rgb(cmyk, LIMITS) == 255).all()
+    assert (decode(cmyk, LIMITS) == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -185,9 +184,16 @@ def test_one_bit_and_cmyk_images_become_rgb() -> None:
 )
 def test_any_other_format_is_refused_by_name(data: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        decode_rgb(data, LIMITS)
+        decode(data, LIMITS)
     assert caught.value.reason is Reason.UNSUPPORTED_MEDIA
-    assert caught.value.message == UNSUPPORTED
+    assert caught.value.message == f"image has an {UNSUPPORTED}"
+
+
+def test_an_image_of_another_size_than_its_header_is_refused() -> None:
+    header = checked_header(encoded(Image.fromarray(noise(8, 8)), "PNG"), LIMITS)
+    with pytest.raises(InvalidRequest) as caught:
+        decode_rgb(encoded(Image.fromarray(noise()), "PNG"), header)
+    assert caught.value.reason is Reason.INVALID_IMAGE
 
 
 def test_an_empty_image_is_refused() -> None:
@@ -204,7 +210,7 @@ def test_a_bare_signature_is_a_corrupt_image(name: str) -> None:
 def test_a_image_cut_in_half_is_refused(name: str) -> None:
     data = encoded(Image.fromarray(noise(40, 30)), name)
     with pytest.raises(InvalidRequest) as caught:
-        decode_rgb(data[: len(data) // 2], LIMITS)
+        decode(data[: len(data) // 2], LIMITS)
     assert caught.value.reason is Reason.INVALID_IMAGE
 
 
@@ -225,7 +231,7 @@ def test_damage_leads_to_a_refusal_or_a_image_and_nothing_else(name: str) -> Non
     data = encoded(source, name, **options)
     for seed in range(200):
         try:
-            pixels = decode_rgb(damaged(data, seed), LIMITS)
+            pixels = decode(damaged(data, seed), LIMITS)
         except InvalidRequest as error:
             assert "0x" not in error.message
             assert "BytesIO" not in error.message
@@ -239,7 +245,7 @@ def test_random_bytes_after_a_signature_are_never_an_unknown_error(
     head: bytes, tail: bytes
 ) -> None:
     try:
-        decode_rgb(head + tail, LIMITS)
+        decode(head + tail, LIMITS)
     except InvalidRequest:
         pass
 
@@ -301,7 +307,7 @@ def webp_header(width: int, height: int) -> bytes:
 def test_a_bomb_is_refused_by_its_pixel_count_without_being_decoded(bomb: bytes) -> None:
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InvalidRequest) as caught:
-        decode_rgb(bomb, LIMITS)
+        decode(bomb, LIMITS)
     assert caught.value.reason is Reason.IMAGE_TOO_LARGE
     assert "pixels" in caught.value.message
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 64 * 1024
@@ -310,16 +316,16 @@ def test_a_bomb_is_refused_by_its_pixel_count_without_being_decoded(bomb: bytes)
 def test_a_long_thin_image_is_refused() -> None:
     thin = encoded(Image.new("L", (201, 1)), "PNG")
     assert reason_of(thin) is Reason.INVALID_IMAGE
-    assert decode_rgb(encoded(Image.new("L", (200, 1)), "PNG"), LIMITS).shape == (1, 200, 3)
+    assert decode(encoded(Image.new("L", (200, 1)), "PNG"), LIMITS).shape == (1, 200, 3)
 
 
 def test_too_many_bytes_are_refused_before_anything_is_read() -> None:
     data = encoded(Image.fromarray(noise()), "PNG")
     assert reason_of(data, ImageLimits(max_bytes=len(data) - 1)) is Reason.IMAGE_TOO_LARGE
-    assert decode_rgb(data, ImageLimits(max_bytes=len(data))).shape == (7, 5, 3)
+    assert decode(data, ImageLimits(max_bytes=len(data))).shape == (7, 5, 3)
 
 
 def test_the_pixel_limit_is_inclusive() -> None:
     data = encoded(Image.fromarray(noise()), "PNG")
-    assert decode_rgb(data, ImageLimits(max_pixels=35)).shape == (7, 5, 3)
+    assert decode(data, ImageLimits(max_pixels=35)).shape == (7, 5, 3)
     assert reason_of(data, ImageLimits(max_pixels=34)) is Reason.IMAGE_TOO_LARGE

@@ -75,7 +75,8 @@ def test_patches_of_one_merge_group_are_contiguous_and_frames_repeat() -> None:
     # Each patch of a 64 x 96 image holds its own number, row by row.
     numbers = np.arange(24, dtype=np.uint8).reshape(4, 6)
     pixels = np.repeat(np.repeat(numbers, 16, axis=0), 16, axis=1)[..., None].repeat(3, axis=2)
-    patches, grid = to_patches(pixels, SMALL)
+    grid = grid_thw(64, 96, SMALL)
+    patches = to_patches(pixels, grid, SMALL)
     assert (grid.h, grid.w) == (4, 6)
     assert patches.dtype == np.float32
     values = (patches * 0.5 + 0.5) * 255

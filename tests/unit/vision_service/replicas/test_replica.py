@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import time
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 from protos.media.images import Grid, ImageSettings
 from protos.wire.errors import Overloaded, Reason
 from tests.unit.vision_service.fakes import FakeTower
-from vision_service.jobs import Encoded, EncodeJob, error_from_plain
+from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Patches, error_from_plain
 from vision_service.replicas.replica import Replica, ReplicaSettings
 
 IMAGES = ImageSettings(
@@ -48,8 +47,13 @@ def image(width: int = 16, height: int = 8, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def job(**fields: Any) -> dict[str, Any]:
-    return EncodeJob(sent_at_s=time.monotonic(), **fields).to_plain()
+def job(data: bytes, expected_grid: Grid | None = None) -> dict[str, Any]:
+    return EncodeJob(source=EncodedImage(data=data, expected_grid=expected_grid)).to_plain()
+
+
+def patches(value: float, grid: Grid) -> dict[str, Any]:
+    pixels = np.full((grid.patches, 24), value, dtype=np.float32)
+    return EncodeJob(source=Patches(pixels, grid)).to_plain()
 
 
 async def refusal(replica: Replica, plain: dict[str, Any]) -> Any:
@@ -58,30 +62,29 @@ async def refusal(replica: Replica, plain: dict[str, Any]) -> Any:
 
 
 async def test_a_image_becomes_features_and_timings() -> None:
-    answer = await replica_of(FakeTower()).encode(job(image=image()))
+    answer = await replica_of(FakeTower()).encode(job(image()))
     encoded = Encoded.from_plain(answer)
     assert encoded.grid == Grid(1, 4, 8)
     assert encoded.features.shape == (2, 8, 4)
     assert np.allclose(encoded.features, 2)  # white is 1 after normalizing
-    assert encoded.timings.preprocess_ms > 0
-    assert encoded.timings.encode_ms > 0
-    assert encoded.timings.queue_ms >= 0
+    assert encoded.summary.preprocess_ms > 0
+    assert encoded.summary.encode_ms > 0
+    assert encoded.summary.queue_ms >= 0
 
 
 async def test_patches_are_encoded_as_they_are() -> None:
-    pixels = np.zeros((16, 24), dtype=np.float32)
-    answer = await replica_of(FakeTower()).encode(job(pixel_values=pixels, grid=Grid(1, 4, 4)))
+    answer = await replica_of(FakeTower()).encode(patches(0, Grid(1, 4, 4)))
     assert Encoded.from_plain(answer).features.shape == (2, 4, 4)
 
 
 async def test_an_answer_holds_no_class_of_ours() -> None:
-    answer = await replica_of(FakeTower()).encode(job(image=image()))
+    answer = await replica_of(FakeTower()).encode(job(image()))
     assert {type(value) for value in answer.values()} == {tuple, np.ndarray, dict}
 
 
 async def test_a_grid_other_than_the_expected_one_is_refused() -> None:
     tower = FakeTower()
-    error = await refusal(replica_of(tower), job(image=image(), expected_grid=Grid(1, 8, 4)))
+    error = await refusal(replica_of(tower), job(image(), expected_grid=Grid(1, 8, 4)))
     assert (error.reason, error.param) == (Reason.SHAPE_MISMATCH, "expected_grid_thw")
     assert tower.batches == []
 
@@ -89,7 +92,7 @@ async def test_a_grid_other_than_the_expected_one_is_refused() -> None:
 async def test_exif_orientation_turns_the_grid() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    plain = job(image=image(exif=exif), expected_grid=Grid(1, 8, 4))
+    plain = job(image(exif=exif), expected_grid=Grid(1, 8, 4))
     assert Encoded.from_plain(await replica_of(FakeTower()).encode(plain)).grid == Grid(1, 8, 4)
 
 
@@ -107,13 +110,12 @@ async def test_exif_orientation_turns_the_grid() -> None:
     ],
 )
 async def test_a_bad_image_comes_back_as_a_plain_error(data: bytes, reason: Reason) -> None:
-    error = await refusal(replica_of(FakeTower()), job(image=data))
+    error = await refusal(replica_of(FakeTower()), job(data))
     assert (error.reason, error.param) == (reason, "image")
 
 
 async def test_a_failing_tower_is_reported_without_detail_for_the_client() -> None:
-    pixels = np.full((16, 24), -1, dtype=np.float32)
-    answer = await replica_of(FakeTower()).encode(job(pixel_values=pixels, grid=Grid(1, 4, 4)))
+    answer = await replica_of(FakeTower()).encode(patches(-1, Grid(1, 4, 4)))
     assert error_from_plain(answer).reason is Reason.INTERNAL
     assert "tower" not in error_from_plain(answer).message
     assert "does not like" in answer["traceback"]
@@ -123,9 +125,9 @@ async def test_a_full_queue_refuses_images_before_they_are_decoded() -> None:
     tower = FakeTower()
     replica = replica_of(tower, max_queued_patches=40)
     tower.gate.clear()
-    first = asyncio.create_task(replica.encode(job(image=image())))
+    first = asyncio.create_task(replica.encode(job(image())))
     await asyncio.to_thread(tower.entered.wait, 10)
-    error = await refusal(replica, job(image=image()))
+    error = await refusal(replica, job(image()))
     tower.gate.set()
     assert isinstance(error, Overloaded)
     assert error.retry_after_s is not None
@@ -136,9 +138,9 @@ async def test_a_cancelled_job_gives_its_place_in_the_queue_back() -> None:
     tower = FakeTower()
     replica = replica_of(tower, max_queued_patches=40)
     tower.gate.clear()
-    first = asyncio.create_task(replica.encode(job(image=image())))
+    first = asyncio.create_task(replica.encode(job(image())))
     await asyncio.to_thread(tower.entered.wait, 10)
     first.cancel()
     await asyncio.wait({first})
     tower.gate.set()
-    assert "features" in await replica.encode(job(image=image()))
+    assert "features" in await replica.encode(job(image()))

@@ -1,18 +1,19 @@
 """Finding and ending the processes below one."""
 
 import os
+import signal
 import subprocess
 import sys
 
+from protos.process import processes
 from tests.support.waiting import wait_until
-from vision_service.replicas import processes
 
 TREE = "import subprocess, sys; subprocess.run(['sleep', '60'])"
 
 
 def test_descendants_are_found_and_ended() -> None:
     with subprocess.Popen([sys.executable, "-c", TREE]) as parent:
-        wait_until(lambda: processes.children(parent.pid), what="the grandchild")
+        wait_until(lambda: processes.descendants(parent.pid), what="the grandchild")
         tree = [parent.pid, *processes.descendants(parent.pid)]
         assert set(tree) <= set(processes.descendants(os.getpid()))
         wait_until(lambda: processes.name(tree[1]) == "sleep", what="the grandchild's exec")
@@ -29,6 +30,14 @@ def test_a_process_that_is_gone_is_not_killed_again() -> None:
     assert processes.start_time(gone.pid) is None
     assert processes.name(gone.pid) == ""
     assert processes.end({gone.pid: 1}, grace_s=0.0) == []
+
+
+def test_a_zombie_is_no_living_process() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert child.pid in processes.descendants(os.getpid())
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and not collected yet
+        assert child.pid not in processes.descendants(os.getpid())
 
 
 def test_a_pid_that_was_used_again_is_left_alone() -> None:

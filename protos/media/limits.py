@@ -1,0 +1,62 @@
+"""What an image may cost, checked alike by the gateway and the vision tier.
+
+The constants are defaults; a tier's settings may choose others.
+"""
+
+from protos.wire.errors import InvalidRequest, Reason
+
+MAX_IMAGE_BYTES = 10 * 1024 * 1024
+MAX_IMAGE_PIXELS = 40_000_000
+MAX_REQUEST_IMAGES = 16
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
+MAX_REQUEST_PIXELS = 120_000_000
+MAX_ASPECT_RATIO = 200  # of transformers' smart_resize; exactly 200 is accepted
+
+
+def check_bytes(data: bytes, *, field: str, most: int) -> None:
+    """Compares an encoded image's size with the limit, which it may just reach.
+
+    Raises:
+        InvalidRequest: IMAGE_TOO_LARGE.
+    """
+    if len(data) > most:
+        raise image_too_large(field, "bytes", len(data), most)
+
+
+def check_pixels(width: int, height: int, *, field: str, most: int) -> None:
+    """Compares a number of pixels with the limit, which it may just reach.
+
+    Raises:
+        InvalidRequest: IMAGE_TOO_LARGE.
+    """
+    if width * height > most:
+        raise image_too_large(field, "pixels", width * height, most)
+
+
+def check_sides(width: int, height: int, *, field: str) -> None:
+    """Refuses what has no pixels, or is too long and thin for the image processor.
+
+    Raises:
+        InvalidRequest: INVALID_IMAGE.
+    """
+    if min(width, height) < 1:
+        raise invalid_image(field, f"is {width} x {height} pixels, expected at least 1 x 1")
+    if max(width, height) / min(width, height) > MAX_ASPECT_RATIO:
+        raise invalid_image(
+            field,
+            f"is {width} x {height} pixels, expected an aspect ratio of at most {MAX_ASPECT_RATIO}",
+        )
+
+
+def invalid_image(field: str, fault: str) -> InvalidRequest:
+    """The error for a damaged image; `fault` continues a sentence that begins with the field."""
+    return InvalidRequest(f"{field} {fault}", reason=Reason.INVALID_IMAGE, param=field)
+
+
+def image_too_large(field: str, unit: str, actual: int, limit: int) -> InvalidRequest:
+    """The error for an image, or all of them, above a limit; `unit` is what is counted."""
+    return InvalidRequest(
+        f"{field} has {actual} {unit}, expected at most {limit}",
+        reason=Reason.IMAGE_TOO_LARGE,
+        param=field,
+    )

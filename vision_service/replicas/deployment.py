@@ -1,0 +1,30 @@
+"""What Serve runs in each replica's process."""
+
+from typing import Any
+
+from protos.bundle.manifest import BundleError
+
+
+class EncoderDeployment:
+    """A `Replica` as Serve makes and calls it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        # Imported here so that torch stays out of the front's process.
+        from vision_service.replicas.replica import Replica, ReplicaSettings
+
+        self._replica: Replica | None = None
+        self._problem: str | None = None
+        try:
+            self._replica = Replica.load(ReplicaSettings(**settings))
+        except BundleError as error:  # Serve would retry and bury the one clear line
+            self._problem = str(error)
+
+    async def problem(self) -> str | None:
+        """Why the bundle could not be loaded."""
+        return self._problem
+
+    async def encode(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """See Replica.encode."""
+        if self._replica is None:
+            raise RuntimeError(self._problem)
+        return await self._replica.encode(plain)

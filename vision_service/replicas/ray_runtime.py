@@ -1,0 +1,146 @@
+"""Ray's life in this process: started, watched, and gone with every process it made.
+
+Ray runs for this process alone: private temporary folder, private token, no dashboard, no usage
+statistics, gone when this process is gone.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import ray
+
+from protos.process import processes
+from protos.process.settings import SettingError
+from protos.wire.channels import MIB
+from vision_service.config import VisionConfig
+from vision_service.replicas.reaper import Belongings, Reaper
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ADDRESS = "local"  # a Ray of our own; never one that happens to run on this machine
+
+_WATCH_INTERVAL_S = 1.0
+_SHUTDOWN_S = 10.0
+_CORE_PROCESSES = ("gcs_server", "raylet")
+_SOCKET_PATH_ROOM = 40  # longest temporary folder below which Ray's socket paths stay legal
+
+
+class RayRuntime:
+    """Ray of this process; `start` once, `stop` once."""
+
+    def __init__(self, config: VisionConfig, reaper: Reaper) -> None:
+        self._config = config
+        self._reaper = reaper
+        # NOTE: Linux kills Ray's processes when the *thread* that started them ends, so this
+        # thread must live as long as they do.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ray")
+        self._folder = _temporary_folder()
+        self._core: dict[int, int] = {}
+        self._lost = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self, *, reclaim_signals: Callable[[], None]) -> None:
+        """Starts Ray and watches it from then on.
+
+        Args:
+            reclaim_signals: Puts the process's signal handlers back. Ray's own, which it
+                installs while it starts, would abort the process 3 s after a SIGTERM.
+
+        Raises:
+            SettingError: there are fewer GPUs than replicas.
+        """
+        await self.call(self._start)
+        reclaim_signals()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Runs something that makes Ray start processes, in the thread they depend on."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    async def stop(self) -> None:
+        """Ends every process of Ray."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        started = {**self._below(), **self._core}
+        shutdown = asyncio.ensure_future(self.call(ray.shutdown))
+        done, _ = await asyncio.wait({shutdown}, timeout=_SHUTDOWN_S)
+        killed = await asyncio.to_thread(processes.end, started, grace_s=2.0 if done else 0.0)
+        if killed:
+            logger.debug("killed %d processes of Ray that stayed", len(killed))
+        self._thread.shutdown(wait=False)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether Ray itself has died."""
+        return self._lost.is_set()
+
+    async def lost(self) -> None:
+        """Returns when Ray itself has died; the process must then end."""
+        await self._lost.wait()
+
+    async def _watch(self) -> None:
+        """Polls, because Ray tells nobody of its processes."""
+        known: dict[int, int] = {}
+        while not self._lost.is_set():
+            below = await asyncio.to_thread(self._below)
+            if below != known:
+                self._reaper.tell(Belongings(started=below, folder=self._folder))
+                known = below
+            if not self._core.items() <= below.items():
+                logger.error("Ray's own processes died")
+                self._lost.set()
+            await asyncio.sleep(_WATCH_INTERVAL_S)
+
+    def _below(self) -> dict[int, int]:
+        """Start times of all processes below this one but the reaper."""
+        pids = [pid for pid in processes.descendants(os.getpid()) if pid != self._reaper.pid]
+        return {pid: since for pid in pids if (since := processes.start_time(pid)) is not None}
+
+    def _start(self) -> None:
+        config = self._config
+        _adopt_logger("ray", logging.WARNING)
+        _adopt_logger("ray.serve", logging.ERROR)  # it warns about every probe of a busy replica
+        ray.init(
+            address=ADDRESS,
+            num_cpus=config.most_replicas,  # idle workers started beforehand
+            num_gpus=None if config.device == "cuda" else 0,
+            include_dashboard=False,
+            configure_logging=False,
+            log_to_driver=False,
+            object_store_memory=config.object_store_mib * MIB,
+            _temp_dir=self._folder,
+        )
+        self._core = {
+            pid: since
+            for pid, since in self._below().items()
+            if processes.name(pid) in _CORE_PROCESSES
+        }
+        gpus, wanted = int(ray.cluster_resources().get("GPU", 0)), config.most_replicas
+        if config.device == "cuda" and gpus < wanted:
+            # Serve would wait for them for ever.
+            raise SettingError(f"device is cuda: {wanted} replicas need a GPU each, {gpus} found")
+
+
+def _adopt_logger(name: str, level: int) -> None:
+    """Sends what Ray logs in this process to our own handler."""
+    theirs = logging.getLogger(name)
+    theirs.setLevel(level)
+    theirs.propagate = True
+    for handler in list(theirs.handlers):
+        theirs.removeHandler(handler)
+
+
+def _temporary_folder() -> str:
+    base = tempfile.gettempdir()
+    if len(base) > _SOCKET_PATH_ROOM:
+        base = "/tmp"
+    return tempfile.mkdtemp(prefix="tandem-vision-", dir=base)
