@@ -42,10 +42,10 @@ class DecoderConfig:
         choices=("auto", "tandem", "onnxruntime"),
     )
     kv_dtype: str = setting(
-        "what the KV cache holds: float32; float16 in half the memory (Tandem's operators); int8 in"
-        " a quarter (ONNX Runtime's, slower); auto: float16 where Tandem's operators run",
+        "what the KV cache holds: float32, or float16 in half the memory (Tandem's operators only);"
+        " auto: float16 where Tandem's operators run",
         default="auto",
-        choices=("auto", "float32", "float16", "int8"),
+        choices=("auto", "float32", "float16"),
     )
     max_waiting: int = setting("sequences that may wait for a slot", default=64, least=0)
     prefill_chunk_tokens: int = setting(

@@ -79,4 +79,4 @@ class _FlatRun(BoundRun):
         super().__init__(session, buffers, rows, logit_count)
         self.sequences = np.zeros((sequence_count, 3), np.int32)
         self.binding.input("sequences", self.sequences)
-        self.binding.cache("", cache.layers)
+        self.binding.cache(cache.layers)

@@ -79,8 +79,6 @@ def graphs_of(root: Path, text: TextDims, options: ExportOptions) -> tuple[Decod
         execution_provider=options.execution_provider,
     )
     graphs = [single]
-    if options.has_lanes:
-        graphs.append(replace(single, file=f"decoder/{decoder.LANES_GRAPH_NAME}", lanes=2))
     if decoder.has_kernel_graphs(text, options):
         graphs += [
             replace(

@@ -32,14 +32,10 @@ class ExportOptions:
         return {"int4": 4, "int8": 8}.get(self.precision)
 
     @property
-    def has_lanes(self) -> bool:
-        """Whether there is a two-lane graph: on CPUs."""
-        return self.execution_provider == "cpu"
-
-    @property
     def allows_kernel_graphs(self) -> bool:
         """Whether Tandem's own operators, which round activations to int8, may stand for it."""
-        return self.has_lanes and self.precision == "int4" and self.accuracy_level == 4
+        is_cpu = self.execution_provider == "cpu"
+        return is_cpu and self.precision == "int4" and self.accuracy_level == 4
 
     def check(self) -> None:
         """Refuses values and combinations that cannot work.

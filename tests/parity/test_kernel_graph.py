@@ -19,7 +19,7 @@ import pytest
 from decoder_service.model.batch import DecodeLane, LaneLogits, PrefillLane
 from decoder_service.model.embeddings import EmbeddingTable
 from decoder_service.model.flat_runner import FlatRunner
-from decoder_service.model.lane_runner import LaneRunner
+from decoder_service.model.portable_runner import PortableRunner
 from deploy.export.decoder.kernel_graphs import PAGE_BYTES
 from kernels import library
 from protos.bundle.manifest import Bundle
@@ -168,7 +168,7 @@ def test_without_the_library_the_portable_graph_answers_nearly_the_same(
     assert isinstance(ours.runner, FlatRunner)
     monkeypatch.setattr(library, "path", lambda: None)
     theirs = Decoder(name, kernels="auto")
-    assert isinstance(theirs.runner, LaneRunner)
+    assert isinstance(theirs.runner, PortableRunner)
     chunk = ours.chunk(0, 0, 40)
     found, expected = ours.run(chunk).prefill, theirs.run(chunk).prefill
     assert np.abs(found - expected).mean() < 0.1 * expected.std()

@@ -1,4 +1,4 @@
-"""The runner of two-lane graphs equals transformers, for steps of every kind.
+"""The runner of portable graphs equals transformers, for steps of every kind.
 
 Tolerance: as for the graphs themselves (tests/parity/test_graph.py).
 """

@@ -61,7 +61,7 @@ def write(portable: Path, folder: Path, advance: Advance) -> None:
     """Writes the graphs and their data, one product at a time.
 
     Args:
-        portable: The single-lane graph with INT4 products, its data beside it.
+        portable: The portable graph with INT4 products, its data beside it.
         folder: Where it lies; gets the graphs and the data file.
         advance: Called with bytes written.
     """
@@ -138,7 +138,7 @@ def convert_attention(graph: ir.Graph) -> None:
     """Puts the operator in place of everything between the products; only logits are left to give.
 
     Args:
-        graph: A single-lane graph with joined products, changed in place.
+        graph: A portable graph with joined products, changed in place.
 
     Raises:
         ValueError: a part is not as the exporter writes it.
