@@ -10,8 +10,7 @@ import numpy.typing as npt
 from decoder_service.rpc import parameters
 from decoder_service.rpc.features import FeatureRows
 from decoder_service.schedule.residency import Admission
-from decoder_service.sequence.content import Span
-from decoder_service.sequence.sequence import Completion, FinishReason, Request, Token
+from decoder_service.sequence.request import Completion, FinishReason, Request, Span, Token
 from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import decoder_pb2
 from protos.wire import tensors
@@ -253,12 +252,6 @@ def completion_to_proto(completion: Completion) -> decoder_pb2.GenerateResponse:
         cached_tokens=completion.cached_tokens,
         drafted_tokens=completion.drafted_tokens,
         accepted_tokens=completion.accepted_tokens,
-        timings=decoder_pb2.GenerateTimings(
-            queue_ms=completion.queue_ms,
-            features_ms=completion.features_ms,
-            prefill_ms=completion.prefill_ms,
-            first_token_ms=completion.first_token_ms,
-            decode_ms=completion.decode_ms,
-        ),
+        timings=completion.timings,
     )
     return decoder_pb2.GenerateResponse(completion=message)

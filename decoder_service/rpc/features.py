@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from decoder_service.sequence.content import Span
+from decoder_service.sequence.request import Span
 from protos.wire.errors import InvalidRequest, Reason
 
 FloatArray = npt.NDArray[np.float32]

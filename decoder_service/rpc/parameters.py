@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from decoder_service.sampling.parameters import SamplingParams
-from decoder_service.sequence.sequence import ReportOptions
+from decoder_service.sequence.request import ReportOptions
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import InvalidRequest, Unsupported
 

@@ -18,7 +18,7 @@ from decoder_service.grammar.compiler import GrammarCompiler
 from decoder_service.grammar.grammar import Constraint
 from decoder_service.rpc import convert as messages
 from decoder_service.rpc.features import FeatureIntake
-from decoder_service.sequence.sequence import Completion, Request, Token
+from decoder_service.sequence.request import Completion, Request, Token
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.errors import (
     DeadlineExceeded,

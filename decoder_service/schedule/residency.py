@@ -12,7 +12,6 @@ directly. What makes it safe:
   twice `max_sequences` together with the running ones.
 """
 
-from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 
 from decoder_service.cache.slots import SLOTS_PER_SEQUENCE, Slots
@@ -88,6 +87,11 @@ class Residency:
             granted.append(sequence)
         return granted
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a step can be made now; sequences that only wait make none."""
+        return self.slots.decoding_count > 0 or any(s.prefillable_count > 0 for s in self.running)
+
     def plan(self, step: int, mixed_tokens: int, now: float) -> StepPlan:
         """The next step, for which there is room; makes it if it must.
 
@@ -102,11 +106,6 @@ class Residency:
             if fitted is not None:
                 return fitted
             self.preempt(self.scheduler.least_urgent(self.running, now))
-
-    def still_fits(self, chunk: PrefillChunk) -> bool:
-        """Makes room for a chunk again, after moves within its step have taken some."""
-        assert chunk.sequence.slot is not None, "a chunk of a sequence without a slot"
-        return self.slots.reserve({chunk.sequence.slot: chunk.stop})
 
     def preempt(self, sequence: Sequence) -> None:
         """Takes a running sequence's slot; what it has stays cached as long as it may."""
@@ -131,8 +130,8 @@ class Residency:
         sequence.anchor = 0
         sequence.features = []
 
-    def extend(self, sequence: Sequence, length: int) -> None:
-        """Notes KV that has been written, and drops features that are not needed for good."""
+    def prefilled(self, sequence: Sequence, length: int) -> None:
+        """Notes KV of a history's first tokens, and drops features that are not needed for good."""
         self.slots.extend(sequence, length)
         for index, span in enumerate(sequence.spans):
             if span.end > length:
@@ -156,7 +155,7 @@ class Residency:
         is_full = len(preempted) >= self.max_sequences
         return self.scheduler.most_urgent(preempted if is_full else self.waiting, now)
 
-    def _victims(self, sequence: Sequence, now: float) -> Many[Sequence] | None:
+    def _victims(self, sequence: Sequence, now: float) -> list[Sequence] | None:
         """Who must go for a sequence to get a slot; None when it cannot."""
         victims: list[Sequence] = []
         if self._fits(sequence, victims):
@@ -168,7 +167,7 @@ class Residency:
                 return victims
         return None
 
-    def _fits(self, sequence: Sequence, victims: Many[Sequence]) -> bool:
+    def _fits(self, sequence: Sequence, victims: list[Sequence]) -> bool:
         running = [other for other in self.running if other not in victims]
         if not running:
             return True
@@ -190,7 +189,7 @@ class Residency:
 
     def _fit(self, plan: StepPlan) -> StepPlan | None:
         """As much of a plan as there is room for; None when that is nothing, or not all decode."""
-        lengths = {s.slot: s.kv_length + 1 for s in plan.decode if s.slot is not None}
+        lengths = {s.held_slot: s.kv_length + 1 for s in plan.decode}
         if not self.slots.reserve(lengths):
             return None
         chunks: list[PrefillChunk] = []
@@ -204,8 +203,7 @@ class Residency:
         return replace(plan, prefill=tuple(chunks))
 
     def _fit_chunk(self, chunk: PrefillChunk, lengths: dict[int, int]) -> PrefillChunk | None:
-        slot, count = chunk.sequence.slot, chunk.stop - chunk.start
-        assert slot is not None, "a chunk of a sequence without a slot"
+        slot, count = chunk.sequence.held_slot, chunk.stop - chunk.start
         while count > 0:
             wanted = {**lengths, slot: chunk.start + count}
             if self.slots.reserve(wanted):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoder_service.schedule.speculation import Speculation, lookup
-from decoder_service.sequence.sequence import Completion, Request, Sequence, Token
+from decoder_service.sequence.request import Completion, Request, Token
+from decoder_service.sequence.sequence import Sequence
 from tests.unit.decoder_service.fakes import FakeRunner, make_executor, make_request
 
 FEW = {"logit_bias": ((5, 100.0), (6, 100.0))}  # so that what came before comes again
