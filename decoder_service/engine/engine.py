@@ -269,7 +269,7 @@ class Engine:
         self._load = Load(
             running_count=len(running),
             kv_token_count=sum(sequence.kv_length for sequence in running),
-            cached_token_count=self._residency.slots.cached_count,
+            cached_token_count=self._residency.slots.prefixes.token_count,
             preemption_count=self._residency.preemption_count,
         )
 

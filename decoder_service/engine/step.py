@@ -98,7 +98,7 @@ class StepExecutor:
         room = sequence.request.max_tokens - sequence.output_count - 1
         draft = self._speculation.draft(sequence, room)
         length = sequence.history_length + len(draft)
-        if len(draft) and not self.residency.slots.reserve({sequence.held_slot: length}):
+        if len(draft) and not self.residency.slots.budget.reserve({sequence.held_slot: length}):
             return _NO_DRAFT
         return draft
 

@@ -58,14 +58,14 @@ class Residency:
 
         KV of images that are not needed is pinned until the sequence has a slot.
         """
-        match = self.slots.best_match(sequence)
+        match = self.slots.prefixes.best_match(sequence)
         length = 0 if match is None else match.length
         promised = max((span.end for span in sequence.spans if span.end <= length), default=0)
         if match is not None and promised:
             others = sum(s.anchor > 0 and not s.was_preempted for s in self.waiting)
             if others < self.max_sequences and self._may_anchor(sequence, promised):
                 sequence.anchor = promised
-                self.slots.pin(match.held, sequence, promised)
+                self.slots.prefixes.pin(match.held, sequence, promised)
             else:
                 length = sequence.spans[0].offset
         self.waiting.append(sequence)
@@ -110,7 +110,7 @@ class Residency:
     def preempt(self, sequence: Sequence) -> None:
         """Takes a running sequence's slot; what it has stays cached as long as it may."""
         if sequence.anchor:
-            self.slots.pin_own(sequence, sequence.anchor)
+            self.slots.prefixes.pin_own(sequence, sequence.anchor)
         self.slots.release(sequence, sequence.kv_length)
         sequence.status = Status.WAITING
         sequence.was_preempted = True
@@ -124,7 +124,7 @@ class Residency:
             self.slots.release(sequence, sequence.shareable_length if is_sound else 0)
             self.running.remove(sequence)
         else:
-            self.slots.unpin(sequence)
+            self.slots.prefixes.unpin(sequence)
             self.waiting.remove(sequence)
         sequence.status = Status.FINISHED
         sequence.anchor = 0
@@ -145,7 +145,7 @@ class Residency:
 
     def _may_anchor(self, sequence: Sequence, length: int) -> bool:
         others = sum(s.anchor for s in (*self.waiting, *self.running) if s is not sequence)
-        return others + length <= self.slots.token_budget - self.slots.max_length
+        return others + length <= self.slots.budget.tokens - self.slots.max_length
 
     def _preempted(self) -> list[Sequence]:
         return [sequence for sequence in self.waiting if sequence.was_preempted]
@@ -174,10 +174,10 @@ class Residency:
         waiting = [other for other in (*self.waiting, *victims) if other is not sequence]
         tokens = sum(_demand(other) for other in (*running, sequence))
         tokens += sum(other.anchor for other in waiting)
-        return len(running) < self.max_sequences and tokens <= self.slots.token_budget
+        return len(running) < self.max_sequences and tokens <= self.slots.budget.tokens
 
     def _grant(self, sequence: Sequence) -> None:
-        match = self.slots.best_match(sequence)
+        match = self.slots.prefixes.best_match(sequence)
         self.slots.grant(sequence, match)
         assert sequence.kv_length >= sequence.anchor, "pinned KV was lost"
         if not sequence.was_preempted:
@@ -190,7 +190,7 @@ class Residency:
     def _fit(self, plan: StepPlan) -> StepPlan | None:
         """As much of a plan as there is room for; None when that is nothing, or not all decode."""
         lengths = {s.held_slot: s.kv_length + 1 for s in plan.decode}
-        if not self.slots.reserve(lengths):
+        if not self.slots.budget.reserve(lengths):
             return None
         chunks: list[PrefillChunk] = []
         for chunk in plan.prefill:
@@ -206,7 +206,7 @@ class Residency:
         slot, count = chunk.sequence.held_slot, chunk.stop - chunk.start
         while count > 0:
             wanted = {**lengths, slot: chunk.start + count}
-            if self.slots.reserve(wanted):
+            if self.slots.budget.reserve(wanted):
                 lengths.update(wanted)
                 return replace(chunk, stop=chunk.start + count)
             count //= 2

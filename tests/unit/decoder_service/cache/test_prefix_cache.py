@@ -222,6 +222,6 @@ def test_a_preempted_sequence_gives_the_same_tokens(
         # Without room for anchors its features stay, and everything is computed again.
         budget = 64 if least_kept > 1 else None
         executor, _ = make_executor(tmp_path, chunk=64, token_budget=budget)
-        executor.residency.slots._least_kept = least_kept
+        executor.residency.slots.prefixes.least_kept = least_kept
         results.append(run_preempted(executor, request, every))
     assert len(results[0]) == 25 and results[1] == results[2] == results[0]

@@ -214,8 +214,8 @@ class ResidencyMachine(RuleBasedStateMachine):
             return
         slots = self.residency.slots
         valid = sum(held.length for held in slots.held if held is not None)
-        assert valid <= slots.committed <= slots.token_budget
-        assert sum(s.anchor for s in self.live) <= slots.token_budget - CONTEXT
+        assert valid <= slots.budget.committed <= slots.budget.tokens
+        assert sum(s.anchor for s in self.live) <= slots.budget.tokens - CONTEXT
 
     @invariant()
     def what_cannot_be_computed_again_is_there(self) -> None:
