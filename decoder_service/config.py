@@ -61,12 +61,12 @@ class DecoderConfig:
         least=1,
     )
     speculation: str = setting(
-        "auto: guess ahead from prompt and answer while one sequence decodes and guesses come"
+        "auto: draft ahead from prompt and answer while one sequence decodes and drafts come"
         " true; off: never",
         default="auto",
         choices=("auto", "off"),
     )
-    draft_tokens: int = setting("most tokens guessed ahead", default=8, least=1)
+    draft_tokens: int = setting("most tokens drafted ahead", default=8, least=1)
     # Longer than the gateway waits for an encoding, so that its clearer error comes first.
     features_timeout_s: float = setting(
         "longest pause of a client that still owes features, seconds", default=120.0, least=0.001
