@@ -27,7 +27,7 @@ from decoder_service.model.batch import Runner
 from decoder_service.model.embeddings import EmbeddingTable
 from decoder_service.model.runner import make_runner
 from decoder_service.model.sessions import GraphSession, open_graph
-from decoder_service.rpc.convert import RequestLimits
+from decoder_service.rpc.request import RequestLimits
 from decoder_service.rpc.servicer import DecoderServicer
 from decoder_service.schedule.pacing import ChunkPacer
 from decoder_service.schedule.residency import Residency

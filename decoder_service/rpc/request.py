@@ -1,30 +1,26 @@
-"""Wire messages to domain values and back, every field checked on the way in."""
+"""A request as it came over the wire, every field checked, as the engine takes it."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from decoder_service.rpc import parameters
-from decoder_service.rpc.features import FeatureRows
-from decoder_service.schedule.residency import Admission
-from decoder_service.sequence.request import Completion, FinishReason, Request, Span, Token
+from decoder_service.rpc.spans import spans_from_proto
+from decoder_service.sampling.parameters import SamplingParams
+from decoder_service.sequence.request import ReportOptions, Request
 from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import decoder_pb2
-from protos.wire import tensors
+from protos.wire import sampling, tensors
 from protos.wire.errors import (
     InvalidRequest,
     ModelMismatch,
     PromptTooLong,
     Reason,
-    ServiceError,
     Unsupported,
 )
 
 MAX_REQUEST_ID_LENGTH = 128
-MAX_DIGEST_BYTES = 64
 MAX_SALT_BYTES = 256
 
 
@@ -51,24 +47,24 @@ def request_from_proto(start: decoder_pb2.GenerateStart, limits: RequestLimits) 
     length = len(input_ids)
     manifest = limits.bundle.manifest
     text = manifest.text
-    max_tokens = parameters.max_tokens(start.stop_conditions, limits.max_context - length)
+    max_tokens = _max_tokens(start.stop_conditions, limits.max_context - length)
     position_ids = tensors.int32_from_proto(
         start.position_ids, field="position_ids", shape=(3, length)
     )
     _check_positions(position_ids, start.position_delta, max_tokens, text.max_position_embeddings)
-    parameters.check_range("priority", start.priority, -100, 100)
+    sampling.check_range("priority", start.priority, -sampling.MAX_PRIORITY, sampling.MAX_PRIORITY)
     return Request(
         request_id=start.request_id,
         input_ids=input_ids,
         position_ids=position_ids,
         position_delta=start.position_delta,
-        spans=_spans(start, input_ids, manifest.special_tokens.image),
-        sampling=parameters.sampling_params(start.sampling_params, text.vocab_size),
+        spans=spans_from_proto(start, input_ids, manifest.special_tokens.image),
+        sampling=_sampling_params(start.sampling_params, text.vocab_size),
         max_tokens=max_tokens,
-        stop_token_ids=parameters.stop_token_ids(
+        stop_token_ids=_stop_token_ids(
             start.stop_conditions, text.vocab_size, manifest.special_tokens.eos
         ),
-        report=parameters.report_options(start.report_options, limits.allow_logits),
+        report=_report_options(start.report_options, limits.allow_logits),
         cache_salt=start.cache_salt,
         priority=start.priority,
     )
@@ -141,117 +137,57 @@ def _check_positions(
         )
 
 
-def _spans(
-    start: decoder_pb2.GenerateStart, input_ids: npt.NDArray[np.int32], placeholder: int
-) -> tuple[Span, ...]:
-    covered = np.zeros(len(input_ids), dtype=np.bool_)
-    spans: list[Span] = []
-    previous_end = 0
-    for index, span in enumerate(start.visual_spans):
-        name = f"visual_spans[{index}]"
-        if span.length < 1 or not 0 <= span.offset <= len(input_ids) - span.length:
-            raise _invalid_span(
-                f"{name} is offset {span.offset}, length {span.length}, expected at least one"
-                f" placeholder within the prompt's {len(input_ids)} tokens",
-                name,
-            )
-        if span.offset < previous_end:
-            raise _invalid_span(
-                f"{name} begins at {span.offset}, expected {previous_end} or later: spans are"
-                " ordered and do not overlap",
-                name,
-            )
-        if len(span.digest) > MAX_DIGEST_BYTES:
-            raise _invalid_span(
-                f"{name}.digest has {len(span.digest)} bytes, expected at most {MAX_DIGEST_BYTES}",
-                f"{name}.digest",
-            )
-        previous_end = span.offset + span.length
-        covered[span.offset : previous_end] = True
-        spans.append(Span(offset=span.offset, length=span.length, digest=span.digest))
-    wrong = np.flatnonzero(covered != (input_ids == placeholder))
-    if len(wrong):
-        inside = "lies in a span but is no placeholder" if covered[wrong[0]] else "is a placeholder"
-        raise _invalid_span(
-            f"input_ids[{wrong[0]}] {inside}, expected visual_spans to cover exactly the"
-            f" placeholder tokens ({int(covered.sum())} covered, "
-            f"{int((input_ids == placeholder).sum())} in the prompt)",
-            "visual_spans",
-        )
-    return tuple(spans)
-
-
-def _invalid_span(message: str, param: str) -> InvalidRequest:
-    return InvalidRequest(message, reason=Reason.INVALID_SPAN, param=param)
-
-
-def feature_rows_from_proto(message: decoder_pb2.SpanFeatures, hidden_size: int) -> FeatureRows:
-    """Decodes one chunk of features.
-
-    Raises:
-        InvalidRequest: dtype, shape, no rows, or non-finite values.
-        ServiceError: DATA_LOSS when the checksum does not fit the bytes.
-    """
-    chunk, field = message.chunk, "features.chunk.values"
-    if chunk.HasField("crc32") and zlib.crc32(chunk.values.data) != chunk.crc32:
-        raise ServiceError(
-            f"{field} does not match its checksum: bytes were damaged on the way",
-            reason=Reason.DATA_LOSS,
-            param=field,
-        )
-    values = tensors.float32_from_proto(chunk.values, field=field, shape=(None, hidden_size))
-    if len(values) == 0:
+def _max_tokens(stop: decoder_pb2.StopConditions, room: int) -> int:
+    """Most new tokens, never more than the `room` the context window leaves."""
+    if not stop.HasField("max_tokens"):
+        return room
+    if stop.max_tokens < 1:
         raise InvalidRequest(
-            f"{field} has no rows, expected at least 1",
-            reason=Reason.SHAPE_MISMATCH,
+            f"stop_conditions.max_tokens is {stop.max_tokens}, expected at least 1",
+            param="stop_conditions.max_tokens",
+        )
+    return min(stop.max_tokens, room)
+
+
+def _sampling_params(message: decoder_pb2.SamplingParams, vocab_size: int) -> SamplingParams:
+    """How tokens are chosen; the table's defaults where unset."""
+    sampling.check(message, vocab_size=vocab_size, prefix="sampling_params.")
+    given = {name: getattr(message, name) for name in sampling.PARAMETERS if message.HasField(name)}
+    biases = tuple((entry.token_id, entry.bias) for entry in message.logit_bias)
+    return SamplingParams(**given, logit_bias=biases)
+
+
+def _stop_token_ids(
+    stop: decoder_pb2.StopConditions, vocab_size: int, eos_ids: Sequence[int]
+) -> frozenset[int]:
+    """Tokens that end generation: the caller's and, unless ignored, the model's own."""
+    field = "stop_conditions.stop_token_ids"
+    if len(stop.stop_token_ids) > sampling.MAX_STOP_TOKENS:
+        raise InvalidRequest(
+            f"{field} has {len(stop.stop_token_ids)} entries, expected at most"
+            f" {sampling.MAX_STOP_TOKENS}",
             param=field,
         )
-    return FeatureRows(
-        span_index=message.span_index,
-        level=chunk.level,
-        row_offset=chunk.row_offset,
-        values=values,
+    for index, token_id in enumerate(stop.stop_token_ids):
+        sampling.check_range(f"{field}[{index}]", token_id, 0, vocab_size - 1)
+    return frozenset((*stop.stop_token_ids, *(() if stop.ignore_eos else eos_ids)))
+
+
+def _report_options(message: decoder_pb2.ReportOptions, allow_logits: bool) -> ReportOptions:
+    """What is to be reported; logits only where they are allowed."""
+    field = "report_options.top_logprob_count"
+    sampling.check_range(field, message.top_logprob_count, 0, sampling.MAX_TOP_LOGPROBS)
+    if message.top_logprob_count and not message.logprobs:
+        raise InvalidRequest(
+            f"{field} is {message.top_logprob_count} without logprobs, expected 0", param=field
+        )
+    if message.logits and not allow_logits:
+        raise Unsupported(
+            "report_options.logits is set, but this decoder does not report logits",
+            param="report_options.logits",
+        )
+    return ReportOptions(
+        logprobs=message.logprobs,
+        top_logprob_count=message.top_logprob_count,
+        logits=message.logits,
     )
-
-
-def admission_to_proto(admission: Admission) -> decoder_pb2.GenerateResponse:
-    """The first message."""
-    message = decoder_pb2.Admission(
-        cached_tokens=admission.cached_tokens, needed_spans=admission.needed_spans
-    )
-    return decoder_pb2.GenerateResponse(admission=message)
-
-
-def tokens_to_proto(tokens: Sequence[Token]) -> decoder_pb2.GenerateResponse:
-    """One message of new tokens; at least one."""
-    chunk = decoder_pb2.TokenChunk(token_ids=[token.token_id for token in tokens])
-    for token in tokens:
-        if token.logprobs is not None:
-            entry = chunk.logprobs.add(logprob=token.logprobs.logprob)
-            for token_id, logprob in token.logprobs.top:
-                entry.top.add(token_id=token_id, logprob=logprob)
-    rows = [token.logits for token in tokens if token.logits is not None]
-    if rows:
-        chunk.logits.CopyFrom(tensors.to_proto(np.stack(rows)))
-    return decoder_pb2.GenerateResponse(tokens=chunk)
-
-
-_FINISH_REASONS = {
-    FinishReason.STOP: decoder_pb2.FINISH_REASON_STOP,
-    FinishReason.LENGTH: decoder_pb2.FINISH_REASON_LENGTH,
-}
-
-
-def completion_to_proto(completion: Completion) -> decoder_pb2.GenerateResponse:
-    """The last message."""
-    message = decoder_pb2.Completion(
-        finish_reason=_FINISH_REASONS[completion.finish_reason],
-        stop_token_id=completion.stop_token_id,
-        prompt_tokens=completion.prompt_tokens,
-        completion_tokens=completion.completion_tokens,
-        cached_tokens=completion.cached_tokens,
-        drafted_tokens=completion.drafted_tokens,
-        accepted_tokens=completion.accepted_tokens,
-        timings=completion.timings,
-    )
-    return decoder_pb2.GenerateResponse(completion=message)
