@@ -21,10 +21,11 @@ from decoder_service.engine.engine import Engine
 from decoder_service.engine.step import StepExecutor
 from decoder_service.grammar.compiler import GrammarCompiler
 from decoder_service.grammar.vocabulary import GrammarVocabulary
+from decoder_service.model.batch import Runner
 from decoder_service.model.embeddings import EmbeddingTable
 from decoder_service.model.runner import make_runner
-from decoder_service.model.sessions import open_graph
-from decoder_service.rpc.convert import RequestLimits
+from decoder_service.model.sessions import GraphSession, open_graph
+from decoder_service.rpc.request import RequestLimits
 from decoder_service.rpc.servicer import DecoderServicer
 from decoder_service.schedule.pacing import ChunkPacer
 from decoder_service.schedule.residency import Residency
@@ -43,6 +44,17 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A bundle's model over an empty KV cache."""
+
+    bundle: Bundle
+    table: EmbeddingTable
+    plan: MemoryPlan
+    cache: KvCache
+    runner: Runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """A bundle ready to run."""
 
@@ -52,6 +64,37 @@ class Loaded:
 
 
 def load(config: DecoderConfig) -> Loaded:
+    """Loads a bundle; see `load_model` for what it raises."""
+    model = load_model(config)
+    residency = Residency(
+        Slots(model.cache, token_budget=model.plan.kv_tokens),
+        Scheduler(prefill_chunk_tokens=config.prefill_chunk_tokens),
+        max_sequences=model.plan.max_sequences,
+    )
+    executor = make_executor(
+        model,
+        residency,
+        pacer=ChunkPacer(config.mixed_chunk_tokens),
+        speculation=Speculation(config.draft_tokens if config.speculation == "auto" else 0),
+    )
+    return Loaded(bundle=model.bundle, plan=model.plan, executor=executor)
+
+
+def make_executor(
+    model: Model, residency: Residency, *, pacer: ChunkPacer, speculation: Speculation
+) -> StepExecutor:
+    """Joins a model with what decides about its steps; `residency` is over the model's cache."""
+    return StepExecutor(
+        runner=model.runner,
+        table=model.table,
+        residency=residency,
+        level_count=model.bundle.manifest.deepstack_level_count,
+        pacer=pacer,
+        speculation=speculation,
+    )
+
+
+def load_model(config: DecoderConfig) -> Model:
     """Loads the decoder's part of the bundle and lays out the KV cache.
 
     Raises:
@@ -69,10 +112,33 @@ def load(config: DecoderConfig) -> Loaded:
         kernels=config.kernels,
         kv_dtype=config.kv_dtype,
     )
-    text, dtype = bundle.manifest.text, session.kv_dtype
-    plan = plan_memory(
+    plan = _memory_plan(config, bundle, session, free_bytes)
+    logger.info("%s; weights: %s", plan.describe(), session.describe())
+    text = bundle.manifest.text
+    cache = KvCache(
+        layer_count=text.num_hidden_layers,
+        slot_count=plan.slot_count,
+        head_count=text.num_key_value_heads,
+        max_length=plan.max_context,
+        head_dim=text.head_dim,
+        dtype=session.kv_dtype,
+    )
+    return Model(
+        bundle=bundle,
+        table=table,
+        plan=plan,
+        cache=cache,
+        runner=make_runner(session, bundle, cache),
+    )
+
+
+def _memory_plan(
+    config: DecoderConfig, bundle: Bundle, session: GraphSession, free_bytes: int
+) -> MemoryPlan:
+    text = bundle.manifest.text
+    return plan_memory(
         model_context=text.max_position_embeddings,
-        token_bytes=kv_token_bytes(text, dtype.itemsize),
+        token_bytes=kv_token_bytes(text, session.kv_dtype.itemsize),
         budget_bytes=kv_budget_bytes(
             available_bytes=free_bytes,
             weight_bytes=session.graph.weight_bytes + _table_bytes(bundle),
@@ -81,28 +147,6 @@ def load(config: DecoderConfig) -> Loaded:
         max_sequences=config.max_sequences,
         max_context=config.max_context,
     )
-    logger.info("%s; weights: %s", plan.describe(), session.describe())
-    cache = KvCache(
-        layer_count=text.num_hidden_layers,
-        slot_count=plan.slot_count,
-        head_count=text.num_key_value_heads,
-        max_length=plan.max_context,
-        head_dim=text.head_dim,
-        dtype=dtype,
-    )
-    executor = StepExecutor(
-        runner=make_runner(session, bundle, cache),
-        table=table,
-        residency=Residency(
-            Slots(cache, token_budget=plan.kv_tokens),
-            Scheduler(prefill_chunk_tokens=config.prefill_chunk_tokens),
-            max_sequences=plan.max_sequences,
-        ),
-        level_count=bundle.manifest.deepstack_level_count,
-        pacer=ChunkPacer(config.mixed_chunk_tokens),
-        speculation=Speculation(config.draft_tokens if config.speculation == "auto" else 0),
-    )
-    return Loaded(bundle=bundle, plan=plan, executor=executor)
 
 
 def _table_bytes(bundle: Bundle) -> int:

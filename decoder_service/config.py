@@ -42,10 +42,10 @@ class DecoderConfig:
         choices=("auto", "tandem", "onnxruntime"),
     )
     kv_dtype: str = setting(
-        "what the KV cache holds: float32; float16 in half the memory (Tandem's operators); int8 in"
-        " a quarter (ONNX Runtime's, slower); auto: float16 where Tandem's operators run",
+        "what the KV cache holds: float32, or float16 in half the memory (Tandem's operators only);"
+        " auto: float16 where Tandem's operators run",
         default="auto",
-        choices=("auto", "float32", "float16", "int8"),
+        choices=("auto", "float32", "float16"),
     )
     max_waiting: int = setting("sequences that may wait for a slot", default=64, least=0)
     prefill_chunk_tokens: int = setting(
@@ -61,12 +61,12 @@ class DecoderConfig:
         least=1,
     )
     speculation: str = setting(
-        "auto: guess ahead from prompt and answer while one sequence decodes and guesses come"
+        "auto: draft ahead from prompt and answer while one sequence decodes and drafts come"
         " true; off: never",
         default="auto",
         choices=("auto", "off"),
     )
-    draft_tokens: int = setting("most tokens guessed ahead", default=8, least=1)
+    draft_tokens: int = setting("most tokens drafted ahead", default=8, least=1)
     # Longer than the gateway waits for an encoding, so that its clearer error comes first.
     features_timeout_s: float = setting(
         "longest pause of a client that still owes features, seconds", default=120.0, least=0.001

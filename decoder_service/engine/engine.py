@@ -13,18 +13,21 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from decoder_service.engine.notifier import Postman
-from decoder_service.engine.step import Output, StepExecutor
+from decoder_service.engine.outputs import Output
+from decoder_service.engine.step import StepExecutor
 from decoder_service.engine.stream import Event, SequenceStream, SlotGranted, put_all
-from decoder_service.sequence.sequence import Request, Sequence, Token
+from decoder_service.sequence.request import Request, Token
+from decoder_service.sequence.sequence import Sequence
 from protos.wire.errors import InternalError, Overloaded, Reason, ServiceError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -36,19 +39,11 @@ Command = Callable[[], None]
 class Load:
     """How busy the engine is."""
 
-    running_count: int
-    waiting_count: int
-    kv_token_count: int
-    cached_token_count: int
-    preemption_count: int
-
-
-class _Held(NamedTuple):
-    """What holds slots."""
-
     running_count: int = 0
+    waiting_count: int = 0
     kv_token_count: int = 0
     cached_token_count: int = 0
+    preemption_count: int = 0
 
 
 class Engine:
@@ -68,8 +63,6 @@ class Engine:
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self._executor = executor
-        executor.on_start = self._lend
-        executor.on_end = self._take_back
         self._residency = executor.residency
         self._on_death = on_death
         self._most_in_flight = self._residency.max_sequences + max_waiting
@@ -83,8 +76,7 @@ class Engine:
         # The thread's own:
         self._step = 0
         self._is_stopping = False
-        self._is_lent = False
-        self._held = _Held()
+        self._load = Load()  # but for `waiting_count`, which handlers change
         self._outbox: list[tuple[SequenceStream, Event]] = []
         # The thread's but while the model computes: then the postman may look up arrivals.
         self._residency_lock = threading.Lock()
@@ -148,14 +140,8 @@ class Engine:
 
     def load(self) -> Load:
         """How busy the engine is; what holds a slot is as of its latest step or command."""
-        held = self._held
-        return Load(
-            running_count=held.running_count,
-            waiting_count=max(0, len(self._streams) - held.running_count),
-            kv_token_count=held.kv_token_count,
-            cached_token_count=held.cached_token_count,
-            preemption_count=self._residency.preemption_count,
-        )
+        load = self._load
+        return replace(load, waiting_count=max(0, len(self._streams) - load.running_count))
 
     def _post(self, command: Command) -> None:
         with self._condition:
@@ -180,8 +166,7 @@ class Engine:
 
     def _run_commands(self) -> None:
         """Runs all commands there are; waits for one when nothing else can be done."""
-        residency = self._residency
-        is_idle = residency.scheduler.plan(residency.running, self._step + 1, 1).is_empty
+        is_idle = not self._residency.has_work
         if is_idle:
             self._send_all()
         with self._condition:
@@ -195,18 +180,17 @@ class Engine:
         for command in commands:
             command()
 
-    def _lend(self) -> None:
-        """The model begins to compute: others may look now."""
-        self._is_lent = True
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """While the model computes, others may look at the residency."""
         self._residency_lock.release()
-        self._send_all()
-        if self._arrivals:  # between runs nobody could look
-            self._postman.send(self._arrive_meanwhile)
-
-    def _take_back(self) -> None:
-        if self._is_lent:
+        try:
+            self._send_all()
+            if self._arrivals:  # between runs nobody could look
+                self._postman.send(self._arrive_meanwhile)
+            yield
+        finally:
             self._residency_lock.acquire()
-            self._is_lent = False
 
     def _arrive_meanwhile(self) -> None:
         """Looks up what new sequences need, on the postman's thread, if the model computes."""
@@ -239,7 +223,7 @@ class Engine:
         plan = self._residency.plan(self._step + 1, mixed_tokens, time.monotonic())
         if not plan.is_empty:
             self._step += 1
-            self._settle(self._executor.run(plan, self._step))
+            self._settle(self._executor.run(plan, self._step, self._computing))
 
     def _settle(self, outputs: list[Output]) -> None:
         """Forgets the sequences that ended and delivers what came out."""
@@ -276,16 +260,17 @@ class Engine:
             self._is_accepting = False
             streams = list(self._streams.values())
             self._streams.clear()
-        self._held = _Held()
+        self._load = Load(preemption_count=self._residency.preemption_count)
         self._outbox += [(stream, error) for stream in streams]
         self._send_all()
 
     def _update_load(self) -> None:
         running = self._residency.running
-        self._held = _Held(
+        self._load = Load(
             running_count=len(running),
             kv_token_count=sum(sequence.kv_length for sequence in running),
-            cached_token_count=self._residency.slots.cached_count,
+            cached_token_count=self._residency.slots.prefixes.token_count,
+            preemption_count=self._residency.preemption_count,
         )
 
     def _deliver(self, sequence: Sequence, event: Event) -> None:

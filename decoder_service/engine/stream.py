@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder_service.schedule.residency import Admission
-from decoder_service.sequence.sequence import Completion, Token
+from decoder_service.sequence.request import Completion, Token
 from protos.wire.errors import ServiceError
 
 FloatArray = npt.NDArray[np.float32]

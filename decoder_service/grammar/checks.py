@@ -4,9 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from decoder_service.grammar.grammar import Grammar, GrammarKind, choice_grammar
-from protos.tandem.v1 import decoder_pb2
-from protos.wire.errors import InvalidRequest
+from decoder_service.grammar.grammar import Grammar, GrammarKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,35 +17,6 @@ class GrammarLimits:
     compile_s: float = 2.0
     cache_bytes: int = 64 * 1024 * 1024
     max_compiling: int = 64  # grammars being compiled or waiting for it
-
-
-def grammar_from_proto(
-    message: decoder_pb2.Constraint, limits: GrammarLimits, *, ignore_eos: bool
-) -> Grammar:
-    """What the output must look like.
-
-    Raises:
-        InvalidRequest: INVALID_SCHEMA, a field that is missing, malformed or too large.
-    """
-    kind = message.WhichOneof("kind")
-    if kind is None:
-        raise InvalidRequest("constraint has no kind, expected one", param="constraint")
-    if ignore_eos:
-        raise InvalidRequest(
-            "stop_conditions.ignore_eos is set with a constraint, whose end it would pass;"
-            " expected one of them",
-            param="stop_conditions.ignore_eos",
-        )
-    if kind == "choice":
-        grammar = choice_grammar(message.choice.texts)
-    elif kind == "json_object":
-        grammar = Grammar(kind=GrammarKind.JSON_OBJECT, text="")
-        if not message.json_object:
-            raise grammar.refusal("is false, expected true")
-    else:
-        grammar = Grammar(kind=GrammarKind(kind), text=getattr(message, kind))
-    check_grammar(grammar, limits)
-    return grammar
 
 
 def check_grammar(grammar: Grammar, limits: GrammarLimits) -> None:

@@ -18,7 +18,8 @@ from typing import Any, Self
 from llguidance import LLMatcher
 
 from decoder_service.grammar.checks import GrammarLimits
-from decoder_service.grammar.grammar import CompiledGrammar, Constraint, Grammar
+from decoder_service.grammar.grammar import CompiledGrammar, Grammar
+from decoder_service.grammar.state import GrammarState
 from decoder_service.grammar.trial import parser_limits
 from decoder_service.grammar.vocabulary import GrammarVocabulary
 from protos.bundle.manifest import BundleError
@@ -68,7 +69,7 @@ class GrammarCompiler:
         for pool in (self._compiler, self._masks):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def constraint(self, grammar: Grammar) -> Constraint:
+    async def constraint(self, grammar: Grammar) -> GrammarState:
         """A new sequence's constraint; compiles the grammar unless it is kept.
 
         Raises:
@@ -80,7 +81,7 @@ class GrammarCompiler:
         if compiled is None:
             task = self._compiling.get(grammar) or self._start(grammar)
             compiled = await asyncio.shield(task)
-        return Constraint(compiled, self._masks)
+        return GrammarState(compiled, self._masks)
 
     def _start(self, grammar: Grammar) -> "asyncio.Task[CompiledGrammar]":
         if len(self._compiling) >= self.limits.max_compiling:

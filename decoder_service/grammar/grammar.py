@@ -1,12 +1,7 @@
-"""Structured output: a grammar as a client gave it, and one sequence's place in it.
-
-A sequence's matcher belongs to a thread of the mask pool while a mask is computed, which is
-while the model runs: `accept` hands a token over and returns, `mask` waits for what came of it.
-"""
+"""Structured output: a grammar as a client gave it, and as it is compiled."""
 
 import json
 from collections.abc import Iterable
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,7 +12,6 @@ from llguidance import LLMatcher
 from decoder_service.grammar.vocabulary import GrammarVocabulary
 from protos.wire.errors import InvalidRequest, Reason
 
-FloatArray = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int32]  # one bit per token, lowest bit first
 
 # Between two JSON tokens. Enough for a line break and the indentation of any real answer, and an
@@ -108,48 +102,3 @@ class CompiledGrammar:
     def matcher(self) -> LLMatcher:
         """A matcher at the beginning, for one sequence."""
         return self._matcher.deep_copy()
-
-
-class Constraint:
-    """One sequence's place in a grammar; used by one thread at a time."""
-
-    def __init__(self, compiled: CompiledGrammar, pool: Executor) -> None:
-        self._compiled = compiled
-        self._pool = pool
-        self._matcher = compiled.matcher()
-        self._banned: Words = compiled.first_banned
-        self._pending: Future[Words] | None = None
-        self._accepted_count = 0
-
-    def mask(self, scores: FloatArray) -> None:
-        """Sets the scores of tokens that may not follow to -inf; may be repeated.
-
-        Args:
-            scores: float32 [vocab], changed in place.
-
-        Raises:
-            InvalidRequest: INVALID_SCHEMA, the grammar leads nowhere or became too complex;
-                only this sequence fails.
-        """
-        if self._pending is not None:
-            self._banned = self._pending.result()
-            self._pending = None
-        self._compiled.vocabulary.ban(scores, self._banned)
-
-    def accept(self, token_id: int) -> None:
-        """Takes the token that was chosen; the next mask is computed meanwhile."""
-        assert self._pending is None, "a token was accepted before its place was masked"
-        self._accepted_count += 1
-        self._pending = self._pool.submit(self._advance, token_id)
-
-    def _advance(self, token_id: int) -> Words:
-        """Moves on and computes what may not follow; on a thread of the pool."""
-        vocabulary = self._compiled.vocabulary
-        self._matcher.consume_token(token_id)
-        banned = vocabulary.banned(self._matcher)
-        if self._matcher.is_error() or vocabulary.bans_all(banned):
-            self._compiled.is_worn = True
-            raise self._compiled.grammar.refusal(
-                f"leads nowhere, or became too complex, after {self._accepted_count} tokens"
-            )
-        return banned

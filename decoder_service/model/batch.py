@@ -1,6 +1,6 @@
-"""What one run of the model takes and gives: a prefill lane and a decode lane."""
+"""What one run of the model takes: rows of new tokens, and the slots whose KV they continue."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,70 +11,47 @@ FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrefillLane:
-    """T >= 1 tokens of one sequence: a chunk of its prompt, or a draft to verify.
+class Segments:
+    """T new tokens in each of N neighbouring slots; N or T is 1.
+
+    A chunk of a prompt and a draft to verify are T tokens of one sequence, a decode step is one
+    token of each of N. Rows are the segments' tokens one after another, N * T in all.
 
     Attributes:
-        slot: The sequence's slot; not one of the decode lane's.
-        past: Tokens whose KV is there already.
-        embeds: float32 [T, hidden].
-        position_ids: int32 [3, T].
-        deepstack: float32 [levels, T, hidden]; None for text.
-        logit_rows: int64 [R], the rows of T whose logits are wanted, ascending; may be empty.
+        slot: The first segment's; the others' follow it without a gap.
+        past: int32 [N], tokens of each whose KV is there already.
+        embeds: float32 [N * T, hidden].
+        position_ids: Integers [3, N * T]; or [N * T], the same on all three axes.
+        deepstack: float32 [levels, N * T, hidden]; None for text.
+        logit_rows: int64 [R], the rows whose logits are wanted, ascending; may be empty.
     """
 
     slot: int
-    past: int
+    past: npt.NDArray[np.int32]
     embeds: FloatArray
-    position_ids: npt.NDArray[np.int32]
-    deepstack: FloatArray | None
+    position_ids: npt.NDArray[np.integer]
+    deepstack: FloatArray | None = None
     logit_rows: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeLane:
-    """One token in each of the slots 0 to B - 1, B >= 1.
+class Bound(Protocol):
+    """A run that is ready."""
 
-    Attributes:
-        embeds: float32 [B, hidden].
-        position_ids: int64 [B], the same on all three axes.
-        past: int32 [B], tokens whose KV is there already.
-    """
+    def run(self) -> FloatArray:
+        """Computes KV and logits; may be repeated, since KV is written to the same places again.
 
-    embeds: FloatArray
-    position_ids: npt.NDArray[np.int64]
-    past: npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneLogits:
-    """Logits of a run. They may lie in buffers of the runner: they hold until its next run.
-
-    Attributes:
-        prefill: float32 [R, vocab]; no rows without a prefill lane.
-        decode: float32 [B, vocab]; no rows without a decode lane.
-    """
-
-    prefill: FloatArray
-    decode: FloatArray
+        Returns:
+            The wanted rows' logits in the batch's order, float32 [R of all, vocab]. They may lie
+            in a buffer of the runner: they hold until its next run.
+        """
 
 
 class Runner(Protocol):
-    """Runs the model over the slots of one KV cache.
+    """Runs the model over the slots of one KV cache."""
 
-    A run may be repeated: KV it has written is written again to the same places.
-    """
-
-    def run(
-        self,
-        prefill: PrefillLane | None,
-        decode: DecodeLane | None,
-        on_start: Callable[[], None] = lambda: None,
-    ) -> LaneLogits:
-        """Computes KV and logits of the tokens of one lane or of both.
+    def bind(self, batch: Sequence[Segments]) -> Bound:
+        """Makes a run ready, which is the next one or never runs.
 
         Args:
-            prefill: One lane.
-            decode: The other.
-            on_start: Called when all is ready, right before the model computes.
+            batch: At least one; no slot twice.
         """

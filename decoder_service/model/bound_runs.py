@@ -1,36 +1,63 @@
-"""Runs of a graph that are bound once for each shape and kept, and the arrays they share."""
+"""Runs of a graph of Tandem's operators that are bound once for each shape and kept."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from decoder_service.cache.kv_cache import KvCache
+from decoder_service.model.batch import Segments
 from decoder_service.model.sessions import Binding, GraphSession
 from protos.bundle.manifest import Manifest
 
 FloatArray = npt.NDArray[np.float32]
-Run = TypeVar("Run")
 
 # Shapes whose bindings are kept; a chunk's length is free to change from step to step.
 KEPT_SHAPES = 64
 
 
-class KeptRuns(Generic[Run]):
-    """The runs used last, by what tells their shapes apart."""
+class Shape(NamedTuple):
+    """What runs must have in common to share a binding."""
 
-    def __init__(self) -> None:
-        self._runs: OrderedDict[Hashable, Run] = OrderedDict()
+    rows: int
+    logit_rows: int
+    segments: int
 
-    def get(self, key: Hashable, make: Callable[[], Run]) -> Run:
+    @classmethod
+    def of(cls, batch: Sequence[Segments]) -> "Shape":
+        """The shape of a batch's run."""
+        return cls(
+            sum(len(part.embeds) for part in batch),
+            sum(len(part.logit_rows) for part in batch),
+            sum(len(part.past) for part in batch),
+        )
+
+
+class BoundRuns:
+    """The runs used last, by shape.
+
+    Args:
+        session: A graph of Tandem's operators.
+        manifest: Of its bundle; gives widths.
+        cache: Slots it reads and writes.
+    """
+
+    def __init__(self, session: GraphSession, manifest: Manifest, cache: KvCache) -> None:
+        self._session = session
+        self._cache = cache
+        self._buffers = Buffers(manifest, cache.slot_count)
+        self._runs: OrderedDict[Shape, BoundRun] = OrderedDict()
+
+    def get(self, shape: Shape) -> "BoundRun":
         """The run of that shape; made if it is new."""
-        run = self._runs.get(key)
+        run = self._runs.get(shape)
         if run is None:
-            run = self._runs[key] = make()
+            run = self._runs[shape] = BoundRun(self._session, self._buffers, self._cache, shape)
             if len(self._runs) > KEPT_SHAPES:
                 self._runs.popitem(last=False)
-        self._runs.move_to_end(key)
+        self._runs.move_to_end(shape)
         return run
 
 
@@ -65,44 +92,54 @@ class Buffers:
 
 
 class BoundRun:
-    """One shape of run: bound once, then only what its arrays hold changes.
-
-    Attributes:
-        embeds: float32 [rows, hidden].
-        position_ids: int64 [3, rows].
-        logit_indices: int64 [R], rows whose logits `run` returns.
-    """
+    """One shape of run over the whole cache: bound once, then only what its arrays hold changes."""
 
     def __init__(
-        self, session: GraphSession, buffers: Buffers, rows: int, logit_count: int
+        self, session: GraphSession, buffers: Buffers, cache: KvCache, shape: Shape
     ) -> None:
-        self.embeds, self._deepstack = buffers.rows(rows)
-        self.position_ids = np.zeros((3, rows), np.int64)
-        self.logit_indices = np.zeros(logit_count, np.int64)
-        self._logits = buffers.logits(logit_count)
+        self._embeds, self._deepstack = buffers.rows(shape.rows)
+        self._position_ids = np.zeros((3, shape.rows), np.int64)
+        self._logit_indices = np.zeros(shape.logit_rows, np.int64)
+        self._sequences = np.zeros((shape.segments, 3), np.int32)
+        self._logits = buffers.logits(shape.logit_rows)
         self._nothing = np.zeros((1, 1, buffers.hidden_size), np.float32)
         self._has_deepstack: bool | None = None
-        self.binding = Binding(session)
-        self.binding.input("inputs_embeds", self.embeds[None])
-        self.binding.input("position_ids", self.position_ids[:, None])
-        self.binding.input("logit_indices", self.logit_indices)
-        self.binding.output("logits", self._logits)
+        self._binding = Binding(session)
+        self._binding.input("inputs_embeds", self._embeds[None])
+        self._binding.input("position_ids", self._position_ids[:, None])
+        self._binding.input("logit_indices", self._logit_indices)
+        self._binding.input("sequences", self._sequences)
+        self._binding.cache(cache.layers)
+        self._binding.output("logits", self._logits)
 
-    def bind_deepstack(self, values: FloatArray | None) -> None:
-        """Takes float32 [levels, T, hidden] for the first T rows, zeros for the others."""
-        if values is not None:
-            length = values.shape[1]
-            self._deepstack[:, :length] = values
-            self._deepstack[:, length:] = 0
-        if self._has_deepstack == (values is not None):
+    def fill(self, batch: Sequence[Segments]) -> None:
+        """Takes a batch of its shape."""
+        has_deepstack = any(part.deepstack is not None for part in batch)
+        self._bind_deepstack(has_deepstack)
+        row = wanted = first = 0
+        for part in batch:
+            rows, count, logit_rows = len(part.embeds), len(part.past), len(part.logit_rows)
+            self._embeds[row : row + rows] = part.embeds
+            self._position_ids[:, row : row + rows] = part.position_ids
+            self._logit_indices[wanted : wanted + logit_rows] = part.logit_rows + row
+            sequences = self._sequences[first : first + count]
+            sequences[:, 0] = np.arange(part.slot, part.slot + count)
+            sequences[:, 1] = rows // count
+            sequences[:, 2] = part.past
+            if has_deepstack:
+                values = 0 if part.deepstack is None else part.deepstack
+                self._deepstack[:, row : row + rows] = values
+            row, wanted, first = row + rows, wanted + logit_rows, first + count
+
+    def _bind_deepstack(self, has_deepstack: bool) -> None:
+        if self._has_deepstack == has_deepstack:
             return
-        self._has_deepstack = values is not None
+        self._has_deepstack = has_deepstack
         for level, rows in enumerate(self._deepstack):
-            bound = self._nothing if values is None else rows[None]
-            self.binding.input(f"deepstack_embeds.{level}", bound)
+            bound = rows[None] if has_deepstack else self._nothing
+            self._binding.input(f"deepstack_embeds.{level}", bound)
 
-    def run(self, on_start: Callable[[], None]) -> FloatArray:
-        """Runs the graph; the logits [R, vocab] hold until the next run."""
-        on_start()
-        self.binding.run()
+    def run(self) -> FloatArray:
+        """See `batch.Bound.run`."""
+        self._binding.run()
         return self._logits

@@ -37,7 +37,6 @@ class EmbeddingTable:
             raise BundleError(
                 f"the bundle is damaged: {file.name} has {actual} bytes, expected {wanted}"
             )
-        self.hidden_size = hidden_size
         self._is_bfloat16 = dtype == "bfloat16"
         self._table = np.memmap(file, dtype=stored, mode="r", shape=(vocab_size, hidden_size))
 

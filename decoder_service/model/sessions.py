@@ -13,13 +13,9 @@ from kernels import library
 from protos.bundle.manifest import Bundle, BundleError, DecoderGraph
 from protos.process.settings import SettingError
 
-LANES = {1: ("",), 2: ("prefill.", "decode.")}  # prefixes of the lanes' inputs, by lane count
-
-_KV_DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+_KV_DTYPES = {"float32": np.float32, "float16": np.float16}
 # What "auto" comes to, the first that the bundle has.
 _AUTO_KV = {"onnxruntime": ("float32",), "tandem": ("float16", "float32")}
-# Lanes of the graphs that run any step.
-_LANES_OF = {"onnxruntime": 2, "tandem": 1}
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +70,7 @@ def open_graph(
         threads: Threads of one run.
         kernels: "tandem" or "onnxruntime"; "auto": Tandem's where the bundle has graphs for them
             and this machine runs them, else ONNX Runtime's.
-        kv_dtype: "float32", "float16" or "int8"; "auto" chooses.
+        kv_dtype: "float32" or "float16"; "auto" chooses.
 
     Raises:
         BundleError: the graph cannot be loaded, or was exported for another device.
@@ -106,13 +102,8 @@ def choose_graph(bundle: Bundle, kernels: str, kv_dtype: str) -> DecoderGraph:
 
 
 def _fitting(bundle: Bundle, kernels: str, kv_dtype: str) -> DecoderGraph | None:
-    """The graph of one kind and cache that runs any step."""
-    lanes = _LANES_OF[kernels]
-    graphs = {
-        graph.kv_dtype: graph
-        for graph in bundle.manifest.graphs
-        if (graph.kernels, graph.lanes) == (kernels, lanes)
-    }
+    """The graph of one kind and cache."""
+    graphs = {g.kv_dtype: g for g in bundle.manifest.graphs if g.kernels == kernels}
     wanted = _AUTO_KV[kernels] if kv_dtype == "auto" else (kv_dtype,)
     return next((graphs[dtype] for dtype in wanted if dtype in graphs), None)
 
@@ -144,21 +135,21 @@ def _options(threads: int, kernels: str) -> ort.SessionOptions:
 
 def _check_names(bundle: Bundle, graph: DecoderGraph, session: ort.InferenceSession) -> None:
     manifest = bundle.manifest
-    lanes, layers = LANES[graph.lanes], range(manifest.text.num_hidden_layers)
+    layers = range(manifest.text.num_hidden_layers)
     sides = [f"{layer}.{side}" for layer in layers for side in ("key", "value")]
     inputs = {
         "inputs_embeds",
         "position_ids",
         "logit_indices",
         *(f"deepstack_embeds.{level}" for level in range(manifest.deepstack_level_count)),
-        *(f"{lane}{name}" for lane in lanes for name in ("seqlens_k", "total_sequence_length")),
-        *(f"{lane}past_key_values.{side}" for lane in lanes for side in sides),
+        *(f"past_key_values.{side}" for side in sides),
     }
-    outputs = {"logits", *(f"{lane}present.{side}" for lane in lanes for side in sides)}
+    outputs = {"logits"}
     if graph.kernels == "tandem":
-        inputs -= {"seqlens_k", "total_sequence_length"}
         inputs.add("sequences")
-        outputs = {"logits"}
+    else:
+        inputs |= {"seqlens_k", "total_sequence_length"}
+        outputs |= {f"present.{side}" for side in sides}
     found_inputs = {entry.name for entry in session.get_inputs()}
     found_outputs = {entry.name for entry in session.get_outputs()}
     wrong = sorted((inputs ^ found_inputs) | (outputs ^ found_outputs))
@@ -192,16 +183,16 @@ class Binding:
         self._held[name] = array
         self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def cache(self, lane: str, layers: Sequence[LayerCache]) -> None:
+    def cache(self, layers: Sequence[LayerCache]) -> None:
         """Binds rows of every layer as past and as present: the kernel writes in place.
 
         Tandem's writes into what it is given and has no output for it.
         """
         for index, layer in enumerate(layers):
             for side, rows in zip(("key", "value"), layer, strict=True):
-                self.input(f"{lane}past_key_values.{index}.{side}", rows)
+                self.input(f"past_key_values.{index}.{side}", rows)
                 if self._has_present:
-                    self.output(f"{lane}present.{index}.{side}", rows)
+                    self.output(f"present.{index}.{side}", rows)
 
     def run(self) -> None:
         """Runs the graph."""

@@ -1,13 +1,16 @@
 """Features on their way in: pieces of spans, put together and checked for gaps and doubles."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from decoder_service.sequence.content import Span
-from protos.wire.errors import InvalidRequest, Reason
+from decoder_service.sequence.request import Span
+from protos.tandem.v1 import decoder_pb2
+from protos.wire import tensors
+from protos.wire.errors import InvalidRequest, Reason, ServiceError
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -20,6 +23,35 @@ class FeatureRows:
     level: int
     row_offset: int
     values: FloatArray
+
+
+def feature_rows_from_proto(message: decoder_pb2.SpanFeatures, hidden_size: int) -> FeatureRows:
+    """Decodes one chunk of features.
+
+    Raises:
+        InvalidRequest: dtype, shape, no rows, or non-finite values.
+        ServiceError: DATA_LOSS when the checksum does not fit the bytes.
+    """
+    chunk, field = message.chunk, "features.chunk.values"
+    if chunk.HasField("crc32") and zlib.crc32(chunk.values.data) != chunk.crc32:
+        raise ServiceError(
+            f"{field} does not match its checksum: bytes were damaged on the way",
+            reason=Reason.DATA_LOSS,
+            param=field,
+        )
+    values = tensors.float32_from_proto(chunk.values, field=field, shape=(None, hidden_size))
+    if len(values) == 0:
+        raise InvalidRequest(
+            f"{field} has no rows, expected at least 1",
+            reason=Reason.SHAPE_MISMATCH,
+            param=field,
+        )
+    return FeatureRows(
+        span_index=message.span_index,
+        level=chunk.level,
+        row_offset=chunk.row_offset,
+        values=values,
+    )
 
 
 class _Assembly:

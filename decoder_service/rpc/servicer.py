@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,18 +12,22 @@ import grpc
 from decoder_service.cache.memory import MemoryPlan
 from decoder_service.engine.engine import Engine
 from decoder_service.engine.stream import SequenceStream
-from decoder_service.grammar.checks import grammar_from_proto
 from decoder_service.grammar.compiler import GrammarCompiler
-from decoder_service.grammar.grammar import Constraint
-from decoder_service.rpc import convert as messages
-from decoder_service.rpc.features import FeatureIntake
-from decoder_service.sequence.sequence import Completion, Request, Token
+from decoder_service.rpc.constraint import grammar_from_proto
+from decoder_service.rpc.features import FeatureIntake, feature_rows_from_proto
+from decoder_service.rpc.request import RequestLimits, request_from_proto
+from decoder_service.rpc.responses import (
+    admission_to_proto,
+    completion_to_proto,
+    tokens_to_proto,
+)
+from decoder_service.sequence.request import Completion, Constraint, Request, Token
+from protos.process.request_log import RequestRecord, recording
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
-    Reason,
     ServiceError,
     reporting_errors,
 )
@@ -32,31 +35,6 @@ from protos.wire.errors import (
 logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[decoder_pb2.GenerateRequest, decoder_pb2.GenerateResponse]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Outcome:
-    """What the request's log line says."""
-
-    began: float
-    request_id: str = "-"
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    first_token: float | None = None
-    result: str = "CANCELLED"  # stays when the handler is cancelled
-
-    def log(self) -> None:
-        ttft_ms = 0.0 if self.first_token is None else (self.first_token - self.began) * 1e3
-        logger.info(
-            "request_id=%s prompt_tokens=%d completion_tokens=%d ttft_ms=%.1f total_ms=%.1f"
-            " result=%s",
-            self.request_id,
-            self.prompt_tokens,
-            self.completion_tokens,
-            ttft_ms,
-            (time.monotonic() - self.began) * 1e3,
-            self.result,
-        )
 
 
 class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
@@ -74,7 +52,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         self,
         *,
         engine: Engine,
-        limits: messages.RequestLimits,
+        limits: RequestLimits,
         grammars: GrammarCompiler,
         plan: MemoryPlan,
         features_timeout_s: float,
@@ -121,34 +99,25 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         self, request_iterator: AsyncIterator[decoder_pb2.GenerateRequest], context: Context
     ) -> None:
         """Generates one sequence; see decoder.proto for the conversation."""
-        outcome = _Outcome(began=time.monotonic())
-        try:
-            async with reporting_errors(context):
-                try:
-                    await self._generate(context, outcome)
-                except ServiceError as error:
-                    outcome.result = error.reason.value
-                    raise
-                except Exception:  # Only named for the log line; reporting_errors answers.
-                    outcome.result = Reason.INTERNAL.value
-                    raise
-        finally:
-            outcome.log()
+        async with reporting_errors(context):
+            with recording("decoder") as record:
+                await self._generate(context, record)
 
-    async def _generate(self, context: Context, outcome: _Outcome) -> None:
+    async def _generate(self, context: Context, record: RequestRecord) -> None:
         start = await self._read_start(context)
-        request = messages.request_from_proto(start, self._limits)
-        outcome.request_id = request.request_id
-        outcome.prompt_tokens = request.prompt_length
+        request = request_from_proto(start, self._limits)
+        record.request_id = request.request_id
+        record.note(prompt_tokens=request.prompt_length)
         if start.HasField("constraint"):
             request = replace(request, constraint=await self._constraint(start))
         with self._claiming(request.request_id), self._engine.submit(request) as stream:
             admission = await stream.admission()
-            await context.write(messages.admission_to_proto(admission))
+            record.note(cached_tokens=admission.cached_tokens)
+            await context.write(admission_to_proto(admission))
             receiving = self._receive(context, request, admission.needed_spans, stream)
             intake = asyncio.create_task(receiving)
             try:
-                await self._send(context, stream, outcome)
+                await self._send(context, stream, record)
             finally:
                 intake.cancel()
 
@@ -227,27 +196,32 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             if message.WhichOneof("payload") != "features":
                 raise InvalidRequest("a message is not features, expected features", param="start")
             intake.check_span(message.features.span_index)
-            rows = messages.feature_rows_from_proto(message.features, manifest.text.hidden_size)
+            rows = feature_rows_from_proto(message.features, manifest.text.hidden_size)
             values = intake.add(rows)
             if values is not None:
                 stream.set_features(rows.span_index, values)
 
-    async def _send(self, context: Context, stream: SequenceStream, outcome: _Outcome) -> None:
+    async def _send(self, context: Context, stream: SequenceStream, record: RequestRecord) -> None:
         """Writes tokens as they come, those that came together in one message."""
+        count = 0
         while True:
             events = await stream.next_events()
             tokens = [event for event in events if isinstance(event, Token)]
             if tokens:
-                if outcome.first_token is None:
-                    outcome.first_token = time.monotonic()
-                outcome.completion_tokens += len(tokens)
+                record.first_token()
+                count += len(tokens)
+                record.note(completion_tokens=count)  # of an answer that is cut short
                 for group in _grouped(tokens):
-                    await context.write(messages.tokens_to_proto(group))
+                    await context.write(tokens_to_proto(group))
             last = events[-1]
             if isinstance(last, Completion):
-                outcome.completion_tokens = last.completion_tokens
-                outcome.result = last.finish_reason.name.lower()
-                await context.write(messages.completion_to_proto(last))
+                record.note(
+                    completion_tokens=last.completion_tokens,
+                    cached_tokens=last.cached_tokens,
+                    queue_ms=last.timings.queue_ms,
+                )
+                record.ended(last.finish_reason.name.lower())
+                await context.write(completion_to_proto(last))
                 return
 
 

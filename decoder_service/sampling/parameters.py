@@ -2,19 +2,30 @@
 
 from dataclasses import dataclass, field
 
+from protos.wire.sampling import PARAMETERS
+
+
+def _default(name: str) -> float:
+    value = PARAMETERS[name].default
+    assert value is not None, "only a seed has no default"
+    return value
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How tokens are chosen; ranges and meanings are those of decoder.proto."""
+    """How tokens are chosen; meanings are those of decoder.proto, ranges and defaults the table's.
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
+    `logit_bias` holds (token id, bias).
+    """
+
+    temperature: float = _default("temperature")
+    top_p: float = _default("top_p")
+    top_k: int = int(_default("top_k"))
+    min_p: float = _default("min_p")
     seed: int | None = None
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
+    repetition_penalty: float = _default("repetition_penalty")
+    presence_penalty: float = _default("presence_penalty")
+    frequency_penalty: float = _default("frequency_penalty")
     logit_bias: tuple[tuple[int, float], ...] = field(default=())
 
     @property

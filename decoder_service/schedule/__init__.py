@@ -1,1 +1,1 @@
-"""Pure policy: who runs, how much, what is guessed."""
+"""Pure policy: who runs, how much, what is drafted."""

@@ -12,7 +12,6 @@ directly. What makes it safe:
   twice `max_sequences` together with the running ones.
 """
 
-from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 
 from decoder_service.cache.slots import SLOTS_PER_SEQUENCE, Slots
@@ -59,14 +58,14 @@ class Residency:
 
         KV of images that are not needed is pinned until the sequence has a slot.
         """
-        match = self.slots.best_match(sequence)
+        match = self.slots.prefixes.best_match(sequence)
         length = 0 if match is None else match.length
         promised = max((span.end for span in sequence.spans if span.end <= length), default=0)
         if match is not None and promised:
             others = sum(s.anchor > 0 and not s.was_preempted for s in self.waiting)
             if others < self.max_sequences and self._may_anchor(sequence, promised):
                 sequence.anchor = promised
-                self.slots.pin(match.held, sequence, promised)
+                self.slots.prefixes.pin(match.held, sequence, promised)
             else:
                 length = sequence.spans[0].offset
         self.waiting.append(sequence)
@@ -88,6 +87,11 @@ class Residency:
             granted.append(sequence)
         return granted
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a step can be made now; sequences that only wait make none."""
+        return self.slots.decoding_count > 0 or any(s.prefillable_count > 0 for s in self.running)
+
     def plan(self, step: int, mixed_tokens: int, now: float) -> StepPlan:
         """The next step, for which there is room; makes it if it must.
 
@@ -103,15 +107,10 @@ class Residency:
                 return fitted
             self.preempt(self.scheduler.least_urgent(self.running, now))
 
-    def still_fits(self, chunk: PrefillChunk) -> bool:
-        """Makes room for a chunk again, after moves within its step have taken some."""
-        assert chunk.sequence.slot is not None, "a chunk of a sequence without a slot"
-        return self.slots.reserve({chunk.sequence.slot: chunk.stop})
-
     def preempt(self, sequence: Sequence) -> None:
         """Takes a running sequence's slot; what it has stays cached as long as it may."""
         if sequence.anchor:
-            self.slots.pin_own(sequence, sequence.anchor)
+            self.slots.prefixes.pin_own(sequence, sequence.anchor)
         self.slots.release(sequence, sequence.kv_length)
         sequence.status = Status.WAITING
         sequence.was_preempted = True
@@ -125,14 +124,14 @@ class Residency:
             self.slots.release(sequence, sequence.shareable_length if is_sound else 0)
             self.running.remove(sequence)
         else:
-            self.slots.unpin(sequence)
+            self.slots.prefixes.unpin(sequence)
             self.waiting.remove(sequence)
         sequence.status = Status.FINISHED
         sequence.anchor = 0
         sequence.features = []
 
-    def extend(self, sequence: Sequence, length: int) -> None:
-        """Notes KV that has been written, and drops features that are not needed for good."""
+    def prefilled(self, sequence: Sequence, length: int) -> None:
+        """Notes KV of a history's first tokens, and drops features that are not needed for good."""
         self.slots.extend(sequence, length)
         for index, span in enumerate(sequence.spans):
             if span.end > length:
@@ -146,7 +145,7 @@ class Residency:
 
     def _may_anchor(self, sequence: Sequence, length: int) -> bool:
         others = sum(s.anchor for s in (*self.waiting, *self.running) if s is not sequence)
-        return others + length <= self.slots.token_budget - self.slots.max_length
+        return others + length <= self.slots.budget.tokens - self.slots.max_length
 
     def _preempted(self) -> list[Sequence]:
         return [sequence for sequence in self.waiting if sequence.was_preempted]
@@ -156,7 +155,7 @@ class Residency:
         is_full = len(preempted) >= self.max_sequences
         return self.scheduler.most_urgent(preempted if is_full else self.waiting, now)
 
-    def _victims(self, sequence: Sequence, now: float) -> Many[Sequence] | None:
+    def _victims(self, sequence: Sequence, now: float) -> list[Sequence] | None:
         """Who must go for a sequence to get a slot; None when it cannot."""
         victims: list[Sequence] = []
         if self._fits(sequence, victims):
@@ -168,17 +167,17 @@ class Residency:
                 return victims
         return None
 
-    def _fits(self, sequence: Sequence, victims: Many[Sequence]) -> bool:
+    def _fits(self, sequence: Sequence, victims: list[Sequence]) -> bool:
         running = [other for other in self.running if other not in victims]
         if not running:
             return True
         waiting = [other for other in (*self.waiting, *victims) if other is not sequence]
         tokens = sum(_demand(other) for other in (*running, sequence))
         tokens += sum(other.anchor for other in waiting)
-        return len(running) < self.max_sequences and tokens <= self.slots.token_budget
+        return len(running) < self.max_sequences and tokens <= self.slots.budget.tokens
 
     def _grant(self, sequence: Sequence) -> None:
-        match = self.slots.best_match(sequence)
+        match = self.slots.prefixes.best_match(sequence)
         self.slots.grant(sequence, match)
         assert sequence.kv_length >= sequence.anchor, "pinned KV was lost"
         if not sequence.was_preempted:
@@ -190,8 +189,8 @@ class Residency:
 
     def _fit(self, plan: StepPlan) -> StepPlan | None:
         """As much of a plan as there is room for; None when that is nothing, or not all decode."""
-        lengths = {s.slot: s.kv_length + 1 for s in plan.decode if s.slot is not None}
-        if not self.slots.reserve(lengths):
+        lengths = {s.held_slot: s.kv_length + 1 for s in plan.decode}
+        if not self.slots.budget.reserve(lengths):
             return None
         chunks: list[PrefillChunk] = []
         for chunk in plan.prefill:
@@ -204,11 +203,10 @@ class Residency:
         return replace(plan, prefill=tuple(chunks))
 
     def _fit_chunk(self, chunk: PrefillChunk, lengths: dict[int, int]) -> PrefillChunk | None:
-        slot, count = chunk.sequence.slot, chunk.stop - chunk.start
-        assert slot is not None, "a chunk of a sequence without a slot"
+        slot, count = chunk.sequence.held_slot, chunk.stop - chunk.start
         while count > 0:
             wanted = {**lengths, slot: chunk.start + count}
-            if self.slots.reserve(wanted):
+            if self.slots.budget.reserve(wanted):
                 lengths.update(wanted)
                 return replace(chunk, stop=chunk.start + count)
             count //= 2

@@ -1,9 +1,8 @@
 """Who runs next: pure policy over plain data, testable without a model.
 
 A step decodes one token of every decoding sequence and prefills at most a budget of prompt
-tokens beside them, so neither running streams nor arriving prompts starve. Its first chunk runs
-together with the decoding sequences, in one pass over the weights; further ones (rests of short
-prompts) run by themselves.
+tokens beside them, so neither running streams nor arriving prompts starve. All of it is one pass
+over the weights: several short prompts are prefilled in one step as far as the budget goes.
 """
 
 from collections.abc import Iterable
@@ -28,7 +27,12 @@ class PrefillChunk:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What the engine runs in one step."""
+    """What the engine runs in one step.
+
+    Attributes:
+        decode: Everything that decodes, in the order of slots.
+        prefill: One chunk each of some prompts.
+    """
 
     decode: tuple[Sequence, ...]
     prefill: tuple[PrefillChunk, ...]
@@ -95,7 +99,8 @@ class Scheduler:
             mixed_tokens: Most prompt tokens of the step if sequences decode; they wait for it.
         """
         running = list(running)
-        decode = tuple(s for s in running if s.status is Status.DECODING)
+        decoding = (s for s in running if s.status is Status.DECODING)
+        decode = tuple(sorted(decoding, key=lambda s: s.held_slot))
         budget = mixed_tokens if decode else self.prefill_chunk_tokens
         ready = sorted(
             (s for s in running if s.prefillable_count > 0),

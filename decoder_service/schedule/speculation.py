@@ -1,9 +1,9 @@
-"""Guessing ahead by prompt lookup: what followed the last tokens when they came before.
+"""Drafting ahead by prompt lookup: what followed the last tokens when they came before.
 
-A guess costs rows of one run and changes no token: each row's token is chosen as if it had been
-computed alone, and the first that differs from the guess ends it. So a guess is made only where
+A draft costs rows of one run and changes no token: each row's token is chosen as if it had been
+computed alone, and the first that differs from the draft ends it. So a draft is made only where
 it pays: while one sequence decodes, which leaves the rows of a run free, and as long as the
-guesses of this sequence come true.
+drafts of this sequence come true.
 """
 
 import numpy as np
@@ -15,9 +15,9 @@ IntArray = npt.NDArray[np.int32]
 
 # Last tokens that must have come before, longest first: one alone says too little.
 _NGRAMS = (4, 3, 2)
-# Weight of the newest measurement and of the newest guess.
+# Weight of the newest measurement and of the newest draft.
 _WEIGHT = 0.25
-# Most tokens to go without a guess after guesses that have failed.
+# Most tokens to go without a draft after drafts that have failed.
 _LONGEST_PAUSE = 64
 
 
@@ -25,7 +25,7 @@ def lookup(history: IntArray, most: int) -> IntArray:
     """What followed the last occurrence of the history's last tokens.
 
     Where that reaches the end of the history, it goes on as it began: text that repeats itself
-    every few tokens would be guessed a few tokens at a time.
+    every few tokens would be drafted a few tokens at a time.
 
     Args:
         history: Token ids, int32 [H].
@@ -48,22 +48,22 @@ def lookup(history: IntArray, most: int) -> IntArray:
 
 
 class _Record:
-    """How guesses for one sequence have done."""
+    """How drafts for one sequence have done."""
 
     __slots__ = ("length", "pause", "failures", "accepted")
 
     def __init__(self, length: int) -> None:
-        self.length = length  # of the next guess
+        self.length = length  # of the next draft
         self.pause = 0  # tokens to go without one
         self.failures = 0  # in a row
-        self.accepted = float(length)  # of a guess, a running mean; trusting at first
+        self.accepted = float(length)  # of a draft, a running mean; trusting at first
 
 
 class Speculation:
-    """Decides what to guess, from what guesses have cost and brought.
+    """Decides what to draft, from what drafts have cost and brought.
 
     Args:
-        most_tokens: Longest guess; 0 for none at all.
+        most_tokens: Longest draft; 0 for none at all.
     """
 
     def __init__(self, most_tokens: int) -> None:
@@ -73,7 +73,7 @@ class Speculation:
         self._record = _Record(1)
 
     def draft(self, sequence: Sequence, room: int) -> IntArray:
-        """The guess for the next run; often empty.
+        """The draft for the next run; often empty.
 
         Args:
             sequence: The only one that decodes.
@@ -87,18 +87,18 @@ class Speculation:
             record.pause -= 1
             return sequence.token_ids[:0]
         history = sequence.token_ids[: sequence.history_length]
-        guess = lookup(history, min(most, record.length))
-        if len(guess) and not self._pays(1 + len(guess), record.accepted):
+        tokens = lookup(history, min(most, record.length))
+        if len(tokens) and not self._pays(1 + len(tokens), record.accepted):
             record.pause = _LONGEST_PAUSE
             # Judged afresh after the pause: the first run of so many rows takes longer than the
             # later ones, and without another nobody would find out.
             record.accepted = float(self._most_tokens)
-            del self._seconds[1 + len(guess)]
-            return guess[:0]
-        return guess
+            del self._seconds[1 + len(tokens)]
+            return tokens[:0]
+        return tokens
 
     def settle(self, sequence: Sequence, drafted: int, accepted: int) -> None:
-        """Takes note of how a guess did."""
+        """Takes note of how a draft did."""
         record = self._record_of(sequence)
         record.accepted += _WEIGHT * (accepted - record.accepted)
         if accepted == drafted:

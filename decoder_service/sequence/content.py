@@ -6,19 +6,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """The place of one image in the prompt: placeholders `offset` to `end`."""
-
-    offset: int
-    length: int
-    digest: bytes
-
-    @property
-    def end(self) -> int:
-        """Index after the last placeholder."""
-        return self.offset + self.length
+from decoder_service.sequence.request import Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

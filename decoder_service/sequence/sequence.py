@@ -1,68 +1,21 @@
-"""A sequence: what was asked for, and its life in the decoder."""
+"""A sequence: one request's life in the decoder."""
 
 import enum
 import os
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from decoder_service.sampling.logprobs import TokenLogprobs
-from decoder_service.sampling.parameters import SamplingParams
 from decoder_service.sampling.sampler import Sampler
-from decoder_service.sequence.content import Content, Span
+from decoder_service.sequence.content import Content
+from decoder_service.sequence.request import Completion, FinishReason, Request
+from protos.tandem.v1 import decoder_pb2
 
 FloatArray = npt.NDArray[np.float32]
 
 # Begins digests we make; longer than a caller's may be, so that none of theirs is like it.
 _PRIVATE = b"private" * 10
-
-
-class Constraint(Protocol):
-    """What the output is held to, and how far it is; `grammar.Constraint` behind it."""
-
-    def mask(self, scores: FloatArray) -> None:
-        """Sets the scores of tokens that may not follow to -inf; float32 [vocab], in place."""
-
-    def accept(self, token_id: int) -> None:
-        """Takes the token that was chosen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportOptions:
-    """What is reported beside the tokens."""
-
-    logprobs: bool = False
-    top_logprob_count: int = 0
-    logits: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A validated request; S is the prompt length.
-
-    `max_tokens` is resolved: never beyond the context window. `stop_token_ids` holds the
-    model's end-of-sequence tokens too, unless they are to be ignored.
-    """
-
-    request_id: str
-    input_ids: npt.NDArray[np.int32]  # [S]
-    position_ids: npt.NDArray[np.int32]  # [3, S]
-    position_delta: int
-    spans: tuple[Span, ...] = ()
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    max_tokens: int
-    stop_token_ids: frozenset[int] = frozenset()
-    report: ReportOptions = field(default_factory=ReportOptions)
-    cache_salt: bytes = b""
-    priority: int = 0
-    constraint: Constraint | None = None
-
-    @property
-    def prompt_length(self) -> int:
-        """S."""
-        return len(self.input_ids)
 
 
 class Status(enum.Enum):
@@ -72,13 +25,6 @@ class Status(enum.Enum):
     PREFILLING = enum.auto()  # holds a slot, KV of what it has not complete
     DECODING = enum.auto()  # holds a slot, one token per step
     FINISHED = enum.auto()  # slot given back
-
-
-class FinishReason(enum.Enum):
-    """Why a sequence ended well."""
-
-    STOP = enum.auto()
-    LENGTH = enum.auto()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,7 +61,7 @@ class Sequence:
         cached_tokens: Prompt tokens whose KV was there when it got its first slot.
         output_count: New tokens so far, an ending token included.
         served_step: Last step that prefilled it, for fairness.
-        drafted_tokens, accepted_tokens: Guessed ahead, and confirmed.
+        drafted_tokens, accepted_tokens: Drafted ahead, and confirmed.
     """
 
     __slots__ = (
@@ -195,6 +141,12 @@ class Sequence:
         )
 
     @property
+    def held_slot(self) -> int:
+        """The slot of a sequence that must hold one."""
+        assert self.slot is not None, "the sequence holds no slot"
+        return self.slot
+
+    @property
     def shareable_length(self) -> int:
         """Tokens whose KV can be of use to other sequences."""
         private = (s.offset for s in self.spans if s.digest.startswith(_PRIVATE))
@@ -216,33 +168,6 @@ class Sequence:
         return self.prefillable_end - self.kv_length
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """One new token of the output."""
-
-    token_id: int
-    logprobs: TokenLogprobs | None = None
-    logits: FloatArray | None = None  # [vocab]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """How and at what cost a sequence ended; times in milliseconds."""
-
-    finish_reason: FinishReason
-    stop_token_id: int | None
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    drafted_tokens: int
-    accepted_tokens: int
-    queue_ms: float
-    features_ms: float
-    prefill_ms: float
-    first_token_ms: float
-    decode_ms: float
-
-
 def completion(
     sequence: Sequence, finish_reason: FinishReason, stop_token_id: int | None
 ) -> Completion:
@@ -262,9 +187,11 @@ def completion(
         cached_tokens=sequence.cached_tokens,
         drafted_tokens=sequence.drafted_tokens,
         accepted_tokens=sequence.accepted_tokens,
-        queue_ms=since_arrival_ms(times.first_prefill),
-        features_ms=since_arrival_ms(times.features_complete),
-        prefill_ms=times.prefill_s * 1e3,
-        first_token_ms=since_arrival_ms(times.first_token),
-        decode_ms=(last - first) * 1e3,
+        timings=decoder_pb2.GenerateTimings(
+            queue_ms=since_arrival_ms(times.first_prefill),
+            features_ms=since_arrival_ms(times.features_complete),
+            prefill_ms=times.prefill_s * 1e3,
+            first_token_ms=since_arrival_ms(times.first_token),
+            decode_ms=(last - first) * 1e3,
+        ),
     )

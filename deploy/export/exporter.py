@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.export import int8_cache, libraries, manifest, quality
+from deploy.export import libraries, manifest, quality
 from deploy.export.checkpoint import processor
 from deploy.export.checkpoint.checkpoint import Checkpoint
 from deploy.export.checkpoint.hub import Located
@@ -59,7 +59,6 @@ def export(
             files=partial.files(),
             quality=report,
         )
-        int8_cache.add_graphs(partial.path)
         partial.publish()
     return target
 
@@ -115,7 +114,7 @@ class _Stages:
         checkpoint, folder = self._checkpoint, self._partial.path / "decoder"
         self._run(
             "decoder",
-            [f"decoder/{name}" for name in graphs.names_of(options)],
+            [f"decoder/{name}" for name in graphs.NAMES],
             graphs.expected_bytes(checkpoint, options),
             lambda go: graphs.write(checkpoint, model, options, folder, go),
         )

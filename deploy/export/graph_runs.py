@@ -21,7 +21,7 @@ Run = Callable[["GraphRunner", FloatArray], FloatArray]
 
 
 class GraphRunner:
-    """One single-lane graph in ONNX Runtime.
+    """One graph in ONNX Runtime.
 
     Args:
         file: Where it lies.
@@ -74,23 +74,20 @@ class GraphRunner:
 def runs_of(graph: DecoderGraph) -> Mapping[str, Run]:
     """The ways to run a graph that round differently, by what the manifest's quality calls them.
 
-    Two-lane graphs compute what single-lane ones do, and Tandem's operators compute a row in one
-    way whatever runs beside it.
+    Tandem's operators compute a row in one way, whatever runs beside it.
     """
-    if graph.lanes > 1:
-        return {}
     if graph.kernels == "tandem":
         return {f"tandem_{graph.kv_dtype}": prompt_at_once}
     return {"prompt": prompt_at_once, "one_row": row_by_row}
 
 
 def prompt_at_once(graph: GraphRunner, embeds: FloatArray) -> FloatArray:
-    """A single-lane graph, every prompt in one run."""
+    """Every prompt in one run."""
     return np.stack([_chunk(graph, prompt, graph.cache(len(prompt)), 0) for prompt in embeds])
 
 
 def row_by_row(graph: GraphRunner, embeds: FloatArray) -> FloatArray:
-    """A single-lane graph, every token in a run of its own."""
+    """Every token in a run of its own."""
     return np.stack([np.concatenate(list(_steps(graph, prompt))) for prompt in embeds])
 
 

@@ -77,8 +77,6 @@ def graphs_of(
         accuracy_level=options.accuracy_level if quantized else None,
     )
     graphs = [single]
-    if options.has_lanes:
-        graphs.append(replace(single, file=f"decoder/{decoder.LANES_GRAPH_NAME}", lanes=2))
     if decoder.has_kernel_graphs(checkpoint, options):
         graphs += [
             replace(

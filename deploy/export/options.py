@@ -29,11 +29,6 @@ class ExportOptions:
         return {"int4": 4, "int8": 8}.get(self.precision)
 
     @property
-    def has_lanes(self) -> bool:
-        """Whether there is a two-lane graph: always."""
-        return True
-
-    @property
     def allows_kernel_graphs(self) -> bool:
         """Whether Tandem's own operators, which round activations to int8, may stand for it."""
         return self.precision == "int4" and self.accuracy_level == 4

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 MANIFEST_NAME = "tandem.json"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 # Files up to this size are hashed at every start; larger ones only by `tandem verify`, because
 # hashing gigabytes would dominate start-up. Their sizes are always compared.
@@ -83,8 +83,8 @@ class EmbeddingTable:
 class DecoderGraph:
     """One ONNX graph of the decoder. A bundle holds several of the same model.
 
-    A single-lane graph (`lanes` 1) runs B sequences of S new tokens, R rows with logits; more
-    than one sequence only with S = 1. Inputs, by these names:
+    A portable graph (`kernels` "onnxruntime") runs B sequences of S new tokens, R rows with logits;
+    more than one sequence only with S = 1. Inputs, by these names:
         inputs_embeds            float32 [B, S, hidden]
         position_ids             int64   [3, B, S]
         seqlens_k                int32   [B]    valid KV length after the run, minus one
@@ -96,17 +96,6 @@ class DecoderGraph:
         logits                   float32 [R, vocab]
         present.{l}.key / .value          like past; may alias it (bound in place)
 
-    A two-lane graph (`lanes` 2) runs T >= 1 tokens of one sequence beside one token of each of
-    B >= 1 others, in this order of rows:
-        inputs_embeds            float32 [1, T + B, hidden]
-        position_ids             int64   [3, 1, T + B]
-        logit_indices            int64   [R]    rows of [T + B]
-        deepstack_embeds.{i}     float32 [1, T + B or 1, hidden]
-        {lane}.seqlens_k, {lane}.total_sequence_length      as above; lane is prefill or decode
-        {lane}.past_key_values.{l}.key / .value  float32 [1 or B, kv_heads, max_len, head_dim]
-    Outputs: logits, and {lane}.present.{l}.key / .value.
-
-    A graph whose `kv_dtype` is "int8" stores keys and values as int8 with scales of its own.
 
     A graph whose `kernels` are "tandem" needs the operators that kernels/ compiles, and a processor
     with AVX2. It runs new tokens of any number N of sequences, R rows in all, and writes their keys
@@ -121,11 +110,10 @@ class DecoderGraph:
     """
 
     file: str
-    lanes: int = 1
     precision: str  # of the weights: "fp32", "fp16", "int8" or "int4"
     block_size: int | None  # None: one scale per output column
     accuracy_level: int | None
-    kv_dtype: str = "float32"  # "float32", "float16" or "int8"
+    kv_dtype: str = "float32"  # "float32" or "float16"
     execution_provider: str = "cpu"  # ONNX Runtime's name for the device it was made for
     kernels: str = "onnxruntime"  # what computes it: "onnxruntime" or "tandem"
     weight_bytes: int = 0  # of its constants; graphs of the same kernels share them
@@ -152,14 +140,14 @@ class Manifest:
     special_tokens: SpecialTokens
     generation: Mapping[str, Any]  # generation_config.json's sampling defaults, as they are
     embedding_table: EmbeddingTable
-    graphs: tuple[DecoderGraph, ...]  # the single-lane graph of the default precision first
+    graphs: tuple[DecoderGraph, ...]  # the portable one first
     versions: Mapping[str, str]
     files: Mapping[str, FileEntry]
     quality: Mapping[str, Any]
 
     @property
     def graph(self) -> DecoderGraph:
-        """The graph that stands for the bundle: single-lane, in its default precision."""
+        """The graph that stands for the bundle: the portable one."""
         return self.graphs[0]
 
     @property

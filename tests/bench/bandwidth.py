@@ -11,7 +11,7 @@ from tests.bench.figures import FIGURES, TextShape, weight_bits
 
 READ_BYTES = 1024**3  # well beyond any cache
 READ_RUNS = 3
-KV_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+KV_BYTES = {"float32": 4, "float16": 2}
 
 
 def read_bandwidth(threads: int) -> float:

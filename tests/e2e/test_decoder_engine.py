@@ -20,8 +20,7 @@ from decoder_service.config import DecoderConfig
 from decoder_service.engine.engine import Engine
 from decoder_service.engine.stream import SequenceStream
 from decoder_service.sampling.parameters import SamplingParams
-from decoder_service.sequence.content import Span
-from decoder_service.sequence.sequence import Completion, ReportOptions, Request, Token
+from decoder_service.sequence.request import Completion, ReportOptions, Request, Span, Token
 from protos.bundle.manifest import Bundle, Manifest
 from tests.support.bundles import bundle, checkpoint
 from tests.support.checkpoint_names import NAMES

@@ -1,7 +1,7 @@
 """Whatever happens around it, every sequence gets the tokens transformers gives it alone.
 
 Arrivals, images (late ones, shared ones, some without a digest), follow-up turns, priorities,
-preemptions, cancellations, chunk sizes, a small KV budget and guesses ahead, all drawn by
+preemptions, cancellations, chunk sizes, a small KV budget and drafts ahead, all drawn by
 hypothesis over real graphs: float32 ones through ONNX Runtime's kernels, INT4 ones through ours.
 The step loop is driven directly, without the engine's thread, so that what fails can be replayed.
 
@@ -24,16 +24,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decoder_service.app import load
+from decoder_service.app import Model, load_model, make_executor
 from decoder_service.cache.slots import Slots
 from decoder_service.config import DecoderConfig
 from decoder_service.engine.step import StepExecutor
 from decoder_service.sampling.parameters import SamplingParams
+from decoder_service.schedule.pacing import ChunkPacer
 from decoder_service.schedule.residency import Residency
 from decoder_service.schedule.scheduler import Scheduler
 from decoder_service.schedule.speculation import Speculation
-from decoder_service.sequence.content import Span
-from decoder_service.sequence.sequence import Completion, Request, Sequence, Token
+from decoder_service.sequence.request import Completion, Request, Span, Token
+from decoder_service.sequence.sequence import Sequence
 from protos.bundle.manifest import Bundle, Manifest
 from tests.support.blockwise import BlockwiseLinear
 from tests.support.bundles import bundle, checkpoint
@@ -204,7 +205,7 @@ def talks(name: str, precision: str) -> tuple[Talk, ...]:
 
 
 @functools.cache
-def loaded(name: str, precision: str) -> StepExecutor:
+def loaded(name: str, precision: str) -> Model:
     config = DecoderConfig(
         bundle=str(bundle(name, precision)),
         kv_dtype="float32",
@@ -212,11 +213,11 @@ def loaded(name: str, precision: str) -> StepExecutor:
         max_sequences=MOST_SEQUENCES,
         max_context=CONTEXT,
     )
-    return load(config).executor
+    return load_model(config)
 
 
-class Prophecy(Speculation):
-    """Guesses that are right more often than a random model's text would make them."""
+class ScriptedSpeculation(Speculation):
+    """Drafts that are right more often than a random model's text would make them."""
 
     def __init__(self, most_tokens: int) -> None:
         super().__init__(most_tokens)
@@ -226,10 +227,10 @@ class Prophecy(Speculation):
     def draft(self, sequence: Sequence, room: int) -> npt.NDArray[np.int32]:
         begin = sequence.history_length - sequence.request.prompt_length
         count = min(self.most_tokens, room)
-        guess = np.array(self.answers[sequence][begin : begin + count], np.int32)
-        if len(guess) and begin % 3 == 0:
-            guess[begin % len(guess)] += 1
-        return guess
+        draft = np.array(self.answers[sequence][begin : begin + count], np.int32)
+        if len(draft) and begin % 3 == 0:
+            draft[begin % len(draft)] += 1
+        return draft
 
 
 class Stage:
@@ -239,13 +240,13 @@ class Stage:
         self,
         subject: tuple[str, str],
         executor: StepExecutor,
-        prophecy: Prophecy,
+        speculation: ScriptedSpeculation,
         seen: Counter[str],
     ) -> None:
         self.talks = talks(*subject)
         self.near_tie = NEAR_TIE[subject[1]]
         self.executor = executor
-        self.prophecy = prophecy
+        self.speculation = speculation
         self.residency = executor.residency
         self.seen = seen
         self.step = 0
@@ -259,7 +260,7 @@ class Stage:
         request = replace(talk.request, max_tokens=visit.tokens, priority=visit.priority)
         sequence = Sequence(request, arrival=float(self.step))
         self.visits[sequence], self.tokens[sequence] = visit, []
-        self.prophecy.answers[sequence] = talk.answer
+        self.speculation.answers[sequence] = talk.answer
         self.needed[sequence] = self.residency.arrive(sequence).needed_spans
         self.seen["image not needed"] += len(self.needed[sequence]) < len(request.spans)
 
@@ -281,6 +282,7 @@ class Stage:
             self.slot_since.setdefault(sequence, self.step)
         plan = self.residency.plan(self.step, mixed, float(self.step))
         self.seen["mixed step"] += bool(plan.decode and plan.prefill)
+        self.seen["several prompts in a step"] += len(plan.prefill) > 1
         if not plan.is_empty:
             for sequence, event in self.executor.run(plan, self.step):
                 self.take(sequence, event)
@@ -292,7 +294,7 @@ class Stage:
         assert isinstance(event, Completion), event
         assert len(self.tokens[sequence]) == sequence.request.max_tokens
         self.seen["cached tokens"] += event.cached_tokens
-        self.seen["accepted guesses"] += event.accepted_tokens
+        self.seen["accepted drafts"] += event.accepted_tokens
         self.leave(sequence)
 
     def leave(self, sequence: Sequence) -> None:
@@ -343,13 +345,17 @@ def test_every_sequence_gets_the_tokens_that_transformers_gives_it_alone(
         draft_tokens: int,
         preempt_every: int,
     ) -> None:
-        executor = loaded(name, precision)
-        cache = executor.residency.slots._cache  # what an earlier scenario left in it included
-        slots = Slots(cache, token_budget=CONTEXT + spare, least_kept=least_kept)
+        model = loaded(name, precision)  # what an earlier scenario left in its cache included
+        slots = Slots(model.cache, token_budget=CONTEXT + spare, least_kept=least_kept)
         scheduler = Scheduler(prefill_chunk_tokens=chunk, preemption_margin=3)
-        executor.residency = Residency(slots, scheduler, max_sequences=sequences)
-        executor._speculation = prophecy = Prophecy(draft_tokens)
-        stage = Stage((name, precision), executor, prophecy, seen)
+        speculation = ScriptedSpeculation(draft_tokens)
+        executor = make_executor(
+            model,
+            Residency(slots, scheduler, max_sequences=sequences),
+            pacer=ChunkPacer(mixed),
+            speculation=speculation,
+        )
+        stage = Stage((name, precision), executor, speculation, seen)
         play(stage, scenario, mixed, preempt_every)
         seen["preempted"] += executor.residency.preemption_count
 
@@ -358,8 +364,9 @@ def test_every_sequence_gets_the_tokens_that_transformers_gives_it_alone(
         "image not needed",
         "cached tokens",
         "mixed step",
+        "several prompts in a step",
         "preempted",
-        "accepted guesses",
+        "accepted drafts",
         "cancelled",
     ):
         assert seen[what] > 0, f"no scenario had a {what}"

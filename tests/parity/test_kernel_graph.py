@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 import pytest
 
-from decoder_service.model.batch import DecodeLane, LaneLogits, PrefillLane
+from decoder_service.model.batch import Segments
 from decoder_service.model.embeddings import EmbeddingTable
 from decoder_service.model.flat_runner import FlatRunner
-from decoder_service.model.lane_runner import LaneRunner
+from decoder_service.model.portable_runner import PortableRunner
 from deploy.export.decoder.kernel_products import PAGE_BYTES
 from kernels import library
 from protos.bundle.manifest import Bundle
@@ -28,7 +28,7 @@ from tests.support.bundles import bundle, checkpoint
 from tests.support.dequantized import with_products
 from tests.support.graphs import GraphInputs, GraphSession
 from tests.support.oracle import Oracle, oracle
-from tests.support.runners import open_runner
+from tests.support.runners import logits_of, open_runner
 from tests.support.talks import FIVE_IMAGES
 
 NAMES = ("tied", "deep")  # the others' heads are narrower than the operators take
@@ -68,49 +68,54 @@ class Decoder:
         ids = np.random.default_rng(3).integers(0, text.vocab_size, 64)
         self.embeds = EmbeddingTable.open(self.bundle).rows(ids)
 
-    def chunk(self, slot: int, begin: int, end: int) -> PrefillLane:
+    def chunk(self, slot: int, begin: int, end: int) -> Segments:
         """Tokens of a prompt of random ones, whose logits are all wanted."""
         positions = np.arange(begin, end, dtype=np.int32)
-        return PrefillLane(
+        return Segments(
             slot=slot,
-            past=begin,
+            past=np.array([begin], np.int32),
             embeds=self.embeds[begin:end],
             position_ids=np.tile(positions, (3, 1)),
-            deepstack=None,
             logit_rows=np.arange(end - begin),
         )
 
-    def step(self, count: int, past: int) -> DecodeLane:
+    def step(self, count: int, past: int) -> Segments:
         """The prompt's next token in each of the first slots."""
         places = np.full(count, past)
-        return DecodeLane(
-            embeds=self.embeds[places], position_ids=places, past=places.astype(np.int32)
+        return Segments(
+            slot=0,
+            past=places.astype(np.int32),
+            embeds=self.embeds[places],
+            position_ids=places,
+            logit_rows=np.arange(count),
         )
 
-    def run(self, prefill: PrefillLane | None, decode: DecodeLane | None = None) -> LaneLogits:
-        found = self.runner.run(prefill, decode)
-        return LaneLogits(prefill=found.prefill.copy(), decode=found.decode.copy())
+    def run(self, *batch: Segments) -> list[np.ndarray]:
+        """The logits of each part."""
+        return list(logits_of(self.runner, *batch))
 
 
 def run_prompt(decoder: Decoder, inputs: GraphInputs, last: int) -> np.ndarray:
     """Logits of every row: a chunk, then the last ones token by token."""
     begin = len(inputs.embeds) - last
-    lane = PrefillLane(
+    prompt = Segments(
         slot=0,
-        past=0,
+        past=np.array([0], np.int32),
         embeds=inputs.embeds[:begin],
         position_ids=inputs.position_ids[:, :begin].astype(np.int32),
         deepstack=np.stack([level[:begin] for level in inputs.deepstack]),
         logit_rows=np.arange(begin),
     )
-    found = [decoder.run(lane).prefill]
+    found = decoder.run(prompt)
     for past in range(begin, len(inputs.embeds)):
-        step = DecodeLane(
+        step = Segments(
+            slot=0,
+            past=np.array([past], np.int32),
             embeds=inputs.embeds[past : past + 1],
             position_ids=inputs.position_ids[0, past : past + 1],
-            past=np.array([past], np.int32),
+            logit_rows=np.array([0]),
         )
-        found.append(decoder.run(None, step).decode)
+        found += decoder.run(step)
     return np.concatenate(found)
 
 
@@ -136,28 +141,27 @@ def test_a_float16_cache_answers_nearly_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_is_the_same_to_the_bit_alone_and_among_others(name: str, kv_dtype: str) -> None:
     decoder = Decoder(name, kv_dtype=kv_dtype)
-    whole = decoder.run(decoder.chunk(0, 0, 40)).prefill
-    parts = [decoder.run(decoder.chunk(9, *ends)).prefill for ends in ((0, 17), (17, 40))]
+    (whole,) = decoder.run(decoder.chunk(0, 0, 40))
+    parts = [decoder.run(decoder.chunk(9, *ends))[0] for ends in ((0, 17), (17, 40))]
     assert np.array_equal(np.concatenate(parts), whole)
     for slot in range(1, 8):
         decoder.run(decoder.chunk(slot, 0, 40))
-    eight = decoder.run(None, decoder.step(8, 40)).decode
-    alone = decoder.run(None, decoder.step(1, 40)).decode
+    (eight,) = decoder.run(decoder.step(8, 40))
+    (alone,) = decoder.run(decoder.step(1, 40))
     assert all(np.array_equal(row, alone[0]) for row in eight)
 
 
 @pytest.mark.parametrize("kv_dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_chunk_beside_decoding_sequences_gives_what_each_gives_alone_to_the_bit(
+def test_chunks_beside_decoding_sequences_give_what_each_gives_alone_to_the_bit(
     name: str, kv_dtype: str
 ) -> None:
     decoder = Decoder(name, kv_dtype=kv_dtype)
     for slot in range(3):
         decoder.run(decoder.chunk(slot, 0, 30 + slot))
-    chunk, step = decoder.chunk(9, 0, 25), decoder.step(3, 30)
-    both = decoder.run(chunk, step)
-    assert np.array_equal(both.prefill, decoder.run(chunk).prefill)
-    assert np.array_equal(both.decode, decoder.run(None, step).decode)
+    batch = [decoder.chunk(9, 0, 25), decoder.chunk(5, 0, 11), decoder.step(3, 30)]
+    for part, found in zip(batch, decoder.run(*batch), strict=True):
+        assert np.array_equal(found, decoder.run(part)[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -168,9 +172,9 @@ def test_without_the_library_the_portable_graph_answers_nearly_the_same(
     assert isinstance(ours.runner, FlatRunner)
     monkeypatch.setattr(library, "path", lambda: None)
     theirs = Decoder(name, kernels="auto")
-    assert isinstance(theirs.runner, LaneRunner)
+    assert isinstance(theirs.runner, PortableRunner)
     chunk = ours.chunk(0, 0, 40)
-    found, expected = ours.run(chunk).prefill, theirs.run(chunk).prefill
+    (found,), (expected,) = ours.run(chunk), theirs.run(chunk)
     assert np.abs(found - expected).mean() < 0.1 * expected.std()
 
 

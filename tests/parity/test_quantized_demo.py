@@ -21,7 +21,7 @@ from tests.demo_model.evaluation import messages
 from tests.demo_model.held_out import question
 from tests.support.graphs import GraphInputs, GraphSession
 from tests.support.oracle import Oracle
-from tests.support.runners import decode, open_runner, prefill
+from tests.support.runners import decode, logits_of, open_runner, prefill
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "deploy" / "demo" / "checkpoint"
@@ -108,16 +108,16 @@ class Paths:
     def prompt(self, given: Answer) -> np.ndarray:
         """Question and answer in one run."""
         rows = len(given.prompt.embeds) - 1 + np.arange(len(given.logits))
-        lane = prefill(1, 0, joined([given.prompt, *given.tokens]), rows)
-        return self.runner.run(lane, None).prefill.copy()
+        whole = prefill(1, 0, joined([given.prompt, *given.tokens]), rows)
+        (logits,) = logits_of(self.runner, whole)
+        return logits
 
     def rows(self, given: Answer) -> np.ndarray:
         """The answer token by token."""
         length = len(given.prompt.embeds)
-        lane = prefill(0, 0, given.prompt, np.array([length - 1]))
-        rows = [self.runner.run(lane, None).prefill.copy()]
+        rows = logits_of(self.runner, prefill(0, 0, given.prompt, np.array([length - 1])))
         for past, token in enumerate(given.tokens, start=length):
-            rows.append(self.runner.run(None, decode(past, token)).decode.copy())
+            rows += logits_of(self.runner, decode(past, token))
         return np.concatenate(rows)
 
 

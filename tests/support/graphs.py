@@ -21,13 +21,6 @@ class GraphInputs:
     deepstack: tuple[Float32Array, ...]  # [S, hidden] per level, zeros at text
 
 
-def find_graph(bundle: Bundle, *, lanes: int) -> DecoderGraph:
-    """One of a bundle's portable graphs."""
-    wanted = (lanes, "onnxruntime", "float32")
-    graphs = bundle.manifest.graphs
-    return next(g for g in graphs if (g.lanes, g.kernels, g.kv_dtype) == wanted)
-
-
 def open_session(bundle: Bundle, graph: DecoderGraph) -> onnxruntime.InferenceSession:
     """A graph in onnxruntime, on one thread."""
     options = onnxruntime.SessionOptions()

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from decoder_service.cache.kv_cache import KvCache
-from decoder_service.model.batch import DecodeLane, PrefillLane, Runner
+from decoder_service.model.batch import Runner, Segments
 from decoder_service.model.runner import make_runner
 from decoder_service.model.sessions import open_graph
 from protos.bundle.manifest import Bundle
 from tests.support.graphs import GraphInputs
+from tests.support.oracle import Float32Array
 
 
 def open_runner(
@@ -43,11 +44,11 @@ def open_runner(
     return make_runner(session, opened, cache), cache
 
 
-def prefill(slot: int, past: int, inputs: GraphInputs, rows: np.ndarray) -> PrefillLane:
+def prefill(slot: int, past: int, inputs: GraphInputs, rows: np.ndarray) -> Segments:
     """Tokens of a prompt, with the logits of some rows."""
-    return PrefillLane(
+    return Segments(
         slot=slot,
-        past=past,
+        past=np.array([past], np.int32),
         embeds=inputs.embeds,
         position_ids=inputs.position_ids.astype(np.int32),
         deepstack=np.stack(inputs.deepstack) if inputs.deepstack else None,
@@ -55,10 +56,19 @@ def prefill(slot: int, past: int, inputs: GraphInputs, rows: np.ndarray) -> Pref
     )
 
 
-def decode(past: int, token: GraphInputs) -> DecodeLane:
+def decode(past: int, token: GraphInputs) -> Segments:
     """One token in slot 0."""
-    return DecodeLane(
+    return Segments(
+        slot=0,
+        past=np.array([past], np.int32),
         embeds=token.embeds,
         position_ids=token.position_ids[0],
-        past=np.array([past], np.int32),
+        logit_rows=np.array([0]),
     )
+
+
+def logits_of(runner: Runner, *batch: Segments) -> list[Float32Array]:
+    """Runs a batch; a copy of each part's logits, [R, vocab]."""
+    logits = runner.bind(batch).run()
+    ends = np.cumsum([len(part.logit_rows) for part in batch])
+    return [rows.copy() for rows in np.split(logits, ends[:-1])]

@@ -19,7 +19,7 @@ ALLOWED = {
     "vision_service": {"protos"},
     "decoder_service": {"protos", "kernels"},
     "gateway": {"protos"},
-    "deploy": {"protos", "kernels", "decoder_service"},  # export/int8_cache.py runs the model
+    "deploy": {"protos", "kernels"},
 }
 
 # Rooms of a package (files and folders), lowest first: a room imports only rooms of rows above it
@@ -64,7 +64,7 @@ LAYERS = {
         ["libraries", "checkpoint"],
         ["vision", "decoder", "graph_runs", "reference"],
         ["manifest"],
-        ["int8_cache", "quality"],
+        ["quality"],
         ["exporter"],
         ["__main__"],
     ],

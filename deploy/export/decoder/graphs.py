@@ -11,13 +11,13 @@ import torch
 
 from deploy.export import libraries
 from deploy.export.checkpoint.checkpoint import Checkpoint
-from deploy.export.decoder import fusing, kernel_graphs, streaming, surgery, two_lanes
+from deploy.export.decoder import fusing, kernel_graphs, streaming, surgery
 from deploy.export.options import ExportOptions
 from deploy.export.progress import Advance
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
-LANES_GRAPH_NAME = "model.lanes.onnx"
+NAMES = (GRAPH_NAME, DATA_NAME)  # what `write` makes
 # Small constants stay in the graph, where shape inference sees them.
 EXTERNAL_FROM_BYTES = 1024
 
@@ -43,19 +43,17 @@ def required_shapes(model: Any) -> dict[str, tuple[int, ...]]:
 def write(
     checkpoint: Checkpoint, model: Any, options: ExportOptions, folder: Path, advance: Advance
 ) -> None:
-    """Builds the portable graphs and writes them with their weights.
-
-    The two-lane graph names the single-lane graph's weights.
+    """Builds the portable graph and writes it with its weights.
 
     Args:
         checkpoint: The source.
         model: Its skeleton; stays without weights.
         options: Precision and quantization.
-        folder: Gets `names_of(options)`.
+        folder: Gets `NAMES`.
         advance: Called with checkpoint bytes read and graph bytes written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names_of(options):
+    for name in NAMES:
         (folder / name).unlink(missing_ok=True)
     builder = _builder(checkpoint, model, options, advance)
     graph = builder.model.graph
@@ -78,17 +76,6 @@ def write(
         size_threshold_bytes=EXTERNAL_FROM_BYTES,
         callback=saved,
     )
-    if options.has_lanes:
-        model = ir.load(folder / GRAPH_NAME)
-        two_lanes.split(model.graph)
-        model.graph.sort()
-        ir.save(model, folder / LANES_GRAPH_NAME)
-
-
-def names_of(options: ExportOptions) -> list[str]:
-    """The files that `write` makes."""
-    lanes = [LANES_GRAPH_NAME] if options.has_lanes else []
-    return [GRAPH_NAME, DATA_NAME, *lanes]
 
 
 def has_kernel_graphs(checkpoint: Checkpoint, options: ExportOptions) -> bool:

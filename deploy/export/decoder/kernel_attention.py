@@ -22,7 +22,7 @@ def convert_attention(graph: ir.Graph) -> None:
     """Puts the operator in place of everything between the products; only logits are left to give.
 
     Args:
-        graph: A single-lane graph with joined products, changed in place.
+        graph: A portable graph with joined products, changed in place.
 
     Raises:
         ValueError: a part is not as the exporter writes it.

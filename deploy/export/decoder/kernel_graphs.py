@@ -41,7 +41,7 @@ def write(portable: Path, folder: Path, advance: Advance) -> None:
     """Writes the graphs and their data, one product at a time.
 
     Args:
-        portable: The single-lane graph with INT4 products, its data beside it.
+        portable: The portable graph with INT4 products, its data beside it.
         folder: Where it lies; gets the graphs and the data file.
         advance: Called with bytes written.
     """

@@ -7,11 +7,7 @@ from pathlib import Path
 
 from decoder_service.engine.engine import Engine
 from decoder_service.engine.stream import SequenceStream
-from decoder_service.sequence.sequence import (
-    Completion,
-    Request,
-    Token,
-)
+from decoder_service.sequence.request import Completion, Request, Token
 from tests.unit.decoder_service.fakes import FakeRunner, make_executor, random_features
 
 

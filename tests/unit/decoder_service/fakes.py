@@ -1,7 +1,7 @@
 """A runner without a graph, whose logits depend on everything a real one's would."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,20 @@ import numpy.typing as npt
 from decoder_service.cache.kv_cache import KvCache
 from decoder_service.cache.slots import SLOTS_PER_SEQUENCE, Slots
 from decoder_service.engine.step import StepExecutor
-from decoder_service.model.batch import DecodeLane, LaneLogits, PrefillLane
+from decoder_service.model.batch import Segments
 from decoder_service.model.embeddings import EmbeddingTable
 from decoder_service.sampling.parameters import SamplingParams
 from decoder_service.schedule.pacing import ChunkPacer
 from decoder_service.schedule.residency import Residency
 from decoder_service.schedule.scheduler import Scheduler
 from decoder_service.schedule.speculation import Speculation
-from decoder_service.sequence.content import Span
-from decoder_service.sequence.sequence import ReportOptions, Request
+from decoder_service.sequence.request import ReportOptions, Request, Span
 
 VOCAB = 64
 HIDDEN = 8
 LEVELS = 2
 PLACEHOLDER = VOCAB - 1
+EMBEDDINGS = np.random.default_rng(3).standard_normal((VOCAB, HIDDEN)).astype(np.float32)
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -34,12 +34,15 @@ class FakeRunner:
     Keys hold what was embedded (DeepStack added), values hold positions; `fail_on` makes a
     prefill whose first embedding equals that row raise; a cleared `gate` holds the next run;
     `hold_at` clears it once a decode step has that many rows, and is None from then on.
+    `batch_sizes` are the sequences of each run that decode, `chunk_sizes` the tokens of each
+    prompt's chunk, `run_sizes` the chunks of each run.
     """
 
     def __init__(self, cache: KvCache) -> None:
         self.cache = cache
         self.batch_sizes: list[int] = []
         self.chunk_sizes: list[int] = []
+        self.run_sizes: list[int] = []
         self.fail_on: FloatArray | None = None
         self.fail_decode = False
         self.hold_at: int | None = None
@@ -49,44 +52,44 @@ class FakeRunner:
         self._head = rng.standard_normal((HIDDEN, VOCAB)) * 3
         self._mix = rng.standard_normal((HIDDEN, HIDDEN))
 
-    def run(
-        self,
-        prefill: PrefillLane | None,
-        decode: DecodeLane | None,
-        on_start: Callable[[], None] = lambda: None,
-    ) -> LaneLogits:
-        on_start()
-        empty = np.empty((0, VOCAB), dtype=np.float32)
-        return LaneLogits(
-            prefill=empty if prefill is None else self._prefill(prefill),
-            decode=empty if decode is None else self._decode(decode),
-        )
+    def bind(self, batch: Sequence[Segments]) -> "FakeRun":
+        return FakeRun(self, batch)
 
-    def _prefill(self, lane: PrefillLane) -> FloatArray:
+    def compute(self, batch: Sequence[Segments]) -> FloatArray:
+        slots = [part.slot + place for part in batch for place in range(len(part.past))]
+        assert len(set(slots)) == len(slots), "a slot twice in one run"
+        chunks = [part for part in batch if not is_decode_step(part)]
+        self.run_sizes.append(len(chunks))
+        rows = [
+            self._decode(part) if is_decode_step(part) else self._prefill(part) for part in batch
+        ]
+        return np.concatenate(rows)
+
+    def _prefill(self, part: Segments) -> FloatArray:
         self.gate.wait()
-        rows, past = lane.embeds, lane.past
+        rows, past = part.embeds, int(part.past[0])
         if self.fail_on is not None and np.array_equal(rows[0], self.fail_on):
             raise RuntimeError("scripted failure")
         self.chunk_sizes.append(len(rows))
-        if lane.deepstack is not None:
-            rows = rows + (lane.deepstack * [[[2.0]], [[3.0]]]).sum(0)
-        self._write(lane.slot, past, rows, lane.position_ids.T)
-        logits = [self._logits(lane.slot, past + int(row) + 1) for row in lane.logit_rows]
+        if part.deepstack is not None:
+            rows = rows + (part.deepstack * [[[2.0]], [[3.0]]]).sum(0)
+        self._write(part.slot, past, rows, np.broadcast_to(part.position_ids, (3, len(rows))).T)
+        logits = [self._logits(part.slot, past + int(row) + 1) for row in part.logit_rows]
         return np.array(logits, dtype=np.float32).reshape(-1, VOCAB)
 
-    def _decode(self, lane: DecodeLane) -> FloatArray:
-        if len(lane.embeds) == self.hold_at:
+    def _decode(self, part: Segments) -> FloatArray:
+        if len(part.embeds) == self.hold_at:
             self.gate.clear()
             self.hold_at = None
         self.gate.wait()
         if self.fail_decode:
             raise RuntimeError("scripted failure")
-        self.batch_sizes.append(len(lane.embeds))
+        self.batch_sizes.append(len(part.embeds))
         for slot, (row, position, length) in enumerate(
-            zip(lane.embeds, lane.position_ids, lane.past, strict=True)
+            zip(part.embeds, part.position_ids, part.past, strict=True)
         ):
             self._write(slot, int(length), row[None], np.full((1, 3), position))
-        return np.stack([self._logits(slot, int(n) + 1) for slot, n in enumerate(lane.past)])
+        return np.stack([self._logits(slot, int(n) + 1) for slot, n in enumerate(part.past)])
 
     def _write(self, slot: int, past: int, rows: Any, positions: Any) -> None:
         layer = self.cache.layers[-1]
@@ -103,6 +106,22 @@ class FakeRunner:
         # Folded again: a small change of any row changes most argmaxes.
         logits: FloatArray = (np.cos(5 * state) @ self._head).astype(np.float32)
         return logits
+
+
+class FakeRun:
+    """A bound run of a fake runner."""
+
+    def __init__(self, runner: FakeRunner, batch: Sequence[Segments]) -> None:
+        self._runner = runner
+        self._batch = batch
+
+    def run(self) -> FloatArray:
+        return self._runner.compute(self._batch)
+
+
+def is_decode_step(part: Segments) -> bool:
+    """Whether it is one token of every decoding sequence: such positions have no axes."""
+    return len(part.embeds) == len(part.past) and part.position_ids.ndim == 1
 
 
 def make_slots(
@@ -126,10 +145,11 @@ def make_executor(
     mixed: int = 3,
     preemption_margin: float = 10.0,
     draft_tokens: int = 0,
+    speculation: Speculation | None = None,
 ) -> tuple[StepExecutor, FakeRunner]:
     """An executor over a fake runner and a random embedding table in `folder`."""
     file = folder / "embeddings.bin"
-    np.random.default_rng(3).standard_normal((VOCAB, HIDDEN)).astype(np.float32).tofile(file)
+    EMBEDDINGS.tofile(file)
     table = EmbeddingTable(file, dtype="float32", vocab_size=VOCAB, hidden_size=HIDDEN)
     slots, cache = make_slots(
         slot_count=SLOTS_PER_SEQUENCE * max_sequences,
@@ -144,7 +164,7 @@ def make_executor(
         residency=Residency(slots, scheduler, max_sequences=max_sequences),
         level_count=LEVELS,
         pacer=ChunkPacer(mixed),
-        speculation=Speculation(draft_tokens),
+        speculation=speculation or Speculation(draft_tokens),
     )
     return executor, runner
 

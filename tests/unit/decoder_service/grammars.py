@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from tokenizers import Tokenizer
 
-from decoder_service.grammar.grammar import Constraint, Grammar, GrammarKind
+from decoder_service.grammar.grammar import Grammar, GrammarKind
+from decoder_service.grammar.state import GrammarState
 from decoder_service.grammar.vocabulary import GrammarVocabulary
 from decoder_service.sampling.parameters import SamplingParams
 from decoder_service.sampling.sampler import Sampler
@@ -60,7 +61,7 @@ def decoded(ids: Iterable[int]) -> str:
 
 
 def babble(
-    constraint: Constraint, *, seed: int = 0, most: int = 400, temperature: float = 2.0
+    constraint: GrammarState, *, seed: int = 0, most: int = 400, temperature: float = 2.0
 ) -> str | None:
     """The text a model of random logits ends up with; None if it says more than `most` tokens.
 

@@ -11,7 +11,8 @@ from decoder_service.engine.step import StepExecutor
 from decoder_service.schedule.residency import Admission, Residency
 from decoder_service.schedule.scheduler import PrefillChunk, StepPlan
 from decoder_service.sequence.content import Content, common_prefix
-from decoder_service.sequence.sequence import Completion, Request, Sequence, Status, Token
+from decoder_service.sequence.request import Completion, Request, Token
+from decoder_service.sequence.sequence import Sequence, Status
 from tests.unit.decoder_service.fakes import make_executor, make_request, random_features
 
 CAT, DOG = b"cat", b"dog"
@@ -70,8 +71,12 @@ def test_a_prefix_is_the_longest_and_the_same_from_both_sides(
 class Bench:
     """An executor driven to the end, one request after the other."""
 
-    def __init__(self, folder: Path, **options: int) -> None:
-        self.executor, self.runner = make_executor(folder, chunk=64, **options)
+    def __init__(
+        self, folder: Path, *, max_sequences: int = 4, token_budget: int | None = None
+    ) -> None:
+        self.executor, self.runner = make_executor(
+            folder, chunk=64, max_sequences=max_sequences, token_budget=token_budget
+        )
         self.residency: Residency = self.executor.residency
 
     def begin(self, request: Request) -> tuple[Sequence, Admission]:
@@ -112,7 +117,7 @@ def test_a_second_question_about_a_image_needs_neither_features_nor_prefill(
     used.answer(image(CAT, 2))
     tokens, completion, admission = used.answer(image(CAT, 3))
     assert admission.needed_spans == () and admission.cached_tokens == 14
-    assert completion.cached_tokens == 14 and completion.features_ms == 0
+    assert completion.cached_tokens == 14 and completion.timings.features_ms == 0
     assert tokens == fresh.answer(image(CAT, 3))[0]
     assert used.runner.chunk_sizes == [20, 6]
     assert used.answer(image(DOG, 3))[2].needed_spans == (0,)
@@ -217,6 +222,6 @@ def test_a_preempted_sequence_gives_the_same_tokens(
         # Without room for anchors its features stay, and everything is computed again.
         budget = 64 if least_kept > 1 else None
         executor, _ = make_executor(tmp_path, chunk=64, token_budget=budget)
-        executor.residency.slots._least_kept = least_kept
+        executor.residency.slots.prefixes.least_kept = least_kept
         results.append(run_preempted(executor, request, every))
     assert len(results[0]) == 25 and results[1] == results[2] == results[0]

@@ -8,12 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decoder_service.sequence.sequence import (
-    FinishReason,
-    ReportOptions,
-    Request,
-    Token,
-)
+from decoder_service.sequence.request import FinishReason, ReportOptions, Request, Token
 from protos.wire.errors import Overloaded
 from tests.unit.decoder_service.engines import collect, is_idle, run, running_engine, until
 from tests.unit.decoder_service.fakes import VOCAB, make_request, random_features
@@ -127,7 +122,7 @@ async def test_a_sequence_whose_image_is_missing_lets_others_pass(tmp_path: Path
         blocked.set_features(0, random_features(1, 3))
         tokens, completion = await collect(blocked)
         assert len(tokens) == 4
-        assert completion.features_ms > 0
+        assert completion.timings.features_ms > 0
 
 
 async def test_a_cancelled_sequence_frees_its_slot_before_the_next_step(tmp_path: Path) -> None:
@@ -193,9 +188,9 @@ async def test_max_tokens_end_the_answer_with_length_and_timings(tmp_path: Path)
         assert completion.finish_reason is FinishReason.LENGTH
         assert completion.stop_token_id is None
         assert completion.prompt_tokens == 5
-        assert completion.queue_ms >= 0 and completion.features_ms == 0
-        assert 0 < completion.prefill_ms <= completion.first_token_ms
-        assert completion.decode_ms > 0
+        assert completion.timings.queue_ms >= 0 and completion.timings.features_ms == 0
+        assert 0 < completion.timings.prefill_ms <= completion.timings.first_token_ms
+        assert completion.timings.decode_ms > 0
 
 
 async def test_a_sequence_may_fill_its_slot_to_the_last_token(tmp_path: Path) -> None:

@@ -7,19 +7,17 @@ import numpy as np
 import pytest
 
 from decoder_service.schedule.residency import Admission
-from decoder_service.sequence.sequence import (
-    Sequence,
-)
+from decoder_service.sequence.sequence import Sequence
 from protos.wire.errors import InvalidRequest, Reason, ServiceError
 from tests.unit.decoder_service.engines import collect, is_idle, run, running_engine, until
-from tests.unit.decoder_service.fakes import VOCAB, make_request
+from tests.unit.decoder_service.fakes import EMBEDDINGS, VOCAB, make_request
 
 
 async def test_a_failing_prompt_fails_alone(tmp_path: Path) -> None:
     async with running_engine(tmp_path) as (engine, runner):
         good = make_request([1, 2, 3], max_tokens=20)
         expected = await run(engine, good)
-        runner.fail_on = engine._executor._table.rows(np.array([9]))[0]
+        runner.fail_on = EMBEDDINGS[9]
         beside = asyncio.create_task(run(engine, good))
         with pytest.raises(ServiceError) as caught:
             await run(engine, make_request([9, 1], request_id="bad"))

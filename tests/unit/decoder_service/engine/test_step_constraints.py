@@ -8,7 +8,8 @@ import pytest
 
 from decoder_service.engine.step import StepExecutor
 from decoder_service.sampling.sampler import FloatArray
-from decoder_service.sequence.sequence import Constraint, ReportOptions, Request, Sequence, Token
+from decoder_service.sequence.request import Constraint, ReportOptions, Request, Token
+from decoder_service.sequence.sequence import Sequence
 from protos.wire.errors import InvalidRequest, Reason, ServiceError
 from tests.unit.decoder_service.fakes import VOCAB, make_executor, make_request
 

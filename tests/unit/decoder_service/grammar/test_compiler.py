@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from decoder_service.grammar.checks import GrammarLimits, check_grammar, grammar_from_proto
+from decoder_service.grammar.checks import GrammarLimits, check_grammar
 from decoder_service.grammar.compiler import GrammarCompiler
 from decoder_service.grammar.grammar import Grammar, GrammarKind
 from decoder_service.grammar.vocabulary import GrammarVocabulary
+from decoder_service.rpc.constraint import grammar_from_proto
 from protos.bundle.manifest import BundleError
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import InvalidRequest, Overloaded, Reason, ServiceError, Unsupported

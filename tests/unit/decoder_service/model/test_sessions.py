@@ -10,7 +10,6 @@ from kernels import library
 from protos.bundle.manifest import Bundle, BundleError, DecoderGraph
 from protos.process.settings import SettingError
 from tests.support.bundles import bundle
-from tests.support.graphs import find_graph
 
 
 def kind(graph: DecoderGraph) -> tuple[str, str]:
@@ -42,11 +41,11 @@ def test_a_file_that_is_no_graph_is_refused_by_name(
 ) -> None:
     opened = Bundle.open(bundle("tied", "fp32"))
     folder = tmp_path_factory.mktemp("bundle")
-    file = folder / find_graph(opened, lanes=2).file
+    file = folder / opened.manifest.graph.file
     file.parent.mkdir(parents=True)
     file.write_bytes(b"no graph")
     broken = replace(opened, path=folder)
-    with pytest.raises(BundleError, match=r"model\.lanes\.onnx is no graph"):
+    with pytest.raises(BundleError, match=r"model\.onnx is no graph"):
         open_graph(broken, threads=1)
     assert capfd.readouterr().out == ""  # stdout belongs to the ready event
 
@@ -57,7 +56,7 @@ def test_the_graph_of_our_operators_is_loaded_where_those_run(kernels: str) -> N
     assert kind(choose_graph(int4(), kernels, "float32")) == ("tandem", "float32")
 
 
-def test_the_portable_two_lane_graph_does_everything_where_it_is_asked_for() -> None:
+def test_the_portable_graph_is_loaded_where_it_is_asked_for() -> None:
     assert kind(choose_graph(int4(), "onnxruntime", "auto")) == ("onnxruntime", "float32")
 
 
@@ -75,11 +74,13 @@ def test_a_machine_without_our_operators_runs_the_portable_graph() -> None:
         choose_graph(int4(), "tandem", "auto")
 
 
-def test_a_cache_only_the_portable_graphs_have_chooses_them() -> None:
-    assert kind(choose_graph(int4(), "auto", "int8")) == ("onnxruntime", "int8")
+def test_a_cache_the_bundle_lacks_is_refused_by_the_setting() -> None:
+    with pytest.raises(SettingError, match="kv_dtype .*float16"):
+        choose_graph(int4(), "onnxruntime", "float16")
 
 
-@pytest.mark.parametrize(("kernels", "kv_dtype"), [("onnxruntime", "float16"), ("tandem", "int8")])
-def test_a_cache_the_bundle_lacks_is_refused_by_the_setting(kernels: str, kv_dtype: str) -> None:
-    with pytest.raises(SettingError, match=f"kv_dtype .*{kv_dtype}"):
-        choose_graph(int4(), kernels, kv_dtype)
+def test_a_float_bundle_holds_one_graph_and_the_weights_once() -> None:
+    manifest = Bundle.open(bundle("tied", "fp32")).manifest
+    assert [kind(graph) for graph in manifest.graphs] == [("onnxruntime", "float32")]
+    data = [name for name in manifest.files if name.endswith(".onnx.data")]
+    assert data == ["decoder/model.onnx.data"]

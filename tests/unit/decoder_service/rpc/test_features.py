@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoder_service.rpc.features import FeatureIntake, FeatureRows
-from decoder_service.sequence.content import Span
+from decoder_service.sequence.request import Span
 from protos.wire.errors import InvalidRequest, Reason
 
 SPANS = (Span(offset=0, length=4, digest=b""), Span(offset=5, length=3, digest=b""))

@@ -137,14 +137,17 @@ class ResidencyMachine(RuleBasedStateMachine):
         slots = self.residency.slots
         lengths = {c.sequence.slot: c.stop for c in plan.prefill}
         assert all(slot is not None and slot >= slots.decoding_count for slot in lengths)
+        assert list(plan.decode) == slots.decoding()
+        assert self.residency.has_work == (not plan.is_empty)
         for sequence in plan.decode:
             self.write(sequence, sequence.history_length)
             slots.extend(sequence, sequence.history_length)
-        for index, chunk in enumerate(plan.prefill):
-            if index == 0 or self.residency.still_fits(chunk):
-                self.prefill(chunk)
+        for chunk in plan.prefill:  # one run: all is computed before anything moves
+            self.prefill(chunk)
         for sequence in plan.decode:
             self.take_token(sequence)
+        for chunk in plan.prefill:
+            self.settle(chunk)
         return bool(granted) or not plan.is_empty
 
     def prefill(self, chunk: PrefillChunk) -> None:
@@ -153,7 +156,10 @@ class ResidencyMachine(RuleBasedStateMachine):
             overlaps = span.offset < chunk.stop and span.end > chunk.start
             assert not overlaps or values is not None, "prefilled without features"
         self.write(sequence, chunk.stop)
-        self.residency.extend(sequence, chunk.stop)
+        self.residency.prefilled(sequence, chunk.stop)
+
+    def settle(self, chunk: PrefillChunk) -> None:
+        sequence = chunk.sequence
         if chunk.is_last:
             self.take_token(sequence)
             if sequence.status is Status.PREFILLING:
@@ -208,8 +214,8 @@ class ResidencyMachine(RuleBasedStateMachine):
             return
         slots = self.residency.slots
         valid = sum(held.length for held in slots.held if held is not None)
-        assert valid <= slots.committed <= slots.token_budget
-        assert sum(s.anchor for s in self.live) <= slots.token_budget - CONTEXT
+        assert valid <= slots.budget.committed <= slots.budget.tokens
+        assert sum(s.anchor for s in self.live) <= slots.budget.tokens - CONTEXT
 
     @invariant()
     def what_cannot_be_computed_again_is_there(self) -> None:

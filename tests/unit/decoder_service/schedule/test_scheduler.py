@@ -1,5 +1,6 @@
 """The plans of the scheduler, step by step and by simulation."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,13 @@ from decoder_service.sequence.sequence import Sequence, Status
 from tests.unit.decoder_service.fakes import make_request
 
 SCHEDULER = Scheduler(prefill_chunk_tokens=8, aging_tokens=4)
+SLOTS = itertools.count()
 MIXED = 4
 
 
 def running(prompt_length: int, *, decoding: bool = False, done: int = 0) -> Sequence:
     sequence = Sequence(make_request([1] * prompt_length), arrival=0.0)
+    sequence.slot = next(SLOTS)
     sequence.status = Status.DECODING if decoding else Status.PREFILLING
     sequence.kv_length = prompt_length if decoding else done
     return sequence
@@ -45,6 +48,11 @@ def test_short_prompts_share_one_budget() -> None:
         (second, 0, 4),
         (third, 0, 1),
     ]
+
+
+def test_decoding_sequences_come_in_the_order_of_their_slots() -> None:
+    first, second, third = (running(5, decoding=True) for _ in range(3))
+    assert SCHEDULER.plan([second, third, first], 1, MIXED).decode == (first, second, third)
 
 
 def test_a_prompt_passed_over_long_enough_comes_before_shorter_ones() -> None:
@@ -151,7 +159,7 @@ def test_everyone_admitted_ends_and_no_budget_is_passed(
         while queue and len(active) < slots:
             sequence = scheduler.most_urgent(queue, float(step)) or queue[0]
             queue.remove(sequence)
-            sequence.status = Status.PREFILLING
+            sequence.status, sequence.slot = Status.PREFILLING, next(SLOTS)
             sequence.served_step = step
             active.append(sequence)
         assert len(active) <= slots

@@ -1,4 +1,4 @@
-"""Guessing ahead: what is guessed, when, and that it changes no token."""
+"""Drafting ahead: what is drafted, when, and that it changes no token."""
 
 import itertools
 from pathlib import Path
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoder_service.schedule.speculation import Speculation, lookup
-from decoder_service.sequence.sequence import Completion, Request, Sequence, Token
+from decoder_service.sequence.request import Completion, Request, Token
+from decoder_service.sequence.sequence import Sequence
 from tests.unit.decoder_service.fakes import FakeRunner, make_executor, make_request
 
 FEW = {"logit_bias": ((5, 100.0), (6, 100.0))}  # so that what came before comes again
@@ -20,7 +21,7 @@ def ids(*values: int) -> np.ndarray[Any, np.dtype[np.int32]]:
     return np.array(values, np.int32)
 
 
-def test_a_guess_is_what_followed_the_latest_longest_occurrence() -> None:
+def test_a_draft_is_what_followed_the_latest_longest_occurrence() -> None:
     assert lookup(ids(1, 2, 3, 4, 9, 1, 2, 7, 1, 2), 3).tolist() == [7, 1, 2]
     assert lookup(ids(7, 1, 2, 8, 1, 2, 9, 7, 1, 2), 1).tolist() == [8]
     assert lookup(ids(1, 2, 3, 4), 3).tolist() == []
@@ -30,12 +31,12 @@ def test_a_guess_is_what_followed_the_latest_longest_occurrence() -> None:
 
 
 @given(history=st.lists(st.integers(0, 2), max_size=30), most=st.integers(1, 8))
-def test_a_guess_continues_an_earlier_occurrence(history: list[int], most: int) -> None:
-    guess = lookup(ids(*history), most).tolist()
-    if guess:
-        assert len(guess) == most
+def test_a_draft_continues_an_earlier_occurrence(history: list[int], most: int) -> None:
+    draft = lookup(ids(*history), most).tolist()
+    if draft:
+        assert len(draft) == most
         places = (p for p in range(2, len(history)) if history[p - 2 : p] == history[-2:])
-        assert any((history[p:] * most)[:most] == guess for p in places)
+        assert any((history[p:] * most)[:most] == draft for p in places)
     else:
         pairs = list(zip(history, history[1:], strict=False))
         assert len(pairs) < 2 or pairs[-1] not in pairs[:-1]
@@ -45,7 +46,7 @@ def answers(
     folder: Path, request: Request, draft_tokens: int
 ) -> tuple[list[Token], Completion, FakeRunner]:
     executor, runner = make_executor(folder, chunk=64, draft_tokens=draft_tokens)
-    executor._clock = itertools.count().__next__  # every run takes as long, so guesses pay
+    executor._clock = itertools.count().__next__  # every run takes as long, so drafts pay
     sequence, tokens, step = Sequence(request, arrival=0.0), list[Token](), 0
     executor.residency.arrive(sequence)
     while True:
@@ -67,7 +68,7 @@ def answers(
     ],
 )
 @pytest.mark.parametrize("stop", [(), (6,)])
-def test_guesses_change_no_token_and_save_runs(
+def test_drafts_change_no_token_and_save_runs(
     tmp_path: Path, sampling: dict[str, Any], stop: tuple[int, ...]
 ) -> None:
     accepted = 0
@@ -77,8 +78,8 @@ def test_guesses_change_no_token_and_save_runs(
         )
         plain, ended, runner = answers(tmp_path, request, 0)
         assert ended.drafted_tokens == 0
-        guessed, completion, fewer = answers(tmp_path, request, 6)
-        assert [t.token_id for t in guessed] == [t.token_id for t in plain]
+        drafted, completion, fewer = answers(tmp_path, request, 6)
+        assert [t.token_id for t in drafted] == [t.token_id for t in plain]
         assert completion.finish_reason is ended.finish_reason
         assert completion.completion_tokens == ended.completion_tokens
         assert 0 <= completion.accepted_tokens <= completion.drafted_tokens
@@ -93,7 +94,7 @@ def speculate(most: int = 8) -> tuple[Speculation, Sequence]:
     return Speculation(most), sequence
 
 
-def test_guesses_that_come_true_grow_and_those_that_fail_become_rare() -> None:
+def test_drafts_that_come_true_grow_and_those_that_fail_become_rare() -> None:
     speculation, sequence = speculate()
     assert len(speculation.draft(sequence, 20)) == 4
     speculation.settle(sequence, 4, 4)
@@ -108,7 +109,7 @@ def test_guesses_that_come_true_grow_and_those_that_fail_become_rare() -> None:
     assert pause == 64
 
 
-def test_a_guess_that_does_not_pay_is_not_made() -> None:
+def test_a_draft_that_does_not_pay_is_not_made() -> None:
     speculation, sequence = speculate()
     speculation.observe(1, 0.1)
     speculation.observe(5, 0.11)
@@ -129,7 +130,7 @@ def test_what_was_slow_once_is_tried_again_after_a_pause() -> None:
     assert len(speculation.draft(sequence, 20)) == 4
 
 
-def test_no_guess_goes_beyond_what_is_of_use_or_touches_a_constraint() -> None:
+def test_no_draft_goes_beyond_what_is_of_use_or_touches_a_constraint() -> None:
     speculation, sequence = speculate()
     assert len(speculation.draft(sequence, 2)) == 2
     assert len(speculation.draft(sequence, 0)) == 0

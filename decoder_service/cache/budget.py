@@ -1,0 +1,77 @@
+"""What the KV cache may take of memory, counted in tokens.
+
+There are more slots than sequences may run: the others hold KV that prompts to come may begin
+with. What has been written takes memory until it is given back, so `committed` tokens count, not
+valid ones.
+"""
+
+from collections.abc import Mapping
+
+from decoder_service.cache.kv_cache import KvCache
+from decoder_service.cache.prefix_cache import Held, PrefixCache
+
+
+class TokenBudget:
+    """Keeps the slots' memory below a number of tokens, at the expense of cached KV.
+
+    Args:
+        cache: The buffers.
+        held: What each slot holds; `Slots` changes it.
+        prefixes: Cached KV, of which the least recently used goes first.
+        tokens: Most that may take memory; no less than a slot's.
+    """
+
+    def __init__(
+        self, cache: KvCache, held: list[Held | None], prefixes: PrefixCache, tokens: int
+    ) -> None:
+        assert tokens >= cache.max_length, "a slot could not be filled"
+        self.tokens = tokens
+        self._cache = cache
+        self._held = held
+        self._prefixes = prefixes
+        self._committed = [0] * cache.slot_count
+
+    @property
+    def committed(self) -> int:
+        """Tokens that take memory."""
+        return sum(self._committed)
+
+    def note(self, slot: int, length: int) -> None:
+        """The first `length` tokens of a slot have been written."""
+        self._committed[slot] = max(self._committed[slot], length)
+
+    def reserve(self, lengths: Mapping[int, int], protected: Held | None = None) -> bool:
+        """Makes room for slots to grow, at the expense of cached KV; False when it cannot.
+
+        Args:
+            lengths: Tokens wanted, by slot.
+            protected: Cached KV that must stay.
+        """
+
+        def missing() -> int:
+            growth = (max(0, n - self._committed[slot]) for slot, n in lengths.items())
+            return sum(growth) + self.committed - self.tokens
+
+        if missing() > 0:
+            self._trim(lengths)
+        while missing() > 0:
+            victim = self._prefixes.least_used(protected)
+            if victim is None:
+                return False
+            self._prefixes.evict(victim)
+            self._trim(lengths)
+        for slot, length in lengths.items():
+            self.note(slot, length)
+        return True
+
+    def trim(self) -> None:
+        """Gives back what lies behind valid KV, if the budget is passed."""
+        if self.committed > self.tokens:
+            self._trim({})
+
+    def _trim(self, lengths: Mapping[int, int]) -> None:
+        for slot, (held, committed) in enumerate(zip(self._held, self._committed, strict=True)):
+            wanted = max(0 if held is None else held.length, lengths.get(slot, 0))
+            if committed > wanted:
+                self._cache.give_back(slot, wanted)
+                self._committed[slot] = wanted
