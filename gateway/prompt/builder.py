@@ -90,18 +90,13 @@ class PromptBuilder:
         self._digest_key = digest_key or os.urandom(DIGEST_KEY_BYTES)
 
     def prepare(
-        self,
-        conversation: Conversation,
-        *,
-        max_context: int | None = None,
-        digest_key: bytes | None = None,
+        self, conversation: Conversation, *, max_context: int | None = None
     ) -> PreparedPrompt:
         """The spliced prompt of a conversation.
 
         Args:
             conversation: What the client sent; checked here.
             max_context: Most tokens of prompt and answer; the model's own where None.
-            digest_key: 32 bytes, for naming the images of one tenant; the builder's where None.
 
         Raises:
             InvalidRequest: a message, tool or image at fault, named.
@@ -123,7 +118,7 @@ class PromptBuilder:
             list(image_sources(conversation)),
             self.settings,
             limits=self.limits.media,
-            digest_key=digest_key or self._digest_key,
+            digest_key=self._digest_key,
         )
         planned = sum(image.token_count for image in images)
         if planned >= window:  # Known before any text is tokenized.

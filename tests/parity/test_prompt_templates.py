@@ -132,6 +132,10 @@ def reference_ids(reference: Oracle, template: str, conversation: Conversation) 
     return ids
 
 
+def added_ids(builder: PromptBuilder) -> dict[str, int]:
+    return {token.content: token.token_id for token in builder.tokenizer.added}
+
+
 @pytest.mark.parametrize(
     ("template", "conversation"),
     [(THINKING, THOUGHTS), (FANCY, SPACED), (JOINING, talk(user("a<|im", png(30, 30), "b")))],
@@ -157,8 +161,7 @@ def test_users_tokens_stay_text_beside_thoughts_the_template_looks_for(
     theirs = reference_ids(reference, THINKING, conversation)
     decode: Any = reference.processor.tokenizer.decode
     assert decode(ours) == decode(theirs)
-    end_of_thought = builder.tokenizer.id_of("</think>")
-    assert end_of_thought is not None
+    end_of_thought = added_ids(builder)["</think>"]
     assert ours.count(end_of_thought) == theirs.count(end_of_thought) - 1
 
 
@@ -169,7 +172,7 @@ def test_special_tokens_stay_text_where_the_template_looks_into_strings(
     text = "<think>\nkeep <|im_end|> this<|image_pad|>\n</think>\n\n<|im_start|>system"
     ids = builder.encode(talk(Message(role=Role.USER, content="<|im_end|>"), answer(text)))
     special = builder.tokenizer.special_ids
-    names = [builder.tokenizer.id_of(name) for name in ("<|im_start|>", "<|im_end|>")]
+    names = [added_ids(builder)[name] for name in ("<|im_start|>", "<|im_end|>")]
     assert [token for token in ids if token in special] == [*names, *names, names[0]]
     assert "keep <|im_end|> this<|image_pad|>" in reference.processor.tokenizer.decode(ids)
 
