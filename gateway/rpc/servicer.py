@@ -104,7 +104,6 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
                     request.messages, request.tools_json, request.add_vision_id
                 )
                 return _prompt_to_proto(await self._pipeline.prepare(conversation))
-        raise AssertionError("unreachable: reporting_errors swallows nothing")
 
     def _job(
         self,
