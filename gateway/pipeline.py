@@ -21,14 +21,14 @@ from typing import TypeVar
 
 from gateway.answer.detokenize import Detokenizer, TokenBytes
 from gateway.answer.events import (
-    Admission,
+    Admitted,
     AnswerEnd,
     AnswerEvent,
     DecoderEnd,
     FinishReason,
     OutputToken,
 )
-from gateway.answer.merge import interleaved
+from gateway.answer.merge import merged
 from gateway.answer.transcript import Transcript
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.request.conversation import Conversation
@@ -111,7 +111,7 @@ class Pipeline:
                 prepare_ms=prepare_ms,
             )
             choices = [self._choice(work, index) for index in range(job.choice_count)]
-            async with aclosing(interleaved(choices)) as events:
+            async with aclosing(merged(choices)) as events:
                 async for index, event in events:
                     yield index, event
 
@@ -126,8 +126,8 @@ class Pipeline:
         async with self._decoder.generate(
             work.endpoint, start, by_s=by_s, constraint=job.constraint
         ) as call:
-            admission = await _admission(call, job)
-            async with self._feeding(call, admission, work, watch) as feeding:
+            admitted = await _admitted(call, job)
+            async with self._feeding(call, admitted, work, watch) as feeding:
                 while end is None and not transcript.stopped:
                     event = await _next(call, feeding, by_s=self._next_by_s(job, watch))
                     if isinstance(event, DecoderEnd):
@@ -149,7 +149,7 @@ class Pipeline:
             finish_reason=reason,
             prompt_tokens=len(prompt.input_ids),
             completion_tokens=transcript.token_count if end is None else end.completion_tokens,
-            cached_tokens=admission.cached_tokens if end is None else end.cached_tokens,
+            cached_tokens=admitted.cached_tokens if end is None else end.cached_tokens,
             timings=watch.timings(None if end is None else end.timings),
         )
 
@@ -161,12 +161,12 @@ class Pipeline:
 
     @asynccontextmanager
     async def _feeding(
-        self, call: GenerateCall, admission: Admission, work: "_Work", watch: Stopwatch
+        self, call: GenerateCall, admitted: Admitted, work: "_Work", watch: Stopwatch
     ) -> AsyncIterator[asyncio.Task[None]]:
         """Feeds the decoder beside the block; leaving it stops the feeding."""
         encode_by_s = time.monotonic() + self._patience.encode_s
         by_s = min(work.job.deadline.first_token_by_s, encode_by_s)
-        feeding = asyncio.create_task(_feed(call, admission, work.features, watch, by_s))
+        feeding = asyncio.create_task(_feed(call, admitted, work.features, watch, by_s))
         try:
             yield feeding
         finally:
@@ -201,13 +201,13 @@ def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> N
         )
 
 
-async def _admission(call: GenerateCall, job: ChatJob) -> Admission:
+async def _admitted(call: GenerateCall, job: ChatJob) -> Admitted:
     try:
         async with asyncio.timeout(seconds_left(job.deadline.first_token_by_s)):
             event = await call.read()
     except TimeoutError as error:
         raise DeadlineExceeded("the deadline passed before the decoder answered") from error
-    if not isinstance(event, Admission):
+    if not isinstance(event, Admitted):
         raise ServiceError("the decoder broke its contract", reason=Reason.DATA_LOSS)
     return event
 
@@ -229,14 +229,14 @@ async def _next(
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-    if isinstance(event, Admission):
+    if isinstance(event, Admitted):
         raise ServiceError("the decoder broke its contract", reason=Reason.DATA_LOSS)
     return event
 
 
 async def _feed(
     call: GenerateCall,
-    admission: Admission,
+    admitted: Admitted,
     features: FeatureSource,
     watch: Stopwatch,
     by_s: float,
@@ -255,7 +255,7 @@ async def _feed(
 
     try:
         async with asyncio.TaskGroup() as spans:
-            for index in admission.needed_spans:
+            for index in admitted.needed_spans:
                 spans.create_task(feed_span(index))
     except* CallEnded:
         pass  # reading the call tells why

@@ -34,7 +34,7 @@ class OutputToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admitted:
     """A decoder accepted a sequence; `needed_spans` are indices of the prompt's spans."""
 
     cached_tokens: int

@@ -19,7 +19,7 @@ from gateway.prompt.messages import (
 )
 from gateway.prompt.positions import position_ids
 from gateway.prompt.provenance import Marks
-from gateway.prompt.splice import Span, splice
+from gateway.prompt.splice import VisualSpan, splice
 from gateway.prompt.template import ChatTemplate
 from gateway.prompt.tokenizer import PromptTokenizer
 from gateway.request.conversation import Conversation
@@ -46,7 +46,7 @@ class PreparedPrompt:
     input_ids: npt.NDArray[np.int32]  # [S], after expansion
     position_ids: npt.NDArray[np.int32]  # [3, S], rows temporal, height, width
     position_delta: int  # a cache length plus this is the next decode position
-    spans: tuple[Span, ...]
+    spans: tuple[VisualSpan, ...]
     grids: tuple[Grid, ...]
     images: tuple[PlannedImage, ...]
 

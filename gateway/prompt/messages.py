@@ -9,8 +9,8 @@ from gateway.request.conversation import Conversation, ImagePart, Message, Role,
 from protos.wire.errors import InvalidRequest, Reason
 
 # Of one tool schema, or the arguments of one call.
-MAX_JSON_DEPTH = 32
-MAX_JSON_VALUES = 20_000
+MAX_TOOL_DEPTH = 32
+MAX_TOOL_VALUES = 20_000
 
 
 def template_messages(conversation: Conversation, marks: Marks) -> list[dict[str, Any]]:
@@ -129,14 +129,14 @@ def _check_count(field: str, count: int, least: int, most: int) -> None:
 
 def _check_json(field: str, value: Any) -> None:
     level, count = [value], 1
-    for _ in range(MAX_JSON_DEPTH):
+    for _ in range(MAX_TOOL_DEPTH):
         level = [child for item in level for child in _children(item)]
         count += len(level)
-        if count > MAX_JSON_VALUES:
-            raise _bad_json(field, f"holds more than {MAX_JSON_VALUES} values")
+        if count > MAX_TOOL_VALUES:
+            raise _bad_json(field, f"holds more than {MAX_TOOL_VALUES} values")
         if not level:
             return
-    raise _bad_json(field, f"is nested more than {MAX_JSON_DEPTH} levels deep")
+    raise _bad_json(field, f"is nested more than {MAX_TOOL_DEPTH} levels deep")
 
 
 def _bad_json(field: str, fault: str) -> InvalidRequest:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gateway.prompt.splice import Span
+from gateway.prompt.splice import VisualSpan
 from protos.media.images import Grid
 
 
@@ -18,7 +18,7 @@ class Positions(NamedTuple):
 
 
 def position_ids(
-    length: int, spans: Sequence[Span], grids: Sequence[Grid], merge_size: int
+    length: int, spans: Sequence[VisualSpan], grids: Sequence[Grid], merge_size: int
 ) -> Positions:
     """Three-axis rotary positions of a prompt with images.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.request.constraint import Constraint
+from gateway.request.constraint import ConstraintSpec
 from gateway.request.conversation import Conversation
 from gateway.request.deadlines import Deadline
 from protos.wire.errors import InvalidRequest, Unsupported
@@ -191,7 +191,7 @@ class ChatJob:
     sampling: Sampling = Sampling()
     stopping: Stopping = Stopping()
     reporting: Reporting = Reporting()
-    constraint: Constraint | None = None
+    constraint: ConstraintSpec | None = None
     cache_salt: bytes = b""
     choice_count: int = 1
     arrived_s: float

@@ -16,7 +16,7 @@ from gateway.answer.events import AnswerEnd, AnswerText, FinishReason, OutputTok
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PreparedPrompt
 from gateway.record import recording
-from gateway.request.constraint import Constraint, ConstraintKind, invalid
+from gateway.request.constraint import ConstraintKind, ConstraintSpec, invalid
 from gateway.request.conversation import (
     Conversation,
     ImagePart,
@@ -228,7 +228,7 @@ def _stopping(request: gateway_pb2.ChatRequest) -> Stopping:
     )
 
 
-def _constraint(request: gateway_pb2.ChatRequest) -> Constraint | None:
+def _constraint(request: gateway_pb2.ChatRequest) -> ConstraintSpec | None:
     if not request.HasField("constraint"):
         return None
     message = request.constraint
@@ -237,12 +237,12 @@ def _constraint(request: gateway_pb2.ChatRequest) -> Constraint | None:
         raise InvalidRequest("constraint has no kind, expected one", param="constraint")
     kind, field = ConstraintKind(name), f"constraint.{name}"
     if kind is ConstraintKind.CHOICE:
-        return Constraint(kind=kind, texts=tuple(message.choice.texts), field=field)
+        return ConstraintSpec(kind=kind, texts=tuple(message.choice.texts), field=field)
     if kind is not ConstraintKind.JSON_OBJECT:
-        return Constraint(kind=kind, text=getattr(message, name), field=field)
+        return ConstraintSpec(kind=kind, text=getattr(message, name), field=field)
     if not message.json_object:
         raise invalid(field, "must be true where it is given")
-    return Constraint(kind=kind, field=field)
+    return ConstraintSpec(kind=kind, field=field)
 
 
 def _text_to_proto(text: AnswerText) -> gateway_pb2.ChatChunk:

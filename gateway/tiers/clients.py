@@ -13,12 +13,12 @@ from typing import Any
 
 import grpc
 
-from gateway.answer.events import Admission, DecoderEnd, OutputToken
+from gateway.answer.events import Admitted, DecoderEnd, OutputToken
 from gateway.media.images import PlannedImage
-from gateway.request.constraint import Constraint
+from gateway.request.constraint import ConstraintSpec
 from gateway.request.deadlines import seconds_left
 from gateway.tiers.convert import (
-    admission_from_proto,
+    admitted_from_proto,
     decoder_error_for_client,
     end_from_proto,
     grid_to_proto,
@@ -201,7 +201,7 @@ class DecoderClient(TierClient):
         start: decoder_pb2.GenerateStart,
         *,
         by_s: float,
-        constraint: Constraint | None = None,
+        constraint: ConstraintSpec | None = None,
     ) -> AsyncIterator["GenerateCall"]:
         """Opens a Generate stream and sends its first message; leaving the block cancels it.
 
@@ -236,7 +236,7 @@ class DecoderClient(TierClient):
         return int(load.running_count + load.waiting_count)
 
 
-DecoderEvent = Admission | tuple[OutputToken, ...] | DecoderEnd
+DecoderEvent = Admitted | tuple[OutputToken, ...] | DecoderEnd
 
 
 class GenerateCall:
@@ -246,7 +246,7 @@ class GenerateCall:
         self,
         call: grpc.aio.StreamStreamCall[Any, Any],
         on_failure: Callable[[grpc.RpcError], None],
-        constraint: Constraint | None,
+        constraint: ConstraintSpec | None,
     ) -> None:
         self._call = call
         self._constraint = constraint
@@ -300,7 +300,7 @@ class GenerateCall:
             )
         kind = message.WhichOneof("payload")
         if kind == "admission":
-            return admission_from_proto(message.admission)
+            return admitted_from_proto(message.admission)
         if kind == "tokens":
             return tokens_from_proto(message.tokens)
         return end_from_proto(message.completion)

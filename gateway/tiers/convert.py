@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from gateway.answer.events import (
-    Admission,
+    Admitted,
     DecoderEnd,
     DecoderTimings,
     FinishReason,
@@ -12,8 +12,8 @@ from gateway.answer.events import (
     TopToken,
 )
 from gateway.prompt.builder import PreparedPrompt
-from gateway.prompt.splice import Span
-from gateway.request.constraint import Constraint, ConstraintKind
+from gateway.prompt.splice import VisualSpan
+from gateway.request.constraint import ConstraintKind, ConstraintSpec
 from gateway.request.job import ChatJob, Reporting, Sampling, Stopping
 from protos.media.images import Grid
 from protos.tandem.v1 import decoder_pb2, tensor_pb2
@@ -62,7 +62,7 @@ def start_to_proto(
     )
 
 
-def spans_to_proto(spans: Sequence[Span]) -> list[decoder_pb2.VisualSpan]:
+def spans_to_proto(spans: Sequence[VisualSpan]) -> list[decoder_pb2.VisualSpan]:
     """The images' places in a prompt."""
     return [
         decoder_pb2.VisualSpan(offset=span.offset, length=span.length, digest=span.digest)
@@ -106,7 +106,7 @@ def reporting_to_proto(reporting: Reporting) -> decoder_pb2.ReportOptions:
     )
 
 
-def constraint_to_proto(constraint: Constraint) -> decoder_pb2.Constraint:
+def constraint_to_proto(constraint: ConstraintSpec) -> decoder_pb2.Constraint:
     """What the output must look like."""
     match constraint.kind:
         case ConstraintKind.JSON_SCHEMA:
@@ -126,9 +126,9 @@ def grid_to_proto(grid: Grid) -> tensor_pb2.GridTHW:
     return tensor_pb2.GridTHW(t=grid.t, h=grid.h, w=grid.w)
 
 
-def admission_from_proto(message: decoder_pb2.Admission) -> Admission:
+def admitted_from_proto(message: decoder_pb2.Admission) -> Admitted:
     """What the decoder needs before it can prefill."""
-    return Admission(cached_tokens=message.cached_tokens, needed_spans=tuple(message.needed_spans))
+    return Admitted(cached_tokens=message.cached_tokens, needed_spans=tuple(message.needed_spans))
 
 
 def tokens_from_proto(message: decoder_pb2.TokenChunk) -> tuple[OutputToken, ...]:
@@ -186,7 +186,7 @@ def end_from_proto(message: decoder_pb2.Completion) -> DecoderEnd:
 
 
 def decoder_error_for_client(
-    error: ServiceError, constraint: Constraint | None = None
+    error: ServiceError, constraint: ConstraintSpec | None = None
 ) -> ServiceError:
     """A decoder's error in the client's words.
 

@@ -34,7 +34,7 @@ from gateway.http.disconnects import client_gone, while_connected
 from gateway.http.errors import error_body, from_validation
 from gateway.pipeline import Pipeline
 from gateway.record import Record, recording
-from gateway.request.constraint import Constraint
+from gateway.request.constraint import ConstraintSpec
 from gateway.request.conversation import Conversation
 from gateway.request.deadlines import Patience
 from gateway.request.job import ChatJob
@@ -119,7 +119,7 @@ class ChatCompletions:
         state: State,
         wanted: ChatCompletionRequest,
         conversation: Conversation,
-        constraint: Constraint | None,
+        constraint: ConstraintSpec | None,
         arrived_s: float,
     ) -> ChatJob:
         return ChatJob(
@@ -164,7 +164,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _parsed(body: bytes) -> tuple[ChatCompletionRequest, Conversation, Constraint | None]:
+def _parsed(body: bytes) -> tuple[ChatCompletionRequest, Conversation, ConstraintSpec | None]:
     """The request in a body; runs in a worker thread."""
     try:
         wanted = ChatCompletionRequest.model_validate(parse_json(body))

@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage
 from gateway.media.images import image_bytes
-from gateway.request.constraint import Constraint, from_response_format, from_structured_outputs
+from gateway.request.constraint import ConstraintSpec, from_response_format, from_structured_outputs
 from gateway.request.conversation import (
     Conversation,
     ImagePart,
@@ -74,7 +74,7 @@ def to_reporting(request: ChatCompletionRequest) -> Reporting:
     return Reporting(logprobs=bool(request.logprobs), top_logprob_count=request.top_logprobs or 0)
 
 
-def to_constraint(request: ChatCompletionRequest) -> Constraint | None:
+def to_constraint(request: ChatCompletionRequest) -> ConstraintSpec | None:
     """What the answer must look like; None where anything goes.
 
     Raises:

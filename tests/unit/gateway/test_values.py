@@ -9,7 +9,7 @@ import pytest
 from gateway.access.admission import Admission
 from gateway.access.auth import check_key
 from gateway.answer.events import DecoderTimings
-from gateway.answer.merge import interleaved
+from gateway.answer.merge import merged
 from gateway.config import GatewayConfig
 from gateway.http.body import body_size, parse_json
 from gateway.request.deadlines import Patience, seconds_left
@@ -156,7 +156,7 @@ async def endless(closed: asyncio.Event) -> AsyncGenerator[int, None]:
 
 
 async def test_streams_are_interleaved_in_their_own_order() -> None:
-    pairs = [pair async for pair in interleaved([numbers(1, 2, 3), numbers(4, 5), numbers()])]
+    pairs = [pair async for pair in merged([numbers(1, 2, 3), numbers(4, 5), numbers()])]
     assert [value for index, value in pairs if index == 0] == [1, 2, 3]
     assert [value for index, value in pairs if index == 1] == [4, 5]
 
@@ -164,14 +164,14 @@ async def test_streams_are_interleaved_in_their_own_order() -> None:
 async def test_one_failing_stream_ends_the_others() -> None:
     closed = asyncio.Event()
     with pytest.raises(Overloaded):
-        async for _ in interleaved([endless(closed), numbers(1, failing=True)]):
+        async for _ in merged([endless(closed), numbers(1, failing=True)]):
             pass
     assert closed.is_set()
 
 
 async def test_closing_early_closes_every_stream() -> None:
     closed = [asyncio.Event(), asyncio.Event()]
-    pairs = interleaved([endless(event) for event in closed])
+    pairs = merged([endless(event) for event in closed])
     await anext(pairs)
     await pairs.aclose()
     # A stream that never began has nothing to close.
