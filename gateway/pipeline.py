@@ -29,12 +29,12 @@ from gateway.answer.events import (
     OutputToken,
 )
 from gateway.answer.merge import merged
+from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.request.conversation import Conversation
 from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
 from gateway.request.job import ChatJob
-from gateway.stopwatch import Stopwatch
 from gateway.tiers.affinity import affinity
 from gateway.tiers.clients import CallEnded, DecoderClient, GenerateCall, VisionClient
 from gateway.tiers.convert import start_to_proto

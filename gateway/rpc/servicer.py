@@ -276,22 +276,13 @@ def _logits_to_proto(tokens: Sequence[OutputToken]) -> tensor_pb2.Tensor | None:
 
 
 def _end_to_proto(end: AnswerEnd) -> gateway_pb2.ChatChunk:
-    timings = end.timings
     return gateway_pb2.ChatChunk(
         completion=gateway_pb2.ChatCompletion(
             finish_reason=_FINISH_REASONS[end.finish_reason],
             prompt_tokens=end.prompt_tokens,
             completion_tokens=end.completion_tokens,
             cached_tokens=end.cached_tokens,
-            timings=gateway_pb2.ChatTimings(
-                prepare_ms=timings.prepare_ms,
-                preprocess_ms=timings.preprocess_ms,
-                encode_ms=timings.encode_ms,
-                transfer_ms=timings.transfer_ms,
-                prefill_ms=timings.prefill_ms,
-                first_token_ms=timings.first_token_ms,
-                decode_ms=timings.decode_ms,
-            ),
+            timings=end.timings,
         )
     )
 

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -43,15 +42,6 @@ logger = logging.getLogger(__name__)
 Forward = Callable[[tensor_pb2.FeatureChunk], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodeTimings:
-    """Milliseconds as `EncodeSummary` defines them."""
-
-    queue_ms: float
-    preprocess_ms: float
-    encode_ms: float
-
-
 class CallEnded(Exception):
     """The other side ended the call; reading from it tells why."""
 
@@ -73,7 +63,7 @@ class VisionClient(TierClient):
 
     async def encode(
         self, image: PlannedImage, *, request_id: str, by_s: float, forward: Forward
-    ) -> EncodeTimings:
+    ) -> vision_pb2.EncodeSummary:
         """Encodes one image, passing each chunk of features to `forward` as it comes.
 
         Raises:
@@ -96,7 +86,7 @@ class VisionClient(TierClient):
         request_id: str,
         by_s: float,
         forward: Forward,
-    ) -> EncodeTimings:
+    ) -> vision_pb2.EncodeSummary:
         reading = _FeatureReader(image, self._level_count)
         stub = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint])
         request = vision_pb2.EncodeRequest(
@@ -125,7 +115,7 @@ class VisionClient(TierClient):
         finally:
             call.cancel()
             endpoint.calls -= 1
-        return reading.timings()
+        return reading.summary()
 
     async def _model_info(self, channel: grpc.aio.Channel) -> tensor_pb2.ModelInfo:
         stub = vision_pb2_grpc.VisionServiceStub(channel)
@@ -164,14 +154,11 @@ class _FeatureReader:
             return message.features
         return None
 
-    def timings(self) -> EncodeTimings:
+    def summary(self) -> vision_pb2.EncodeSummary:
+        """Where the time went, when everything has come."""
         if self._summary is None or self._rows_left != 0:
             raise _broken("an incomplete answer")
-        return EncodeTimings(
-            queue_ms=self._summary.queue_ms,
-            preprocess_ms=self._summary.preprocess_ms,
-            encode_ms=self._summary.encode_ms,
-        )
+        return self._summary
 
     def _check_header(self, header: vision_pb2.EncodeHeader) -> None:
         grid = Grid(header.grid_thw.t, header.grid_thw.h, header.grid_thw.w)

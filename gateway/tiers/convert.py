@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from gateway.answer.events import (
     Admitted,
     DecoderEnd,
-    DecoderTimings,
     FinishReason,
     OutputToken,
     TopToken,
@@ -170,18 +169,11 @@ def end_from_proto(message: decoder_pb2.Completion) -> DecoderEnd:
     """
     if message.finish_reason not in _FINISH_REASONS:
         raise ServiceError("the decoder ended without a known reason", reason=Reason.DATA_LOSS)
-    timings = message.timings
     return DecoderEnd(
         finish_reason=_FINISH_REASONS[message.finish_reason],
         completion_tokens=message.completion_tokens,
         cached_tokens=message.cached_tokens,
-        timings=DecoderTimings(
-            queue_ms=timings.queue_ms,
-            features_ms=timings.features_ms,
-            prefill_ms=timings.prefill_ms,
-            first_token_ms=timings.first_token_ms,
-            decode_ms=timings.decode_ms,
-        ),
+        timings=message.timings,
     )
 
 

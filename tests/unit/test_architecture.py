@@ -32,7 +32,6 @@ LAYERS = {
         ["access", "prompt"],
         ["answer"],
         ["tiers", "record"],
-        ["stopwatch"],
         ["pipeline"],
         ["http", "rpc"],
         ["app"],

@@ -8,16 +8,15 @@ import pytest
 
 from gateway.access.admission import Admission
 from gateway.access.auth import check_key
-from gateway.answer.events import DecoderTimings
 from gateway.answer.merge import merged
+from gateway.answer.timings import Stopwatch
 from gateway.config import GatewayConfig
 from gateway.http.body import body_size, parse_json
 from gateway.request.deadlines import Patience, seconds_left
 from gateway.request.ids import request_id
 from gateway.request.job import Sampling
-from gateway.stopwatch import Stopwatch
-from gateway.tiers.clients import EncodeTimings
 from protos.process.settings import SettingError
+from protos.tandem.v1 import decoder_pb2, vision_pb2
 from protos.wire.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -122,10 +121,10 @@ def test_brackets_and_quotes_within_strings_are_text() -> None:
 
 def test_transfer_is_what_the_vision_tier_did_not_spend() -> None:
     watch = Stopwatch(time.monotonic(), prepare_ms=1.5)
-    watch.encoded(EncodeTimings(queue_ms=1, preprocess_ms=2, encode_ms=30))
-    watch.encoded(EncodeTimings(queue_ms=5, preprocess_ms=10, encode_ms=4))
+    watch.encoded(vision_pb2.EncodeSummary(queue_ms=1, preprocess_ms=2, encode_ms=30))
+    watch.encoded(vision_pb2.EncodeSummary(queue_ms=5, preprocess_ms=10, encode_ms=4))
     watch.token()
-    timings = watch.timings(DecoderTimings(features_ms=40, prefill_ms=9))
+    timings = watch.timings(decoder_pb2.GenerateTimings(features_ms=40, prefill_ms=9))
     assert timings.prepare_ms == 1.5
     assert (timings.preprocess_ms, timings.encode_ms) == (10, 30)
     assert timings.transfer_ms == 40 - 33
@@ -136,7 +135,7 @@ def test_transfer_is_what_the_vision_tier_did_not_spend() -> None:
 def test_tokens_that_come_at_once_were_still_decoded_one_after_another() -> None:
     watch = Stopwatch(time.monotonic(), prepare_ms=1.0)
     watch.token()
-    assert watch.timings(DecoderTimings(decode_ms=7.5)).decode_ms == 7.5
+    assert watch.timings(decoder_pb2.GenerateTimings(decode_ms=7.5)).decode_ms == 7.5
     assert watch.timings(None).decode_ms == 0
 
 
