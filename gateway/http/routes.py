@@ -1,7 +1,6 @@
 """The HTTP door: routes, and the errors no route answers."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,18 +12,7 @@ from starlette.types import ASGIApp
 from gateway.access.served import ServedModel
 from gateway.http.chat.route import ChatCompletions
 from gateway.http.errors import error_response, route_error
-from gateway.http.guard import Guard
 from protos.wire.errors import InternalError, ServiceError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpSettings:
-    """What an operator decides about the door."""
-
-    api_keys: Sequence[str]
-    hosts: Sequence[str] | None
-    max_header_bytes: int
-    docs: bool
 
 
 def http_app(
@@ -32,7 +20,6 @@ def http_app(
     chat: ChatCompletions,
     served: ServedModel,
     health: Callable[[], dict[str, Any]],
-    settings: HttpSettings,
 ) -> ASGIApp:
     """The ASGI application.
 
@@ -40,13 +27,12 @@ def http_app(
         chat: Serves the one route that works.
         served: The model.
         health: The body of GET /health, whose `status` is ok, degraded, or not ready.
-        settings: What an operator decides.
     """
     app = FastAPI(
         title="Tandem",
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json" if settings.docs else None,
+        openapi_url=None,
     )
     _add_error_handlers(app)
 
@@ -70,13 +56,7 @@ def http_app(
         ready = report["status"] in ("ok", "degraded")
         return JSONResponse(report, status_code=200 if ready else 503)
 
-    # Around everything, so that even the response to a bug carries the request's id.
-    return Guard(
-        app,
-        api_keys=settings.api_keys,
-        hosts=settings.hosts,
-        max_header_bytes=settings.max_header_bytes,
-    )
+    return app
 
 
 def _add_error_handlers(app: FastAPI) -> None:

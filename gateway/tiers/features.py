@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from gateway.media.images import PlannedImage
-from gateway.tiers.clients import Forward, VisionClient
+from gateway.tiers.vision import Forward, VisionClient
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 
 

@@ -14,9 +14,10 @@ from gateway.config import GatewayConfig
 from gateway.http.body import body_size, parse_json
 from gateway.request.deadlines import Patience, seconds_left
 from gateway.request.ids import request_id
-from gateway.request.job import Sampling
+from gateway.request.sampling import for_choice, presets, with_presets
 from protos.process.settings import SettingError
 from protos.tandem.v1 import decoder_pb2, vision_pb2
+from protos.tandem.v1.decoder_pb2 import SamplingParams
 from protos.wire.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -28,21 +29,21 @@ from protos.wire.errors import (
 
 
 def test_generation_config_fills_only_what_is_unset() -> None:
-    presets = {"temperature": 0.7, "top_k": 20, "max_new_tokens": 5, "eos_token_id": [1]}
-    filled = Sampling(temperature=0.0, top_p=0.5).with_defaults(presets)
-    assert filled == Sampling(temperature=0.0, top_p=0.5, top_k=20)
+    preset = presets({"temperature": 0.7, "top_k": 20, "max_new_tokens": 5, "eos_token_id": [1]})
+    filled = with_presets(SamplingParams(temperature=0.0, top_p=0.5), preset)
+    assert filled == SamplingParams(temperature=0.0, top_p=0.5, top_k=20)
 
 
 def test_a_checkpoint_that_does_not_sample_is_greedy() -> None:
-    presets = {"do_sample": False, "temperature": 0.7}
-    assert Sampling().with_defaults(presets).temperature == 0.0
-    assert Sampling(temperature=1.0).with_defaults(presets).temperature == 1.0
+    preset = presets({"do_sample": False, "temperature": 0.7})
+    assert with_presets(SamplingParams(), preset) == SamplingParams(temperature=0.0)
+    assert with_presets(SamplingParams(temperature=1.0), preset).temperature == 1.0
 
 
 def test_each_choice_gets_a_seed_of_its_own_within_int64() -> None:
-    seeds = [Sampling(seed=2**63 - 1).for_choice(index).seed for index in range(3)]
+    seeds = [for_choice(SamplingParams(seed=2**63 - 1), index).seed for index in range(3)]
     assert seeds == [2**63 - 1, -(2**63), -(2**63) + 1]
-    assert Sampling().for_choice(2).seed is None
+    assert not for_choice(SamplingParams(), 2).HasField("seed")
 
 
 def test_harmless_request_ids_are_kept() -> None:
