@@ -77,7 +77,7 @@ FENCES = {
     "onnxruntime_genai": ("deploy/export/",),
     "onnx": ("deploy/export/",),
     "onnx_ir": ("deploy/export/",),
-    "fastapi": ("gateway/http/routes.py",),
+    "starlette": ("gateway/http/",),
     "uvicorn": ("gateway/http/listener.py",),
     "tokenizers": ("gateway/prompt/tokenizer.py",),
     "llguidance": ("decoder_service/grammar",),
