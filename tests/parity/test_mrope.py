@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.prompt.positions import position_ids
+from gateway.prompt.families.qwen3_vl import position_ids
 from gateway.prompt.splice import VisualSpan
 from protos.media.images import Grid
 from tests.support import bundles

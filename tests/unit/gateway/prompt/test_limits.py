@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.media.images import MediaLimits
-from gateway.prompt.builder import PromptBuilder, PromptLimits
+from gateway.prompt.builder import PromptBuilder
+from gateway.prompt.inputs import PromptLimits
 from gateway.request.conversation import Conversation, Message, Role, ToolCall
 from protos.bundle.manifest import BundleError
 from protos.wire.errors import InvalidRequest, PromptTooLong, Reason, ServiceError
