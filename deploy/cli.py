@@ -55,7 +55,7 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the s
 EXTRAS = {
     "vision": ("torch", "transformers", "ray"),
     "decoder": ("onnxruntime",),
-    "gateway": ("fastapi", "tokenizers"),
+    "gateway": ("starlette", "tokenizers"),
     "export": ("torch", "transformers", "onnx", "onnxruntime_genai"),
 }
 

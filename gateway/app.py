@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from socket import socket
 from typing import Any
@@ -10,16 +9,22 @@ from typing import Any
 from gateway.access.admission import Admission
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
+from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig, entries
 from gateway.http.chat.route import ChatCompletions
+from gateway.http.guard import Guard
 from gateway.http.listener import Listener
-from gateway.http.routes import HttpSettings, http_app
+from gateway.http.routes import http_app
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PromptBuilder
 from gateway.request.deadlines import Patience
+from gateway.request.sampling import presets
 from gateway.rpc.servicer import ChatServicer
-from gateway.tiers.clients import DecoderClient, VisionClient
+from gateway.service import ChatService
+from gateway.threads import Threads
+from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.router import State
+from gateway.tiers.vision import VisionClient
 from protos.bundle.manifest import Bundle
 from protos.process.server import GrpcServer, bind
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
@@ -43,42 +48,47 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, bundle: Bundle) -> None:
         self._config = config
-        self._bundle = bundle
-        self._tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
-        self._builder = PromptBuilder(bundle, digest_key=self._tenants.image_key)
         self._admission = Admission(
             max_requests=config.max_in_flight, max_bytes=config.max_in_flight_bytes
         )
-        self._patience = Patience(
-            request_s=config.request_deadline_s,
-            stream_s=config.stream_deadline_s,
-            stream_idle_s=config.stream_idle_s,
-            encode_s=config.encode_deadline_s,
-        )
-        self._served = ServedModel(
-            name=config.model_name or bundle.manifest.model_id,
-            generation=bundle.manifest.generation,
+        self._threads = Threads(config.prepare_threads)
+        self._vision = VisionClient(
+            entries(config.vision),
             bundle_digest=bundle.digest,
+            level_count=1 + bundle.manifest.deepstack_level_count,
+            watch_interval_s=config.watch_interval_s,
         )
+        self._decoder = DecoderClient(
+            entries(config.decoder),
+            bundle_digest=bundle.digest,
+            watch_interval_s=config.watch_interval_s,
+        )
+        tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
+        builder = PromptBuilder(bundle, digest_key=tenants.image_key)
+        self._token_bytes = TokenBytes(builder.tokenizer)
+        self._service = self._make_service(bundle, builder, tenants)
         # Doors are closed together and first; what they use is closed after.
-        self._doors = (AsyncExitStack(), AsyncExitStack())
+        self._http_door = AsyncExitStack()
+        self._grpc_door = AsyncExitStack()
         self._stack = AsyncExitStack()
         self.http_port = 0
         self.grpc_port = 0
 
     async def __aenter__(self) -> "Gateway":
         try:
-            pipeline = await self._start_pipeline(self._stack)
+            self._stack.enter_context(self._threads)
+            await self._stack.enter_async_context(self._vision)
+            await self._stack.enter_async_context(self._decoder)
             # Both ports are taken before either door opens.
             listening = bind(self._config.host, self._config.http_port)
             self._stack.callback(listening.close)
-            server = self._grpc_server(pipeline)
+            server = self._grpc_server()
             self.grpc_port = server.port
-            await self._doors[0].enter_async_context(server)
+            await self._grpc_door.enter_async_context(server)
             reporting = asyncio.create_task(self._report_health(server))
             self._stack.push_async_callback(_cancel, reporting)
-            listener = self._listener(pipeline, listening)
-            await self._doors[1].enter_async_context(listener)
+            listener = self._listener(listening)
+            await self._http_door.enter_async_context(listener)
             self.http_port = listener.port
         except BaseException:  # Cancelling included: a half-open gateway must not stay.
             await self._close()
@@ -90,7 +100,7 @@ class Gateway:
         await self._close()
 
     async def _close(self) -> None:
-        await asyncio.gather(*(door.aclose() for door in self._doors))
+        await asyncio.gather(self._http_door.aclose(), self._grpc_door.aclose())
         await self._stack.aclose()
 
     def health(self) -> dict[str, Any]:
@@ -108,35 +118,42 @@ class Gateway:
             status = "unavailable"
         else:
             status = "ok" if tiers["vision"] == State.SERVING else "degraded"
-        return {"status": status, "model": self._served.name, "tiers": tiers}
+        return {"status": status, "model": self._service.served.name, "tiers": tiers}
 
-    async def _start_pipeline(self, stack: AsyncExitStack) -> Pipeline:
-        config, manifest = self._config, self._bundle.manifest
-        threads = ThreadPoolExecutor(config.prepare_threads, thread_name_prefix="prepare")
-        stack.callback(threads.shutdown, wait=False, cancel_futures=True)
-        self._vision = VisionClient(
-            entries(config.vision),
-            bundle_digest=self._bundle.digest,
-            level_count=1 + manifest.deepstack_level_count,
-            watch_interval_s=config.watch_interval_s,
+    def _make_service(
+        self, bundle: Bundle, builder: PromptBuilder, tenants: Tenants
+    ) -> ChatService:
+        config, manifest = self._config, bundle.manifest
+        patience = Patience(
+            request_s=config.request_deadline_s,
+            stream_s=config.stream_deadline_s,
+            stream_idle_s=config.stream_idle_s,
+            encode_s=config.encode_deadline_s,
         )
-        self._decoder = DecoderClient(
-            entries(config.decoder),
-            bundle_digest=self._bundle.digest,
-            watch_interval_s=config.watch_interval_s,
-        )
-        await stack.enter_async_context(self._vision)
-        await stack.enter_async_context(self._decoder)
-        return Pipeline(
-            bundle=self._bundle,
-            builder=self._builder,
+        pipeline = Pipeline(
+            vocab_size=manifest.text.vocab_size,
+            builder=builder,
+            token_bytes=self._token_bytes,
             vision=self._vision,
             decoder=self._decoder,
-            threads=threads,
-            patience=self._patience,
+            threads=self._threads,
+            patience=patience,
+        )
+        served = ServedModel(
+            name=config.model_name or manifest.model_id,
+            presets=presets(manifest.generation),
+            bundle_digest=bundle.digest,
+        )
+        return ChatService(
+            pipeline=pipeline,
+            served=served,
+            admission=self._admission,
+            patience=patience,
+            tenants=tenants,
+            api_keys=config.api_keys,
         )
 
-    def _grpc_server(self, pipeline: Pipeline) -> GrpcServer:
+    def _grpc_server(self) -> GrpcServer:
         config = self._config
         server = GrpcServer(
             host=config.host,
@@ -146,14 +163,7 @@ class Gateway:
             max_receive_bytes=LARGE_MESSAGE_BYTES,
             drain_timeout_s=config.drain_timeout_s,
         )
-        servicer = ChatServicer(
-            pipeline=pipeline,
-            served=self._served,
-            admission=self._admission,
-            patience=self._patience,
-            tenants=self._tenants,
-            api_keys=config.api_keys,
-        )
+        servicer = ChatServicer(self._service)
         gateway_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server.server)
         return server
 
@@ -163,25 +173,25 @@ class Gateway:
             await server.set_serving(self.health()["status"] in ("ok", "degraded"))
             await asyncio.sleep(self._config.watch_interval_s)
 
-    def _listener(self, pipeline: Pipeline, listening: socket) -> Listener:
+    def _listener(self, listening: socket) -> Listener:
         config = self._config
         chat = ChatCompletions(
-            pipeline=pipeline,
-            served=self._served,
-            admission=self._admission,
-            patience=self._patience,
-            tenants=self._tenants,
+            self._service,
+            threads=self._threads,
+            token_bytes=self._token_bytes,
             max_body_bytes=config.max_body_bytes,
             slow_client_s=config.slow_client_s,
         )
-        settings = HttpSettings(
-            api_keys=config.api_keys,
+        app = http_app(chat=chat, served=self._service.served, health=self.health)
+        # Around everything, so that even the response to a bug carries the request's id.
+        guarded = Guard(
+            app,
+            authorize=self._service.authorize,
             hosts=config.served_hosts,
             max_header_bytes=config.max_header_bytes,
-            docs=config.docs,
         )
         return Listener(
-            http_app(chat=chat, served=self._served, health=self.health, settings=settings),
+            guarded,
             listening,
             max_header_bytes=config.max_header_bytes,
             slow_client_s=config.slow_client_s,

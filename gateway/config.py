@@ -56,7 +56,6 @@ class GatewayConfig:
         "Host names answered, comma-separated; unset: loopback names on a loopback host, else any",
         default=None,
     )
-    docs: bool = setting("serve /docs and /openapi.json", default=False)
     reflection: bool = setting("answer gRPC reflection", default=False)
     max_in_flight: int = setting("requests at work before 429", default=256, least=1)
     max_in_flight_bytes: int = setting(

@@ -1,50 +1,47 @@
 """The life of one request, from a conversation to its answer. Both doors run it.
 
-1. The conversation becomes token ids, spans and position ids, in a worker thread.
-2. A decoder is chosen and a `Generate` stream opened with the prompt. It answers at once with
-   the spans whose features it needs.
-3. Each needed image is encoded, all at the same time; features flow into the open stream as
+1. A decoder is chosen, because the prompt must fit into its context.
+2. The conversation becomes token ids, spans and position ids, in a worker thread.
+3. A `Generate` stream is opened with the prompt. The decoder answers at once with the spans
+   whose features it needs.
+4. Each needed image is encoded, all at the same time; features flow into the open stream as
    they come. The decoder prefills the text before a missing span meanwhile.
-4. Tokens become text. Stop strings end the answer.
+5. Tokens become text. Stop strings end the answer.
 
-Whatever fails first ends everything, because leaving a block cancels the calls behind it. So a
+Whatever fails first ends everything, because leaving a block cancels the calls behind it. So an
 image is used, or its request fails.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import Executor
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 from gateway.answer.detokenize import Detokenizer, TokenBytes
 from gateway.answer.events import (
-    Admission,
+    Admitted,
     AnswerEnd,
     AnswerEvent,
     DecoderEnd,
     FinishReason,
     OutputToken,
 )
-from gateway.answer.merge import interleaved
+from gateway.answer.merge import merged
+from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.request.conversation import Conversation
 from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
 from gateway.request.job import ChatJob
-from gateway.stopwatch import Stopwatch
+from gateway.threads import Threads
 from gateway.tiers.affinity import affinity
-from gateway.tiers.clients import CallEnded, DecoderClient, GenerateCall, VisionClient
-from gateway.tiers.convert import start_to_proto
+from gateway.tiers.decoder import CallEnded, DecoderClient, GenerateCall
 from gateway.tiers.features import FeatureSource
 from gateway.tiers.router import Endpoint
-from protos.bundle.manifest import Bundle
-from protos.tandem.v1 import tensor_pb2
-from protos.wire.errors import DeadlineExceeded, PromptTooLong, Reason, ServiceError
-
-T = TypeVar("T")
+from gateway.tiers.vision import VisionClient
+from protos.wire.errors import DeadlineExceeded, PromptTooLong, ServiceError
 
 # How long an answer's end waits for the encoder's times, which every answer but the shortest has.
 TIMES_WITHIN_S = 1.0
@@ -56,31 +53,28 @@ class Pipeline:
     def __init__(
         self,
         *,
-        bundle: Bundle,
+        vocab_size: int,
         builder: PromptBuilder,
+        token_bytes: TokenBytes,
         vision: VisionClient,
         decoder: DecoderClient,
-        threads: Executor,
+        threads: Threads,
         patience: Patience,
     ) -> None:
-        self._bundle = bundle
+        self._vocab_size = vocab_size
         self._builder = builder
-        self.token_bytes = TokenBytes(builder.tokenizer)
+        self._token_bytes = token_bytes
         self._vision = vision
         self._decoder = decoder
         self._threads = threads
         self._patience = patience
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """Runs heavy work off the event loop, so that other streams go on."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
     async def prepare(
         self, conversation: Conversation, *, max_context: int | None = None
     ) -> PreparedPrompt:
         """The spliced prompt of a conversation; see `PromptBuilder.prepare`."""
-        return await self.in_thread(
-            lambda: self._builder.prepare(conversation, max_context=max_context)
+        return await self._threads.run(
+            partial(self._builder.prepare, conversation, max_context=max_context)
         )
 
     async def answer(self, job: ChatJob) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
@@ -91,17 +85,19 @@ class Pipeline:
         Raises:
             ServiceError: the request is refused, or a tier failed.
         """
-        job.check(vocab_size=self._bundle.manifest.text.vocab_size)
-        endpoint = await self._decoder.ready(affinity=affinity(job.conversation, job.cache_salt))
+        question = job.question
+        question.check(vocab_size=self._vocab_size)
+        begun = affinity(question.conversation, job.cache_salt)
+        endpoint = await self._decoder.ready(affinity=begun)
         preparing_s = time.monotonic()
-        prompt = await self.prepare(job.conversation, max_context=endpoint.max_context)
+        prompt = await self.prepare(question.conversation, max_context=endpoint.max_context)
         check_length(prompt, job, max_context=endpoint.max_context)
         prepare_ms = milliseconds_since(preparing_s)
         async with FeatureSource(
             self._vision,
             prompt.images,
             request_id=job.request_id,
-            shared=job.choice_count > 1,
+            shared=question.choice_count > 1,
         ) as features:
             work = _Work(
                 job=job,
@@ -110,24 +106,21 @@ class Pipeline:
                 features=features,
                 prepare_ms=prepare_ms,
             )
-            choices = [self._choice(work, index) for index in range(job.choice_count)]
-            async with aclosing(interleaved(choices)) as events:
+            choices = [self._choice(work, index) for index in range(question.choice_count)]
+            async with aclosing(merged(choices)) as events:
                 async for index, event in events:
                     yield index, event
 
     async def _choice(self, work: "_Work", index: int) -> AsyncGenerator[AnswerEvent, None]:
         """One Generate stream and the text it becomes."""
         job, prompt = work.job, work.prompt
-        transcript = Transcript(Detokenizer(self.token_bytes, job.stopping.stop_strings))
+        stop_strings = job.question.stopping.stop_strings
+        transcript = Transcript(Detokenizer(self._token_bytes, stop_strings))
         watch = Stopwatch(job.arrived_s, prepare_ms=work.prepare_ms)
-        start = start_to_proto(job, prompt, choice=index, bundle_digest=self._bundle.digest)
         end: DecoderEnd | None = None
-        by_s = job.deadline.complete_by_s
-        async with self._decoder.generate(
-            work.endpoint, start, by_s=by_s, constraint=job.constraint
-        ) as call:
-            admission = await _admission(call, job)
-            async with self._feeding(call, admission, work, watch) as feeding:
+        async with self._decoder.generate(work.endpoint, job, prompt, choice=index) as call:
+            admitted = await _admitted(call, job)
+            async with self._feeding(call, admitted, work, watch) as feeding:
                 while end is None and not transcript.stopped:
                     event = await _next(call, feeding, by_s=self._next_by_s(job, watch))
                     if isinstance(event, DecoderEnd):
@@ -141,17 +134,7 @@ class Pipeline:
                     # All features were taken, but the message with the encoder's times may still
                     # be under way: a short answer is over sooner.
                     await asyncio.wait({feeding}, timeout=TIMES_WITHIN_S)
-        # Without the decoder's end, a stop string ended the answer and the decoder's call.
-        reason = FinishReason.STOP
-        if end is not None and not transcript.stopped:
-            reason = end.finish_reason
-        yield AnswerEnd(
-            finish_reason=reason,
-            prompt_tokens=len(prompt.input_ids),
-            completion_tokens=transcript.token_count if end is None else end.completion_tokens,
-            cached_tokens=admission.cached_tokens if end is None else end.cached_tokens,
-            timings=watch.timings(None if end is None else end.timings),
-        )
+        yield _answer_end(prompt, admitted, end, transcript, watch)
 
     def _next_by_s(self, job: ChatJob, watch: Stopwatch) -> float:
         """When the decoder's next message must be here."""
@@ -161,12 +144,12 @@ class Pipeline:
 
     @asynccontextmanager
     async def _feeding(
-        self, call: GenerateCall, admission: Admission, work: "_Work", watch: Stopwatch
+        self, call: GenerateCall, admitted: Admitted, work: "_Work", watch: Stopwatch
     ) -> AsyncIterator[asyncio.Task[None]]:
         """Feeds the decoder beside the block; leaving it stops the feeding."""
         encode_by_s = time.monotonic() + self._patience.encode_s
         by_s = min(work.job.deadline.first_token_by_s, encode_by_s)
-        feeding = asyncio.create_task(_feed(call, admission, work.features, watch, by_s))
+        feeding = asyncio.create_task(_feed(call, admitted, work.features, watch, by_s))
         try:
             yield feeding
         finally:
@@ -192,7 +175,7 @@ def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> N
         PromptTooLong: with the counts.
     """
     length = len(prompt.input_ids)
-    wanted = job.stopping.max_tokens
+    wanted = job.question.stopping.max_tokens
     if wanted is not None and length + wanted > max_context:
         raise PromptTooLong(
             f"messages with {length} tokens and max_tokens {wanted} have {length + wanted}"
@@ -201,15 +184,12 @@ def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> N
         )
 
 
-async def _admission(call: GenerateCall, job: ChatJob) -> Admission:
+async def _admitted(call: GenerateCall, job: ChatJob) -> Admitted:
     try:
         async with asyncio.timeout(seconds_left(job.deadline.first_token_by_s)):
-            event = await call.read()
+            return await call.admitted()
     except TimeoutError as error:
         raise DeadlineExceeded("the deadline passed before the decoder answered") from error
-    if not isinstance(event, Admission):
-        raise ServiceError("the decoder broke its contract", reason=Reason.DATA_LOSS)
-    return event
 
 
 async def _next(
@@ -225,18 +205,15 @@ async def _next(
             )
             if feeding in done:
                 feeding.result()
-        event = reading.result()
+        return reading.result()
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-    if isinstance(event, Admission):
-        raise ServiceError("the decoder broke its contract", reason=Reason.DATA_LOSS)
-    return event
 
 
 async def _feed(
     call: GenerateCall,
-    admission: Admission,
+    admitted: Admitted,
     features: FeatureSource,
     watch: Stopwatch,
     by_s: float,
@@ -248,17 +225,35 @@ async def _feed(
     """
 
     async def feed_span(index: int) -> None:
-        async def forward(chunk: tensor_pb2.FeatureChunk) -> None:
-            await call.send_features(index, chunk)
-
+        forward = partial(call.send_features, index)
         watch.encoded(await features.send(index, forward, by_s=by_s))
 
     try:
         async with asyncio.TaskGroup() as spans:
-            for index in admission.needed_spans:
+            for index in admitted.needed_spans:
                 spans.create_task(feed_span(index))
     except* CallEnded:
         pass  # reading the call tells why
     except* ServiceError as group:
         raise group.exceptions[0] from None
     await call.finish_sending()
+
+
+def _answer_end(
+    prompt: PreparedPrompt,
+    admitted: Admitted,
+    end: DecoderEnd | None,
+    transcript: Transcript,
+    watch: Stopwatch,
+) -> AnswerEnd:
+    """How a choice ended; without the decoder's word a stop string ended it, and the call."""
+    reason = FinishReason.STOP
+    if end is not None and not transcript.stopped:
+        reason = end.finish_reason
+    return AnswerEnd(
+        finish_reason=reason,
+        prompt_tokens=len(prompt.input_ids),
+        completion_tokens=transcript.token_count if end is None else end.completion_tokens,
+        cached_tokens=admitted.cached_tokens if end is None else end.cached_tokens,
+        timings=watch.timings(None if end is None else end.timings),
+    )

@@ -18,7 +18,7 @@ from deploy.stack.ports import LOOPBACK, Ports, is_free
 GIB = 1024**3
 
 PACKAGES = {
-    "gateway": ("fastapi", "uvicorn", "tokenizers", "jinja2", "blake3"),
+    "gateway": ("starlette", "uvicorn", "tokenizers", "jinja2", "blake3"),
     "vision": ("torch", "transformers", "ray", "safetensors"),
     "decoder": ("onnxruntime", "numpy"),
     "export": ("onnxruntime-genai", "onnx", "onnx-ir", "huggingface-hub"),

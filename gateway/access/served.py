@@ -1,10 +1,10 @@
 """The model this gateway serves, as clients see it."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import ModelNotFound
 
 
@@ -13,7 +13,7 @@ class ServedModel:
     """Its name, what its bundle presets, and a fingerprint that changes with the bundle."""
 
     name: str
-    generation: Mapping[str, Any]
+    presets: decoder_pb2.SamplingParams  # the checkpoint's, for what a client leaves out
     bundle_digest: str
     created: int = field(default_factory=lambda: int(time.time()))  # Unix seconds
 

@@ -68,11 +68,6 @@ class Detokenizer:
     @property
     def stopped(self) -> bool:
         """A stop string was found; later tokens add nothing."""
-        return self._stops.found is not None
-
-    @property
-    def stop_string(self) -> str | None:
-        """The stop string that ended the answer."""
         return self._stops.found
 
     def push(self, token_ids: Iterable[int]) -> str:
@@ -99,17 +94,16 @@ class StopStrings:
         }
         self._longest = max(map(len, self._strings), default=0)
         self._held = ""
-        self.found: str | None = None
+        self.found = False
 
     def push(self, text: str) -> str:
         """What of the held tail and `text` is certain to be shown."""
-        if self.found is not None:
+        if self.found:
             return ""
         pending = self._held + text
-        match = self._first_match(pending)
-        if match is not None:
-            start, self.found = match
-            self._held = ""
+        start = self._first_match(pending)
+        if start is not None:
+            self.found, self._held = True, ""
             return pending[:start]
         keep = self._tail_length(pending)
         cut = len(pending) - keep
@@ -121,16 +115,14 @@ class StopStrings:
         held, self._held = self._held, ""
         return held
 
-    def _first_match(self, text: str) -> tuple[int, str] | None:
+    def _first_match(self, text: str) -> int | None:
+        """Where the stop string that ends first begins; of several the longest."""
         hits = [
-            (start + len(string), start, string)
+            (start + len(string), start)
             for string in self._strings
             if (start := text.find(string)) >= 0
         ]
-        if not hits:
-            return None
-        _, start, string = min(hits)
-        return start, string
+        return min(hits)[1] if hits else None
 
     def _tail_length(self, text: str) -> int:
         for length in range(min(self._longest - 1, len(text)), 0, -1):

@@ -1,7 +1,12 @@
-"""What comes back: tokens from a decoder, text for a client, and how both end."""
+"""What comes back: tokens from a decoder, text for a client, and how both end.
+
+Times are carried, not computed with, so they stay the messages they came in or will leave in.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from protos.tandem.v1 import decoder_pb2, gateway_pb2
 
 
 class FinishReason(StrEnum):
@@ -34,22 +39,11 @@ class OutputToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admitted:
     """A decoder accepted a sequence; `needed_spans` are indices of the prompt's spans."""
 
     cached_tokens: int
     needed_spans: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecoderTimings:
-    """Milliseconds as `GenerateTimings` defines them."""
-
-    queue_ms: float = 0.0
-    features_ms: float = 0.0
-    prefill_ms: float = 0.0
-    first_token_ms: float = 0.0
-    decode_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +53,7 @@ class DecoderEnd:
     finish_reason: FinishReason
     completion_tokens: int
     cached_tokens: int
-    timings: DecoderTimings
+    timings: decoder_pb2.GenerateTimings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,19 +65,6 @@ class AnswerText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerTimings:
-    """Milliseconds as `ChatTimings` defines them."""
-
-    prepare_ms: float
-    preprocess_ms: float
-    encode_ms: float
-    transfer_ms: float
-    prefill_ms: float
-    first_token_ms: float
-    decode_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerEnd:
     """How an answer ended; always the last event of a stream."""
 
@@ -91,7 +72,7 @@ class AnswerEnd:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
-    timings: AnswerTimings
+    timings: gateway_pb2.ChatTimings
 
 
 AnswerEvent = AnswerText | AnswerEnd

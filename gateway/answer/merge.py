@@ -15,7 +15,7 @@ class _Item(Generic[T]):
     value: T
 
 
-async def interleaved(
+async def merged(
     streams: Sequence[AsyncGenerator[T, None]],
 ) -> AsyncGenerator[tuple[int, T], None]:
     """Yields (stream index, item) as items come; the first failure ends all streams.

@@ -10,11 +10,11 @@ import pydantic_core
 from gateway.request.deadlines import seconds_left
 from protos.wire.errors import InvalidRequest, Reason, ServiceError
 
-MAX_JSON_DEPTH = 64
+MAX_BODY_DEPTH = 64
 # Far above any conversation that fits a context window; beyond it lies only parsing for its own
 # sake (a body of nothing but brackets would take gigabytes once parsed).
-MAX_JSON_QUOTES = 1_000_000
-MAX_JSON_STRUCTURE_BYTES = 1024 * 1024
+MAX_BODY_QUOTES = 1_000_000
+MAX_BODY_STRUCTURE_BYTES = 1024 * 1024
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -84,16 +84,16 @@ def parse_json(body: bytes) -> Any:
 
 
 def _check_structure(body: bytes) -> None:
-    if body.count(b'"') > MAX_JSON_QUOTES:
+    if body.count(b'"') > MAX_BODY_QUOTES:
         raise InvalidRequest("the body's JSON holds too many strings")
     structure = _STRING.sub(b"", body)
-    if len(structure) > MAX_JSON_STRUCTURE_BYTES:
+    if len(structure) > MAX_BODY_STRUCTURE_BYTES:
         raise InvalidRequest("the body's JSON holds too many values")
     depth = 0
     for bracket in _BRACKET.finditer(structure):
         depth += 1 if bracket[0] in b"[{" else -1
-        if depth > MAX_JSON_DEPTH:
-            raise InvalidRequest(f"the body's JSON is nested deeper than {MAX_JSON_DEPTH} levels")
+        if depth > MAX_BODY_DEPTH:
+            raise InvalidRequest(f"the body's JSON is nested deeper than {MAX_BODY_DEPTH} levels")
 
 
 def _too_large(limit: int) -> InvalidRequest:

@@ -1,11 +1,11 @@
 """What every HTTP request passes before it reaches a route: id, Host, headers, key."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.access.auth import AUTHORIZATION, check_key
+from gateway.access.auth import AUTHORIZATION
 from gateway.http.errors import error_response
 from gateway.request.ids import request_id
 from protos.wire.channels import REQUEST_ID_KEY
@@ -18,18 +18,25 @@ _OPEN_PATHS = ("/health",)
 
 
 class Guard:
-    """ASGI middleware; gives every request an id, which every response carries."""
+    """ASGI middleware; gives every request an id, which every response carries.
+
+    Args:
+        app: What lies behind it.
+        authorize: Refuses a wrong `Authorization` header, on every path but the open ones.
+        hosts: Names of this server that requests may use; None for any.
+        max_header_bytes: Most bytes of all headers.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        api_keys: Sequence[str],
+        authorize: Callable[[str | None], object],
         hosts: Sequence[str] | None,
         max_header_bytes: int,
     ) -> None:
         self._app = app
-        self._api_keys = api_keys
+        self._authorize = authorize
         self._hosts = hosts
         self._max_header_bytes = max_header_bytes
 
@@ -47,14 +54,13 @@ class Guard:
             await send(message)
 
         try:
-            scope["state"]["api_key"] = self._check(scope["path"], headers)
+            self._check(scope["path"], headers)
         except ServiceError as error:
             await error_response(error)(scope, receive, tagged)
             return
         await self._app(scope, receive, tagged)
 
-    def _check(self, path: str, headers: Headers) -> str | None:
-        """The request's key; None without one."""
+    def _check(self, path: str, headers: Headers) -> None:
         size = sum(len(name) + len(value) for name, value in headers.raw)
         if len(headers.raw) > MAX_HEADERS or size > self._max_header_bytes:
             raise InvalidRequest(
@@ -63,9 +69,8 @@ class Guard:
             )
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
             raise InvalidRequest("the Host header names another server")
-        if path in _OPEN_PATHS:
-            return None
-        return check_key(self._api_keys, headers.get(AUTHORIZATION))
+        if path not in _OPEN_PATHS:
+            self._authorize(headers.get(AUTHORIZATION))
 
 
 def _host_name(host: str) -> str:

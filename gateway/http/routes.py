@@ -1,94 +1,69 @@
 """The HTTP door: routes, and the errors no route answers."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.routing import Route
 
 from gateway.access.served import ServedModel
 from gateway.http.chat.route import ChatCompletions
 from gateway.http.errors import error_response, route_error
-from gateway.http.guard import Guard
 from protos.wire.errors import InternalError, ServiceError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpSettings:
-    """What an operator decides about the door."""
-
-    api_keys: Sequence[str]
-    hosts: Sequence[str] | None
-    max_header_bytes: int
-    docs: bool
-
-
 def http_app(
-    *,
-    chat: ChatCompletions,
-    served: ServedModel,
-    health: Callable[[], dict[str, Any]],
-    settings: HttpSettings,
-) -> ASGIApp:
+    *, chat: ChatCompletions, served: ServedModel, health: Callable[[], dict[str, Any]]
+) -> Starlette:
     """The ASGI application.
 
     Args:
         chat: Serves the one route that works.
         served: The model.
         health: The body of GET /health, whose `status` is ok, degraded, or not ready.
-        settings: What an operator decides.
     """
-    app = FastAPI(
-        title="Tandem",
-        docs_url="/docs" if settings.docs else None,
-        redoc_url=None,
-        openapi_url="/openapi.json" if settings.docs else None,
-    )
-    _add_error_handlers(app)
 
-    @app.post("/v1/chat/completions", response_model=None)
-    async def chat_completions(request: Request) -> Response:
-        return await chat.serve(request)
+    async def models(_: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [served.card()]})
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [served.card()]}
+    async def model(request: Request) -> Response:
+        served.check(request.path_params["name"])
+        return JSONResponse(served.card())
 
-    # Names of models hold slashes.
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
-        served.check(name)
-        return served.card()
-
-    @app.get("/health", response_model=None)
-    async def health_report() -> Response:
+    async def health_report(_: Request) -> Response:
         report = health()
         ready = report["status"] in ("ok", "degraded")
         return JSONResponse(report, status_code=200 if ready else 503)
 
-    # Around everything, so that even the response to a bug carries the request's id.
-    return Guard(
-        app,
-        api_keys=settings.api_keys,
-        hosts=settings.hosts,
-        max_header_bytes=settings.max_header_bytes,
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat.serve, methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),  # names of models hold slashes
+            Route("/health", health_report),
+        ],
+        # The last one is the HTTP edge: a bug is raised on and logged by the server, without its
+        # text here.
+        exception_handlers={
+            ServiceError: _service_error,
+            HTTPException: _route_error,
+            Exception: _bug,
+        },
     )
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    @app.exception_handler(ServiceError)
-    async def service_error(_: Request, error: ServiceError) -> Response:
-        return error_response(error)
+async def _service_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return error_response(error)
 
-    @app.exception_handler(HTTPException)
-    async def http_exception(_: Request, error: HTTPException) -> Response:
-        return route_error(error.status_code)
 
-    # The HTTP edge: the error is raised on and logged by the server, without its text here.
-    @app.exception_handler(Exception)
-    async def bug(_: Request, error: Exception) -> Response:
-        return error_response(InternalError("internal error"))
+async def _route_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return route_error(error.status_code)
+
+
+async def _bug(_: Request, error: Exception) -> Response:
+    return error_response(InternalError("internal error"))

@@ -7,19 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.media.images import DIGEST_KEY_BYTES, MediaLimits, PlannedImage, plan_images
+from gateway.media.images import DIGEST_KEY_BYTES, PlannedImage, plan_images
 from gateway.prompt import provenance
-from gateway.prompt.messages import (
-    check_shape,
-    image_sources,
-    message_texts,
-    template_messages,
-    template_tools,
-    texts_in,
-)
-from gateway.prompt.positions import position_ids
+from gateway.prompt.families.registry import family_named
+from gateway.prompt.inputs import PromptInputs, PromptLimits
+from gateway.prompt.messages import template_messages, template_tools
 from gateway.prompt.provenance import Marks
-from gateway.prompt.splice import Span, splice
+from gateway.prompt.splice import VisualSpan
 from gateway.prompt.template import ChatTemplate
 from gateway.prompt.tokenizer import PromptTokenizer
 from gateway.request.conversation import Conversation
@@ -29,24 +23,13 @@ from protos.wire.errors import InvalidRequest, PromptTooLong, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptLimits:
-    """What one request may ask of the prompt builder."""
-
-    media: MediaLimits = MediaLimits()
-    max_text_bytes: int = 2 * 1024 * 1024  # UTF-8, all strings of a conversation together
-    max_messages: int = 2048
-    max_parts: int = 4096  # of all messages together
-    max_tools: int = 128
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedPrompt:
     """A prompt ready for the decoder; S tokens, one span, grid and image per image."""
 
     input_ids: npt.NDArray[np.int32]  # [S], after expansion
     position_ids: npt.NDArray[np.int32]  # [3, S], rows temporal, height, width
     position_delta: int  # a cache length plus this is the next decode position
-    spans: tuple[Span, ...]
+    spans: tuple[VisualSpan, ...]
     grids: tuple[Grid, ...]
     images: tuple[PlannedImage, ...]
 
@@ -73,8 +56,10 @@ class PromptBuilder:
             digest_key: 32 bytes for naming images; random for this process where None.
 
         Raises:
-            BundleError: a file is missing or malformed, or the files disagree.
+            BundleError: the bundle's family is not served, a file is missing or malformed, or the
+                files disagree.
         """
+        self._family = family_named(bundle.manifest.family)
         processor = bundle.path / "processor"
         self.tokenizer = PromptTokenizer.from_folder(processor)
         self.settings = ImageSettings.from_file(processor / "preprocessor_config.json")
@@ -90,18 +75,13 @@ class PromptBuilder:
         self._digest_key = digest_key or os.urandom(DIGEST_KEY_BYTES)
 
     def prepare(
-        self,
-        conversation: Conversation,
-        *,
-        max_context: int | None = None,
-        digest_key: bytes | None = None,
+        self, conversation: Conversation, *, max_context: int | None = None
     ) -> PreparedPrompt:
         """The spliced prompt of a conversation.
 
         Args:
             conversation: What the client sent; checked here.
             max_context: Most tokens of prompt and answer; the model's own where None.
-            digest_key: 32 bytes, for naming the images of one tenant; the builder's where None.
 
         Raises:
             InvalidRequest: a message, tool or image at fault, named.
@@ -112,34 +92,25 @@ class PromptBuilder:
         add_generation_prompt=True)`; parity in tests/parity/test_prompt_ids.py.
         """
         window = min(max_context or self.max_context, self.max_context)
-        check_shape(
-            conversation,
-            max_messages=self.limits.max_messages,
-            max_parts=self.limits.max_parts,
-            max_tools=self.limits.max_tools,
-        )
-        self._check_texts(conversation, window)
+        inputs = PromptInputs.of(conversation)
+        inputs.check(self.limits)
+        self._check_texts(inputs, window)
         images = plan_images(
-            list(image_sources(conversation)),
+            inputs.images,
             self.settings,
             limits=self.limits.media,
-            digest_key=digest_key or self._digest_key,
+            digest_key=self._digest_key,
         )
         planned = sum(image.token_count for image in images)
         if planned >= window:  # Known before any text is tokenized.
             raise _too_long(planned, window)
-        prompt = splice(
-            self.encode(conversation),
-            [image.token_count for image in images],
-            [image.digest for image in images],
-            image_id=self._special.image,
-            video_id=self._special.video,
-        )
+        prompt = self._family.expand(self.encode(inputs), images, self._special)
         length = len(prompt.input_ids)
         if length >= window:
             raise _too_long(length, window)
         grids = tuple(image.grid for image in images)
-        positions = position_ids(length, prompt.spans, grids, self.settings.merge_size)
+        merge_size = self.settings.merge_size
+        positions = self._family.position_ids(length, prompt.spans, grids, merge_size)
         return PreparedPrompt(
             input_ids=prompt.input_ids,
             position_ids=positions.ids,
@@ -149,7 +120,7 @@ class PromptBuilder:
             images=images,
         )
 
-    def encode(self, conversation: Conversation) -> list[int]:
+    def encode(self, inputs: PromptInputs) -> list[int]:
         """Token ids before expansion; added tokens come from the template only.
 
         Where the template looks into strings (to cut `<think>...</think>` out of former
@@ -160,8 +131,9 @@ class PromptBuilder:
             InvalidRequest: the template refuses the conversation, or its text cannot be told
                 from the template's tokens.
         """
+        conversation = inputs.conversation
         rendered = self._render(conversation, provenance.UNMARKED)
-        marker = provenance.choose_marker((*texts_in(conversation), *self._reserved))
+        marker = provenance.choose_marker((*inputs.texts, *inputs.other_texts, *self._reserved))
         for marks in provenance.strategies(marker, *self.tokenizer.token_names()):
             marked = self._render(conversation, marks)
             if marked.replace(marker, "") == rendered:
@@ -179,9 +151,9 @@ class PromptBuilder:
             add_vision_id=conversation.add_vision_id,
         )
 
-    def _check_texts(self, conversation: Conversation, window: int) -> None:
+    def _check_texts(self, inputs: PromptInputs, window: int) -> None:
         try:
-            size = sum(len(text.encode()) for text in texts_in(conversation))
+            size = sum(len(text.encode()) for text in (*inputs.texts, *inputs.other_texts))
         except UnicodeEncodeError as error:
             raise InvalidRequest(
                 "messages hold a text that is not valid Unicode (a lone surrogate)",
@@ -195,18 +167,18 @@ class PromptBuilder:
                 param="messages",
             )
         if size >= window * self.tokenizer.max_token_bytes:
-            self._check_least_tokens(conversation, window)
+            self._check_least_tokens(inputs, window)
 
-    def _check_least_tokens(self, conversation: Conversation, window: int) -> None:
+    def _check_least_tokens(self, inputs: PromptInputs, window: int) -> None:
         # Composing accents (NFC) makes a text shorter before it is cut into tokens.
-        texts = (unicodedata.normalize("NFC", text) for text in message_texts(conversation))
+        texts = (unicodedata.normalize("NFC", text) for text in inputs.texts)
         least = sum(len(text.encode()) for text in texts) // self.tokenizer.max_token_bytes
         if least >= window:
             raise _too_long(least, window, "at least ")
 
     def _check_special_tokens(self) -> None:
         names = {token.token_id: token.content for token in self.tokenizer.added}
-        for field in ("image", "video", "vision_start", "vision_end"):
+        for field in self._family.template_tokens:
             token_id = getattr(self._special, field)
             if token_id not in names:
                 raise BundleError(

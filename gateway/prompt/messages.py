@@ -1,16 +1,10 @@
-"""A conversation as the chat template sees it, its strings, and the limits on its shape."""
+"""A conversation as the chat template sees it."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.prompt import provenance
 from gateway.prompt.provenance import Marks
-from gateway.request.conversation import Conversation, ImagePart, Message, Role, TextPart, ToolCall
-from protos.wire.errors import InvalidRequest, Reason
-
-# Of one tool schema, or the arguments of one call.
-MAX_JSON_DEPTH = 32
-MAX_JSON_VALUES = 20_000
+from gateway.request.conversation import Conversation, Message, Role, TextPart, ToolCall
 
 
 def template_messages(conversation: Conversation, marks: Marks) -> list[dict[str, Any]]:
@@ -54,97 +48,3 @@ def _template_call(call: ToolCall, marks: Marks) -> dict[str, Any]:
         "arguments": provenance.marked(call.arguments, marks),
     }
     return {**identity, "type": "function", "function": function}
-
-
-def texts_in(conversation: Conversation) -> list[str]:
-    """Every string of the client's that a template may write."""
-    texts = list(message_texts(conversation))
-    texts.extend(provenance.strings_in(conversation.tools))
-    for message in conversation.messages:
-        texts.extend(text for text in (message.name, message.tool_call_id) if text is not None)
-        texts.extend(call.call_id for call in message.tool_calls if call.call_id is not None)
-    return texts
-
-
-def message_texts(conversation: Conversation) -> Iterator[str]:
-    """The client's texts that every template writes, in order."""
-    for message in conversation.messages:
-        if isinstance(message.content, str):
-            yield message.content
-        elif message.content is not None:
-            yield from (part.text for part in message.content if isinstance(part, TextPart))
-        for call in message.tool_calls:
-            yield call.name
-            yield from provenance.strings_in(call.arguments)
-        if message.reasoning is not None:
-            yield message.reasoning
-
-
-def image_sources(conversation: Conversation) -> Iterator[tuple[str, bytes]]:
-    """Field and bytes of each image, in the order of the conversation."""
-    for turn, message in enumerate(conversation.messages):
-        if isinstance(message.content, tuple):
-            for index, part in enumerate(message.content):
-                if isinstance(part, ImagePart):
-                    yield f"messages[{turn}].content[{index}]", part.data
-
-
-def check_shape(
-    conversation: Conversation, *, max_messages: int, max_parts: int, max_tools: int
-) -> None:
-    """Checks counts and depths, before anything is rendered.
-
-    Raises:
-        InvalidRequest: no message, too many messages, parts or tools, data nested too deep, or
-            neither text nor an image anywhere.
-    """
-    _check_count("messages", len(conversation.messages), 1, max_messages)
-    _check_count("tools", len(conversation.tools), 0, max_tools)
-    part_count = sum(
-        len(message.content)
-        for message in conversation.messages
-        if message.content is not None and not isinstance(message.content, str)
-    )
-    if part_count > max_parts:
-        raise InvalidRequest(
-            f"messages have {part_count} content parts, expected at most {max_parts}",
-            param="messages",
-        )
-    for index, tool in enumerate(conversation.tools):
-        _check_json(f"tools[{index}]", tool)
-    for turn, message in enumerate(conversation.messages):
-        for index, call in enumerate(message.tool_calls):
-            _check_json(f"messages[{turn}].tool_calls[{index}]", call.arguments)
-    has_text = any(not text.isspace() for text in message_texts(conversation) if text)
-    if not has_text and not any(image_sources(conversation)):
-        raise InvalidRequest("messages hold neither text nor images", param="messages")
-
-
-def _check_count(field: str, count: int, least: int, most: int) -> None:
-    if not least <= count <= most:
-        raise InvalidRequest(
-            f"{field} has {count} entries, expected {least} to {most}", param=field
-        )
-
-
-def _check_json(field: str, value: Any) -> None:
-    level, count = [value], 1
-    for _ in range(MAX_JSON_DEPTH):
-        level = [child for item in level for child in _children(item)]
-        count += len(level)
-        if count > MAX_JSON_VALUES:
-            raise _bad_json(field, f"holds more than {MAX_JSON_VALUES} values")
-        if not level:
-            return
-    raise _bad_json(field, f"is nested more than {MAX_JSON_DEPTH} levels deep")
-
-
-def _bad_json(field: str, fault: str) -> InvalidRequest:
-    return InvalidRequest(f"{field} {fault}", reason=Reason.INVALID_SCHEMA, param=field)
-
-
-def _children(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        yield from value.values()
-    elif isinstance(value, list | tuple):
-        yield from value

@@ -122,13 +122,13 @@ def marked(value: Any, marks: Marks) -> Any:
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """Every string in plain JSON data, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield key
-            yield from strings_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from strings_in(item)
+    """Every string in plain JSON data, keys included, in order; however deep it is nested."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, Mapping):
+            waiting.extend(reversed([one for pair in item.items() for one in pair]))
+        elif isinstance(item, list | tuple):
+            waiting.extend(reversed(item))

@@ -10,7 +10,7 @@ from protos.wire.errors import InvalidRequest, Reason, Unsupported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class VisualSpan:
     """The placeholders of one image: `length` of them from `offset` on."""
 
     offset: int
@@ -23,7 +23,7 @@ class SplicedPrompt:
     """Token ids after expansion, int32 [S], and one span per image, ascending."""
 
     input_ids: npt.NDArray[np.int32]
-    spans: tuple[Span, ...]
+    spans: tuple[VisualSpan, ...]
 
 
 def splice(
@@ -68,7 +68,7 @@ def splice(
     repeats[places] = lengths
     offsets = places + np.cumsum([0, *(length - 1 for length in lengths)])[: len(places)]
     spans = tuple(
-        Span(offset=int(offset), length=length, digest=digest)
+        VisualSpan(offset=int(offset), length=length, digest=digest)
         for offset, length, digest in zip(offsets, lengths, digests, strict=True)
     )
     return SplicedPrompt(input_ids=np.repeat(marked, repeats), spans=spans)

@@ -105,10 +105,6 @@ class PromptTokenizer:
         special = tuple(token.content for token in self.added if token.special)
         return special, tuple(token.content for token in self.added if not token.special)
 
-    def id_of(self, content: str) -> int | None:
-        """The id of an added token, or None."""
-        return self._ids.get(content)
-
     def token_of(self, token_id: int) -> str | None:
         """The vocabulary's spelling of a token (byte-level letters), or None outside it."""
         if token_id < 0:

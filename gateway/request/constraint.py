@@ -29,7 +29,7 @@ class ConstraintKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Constraint:
+class ConstraintSpec:
     """A formal language an answer is held to.
 
     Attributes:
@@ -62,7 +62,7 @@ def invalid(field: str, what: str) -> InvalidRequest:
     return InvalidRequest(f"{field} {what}", reason=Reason.INVALID_SCHEMA, param=field)
 
 
-def from_response_format(kind: str, json_schema: Mapping[str, Any] | None) -> Constraint | None:
+def from_response_format(kind: str, json_schema: Mapping[str, Any] | None) -> ConstraintSpec | None:
     """OpenAI's field. `strict` makes no difference: a schema always holds, exactly.
 
     Args:
@@ -75,16 +75,16 @@ def from_response_format(kind: str, json_schema: Mapping[str, Any] | None) -> Co
     if kind == "text":
         return None
     if kind == "json_object":
-        return Constraint(kind=ConstraintKind.JSON_OBJECT, field="response_format")
+        return ConstraintSpec(kind=ConstraintKind.JSON_OBJECT, field="response_format")
     if json_schema is None or "schema" not in json_schema:
         raise invalid(SCHEMA_FIELD, "is missing")
     schema = json_schema["schema"]
     if not isinstance(schema, Mapping):
         raise invalid(SCHEMA_FIELD, "must be a JSON object")
-    return Constraint(kind=ConstraintKind.JSON_SCHEMA, text=_json(schema), field=SCHEMA_FIELD)
+    return ConstraintSpec(kind=ConstraintKind.JSON_SCHEMA, text=_json(schema), field=SCHEMA_FIELD)
 
 
-def from_structured_outputs(given: Mapping[str, Any]) -> Constraint:
+def from_structured_outputs(given: Mapping[str, Any]) -> ConstraintSpec:
     """vLLM's field.
 
     Args:
@@ -106,15 +106,15 @@ def from_structured_outputs(given: Mapping[str, Any]) -> Constraint:
     field = f"{field}.{name}"
     if name == "json":
         text = value if isinstance(value, str) else _json(value)
-        return Constraint(kind=ConstraintKind.JSON_SCHEMA, text=text, field=field)
+        return ConstraintSpec(kind=ConstraintKind.JSON_SCHEMA, text=text, field=field)
     if name == "choice":
-        return Constraint(kind=ConstraintKind.CHOICE, texts=tuple(value), field=field)
+        return ConstraintSpec(kind=ConstraintKind.CHOICE, texts=tuple(value), field=field)
     if name == "json_object":
         if not value:
             raise invalid(field, "must be true where it is given")
-        return Constraint(kind=ConstraintKind.JSON_OBJECT, field=field)
+        return ConstraintSpec(kind=ConstraintKind.JSON_OBJECT, field=field)
     kind = ConstraintKind.REGEX if name == "regex" else ConstraintKind.LARK
-    return Constraint(kind=kind, text=value, field=field)
+    return ConstraintSpec(kind=kind, text=value, field=field)
 
 
 def _json(schema: Mapping[str, Any]) -> str:

@@ -1,108 +1,25 @@
-"""What a client asks for: one conversation and how to answer it. Both doors build it."""
+"""What a client asks, as either door converts it, and the same as a job with its owner and time."""
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from gateway.request.constraint import Constraint
+from gateway.request.constraint import ConstraintSpec
 from gateway.request.conversation import Conversation
 from gateway.request.deadlines import Deadline
+from protos.tandem.v1 import decoder_pb2
+from protos.wire import sampling
 from protos.wire.errors import InvalidRequest, Unsupported
+from protos.wire.sampling import (
+    MAX_PRIORITY,
+    MAX_STOP_TOKENS,
+    MAX_TOKENS,
+    MAX_TOP_LOGPROBS,
+    check_range,
+)
 
-MAX_TOP_LOGPROBS = 20
 MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_CHARS = 256
-MAX_STOP_TOKENS = 64
-MAX_LOGIT_BIASES = 300
 MAX_CHOICES = 4
-MAX_TOKENS = 2**31 - 1
 MAX_CACHE_SALT_CHARS = 256
-
-# name: (smallest, largest, smallest itself allowed)
-_RANGES: Mapping[str, tuple[float, float, bool]] = {
-    "temperature": (0, 2, True),
-    "top_p": (0, 1, False),
-    "top_k": (0, MAX_TOKENS, True),
-    "min_p": (0, 1, True),
-    "seed": (-(2**63), 2**63 - 1, True),
-    "repetition_penalty": (0, 2, False),
-    "presence_penalty": (-2, 2, True),
-    "frequency_penalty": (-2, 2, True),
-}
-
-# What generation_config.json may preset, by our names.
-_DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How tokens are chosen; None is unset. Ranges and meaning as in `SamplingParams`."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-
-    def with_defaults(self, generation: Mapping[str, Any]) -> "Sampling":
-        """Fills what the client left out from the checkpoint's generation_config.
-
-        The checkpoint's authors tuned these values, so they win over OpenAI's 1.0 and 1.0;
-        transformers' and vLLM's servers decide alike. `do_sample: false` means greedy. What
-        neither says stays unset, and the decoder's documented default (OpenAI's) applies.
-        """
-        presets = {name: generation.get(name) for name in _DEFAULTED}
-        if generation.get("do_sample") is False:
-            presets["temperature"] = 0.0
-        filled = {
-            name: value
-            for name, value in presets.items()
-            if value is not None and getattr(self, name) is None
-        }
-        return dataclasses.replace(self, **filled)
-
-    def check(self, *, vocab_size: int) -> None:
-        """Checks every range.
-
-        Raises:
-            InvalidRequest: names the parameter, the range and the value.
-        """
-        for name, (low, high, closed) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not (low <= value <= high and (closed or value > low)):
-                bracket = "[" if closed else "("
-                raise InvalidRequest(
-                    f"{name} must be in {bracket}{low}, {high}], got {value}", param=name
-                )
-        if len(self.logit_bias) > MAX_LOGIT_BIASES:
-            raise InvalidRequest(
-                f"logit_bias has {len(self.logit_bias)} entries, at most {MAX_LOGIT_BIASES}"
-                " are allowed",
-                param="logit_bias",
-            )
-        for token, bias in self.logit_bias.items():
-            if not 0 <= token < vocab_size:
-                raise InvalidRequest(
-                    f"logit_bias names token {token}, expected [0, {vocab_size})",
-                    param="logit_bias",
-                )
-            if not -100 <= bias <= 100:
-                raise InvalidRequest(
-                    f"logit_bias of token {token} must be in [-100, 100], got {bias}",
-                    param="logit_bias",
-                )
-
-    def for_choice(self, index: int) -> "Sampling":
-        """The sampling of one of several choices: a seed gives each choice one of its own."""
-        if self.seed is None or index == 0:
-            return self
-        seed = (self.seed + index + 2**63) % 2**64 - 2**63
-        return dataclasses.replace(self, seed=seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,37 +37,17 @@ class Stopping:
         Raises:
             InvalidRequest: names the parameter, the range and the value.
         """
-        if self.max_tokens is not None and not 1 <= self.max_tokens <= MAX_TOKENS:
-            raise InvalidRequest(
-                f"max_tokens must be in [1, {MAX_TOKENS}], got {self.max_tokens}",
-                param="max_tokens",
-            )
-        if len(self.stop_token_ids) > MAX_STOP_TOKENS:
-            raise InvalidRequest(
-                f"stop_token_ids has {len(self.stop_token_ids)} entries, at most"
-                f" {MAX_STOP_TOKENS} are allowed",
-                param="stop_token_ids",
-            )
+        if self.max_tokens is not None:
+            check_range("max_tokens", self.max_tokens, 1, MAX_TOKENS)
+        _check_count("stop_token_ids", len(self.stop_token_ids), MAX_STOP_TOKENS)
         for token in self.stop_token_ids:
-            if not 0 <= token < vocab_size:
-                raise InvalidRequest(
-                    f"stop_token_ids names token {token}, expected [0, {vocab_size})",
-                    param="stop_token_ids",
-                )
-        self._check_strings()
-
-    def _check_strings(self) -> None:
-        if len(self.stop_strings) > MAX_STOP_STRINGS:
-            raise InvalidRequest(
-                f"stop has {len(self.stop_strings)} strings, at most {MAX_STOP_STRINGS}"
-                " are allowed",
-                param="stop",
-            )
+            check_range("stop_token_ids", token, 0, vocab_size - 1)
+        _check_count("stop", len(self.stop_strings), MAX_STOP_STRINGS)
         for text in self.stop_strings:
             if not 1 <= len(text) <= MAX_STOP_STRING_CHARS:
                 raise InvalidRequest(
-                    f"a string of stop has {len(text)} characters, expected"
-                    f" [1, {MAX_STOP_STRING_CHARS}]",
+                    f"a string of stop has {len(text)} characters, expected 1 to"
+                    f" {MAX_STOP_STRING_CHARS}",
                     param="stop",
                 )
 
@@ -169,33 +66,34 @@ class Reporting:
         Raises:
             InvalidRequest: names the parameter, the range and the value.
         """
-        if not 0 <= self.top_logprob_count <= MAX_TOP_LOGPROBS:
-            raise InvalidRequest(
-                f"top_logprobs must be in [0, {MAX_TOP_LOGPROBS}], got {self.top_logprob_count}",
-                param="top_logprobs",
-            )
+        check_range("top_logprobs", self.top_logprob_count, 0, MAX_TOP_LOGPROBS)
         if self.top_logprob_count and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatJob:
-    """One conversation to answer; `arrived_s` is a `time.monotonic()` moment.
+class Question:
+    """One conversation and how to answer it, in a client's own terms.
 
-    `constraint` is what the answer must look like, None for anything. Requests share cached
-    prefixes only with the same `cache_salt`; see `gateway.access.tenants`.
+    Attributes:
+        model: Name of the model; None or empty asks for the one that is served.
+        constraint: What the answer must look like; None for anything.
+        priority: Lower is handled earlier, as vLLM has it.
+        cache_salt: Parts requests that must not share cached prefixes; empty adds nothing.
+        choice_count: Answers to give.
+        stream: Whether the answer is sent as it grows.
     """
 
-    request_id: str
+    model: str | None = None
     conversation: Conversation
-    sampling: Sampling = Sampling()
+    sampling: decoder_pb2.SamplingParams = field(default_factory=decoder_pb2.SamplingParams)
     stopping: Stopping = Stopping()
     reporting: Reporting = Reporting()
-    constraint: Constraint | None = None
-    cache_salt: bytes = b""
+    constraint: ConstraintSpec | None = None
+    priority: int = 0
+    cache_salt: str = ""
     choice_count: int = 1
-    arrived_s: float
-    deadline: Deadline
+    stream: bool = False
 
     def check(self, *, vocab_size: int) -> None:
         """Checks everything but the conversation, which `PromptBuilder.prepare` checks.
@@ -204,14 +102,12 @@ class ChatJob:
             InvalidRequest: a parameter is out of range.
             Unsupported: a combination is not served.
         """
-        self.sampling.check(vocab_size=vocab_size)
+        sampling.check(self.sampling, vocab_size=vocab_size)
         self.stopping.check(vocab_size=vocab_size)
         self.reporting.check()
         self._check_constraint()
-        if not 1 <= self.choice_count <= MAX_CHOICES:
-            raise InvalidRequest(
-                f"n must be in [1, {MAX_CHOICES}], got {self.choice_count}", param="n"
-            )
+        check_range("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
+        check_range("n", self.choice_count, 1, MAX_CHOICES)
         if self.reporting.logits and self.choice_count > 1:
             raise Unsupported("logits are reported for one choice only", param="n")
 
@@ -224,3 +120,31 @@ class ChatJob:
                 f"ignore_eos is set with {self.constraint.field}, whose end it would pass",
                 param="ignore_eos",
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatJob:
+    """A question at work.
+
+    Attributes:
+        request_id: Travels with every call made for it.
+        sampling: The question's, with the checkpoint's presets where it leaves something out.
+        cache_salt: Requests share cached prefixes only with the same one; see
+            `gateway.access.tenants`.
+        arrived_s: When the request arrived, `time.monotonic()` seconds.
+    """
+
+    request_id: str
+    question: Question
+    sampling: decoder_pb2.SamplingParams
+    cache_salt: bytes
+    arrived_s: float
+    deadline: Deadline
+
+
+def _check_count(field: str, count: int, most: int) -> None:
+    if count > most:
+        raise InvalidRequest(
+            f"{field} has {count} entries, expected at most {most}",
+            param=field,
+        )

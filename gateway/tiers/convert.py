@@ -4,41 +4,36 @@ import logging
 from collections.abc import Sequence
 
 from gateway.answer.events import (
-    Admission,
+    Admitted,
     DecoderEnd,
-    DecoderTimings,
     FinishReason,
     OutputToken,
     TopToken,
 )
 from gateway.prompt.builder import PreparedPrompt
-from gateway.prompt.splice import Span
-from gateway.request.constraint import Constraint, ConstraintKind
-from gateway.request.job import ChatJob, Reporting, Sampling, Stopping
+from gateway.prompt.splice import VisualSpan
+from gateway.request.constraint import ConstraintKind, ConstraintSpec
+from gateway.request.job import ChatJob, Reporting, Stopping
+from gateway.request.sampling import for_choice
 from protos.media.images import Grid
 from protos.tandem.v1 import decoder_pb2, tensor_pb2
 from protos.wire import tensors
 from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError, error_for
+from protos.wire.sampling import PARAMETERS
 
 logger = logging.getLogger(__name__)
 
-_FINISH_REASONS = {
+FINISH_REASONS = {
     decoder_pb2.FINISH_REASON_STOP: FinishReason.STOP,
     decoder_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
 }
 
 # The decoder's field names and what clients call them; the rest is the gateway's own doing.
+_SAME_NAMES = ("logit_bias", "max_tokens", "stop_token_ids", "logprobs", "logits", "priority")
 _CLIENT_NAMES = {
     "input_ids": "messages",
     "top_logprob_count": "top_logprobs",
-    **{
-        name: name
-        for name in (
-            *("temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty"),
-            *("presence_penalty", "frequency_penalty", "logit_bias", "max_tokens"),
-            *("stop_token_ids", "logprobs", "logits"),
-        )
-    },
+    **{name: name for name in (*PARAMETERS, *_SAME_NAMES)},
 }
 
 
@@ -46,6 +41,7 @@ def start_to_proto(
     job: ChatJob, prompt: PreparedPrompt, *, choice: int, bundle_digest: str
 ) -> decoder_pb2.GenerateStart:
     """The first message of a Generate call for one choice of a job."""
+    question = job.question
     suffix = f"-{choice}" if choice else ""
     return decoder_pb2.GenerateStart(
         request_id=job.request_id + suffix,
@@ -54,38 +50,23 @@ def start_to_proto(
         position_ids=tensors.to_proto(prompt.position_ids),
         position_delta=prompt.position_delta,
         visual_spans=spans_to_proto(prompt.spans),
-        sampling_params=sampling_to_proto(job.sampling.for_choice(choice)),
-        stop_conditions=stopping_to_proto(job.stopping),
-        report_options=reporting_to_proto(job.reporting),
+        sampling_params=for_choice(job.sampling, choice),
+        stop_conditions=stopping_to_proto(question.stopping),
+        report_options=reporting_to_proto(question.reporting),
         cache_salt=job.cache_salt,
-        constraint=None if job.constraint is None else constraint_to_proto(job.constraint),
+        priority=-question.priority,  # the decoder serves higher ones first
+        constraint=(
+            None if question.constraint is None else constraint_to_proto(question.constraint)
+        ),
     )
 
 
-def spans_to_proto(spans: Sequence[Span]) -> list[decoder_pb2.VisualSpan]:
+def spans_to_proto(spans: Sequence[VisualSpan]) -> list[decoder_pb2.VisualSpan]:
     """The images' places in a prompt."""
     return [
         decoder_pb2.VisualSpan(offset=span.offset, length=span.length, digest=span.digest)
         for span in spans
     ]
-
-
-def sampling_to_proto(sampling: Sampling) -> decoder_pb2.SamplingParams:
-    """Unset values stay unset."""
-    return decoder_pb2.SamplingParams(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        seed=sampling.seed,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        logit_bias=[
-            decoder_pb2.LogitBias(token_id=token, bias=bias)
-            for token, bias in sampling.logit_bias.items()
-        ],
-    )
 
 
 def stopping_to_proto(stopping: Stopping) -> decoder_pb2.StopConditions:
@@ -106,7 +87,7 @@ def reporting_to_proto(reporting: Reporting) -> decoder_pb2.ReportOptions:
     )
 
 
-def constraint_to_proto(constraint: Constraint) -> decoder_pb2.Constraint:
+def constraint_to_proto(constraint: ConstraintSpec) -> decoder_pb2.Constraint:
     """What the output must look like."""
     match constraint.kind:
         case ConstraintKind.JSON_SCHEMA:
@@ -126,9 +107,9 @@ def grid_to_proto(grid: Grid) -> tensor_pb2.GridTHW:
     return tensor_pb2.GridTHW(t=grid.t, h=grid.h, w=grid.w)
 
 
-def admission_from_proto(message: decoder_pb2.Admission) -> Admission:
+def admitted_from_proto(message: decoder_pb2.Admission) -> Admitted:
     """What the decoder needs before it can prefill."""
-    return Admission(cached_tokens=message.cached_tokens, needed_spans=tuple(message.needed_spans))
+    return Admitted(cached_tokens=message.cached_tokens, needed_spans=tuple(message.needed_spans))
 
 
 def tokens_from_proto(message: decoder_pb2.TokenChunk) -> tuple[OutputToken, ...]:
@@ -168,25 +149,18 @@ def end_from_proto(message: decoder_pb2.Completion) -> DecoderEnd:
     Raises:
         ServiceError: DATA_LOSS, it ended for a reason this release does not know.
     """
-    if message.finish_reason not in _FINISH_REASONS:
+    if message.finish_reason not in FINISH_REASONS:
         raise ServiceError("the decoder ended without a known reason", reason=Reason.DATA_LOSS)
-    timings = message.timings
     return DecoderEnd(
-        finish_reason=_FINISH_REASONS[message.finish_reason],
+        finish_reason=FINISH_REASONS[message.finish_reason],
         completion_tokens=message.completion_tokens,
         cached_tokens=message.cached_tokens,
-        timings=DecoderTimings(
-            queue_ms=timings.queue_ms,
-            features_ms=timings.features_ms,
-            prefill_ms=timings.prefill_ms,
-            first_token_ms=timings.first_token_ms,
-            decode_ms=timings.decode_ms,
-        ),
+        timings=message.timings,
     )
 
 
 def decoder_error_for_client(
-    error: ServiceError, constraint: Constraint | None = None
+    error: ServiceError, constraint: ConstraintSpec | None = None
 ) -> ServiceError:
     """A decoder's error in the client's words.
 

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from gateway.media.images import PlannedImage
-from gateway.tiers.clients import EncodeTimings, Forward, VisionClient
-from protos.tandem.v1 import tensor_pb2
+from gateway.tiers.vision import Forward, VisionClient
+from protos.tandem.v1 import tensor_pb2, vision_pb2
 
 
 class FeatureSource:
@@ -28,7 +28,7 @@ class FeatureSource:
         self._images = images
         self._request_id = request_id
         self._shared = shared
-        self._recordings: dict[int, tuple[_Recording, asyncio.Task[EncodeTimings]]] = {}
+        self._recordings: dict[int, tuple[_Recording, asyncio.Task[vision_pb2.EncodeSummary]]] = {}
 
     async def __aenter__(self) -> "FeatureSource":
         return self
@@ -39,7 +39,9 @@ class FeatureSource:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def send(self, span_index: int, forward: Forward, *, by_s: float) -> EncodeTimings:
+    async def send(
+        self, span_index: int, forward: Forward, *, by_s: float
+    ) -> vision_pb2.EncodeSummary:
         """Passes all features of one span to `forward`.
 
         Raises:
@@ -56,13 +58,17 @@ class FeatureSource:
             await forward(chunk)
         return await asyncio.shield(task)  # one choice that is cancelled must not cancel it
 
-    async def _record(self, span_index: int, recording: "_Recording", by_s: float) -> EncodeTimings:
+    async def _record(
+        self, span_index: int, recording: "_Recording", by_s: float
+    ) -> vision_pb2.EncodeSummary:
         try:
             return await self._encode(span_index, recording.add, by_s)
         finally:
             recording.end()
 
-    async def _encode(self, span_index: int, forward: Forward, by_s: float) -> EncodeTimings:
+    async def _encode(
+        self, span_index: int, forward: Forward, by_s: float
+    ) -> vision_pb2.EncodeSummary:
         return await self._vision.encode(
             self._images[span_index], request_id=self._request_id, by_s=by_s, forward=forward
         )

@@ -1,4 +1,4 @@
-"""Which address of a tier gets the next call. Pure choice; `clients` does the calling."""
+"""Which address of a tier gets the next call. Pure choice; the tier's client does the calling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import grpc
 
 from gateway.tiers.router import Endpoint, Router, State
 from protos.bundle.manifest import BundleError
-from protos.tandem.v1 import tensor_pb2
 from protos.wire.channels import channel_options, is_serving
 
 logger = logging.getLogger(__name__)
@@ -17,20 +18,40 @@ LOOK_TIMEOUT_S = 2.0
 MISSES_ALLOWED = 3
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an address says of itself."""
+
+    bundle_digest: str
+    max_context: int = 0  # tokens of one sequence; 0 where there are none
+    load: int = 0  # sequences running and waiting
+
+
 class TierClient:
     """What both clients share: channels, the handshake, and a look at every address now and then.
 
     Use as an async context manager; the first look is done when it is entered.
+
+    Args:
+        router: The tier's addresses.
+        report: Asks one address what it is; raises grpc.RpcError.
+        bundle_digest: Of the bundle the tier must serve.
+        watch_interval_s: Seconds between looks.
     """
 
-    def __init__(self, router: Router, *, bundle_digest: str, watch_interval_s: float) -> None:
+    def __init__(
+        self,
+        router: Router,
+        *,
+        report: Callable[[grpc.aio.Channel], Awaitable[Report]],
+        bundle_digest: str,
+        watch_interval_s: float,
+    ) -> None:
         self.router = router
         self.bundle_digest = bundle_digest
+        self._report = report
         self._watch_interval_s = watch_interval_s
-        self.channels = {
-            endpoint: grpc.aio.insecure_channel(endpoint.address, options=channel_options())
-            for endpoint in router.endpoints
-        }
+        self.channels: dict[Endpoint, grpc.aio.Channel] = {}
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "TierClient":
@@ -40,6 +61,9 @@ class TierClient:
             BundleError: every address serves another bundle. Later, when tiers are replaced one
                 by one, that is each request's error and not the gateway's end.
         """
+        for endpoint in self.router.endpoints:
+            address, options = endpoint.address, channel_options()
+            self.channels[endpoint] = grpc.aio.insecure_channel(address, options=options)
         await self._look_at_all()
         if all(endpoint.state is State.MISMATCHED for endpoint in self.router.endpoints):
             await self._close_channels()
@@ -86,8 +110,7 @@ class TierClient:
         """Asks an address what it serves and whether it is ready, and notes the answer."""
         channel = self.channels[endpoint]
         try:
-            info = await self._model_info(channel)
-            endpoint.reported_load = await self._load(channel)
+            report = await self._report(channel)
         except grpc.RpcError as error:
             endpoint.misses += 1
             # A busy machine may answer late; one that is gone refuses at once.
@@ -96,19 +119,14 @@ class TierClient:
                 self._note(endpoint, State.UNREACHABLE)
             return
         endpoint.misses = 0
-        endpoint.max_context = info.max_context
-        if info.bundle_digest != self.bundle_digest:
+        endpoint.max_context = report.max_context
+        endpoint.reported_load = report.load
+        if report.bundle_digest != self.bundle_digest:
             self._note(endpoint, State.MISMATCHED)
         elif await is_serving(channel, timeout_s=LOOK_TIMEOUT_S):
             self._note(endpoint, State.SERVING)
         else:
             self._note(endpoint, State.NOT_SERVING)
-
-    async def _model_info(self, channel: grpc.aio.Channel) -> tensor_pb2.ModelInfo:
-        raise NotImplementedError
-
-    async def _load(self, channel: grpc.aio.Channel) -> int:
-        return 0
 
     async def _look_at_all(self) -> None:
         await asyncio.gather(*(self.look_at(endpoint) for endpoint in self.router.endpoints))

@@ -5,10 +5,10 @@ Domain code raises a `ServiceError`; the RPC edge (`reporting_errors`) turns it 
 """
 
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import TracebackType
 from typing import Any, NoReturn
 
 import grpc
@@ -302,21 +302,31 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: ServiceError
     raise AssertionError("unreachable: abort raises")
 
 
-@asynccontextmanager
-async def reporting_errors(
-    context: grpc.aio.ServicerContext[Any, Any],
-) -> AsyncIterator[None]:
-    """The only try/except of the RPC layer: every RPC handler runs inside it.
+class reporting_errors:
+    """The RPC edge: every RPC handler runs inside `async with reporting_errors(context)`.
 
     A `ServiceError` reaches the client as itself; anything else is logged once with its
-    traceback and reaches the client as INTERNAL without detail.
+    traceback and reaches the client as INTERNAL without detail. Nothing is swallowed, which the
+    type of `__aexit__` says: a handler need not return behind the block.
     """
-    try:
-        yield
-    except ServiceError as error:
-        await abort(context, error)
-    except grpc.aio.AbortError:
-        raise
-    except Exception:  # The RPC edge: a bug in one call must not show its text to the client.
-        logger.exception("unhandled error in an RPC")
-        await abort(context, InternalError("internal error"))
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._context = context
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, ServiceError):
+            await abort(self._context, error)
+        # Cancelling, and the end of an abandoned stream, are no `Exception`; an aborted call has
+        # its status.
+        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            # A bug in one call must not show its text to the client.
+            logger.error("unhandled error in an RPC", exc_info=error)
+            await abort(self._context, InternalError("internal error"))

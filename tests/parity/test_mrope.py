@@ -9,8 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.prompt.positions import position_ids
-from gateway.prompt.splice import Span
+from gateway.prompt.families.qwen3_vl import position_ids
+from gateway.prompt.splice import VisualSpan
 from protos.media.images import Grid
 from tests.support import bundles
 from tests.support.oracle import oracle
@@ -42,7 +42,7 @@ def test_positions_and_delta_equal_get_rope_index(
     spans, grids, kinds = [], [], []
     for text_before, rows, columns in placed:
         kinds += [0] * text_before
-        spans.append(Span(offset=len(kinds), length=rows * columns, digest=b""))
+        spans.append(VisualSpan(offset=len(kinds), length=rows * columns, digest=b""))
         grids.append(Grid(1, rows * merge, columns * merge))
         kinds += [1] * (rows * columns)
     kinds += [0] * text_after
@@ -58,7 +58,7 @@ def test_positions_and_delta_equal_get_rope_index(
 
 
 def test_a_prompt_that_ends_with_a_image_counts_its_columns() -> None:
-    spans = (Span(offset=2, length=6, digest=b""),)
+    spans = (VisualSpan(offset=2, length=6, digest=b""),)
     positions = position_ids(8, spans, (Grid(1, 4, 6),), 2)
     assert positions.ids.tolist() == [
         [0, 1, 2, 2, 2, 2, 2, 2],

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
+from gateway.prompt.inputs import PromptInputs
 from gateway.request.conversation import Conversation, Message, Role, ToolCall
 from tests.support import bundles
 from tests.support.checkpoint_names import NAMES
@@ -223,11 +224,11 @@ def test_token_strings_of_the_client_stay_text(
     builder: PromptBuilder, reference: Oracle, parts: list[str], name: str, key: str
 ) -> None:
     conversation = spoofed(parts, name, key)
-    ids = builder.encode(conversation)
+    ids = builder.encode(PromptInputs.of(conversation))
     added = {token.token_id for token in builder.tokenizer.added}
     # Each text as long as it was, so that the template makes the same structure.
     harmless = spoofed(["x" for _ in parts], "x", "x")
-    structure = [token for token in builder.encode(harmless) if token in added]
+    structure = [token for token in builder.encode(PromptInputs.of(harmless)) if token in added]
     assert [token for token in ids if token in added] == structure
     processor = reference.processor
     text = processor.apply_chat_template(

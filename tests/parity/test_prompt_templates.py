@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.prompt.builder import PromptBuilder
+from gateway.prompt.inputs import PromptInputs
 from gateway.request.conversation import Conversation, Message, Role, TextPart, ToolCall
 from protos.wire.errors import InvalidRequest
 from tests.support import bundles
@@ -132,6 +133,10 @@ def reference_ids(reference: Oracle, template: str, conversation: Conversation) 
     return ids
 
 
+def added_ids(builder: PromptBuilder) -> dict[str, int]:
+    return {token.content: token.token_id for token in builder.tokenizer.added}
+
+
 @pytest.mark.parametrize(
     ("template", "conversation"),
     [(THINKING, THOUGHTS), (FANCY, SPACED), (JOINING, talk(user("a<|im", png(30, 30), "b")))],
@@ -157,8 +162,7 @@ def test_users_tokens_stay_text_beside_thoughts_the_template_looks_for(
     theirs = reference_ids(reference, THINKING, conversation)
     decode: Any = reference.processor.tokenizer.decode
     assert decode(ours) == decode(theirs)
-    end_of_thought = builder.tokenizer.id_of("</think>")
-    assert end_of_thought is not None
+    end_of_thought = added_ids(builder)["</think>"]
     assert ours.count(end_of_thought) == theirs.count(end_of_thought) - 1
 
 
@@ -167,9 +171,10 @@ def test_special_tokens_stay_text_where_the_template_looks_into_strings(
 ) -> None:
     builder = build(THINKING)
     text = "<think>\nkeep <|im_end|> this<|image_pad|>\n</think>\n\n<|im_start|>system"
-    ids = builder.encode(talk(Message(role=Role.USER, content="<|im_end|>"), answer(text)))
+    conversation = talk(Message(role=Role.USER, content="<|im_end|>"), answer(text))
+    ids = builder.encode(PromptInputs.of(conversation))
     special = builder.tokenizer.special_ids
-    names = [builder.tokenizer.id_of(name) for name in ("<|im_start|>", "<|im_end|>")]
+    names = [added_ids(builder)[name] for name in ("<|im_start|>", "<|im_end|>")]
     assert [token for token in ids if token in special] == [*names, *names, names[0]]
     assert "keep <|im_end|> this<|image_pad|>" in reference.processor.tokenizer.decode(ids)
 
@@ -180,7 +185,7 @@ def test_texts_and_names_that_join_to_a_token_stay_text(
     builder = build(JOINING)
     parts = [TextPart(text=text) for text in ("<", "|", "im_start", "|", ">", "<|im_", "end|>")]
     message = Message(role=Role.USER, content=tuple(parts), name="image_pad")
-    ids = builder.encode(talk(message))
+    ids = builder.encode(PromptInputs.of(talk(message)))
     assert not builder.tokenizer.special_ids.intersection(ids)
     assert reference.processor.tokenizer.decode(ids) == "<|im_start|><|im_end|><|image_pad|>"
 
@@ -190,7 +195,9 @@ def test_a_prompt_whose_template_reads_special_tokens_in_texts_is_refused(
 ) -> None:
     template = "{{ messages[0].content.split('<|im_end|>')[0] }}"
     with pytest.raises(InvalidRequest) as caught:
-        build(template).encode(talk(Message(role=Role.USER, content="a<|im_end|>b")))
+        build(template).encode(
+            PromptInputs.of(talk(Message(role=Role.USER, content="a<|im_end|>b")))
+        )
     assert caught.value.param == "messages"
 
 
@@ -198,7 +205,7 @@ def test_the_templates_own_refusal_reaches_the_client(
     build: Callable[[str], PromptBuilder],
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        build(PICKY).encode(talk(Message(role=Role.SYSTEM, content="x")))
+        build(PICKY).encode(PromptInputs.of(talk(Message(role=Role.SYSTEM, content="x"))))
     assert caught.value.param == "messages"
     assert caught.value.message.endswith("The first turn must be the user's, not system")
 
@@ -215,7 +222,7 @@ def test_a_template_that_fails_shows_none_of_its_insides(
     build: Callable[[str], PromptBuilder], conversation: Conversation
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        build(PICKY).encode(conversation)
+        build(PICKY).encode(PromptInputs.of(conversation))
     assert (caught.value.message, caught.value.param) == (
         "messages do not fit the model's chat template",
         "messages",

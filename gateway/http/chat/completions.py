@@ -14,9 +14,16 @@ class Completions:
     """The objects of one answer; they share its id, time and model."""
 
     def __init__(
-        self, *, request_id: str, model: str, fingerprint: str, token_bytes: TokenBytes
+        self,
+        *,
+        request_id: str,
+        model: str,
+        fingerprint: str,
+        token_bytes: TokenBytes,
+        with_logprobs: bool,
     ) -> None:
         self._token_bytes = token_bytes
+        self._with_logprobs = with_logprobs
         self._shared: Json = {
             "id": f"chatcmpl-{request_id}",
             "created": int(time.time()),
@@ -25,11 +32,7 @@ class Completions:
         }
 
     def whole(
-        self,
-        texts: Mapping[int, Sequence[AnswerText]],
-        ends: Mapping[int, AnswerEnd],
-        *,
-        with_logprobs: bool,
+        self, texts: Mapping[int, Sequence[AnswerText]], ends: Mapping[int, AnswerEnd]
     ) -> Json:
         """A chat.completion, from everything each choice said."""
         choices = [
@@ -42,9 +45,7 @@ class Completions:
                 },
                 "logprobs": self._logprobs(
                     [token for text in texts[index] for token in text.tokens]
-                )
-                if with_logprobs
-                else None,
+                ),
                 "finish_reason": ends[index].finish_reason.value,
             }
             for index in sorted(ends)
@@ -56,10 +57,9 @@ class Completions:
         """The first chunk of a choice."""
         return self._chunk(index, {"role": "assistant", "content": ""})
 
-    def text(self, index: int, text: AnswerText, *, with_logprobs: bool) -> Json:
+    def text(self, index: int, text: AnswerText) -> Json:
         """Some text of a choice."""
-        logprobs = self._logprobs(text.tokens) if with_logprobs else None
-        return self._chunk(index, {"content": text.text}, logprobs=logprobs)
+        return self._chunk(index, {"content": text.text}, logprobs=self._logprobs(text.tokens))
 
     def end(self, index: int, end: AnswerEnd) -> Json:
         """The last chunk of a choice."""
@@ -90,7 +90,9 @@ class Completions:
         }
         return {**self._shared, "object": "chat.completion.chunk", "choices": [choice]}
 
-    def _logprobs(self, tokens: Sequence[OutputToken]) -> Json:
+    def _logprobs(self, tokens: Sequence[OutputToken]) -> Json | None:
+        if not self._with_logprobs:
+            return None
         entries = [
             {
                 **self._token(token.token_id, token.logprob or 0.0),

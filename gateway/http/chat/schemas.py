@@ -1,6 +1,6 @@
 """The body of POST /v1/chat/completions, as OpenAI's clients send it.
 
-Types only: ranges are checked by `ChatJob.check`, for both doors. Fields that would change an
+Types only: ranges are checked by `Question.check`, for both doors. Fields that would change an
 answer in a way this server does not do are refused, never ignored.
 """
 
@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from gateway.request.job import MAX_CACHE_SALT_CHARS, MAX_TOKENS
+from gateway.request.job import MAX_CACHE_SALT_CHARS
+from protos.wire.sampling import MAX_TOKENS
 
 
 class Schema(BaseModel):
@@ -137,3 +138,4 @@ class ChatCompletionRequest(Schema):
     add_vision_id: bool | None = None
     structured_outputs: StructuredOutputs | None = None
     cache_salt: CacheSalt | None = None
+    priority: int | None = None

@@ -1,4 +1,4 @@
-"""From the HTTP door's request to a job: what OpenAI's fields mean here, and what is refused."""
+"""From the HTTP door's request to a question: what OpenAI's fields mean, and what is refused."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage
 from gateway.media.images import image_bytes
-from gateway.request.constraint import Constraint, from_response_format, from_structured_outputs
+from gateway.request.constraint import ConstraintSpec, from_response_format, from_structured_outputs
 from gateway.request.conversation import (
     Conversation,
     ImagePart,
@@ -16,21 +16,42 @@ from gateway.request.conversation import (
     TextPart,
     ToolCall,
 )
-from gateway.request.job import Reporting, Sampling, Stopping
+from gateway.request.job import Question, Reporting, Stopping
+from gateway.request.sampling import sampling_params
+from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import InvalidRequest, Reason, Unsupported
+from protos.wire.sampling import PARAMETERS
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _DETAILS = (None, "auto", "low", "high")
 _VIDEO_PARTS = ("video", "video_url", "input_video")
 
 
-def to_conversation(request: ChatCompletionRequest) -> Conversation:
-    """The conversation of a request; images are taken out of their URLs, not looked at.
+def to_question(request: ChatCompletionRequest) -> Question:
+    """What a client asks; images are taken out of their URLs, not looked at.
 
     Raises:
-        InvalidRequest: a part or tool at fault, named by its path.
-        Unsupported: a kind of part that is not served.
+        InvalidRequest: a field at fault, named by its path, or options that contradict each other.
+        Unsupported: a field or part that is not served.
     """
+    _check_supported(request)
+    return Question(
+        model=request.model,
+        conversation=_conversation(request),
+        sampling=_sampling(request),
+        stopping=_stopping(request),
+        reporting=Reporting(
+            logprobs=bool(request.logprobs), top_logprob_count=request.top_logprobs or 0
+        ),
+        constraint=_constraint(request),
+        priority=request.priority or 0,
+        cache_salt=request.cache_salt or "",
+        choice_count=1 if request.n is None else request.n,
+        stream=bool(request.stream),
+    )
+
+
+def _conversation(request: ChatCompletionRequest) -> Conversation:
     tools = () if request.tool_choice == "none" else tuple(request.tools or ())
     for index, tool in enumerate(tools):
         _check_tool(tool, f"tools[{index}]")
@@ -44,24 +65,14 @@ def to_conversation(request: ChatCompletionRequest) -> Conversation:
     )
 
 
-def to_sampling(request: ChatCompletionRequest, generation: Mapping[str, Any]) -> Sampling:
-    """How tokens are chosen; see `Sampling.with_defaults` for what the client left out."""
-    return Sampling(
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        min_p=request.min_p,
-        seed=request.seed,
-        repetition_penalty=request.repetition_penalty,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        logit_bias=request.logit_bias or {},
-    ).with_defaults(generation)
+def _sampling(request: ChatCompletionRequest) -> decoder_pb2.SamplingParams:
+    values = {name: getattr(request, name) for name in PARAMETERS}
+    return sampling_params(values, request.logit_bias or {})
 
 
-def to_stopping(request: ChatCompletionRequest) -> Stopping:
-    """When the answer ends; `max_completion_tokens` is OpenAI's newer name and wins."""
+def _stopping(request: ChatCompletionRequest) -> Stopping:
     return Stopping(
+        # OpenAI's newer name wins.
         max_tokens=request.max_completion_tokens or request.max_tokens,
         stop_token_ids=tuple(request.stop_token_ids or ()),
         stop_strings=tuple(request.stop or ()),
@@ -69,17 +80,7 @@ def to_stopping(request: ChatCompletionRequest) -> Stopping:
     )
 
 
-def to_reporting(request: ChatCompletionRequest) -> Reporting:
-    """What is reported beside the text."""
-    return Reporting(logprobs=bool(request.logprobs), top_logprob_count=request.top_logprobs or 0)
-
-
-def to_constraint(request: ChatCompletionRequest) -> Constraint | None:
-    """What the answer must look like; None where anything goes.
-
-    Raises:
-        InvalidRequest: a malformed form of answer, or two of them.
-    """
+def _constraint(request: ChatCompletionRequest) -> ConstraintSpec | None:
     wanted, extra = request.response_format, request.structured_outputs
     found = None if wanted is None else from_response_format(wanted.type, wanted.json_schema)
     if extra is None:
@@ -93,13 +94,8 @@ def to_constraint(request: ChatCompletionRequest) -> Constraint | None:
     return from_structured_outputs(extra.model_dump(by_alias=True, exclude_none=True))
 
 
-def check_supported(request: ChatCompletionRequest) -> None:
-    """Refuses what would need another answer than this server can give.
-
-    Raises:
-        InvalidRequest: options that contradict each other.
-        Unsupported: NOT_SUPPORTED.
-    """
+def _check_supported(request: ChatCompletionRequest) -> None:
+    """Refuses what would need another answer than this server can give."""
     if request.stream_options is not None and not request.stream:
         raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
     if request.tool_choice not in (None, "none", "auto"):

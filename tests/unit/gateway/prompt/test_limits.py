@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.media.images import MediaLimits
-from gateway.prompt.builder import PromptBuilder, PromptLimits
+from gateway.prompt.builder import PromptBuilder
+from gateway.prompt.inputs import PromptLimits
 from gateway.request.conversation import Conversation, Message, Role, ToolCall
 from protos.bundle.manifest import BundleError
 from protos.wire.errors import InvalidRequest, PromptTooLong, Reason, ServiceError
@@ -199,15 +200,16 @@ def test_a_mebibyte_of_anything_takes_at_most_two_seconds(roomy: PromptBuilder, 
     assert time.process_time() - start < 2.0
 
 
-def test_images_of_one_tenant_have_digests_of_their_own(builder: PromptBuilder) -> None:
+def test_images_have_other_digests_under_another_key(files: Path, tmp_path: Path) -> None:
+    bundle = processor_bundle(files, tmp_path / "it")
     conversation = talk(user(png(64, 64)))
 
-    def digest(**options: Any) -> bytes:
-        (span,) = builder.prepare(conversation, **options).spans
+    def digest(digest_key: bytes | None) -> bytes:
+        (span,) = PromptBuilder(bundle, digest_key=digest_key).prepare(conversation).spans
         return span.digest
 
-    assert digest() == digest()
-    assert len({digest(), digest(digest_key=b"a" * 32), digest(digest_key=b"b" * 32)}) == 3
+    assert digest(b"a" * 32) == digest(b"a" * 32)
+    assert len({digest(None), digest(b"a" * 32), digest(b"b" * 32)}) == 3
 
 
 def test_threads_may_share_a_builder(builder: PromptBuilder) -> None:

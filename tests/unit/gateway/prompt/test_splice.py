@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.prompt.splice import Span, splice
+from gateway.prompt.splice import VisualSpan, splice
 from protos.wire.errors import InvalidRequest, Reason, Unsupported
 
 IMAGE, VIDEO = 90, 91
@@ -12,8 +12,8 @@ def test_markers_become_placeholders_and_spans() -> None:
     prompt = splice([1, 90, 2, 90, 3], [3, 1], [b"a", b"b"], image_id=IMAGE, video_id=VIDEO)
     assert prompt.input_ids.tolist() == [1, 90, 90, 90, 2, 90, 3]
     assert prompt.spans == (
-        Span(offset=1, length=3, digest=b"a"),
-        Span(offset=5, length=1, digest=b"b"),
+        VisualSpan(offset=1, length=3, digest=b"a"),
+        VisualSpan(offset=5, length=1, digest=b"b"),
     )
 
 

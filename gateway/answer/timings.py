@@ -2,8 +2,7 @@
 
 import time
 
-from gateway.answer.events import AnswerTimings, DecoderTimings
-from gateway.tiers.clients import EncodeTimings
+from protos.tandem.v1 import decoder_pb2, gateway_pb2, vision_pb2
 
 
 class Stopwatch:
@@ -16,16 +15,16 @@ class Stopwatch:
         self._fed_s: float | None = None
         self._first_token_s: float | None = None
         self._last_token_s: float | None = None
-        self._encodings: list[EncodeTimings] = []
+        self._encodings: list[vision_pb2.EncodeSummary] = []
 
     @property
     def has_first_token(self) -> bool:
         """Whether a token has come."""
         return self._first_token_s is not None
 
-    def encoded(self, timings: EncodeTimings) -> None:
+    def encoded(self, summary: vision_pb2.EncodeSummary) -> None:
         """One image's features are all passed on."""
-        self._encodings.append(timings)
+        self._encodings.append(summary)
         self._fed_s = time.monotonic()
 
     def token(self) -> None:
@@ -34,30 +33,30 @@ class Stopwatch:
         if self._first_token_s is None:
             self._first_token_s = self._last_token_s
 
-    def timings(self, decoder: DecoderTimings | None) -> AnswerTimings:
+    def timings(self, decoder: decoder_pb2.GenerateTimings | None) -> gateway_pb2.ChatTimings:
         """The summary.
 
         Args:
             decoder: What the decoder measured; None when a stop string ended the answer before
                 the decoder did, which leaves the time of its prefill unknown (0).
         """
-        return AnswerTimings(
+        return gateway_pb2.ChatTimings(
             prepare_ms=self._prepare_ms,
-            preprocess_ms=max((timing.preprocess_ms for timing in self._encodings), default=0.0),
-            encode_ms=max((timing.encode_ms for timing in self._encodings), default=0.0),
+            preprocess_ms=max((image.preprocess_ms for image in self._encodings), default=0.0),
+            encode_ms=max((image.encode_ms for image in self._encodings), default=0.0),
             transfer_ms=self._transfer_ms(decoder),
             prefill_ms=0.0 if decoder is None else decoder.prefill_ms,
             first_token_ms=self._between_ms(self._arrived_s, self._first_token_s),
             decode_ms=self._decode_ms(decoder),
         )
 
-    def _decode_ms(self, decoder: DecoderTimings | None) -> float:
+    def _decode_ms(self, decoder: decoder_pb2.GenerateTimings | None) -> float:
         """From the first token to the last: the decoder knows best, several may come at once."""
         if decoder is not None and decoder.decode_ms > 0:
             return decoder.decode_ms
         return self._between_ms(self._first_token_s, self._last_token_s)
 
-    def _transfer_ms(self, decoder: DecoderTimings | None) -> float:
+    def _transfer_ms(self, decoder: decoder_pb2.GenerateTimings | None) -> float:
         """What the features' arrival took beyond the slowest image's work in the vision tier.
 
         The decoder knows best when the last feature arrived; without its word, the moment of
@@ -69,7 +68,7 @@ class Stopwatch:
         if decoder is not None and decoder.features_ms > 0:
             arrival_ms = decoder.features_ms
         slowest_ms = max(
-            timing.queue_ms + timing.preprocess_ms + timing.encode_ms for timing in self._encodings
+            image.queue_ms + image.preprocess_ms + image.encode_ms for image in self._encodings
         )
         return max(0.0, arrival_ms - slowest_ms)
 

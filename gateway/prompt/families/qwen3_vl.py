@@ -1,24 +1,41 @@
-"""MRoPE position ids of a spliced prompt, in NumPy."""
+"""Qwen3-VL: its markers, and its interleaved MRoPE positions, in NumPy."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from gateway.prompt.splice import Span
+from gateway.media.images import PlannedImage
+from gateway.prompt.families.family import Positions, PromptFamily
+from gateway.prompt.splice import SplicedPrompt, VisualSpan, splice
+from protos.bundle.manifest import SpecialTokens
 from protos.media.images import Grid
 
 
-class Positions(NamedTuple):
-    """Position ids, int32, shape [3, S], rows temporal, height, width; and the decode delta."""
+def expand(
+    ids: Sequence[int], images: Sequence[PlannedImage], special: SpecialTokens
+) -> SplicedPrompt:
+    """Placeholders for markers: an image's marker is also its placeholder; see `splice`.
 
-    ids: npt.NDArray[np.int32]
-    delta: int  # a cache length plus this is the next decode position; often negative
+    Args:
+        ids: Token ids of the rendered prompt.
+        images: In prompt order.
+        special: The bundle's special tokens.
+
+    Raises:
+        InvalidRequest: the chat template left out an image.
+        Unsupported: VIDEO_NOT_SUPPORTED, the prompt asks for a video.
+    """
+    return splice(
+        ids,
+        [image.token_count for image in images],
+        [image.digest for image in images],
+        image_id=special.image,
+        video_id=special.video,
+    )
 
 
 def position_ids(
-    length: int, spans: Sequence[Span], grids: Sequence[Grid], merge_size: int
+    length: int, spans: Sequence[VisualSpan], grids: Sequence[Grid], merge_size: int
 ) -> Positions:
     """Three-axis rotary positions of a prompt with images.
 
@@ -49,3 +66,11 @@ def position_ids(
         done = span.offset + span.length
     positions[:, done:] = np.arange(position, position + length - done)
     return Positions(positions, int(positions.max()) + 1 - length)
+
+
+QWEN3_VL = PromptFamily(
+    name="qwen3_vl",
+    template_tokens=("image", "video", "vision_start", "vision_end"),
+    expand=expand,
+    position_ids=position_ids,
+)

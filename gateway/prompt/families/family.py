@@ -1,0 +1,43 @@
+"""What the prompt builder has to know about a model family."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.media.images import PlannedImage
+from gateway.prompt.splice import SplicedPrompt, VisualSpan
+from protos.bundle.manifest import SpecialTokens
+from protos.media.images import Grid
+
+
+class Positions(NamedTuple):
+    """Position ids, int32, shape [3, S], rows temporal, height, width; and the decode delta."""
+
+    ids: npt.NDArray[np.int32]
+    delta: int  # a cache length plus this is the next decode position; often negative
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptFamily:
+    """One family.
+
+    How many tokens an image has is no part of it: that follows from the checkpoint's image
+    settings, by a rule that both tiers share (`protos.media.images`).
+
+    Attributes:
+        name: The manifest's `family`.
+        template_tokens: Fields of the manifest's `SpecialTokens` that the chat template writes;
+            the tokenizer must have these tokens as added ones.
+        expand: Makes placeholders of the markers in token ids; from the ids, the images in prompt
+            order and the special tokens. Raises InvalidRequest or Unsupported.
+        position_ids: Positions of a prompt; from its length S, its spans, ascending, the grid of
+            each span before merging, and the patches per placeholder's side.
+    """
+
+    name: str
+    template_tokens: Sequence[str]
+    expand: Callable[[Sequence[int], Sequence[PlannedImage], SpecialTokens], SplicedPrompt]
+    position_ids: Callable[[int, Sequence[VisualSpan], Sequence[Grid], int], Positions]

@@ -1,0 +1,152 @@
+"""What a conversation holds, read once: its strings, its images, and how much of everything."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from gateway.media.images import MediaLimits
+from gateway.prompt.provenance import strings_in
+from gateway.request.conversation import Conversation, Message, TextPart
+from protos.wire.errors import InvalidRequest, Reason
+
+# Of one tool schema, or the arguments of one call.
+MAX_TOOL_DEPTH = 32
+MAX_TOOL_VALUES = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLimits:
+    """What one request may ask of the prompt builder."""
+
+    media: MediaLimits = MediaLimits()
+    max_text_bytes: int = 2 * 1024 * 1024  # UTF-8, all strings of a conversation together
+    max_messages: int = 2048
+    max_parts: int = 4096  # of all messages together
+    max_tools: int = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptInputs:
+    """A conversation and what is in it, each in the conversation's order.
+
+    Attributes:
+        conversation: As the client sent it.
+        texts: The client's strings that every template writes.
+        other_texts: Its strings that a template may write besides: tool schemas, names, ids.
+        images: Field and bytes of each image.
+        tool_data: Field and JSON data of each tool schema and of the arguments of each call.
+        part_count: Parts of all messages.
+    """
+
+    conversation: Conversation
+    texts: tuple[str, ...]
+    other_texts: tuple[str, ...]
+    images: tuple[tuple[str, bytes], ...]
+    tool_data: tuple[tuple[str, Any], ...]
+    part_count: int
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> Self:
+        """Reads a conversation; nothing is checked."""
+        reading = _Reading()
+        for index, tool in enumerate(conversation.tools):
+            reading.tool_data.append((f"tools[{index}]", tool))
+            reading.other_texts.extend(strings_in(tool))
+        for turn, message in enumerate(conversation.messages):
+            reading.message(message, f"messages[{turn}]")
+        return cls(
+            conversation=conversation,
+            texts=tuple(reading.texts),
+            other_texts=tuple(reading.other_texts),
+            images=tuple(reading.images),
+            tool_data=tuple(reading.tool_data),
+            part_count=reading.part_count,
+        )
+
+    def check(self, limits: PromptLimits) -> None:
+        """Checks counts and depths, before anything is rendered.
+
+        Raises:
+            InvalidRequest: no message, too many messages, parts or tools, data nested too deep, or
+                neither text nor an image anywhere.
+        """
+        _check_count("messages", len(self.conversation.messages), 1, limits.max_messages)
+        _check_count("tools", len(self.conversation.tools), 0, limits.max_tools)
+        if self.part_count > limits.max_parts:
+            raise InvalidRequest(
+                f"messages have {self.part_count} content parts, expected at most"
+                f" {limits.max_parts}",
+                param="messages",
+            )
+        for field, value in self.tool_data:
+            _check_json(field, value)
+        if not self.images and not any(text.strip() for text in self.texts):
+            raise InvalidRequest("messages hold neither text nor images", param="messages")
+
+
+class _Reading:
+    """What has been found so far."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.other_texts: list[str] = []
+        self.images: list[tuple[str, bytes]] = []
+        self.tool_data: list[tuple[str, Any]] = []
+        self.part_count = 0
+
+    def message(self, message: Message, field: str) -> None:
+        self._content(message, field)
+        for index, call in enumerate(message.tool_calls):
+            self.tool_data.append((f"{field}.tool_calls[{index}]", call.arguments))
+            self.texts.append(call.name)
+            self.texts.extend(strings_in(call.arguments))
+            self._other(call.call_id)
+        if message.reasoning is not None:
+            self.texts.append(message.reasoning)
+        self._other(message.name)
+        self._other(message.tool_call_id)
+
+    def _content(self, message: Message, field: str) -> None:
+        if isinstance(message.content, str):
+            self.texts.append(message.content)
+            return
+        for index, part in enumerate(message.content or ()):
+            self.part_count += 1
+            if isinstance(part, TextPart):
+                self.texts.append(part.text)
+            else:
+                self.images.append((f"{field}.content[{index}]", part.data))
+
+    def _other(self, text: str | None) -> None:
+        if text is not None:
+            self.other_texts.append(text)
+
+
+def _check_count(field: str, count: int, least: int, most: int) -> None:
+    if not least <= count <= most:
+        raise InvalidRequest(
+            f"{field} has {count} entries, expected {least} to {most}", param=field
+        )
+
+
+def _check_json(field: str, value: Any) -> None:
+    level, count = [value], 1
+    for _ in range(MAX_TOOL_DEPTH):
+        level = [child for item in level for child in _children(item)]
+        count += len(level)
+        if count > MAX_TOOL_VALUES:
+            raise _bad_json(field, f"holds more than {MAX_TOOL_VALUES} values")
+        if not level:
+            return
+    raise _bad_json(field, f"is nested more than {MAX_TOOL_DEPTH} levels deep")
+
+
+def _bad_json(field: str, fault: str) -> InvalidRequest:
+    return InvalidRequest(f"{field} {fault}", reason=Reason.INVALID_SCHEMA, param=field)
+
+
+def _children(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, list | tuple):
+        yield from value

@@ -1,0 +1,216 @@
+"""Between the gRPC door's messages and the gateway's plain data."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, OutputToken
+from gateway.prompt.builder import PreparedPrompt
+from gateway.request.constraint import ConstraintKind, ConstraintSpec, invalid
+from gateway.request.conversation import (
+    Conversation,
+    ImagePart,
+    Message,
+    Part,
+    Role,
+    TextPart,
+    ToolCall,
+)
+from gateway.request.job import Question, Reporting, Stopping
+from gateway.tiers.convert import FINISH_REASONS, grid_to_proto, spans_to_proto
+from protos.tandem.v1 import decoder_pb2, gateway_pb2, tensor_pb2
+from protos.wire import tensors
+from protos.wire.errors import InvalidRequest
+
+_ROLES = {
+    gateway_pb2.ROLE_SYSTEM: Role.SYSTEM,
+    gateway_pb2.ROLE_USER: Role.USER,
+    gateway_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
+    gateway_pb2.ROLE_TOOL: Role.TOOL,
+}
+_FINISH_REASONS = {ours: wire for wire, ours in FINISH_REASONS.items()}
+
+
+def question_from_proto(request: gateway_pb2.ChatRequest) -> Question:
+    """What a client asks.
+
+    Raises:
+        InvalidRequest: a message, tool or constraint at fault, named by its path.
+    """
+    return Question(
+        model=request.model,
+        conversation=conversation_from_proto(
+            request.messages, request.tools_json, request.add_vision_id
+        ),
+        sampling=request.sampling_params,
+        stopping=_stopping(request),
+        reporting=Reporting(
+            logprobs=request.report_options.logprobs,
+            top_logprob_count=request.report_options.top_logprob_count,
+            logits=request.report_options.logits,
+        ),
+        constraint=_constraint(request),
+        priority=request.priority,
+        cache_salt=request.cache_salt,
+        stream=True,
+    )
+
+
+def conversation_from_proto(
+    messages: Sequence[gateway_pb2.ChatMessage], tools_json: Sequence[str], add_vision_id: bool
+) -> Conversation:
+    """The conversation of a request.
+
+    Raises:
+        InvalidRequest: a message or tool at fault, named by its path.
+    """
+    return Conversation(
+        messages=tuple(_message(message, at) for at, message in enumerate(messages)),
+        tools=tuple(_object(text, f"tools_json[{at}]") for at, text in enumerate(tools_json)),
+        add_vision_id=add_vision_id,
+    )
+
+
+def _message(message: gateway_pb2.ChatMessage, at: int) -> Message:
+    field = f"messages[{at}]"
+    if message.role not in _ROLES:
+        raise InvalidRequest(
+            f"{field}.role is {message.role}, expected system, user, assistant or tool",
+            param=f"{field}.role",
+        )
+    content = tuple(
+        _part(part, f"{field}.content[{index}]") for index, part in enumerate(message.content)
+    )
+    calls = tuple(
+        _tool_call(text, f"{field}.tool_calls_json[{index}]")
+        for index, text in enumerate(message.tool_calls_json)
+    )
+    return Message(role=_ROLES[message.role], content=_plain(content), tool_calls=calls)
+
+
+def _plain(content: tuple[Part, ...]) -> str | tuple[Part, ...] | None:
+    """One text is a plain string, as a client of the HTTP door would send it."""
+    if not content:
+        return None
+    if len(content) == 1 and isinstance(content[0], TextPart):
+        return content[0].text
+    return content
+
+
+def _part(part: gateway_pb2.ContentPart, field: str) -> Part:
+    kind = part.WhichOneof("part")
+    if kind is None:
+        raise InvalidRequest(f"{field} is empty, expected text or image", param=field)
+    return TextPart(text=part.text) if kind == "text" else ImagePart(data=part.image)
+
+
+def _tool_call(text: str, field: str) -> ToolCall:
+    call = _object(text, field)
+    function = call.get("function", call)
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
+        raise InvalidRequest(f"{field} lacks function.name", param=field)
+    arguments = function.get("arguments", "")
+    if not isinstance(arguments, str | dict):
+        raise InvalidRequest(f"{field} has arguments that are no object", param=field)
+    identity = call.get("id")
+    return ToolCall(
+        name=name,
+        arguments=arguments,
+        call_id=identity if isinstance(identity, str) else None,
+    )
+
+
+def _object(text: str, field: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{field} is not valid JSON", param=field) from error
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{field} is not a JSON object", param=field)
+    return value
+
+
+def _stopping(request: gateway_pb2.ChatRequest) -> Stopping:
+    conditions = request.stop_conditions
+    return Stopping(
+        max_tokens=conditions.max_tokens if conditions.HasField("max_tokens") else None,
+        stop_token_ids=tuple(conditions.stop_token_ids),
+        stop_strings=tuple(request.stop_strings),
+        ignore_eos=conditions.ignore_eos,
+    )
+
+
+def _constraint(request: gateway_pb2.ChatRequest) -> ConstraintSpec | None:
+    if not request.HasField("constraint"):
+        return None
+    message = request.constraint
+    name = message.WhichOneof("kind")
+    if name is None:
+        raise InvalidRequest("constraint has no kind, expected one", param="constraint")
+    kind, field = ConstraintKind(name), f"constraint.{name}"
+    if kind is ConstraintKind.CHOICE:
+        return ConstraintSpec(kind=kind, texts=tuple(message.choice.texts), field=field)
+    if kind is not ConstraintKind.JSON_OBJECT:
+        return ConstraintSpec(kind=kind, text=getattr(message, name), field=field)
+    if not message.json_object:
+        raise invalid(field, "must be true where it is given")
+    return ConstraintSpec(kind=kind, field=field)
+
+
+def event_to_proto(event: AnswerEvent) -> gateway_pb2.ChatChunk:
+    """Some of an answer, or its end."""
+    return _end_to_proto(event) if isinstance(event, AnswerEnd) else _text_to_proto(event)
+
+
+def _text_to_proto(text: AnswerText) -> gateway_pb2.ChatChunk:
+    return gateway_pb2.ChatChunk(
+        text=text.text,
+        token_ids=[token.token_id for token in text.tokens],
+        logprobs=[
+            decoder_pb2.TokenLogprobs(
+                logprob=token.logprob,
+                top=[
+                    decoder_pb2.TopLogprob(token_id=top.token_id, logprob=top.logprob)
+                    for top in token.top
+                ],
+            )
+            for token in text.tokens
+            if token.logprob is not None
+        ],
+        logits=_logits_to_proto(text.tokens),
+    )
+
+
+def _logits_to_proto(tokens: Sequence[OutputToken]) -> tensor_pb2.Tensor | None:
+    rows = [token.logits for token in tokens if token.logits is not None]
+    if not rows:
+        return None
+    return tensor_pb2.Tensor(
+        dtype=tensor_pb2.DTYPE_FLOAT32,
+        shape=[len(rows), len(rows[0]) // 4],  # float32 has 4 bytes
+        data=b"".join(rows),
+    )
+
+
+def _end_to_proto(end: AnswerEnd) -> gateway_pb2.ChatChunk:
+    return gateway_pb2.ChatChunk(
+        completion=gateway_pb2.ChatCompletion(
+            finish_reason=_FINISH_REASONS[end.finish_reason],
+            prompt_tokens=end.prompt_tokens,
+            completion_tokens=end.completion_tokens,
+            cached_tokens=end.cached_tokens,
+            timings=end.timings,
+        )
+    )
+
+
+def prompt_to_proto(prompt: PreparedPrompt) -> gateway_pb2.PreparedPrompt:
+    """A spliced prompt."""
+    return gateway_pb2.PreparedPrompt(
+        input_ids=prompt.input_ids.tolist(),
+        position_ids=tensors.to_proto(prompt.position_ids),
+        position_delta=prompt.position_delta,
+        visual_spans=spans_to_proto(prompt.spans),
+        grid_thw=[grid_to_proto(grid) for grid in prompt.grids],
+    )

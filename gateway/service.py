@@ -1,0 +1,163 @@
+"""What both doors do for a request: key, place in the queue, model, tenant, deadline, log line.
+
+A door converts its client's words into a `Question` and events into its client's words; the rest
+is here.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager
+
+from gateway.access.admission import Admission
+from gateway.access.auth import check_key
+from gateway.access.served import ServedModel
+from gateway.access.tenants import Tenants
+from gateway.answer.events import AnswerEnd, AnswerEvent
+from gateway.pipeline import Pipeline
+from gateway.prompt.builder import PreparedPrompt
+from gateway.request.conversation import Conversation
+from gateway.request.deadlines import Patience
+from gateway.request.job import ChatJob, Question
+from gateway.request.sampling import with_presets
+from protos.process.request_log import RequestRecord, recording
+from protos.wire.errors import Reason
+
+
+class ChatService:
+    """Opens requests; one object per process, for all doors."""
+
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        served: ServedModel,
+        admission: Admission,
+        patience: Patience,
+        tenants: Tenants,
+        api_keys: Sequence[str],
+    ) -> None:
+        self.served = served
+        self.pipeline = pipeline
+        self.admission = admission
+        self.patience = patience
+        self.tenants = tenants
+        self._api_keys = api_keys
+
+    def authorize(self, authorization: str | None) -> str | None:
+        """The key of an `Authorization` header; None where none is needed.
+
+        Raises:
+            ServiceError: INVALID_API_KEY.
+        """
+        return check_key(self._api_keys, authorization)
+
+    @contextmanager
+    def request(
+        self, door: str, *, request_id: str, authorization: str | None
+    ) -> Iterator["OpenRequest"]:
+        """One request while the block runs; its log line is written when the block is left.
+
+        Args:
+            door: "http" or "grpc".
+            request_id: Travels with every call made for it.
+            authorization: The header of that name.
+
+        Raises:
+            ServiceError: INVALID_API_KEY.
+        """
+        with recording("gateway", request_id, door=door) as record, ExitStack() as held:
+            yield OpenRequest(self, record, held, api_key=self.authorize(authorization))
+
+
+class OpenRequest:
+    """One request at work."""
+
+    def __init__(
+        self,
+        service: ChatService,
+        record: RequestRecord,
+        held: ExitStack,
+        *,
+        api_key: str | None,
+    ) -> None:
+        self._service = service
+        self._record = record
+        self._held = held
+        self._api_key = api_key
+        self._arrived_s = time.monotonic()
+        self._completion_tokens = 0
+
+    @property
+    def whole_by_s(self) -> float:
+        """When all of the request must be here, `time.monotonic()` seconds."""
+        return self._arrived_s + self._service.patience.request_s
+
+    def take_place(self, size_bytes: int) -> None:
+        """Takes a place among the requests at work, before anything is done for this one.
+
+        Raises:
+            Unavailable: DRAINING, the process is shutting down.
+            Overloaded: the gateway is full.
+        """
+        self._held.enter_context(self._service.admission.slot(size_bytes))
+
+    async def answer(
+        self, question: Question, *, client_left_s: float | None = None
+    ) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
+        """Yields (choice index, event) as the answer grows; see `Pipeline.answer`.
+
+        Args:
+            question: What the client asks.
+            client_left_s: Seconds the client is going to wait; None where it does not say.
+
+        Raises:
+            ServiceError: the request is refused, or a tier failed.
+        """
+        async with aclosing(self._service.pipeline.answer(self._job(question, client_left_s))) as (
+            events
+        ):
+            async for index, event in events:
+                self._note(event)
+                yield index, event
+
+    async def prepare(self, model: str, conversation: Conversation) -> PreparedPrompt:
+        """The prompt of a conversation, without an answer.
+
+        Raises:
+            ServiceError: the request is refused.
+        """
+        self._service.served.check(model)
+        prompt = await self._service.pipeline.prepare(conversation)
+        self._record.note(prompt_tokens=len(prompt.input_ids))
+        self._record.ended("ok")
+        return prompt
+
+    def failed(self, reason: Reason) -> None:
+        """Notes a failure that the door tells the client itself, in the middle of a stream."""
+        self._record.failed(reason)
+
+    def _job(self, question: Question, client_left_s: float | None) -> ChatJob:
+        service = self._service
+        service.served.check(question.model)
+        return ChatJob(
+            request_id=self._record.request_id,
+            question=question,
+            sampling=with_presets(question.sampling, service.served.presets),
+            cache_salt=service.tenants.salt(self._api_key, question.cache_salt),
+            arrived_s=self._arrived_s,
+            deadline=service.patience.deadline(
+                self._arrived_s, stream=question.stream, client_left_s=client_left_s
+            ),
+        )
+
+    def _note(self, event: AnswerEvent) -> None:
+        if not isinstance(event, AnswerEnd):
+            self._record.first_token()
+            return
+        self._completion_tokens += event.completion_tokens
+        self._record.note(
+            prompt_tokens=event.prompt_tokens,
+            completion_tokens=self._completion_tokens,  # of all choices so far
+            cached_tokens=event.cached_tokens,
+        )
+        self._record.ended(event.finish_reason.value)

@@ -1,0 +1,155 @@
+"""The gateway's end of the wire to the vision tier.
+
+The only place that retries: one `Encode`, once, on UNAVAILABLE, as long as nothing of it was
+passed on.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import grpc
+
+from gateway.media.images import PlannedImage
+from gateway.request.deadlines import seconds_left
+from gateway.tiers.convert import grid_to_proto, vision_error_for_client
+from gateway.tiers.router import Endpoint, Router
+from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient, code_of
+from protos.media.images import Grid
+from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
+from protos.wire.channels import REQUEST_ID_KEY
+from protos.wire.errors import Reason, ServiceError, from_rpc_error
+
+logger = logging.getLogger(__name__)
+
+Forward = Callable[[tensor_pb2.FeatureChunk], Awaitable[None]]
+
+
+class VisionClient(TierClient):
+    """Encodes images."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        bundle_digest: str,
+        level_count: int,
+        watch_interval_s: float,
+    ) -> None:
+        super().__init__(
+            Router("vision", addresses, unavailable=Reason.VISION_UNAVAILABLE),
+            report=_report,
+            bundle_digest=bundle_digest,
+            watch_interval_s=watch_interval_s,
+        )
+        self._level_count = level_count  # 1 + DeepStack levels
+
+    async def encode(
+        self, image: PlannedImage, *, request_id: str, by_s: float, forward: Forward
+    ) -> vision_pb2.EncodeSummary:
+        """Encodes one image, passing each chunk of features to `forward` as it comes.
+
+        Raises:
+            ServiceError: what the vision tier answered, or VISION_UNAVAILABLE.
+        """
+        first = await self.ready()
+        try:
+            return await self._encode_at(first, image, request_id, by_s, forward)
+        except _NotStarted:
+            second = await self.ready(avoid=first)
+        try:
+            return await self._encode_at(second, image, request_id, by_s, forward)
+        except _NotStarted as failure:
+            raise failure.error from failure
+
+    async def _encode_at(
+        self,
+        endpoint: Endpoint,
+        image: PlannedImage,
+        request_id: str,
+        by_s: float,
+        forward: Forward,
+    ) -> vision_pb2.EncodeSummary:
+        reading = _FeatureReader(image, self._level_count)
+        stub = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint])
+        request = vision_pb2.EncodeRequest(
+            request_id=request_id,
+            bundle_digest=self.bundle_digest,
+            image=image.data,
+            expected_grid_thw=grid_to_proto(image.grid),
+        )
+        call = stub.Encode(
+            request, timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, request_id),)
+        )
+        endpoint.calls += 1
+        try:
+            async for message in call:
+                chunk = reading.take(message)
+                if chunk is not None:
+                    await forward(chunk)
+        except grpc.RpcError as error:
+            self.note_failure(endpoint, error)
+            failure = vision_error_for_client(
+                from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE), field=image.field
+            )
+            if code_of(error) is grpc.StatusCode.UNAVAILABLE and not reading.started:
+                raise _NotStarted(failure) from error
+            raise failure from error
+        finally:
+            call.cancel()
+            endpoint.calls -= 1
+        return reading.summary()
+
+
+async def _report(channel: grpc.aio.Channel) -> Report:
+    stub = vision_pb2_grpc.VisionServiceStub(channel)
+    request = vision_pb2.GetVisionModelInfoRequest()
+    info = await stub.GetModelInfo(request, timeout=LOOK_TIMEOUT_S)
+    return Report(bundle_digest=info.bundle_digest)
+
+
+class _NotStarted(Exception):
+    """UNAVAILABLE before the first message; the call may be made once more."""
+
+    def __init__(self, error: ServiceError) -> None:
+        self.error = error
+
+
+class _FeatureReader:
+    """Checks an Encode stream against what was planned, so that no image is half used."""
+
+    def __init__(self, image: PlannedImage, level_count: int) -> None:
+        self._image = image
+        self._level_count = level_count
+        self._rows_left = level_count * image.token_count
+        self._summary: vision_pb2.EncodeSummary | None = None
+        self.started = False
+
+    def take(self, message: vision_pb2.EncodeChunk) -> tensor_pb2.FeatureChunk | None:
+        """Notes one message; returns the features in it, if any."""
+        self.started = True
+        kind = message.WhichOneof("payload")
+        if kind == "header":
+            self._check_header(message.header)
+        elif kind == "summary":
+            self._summary = message.summary
+        elif kind == "features":
+            self._rows_left -= sum(message.features.values.shape[:1])
+            return message.features
+        return None
+
+    def summary(self) -> vision_pb2.EncodeSummary:
+        """Where the time went, when everything has come."""
+        if self._summary is None or self._rows_left != 0:
+            raise _broken("an incomplete answer")
+        return self._summary
+
+    def _check_header(self, header: vision_pb2.EncodeHeader) -> None:
+        grid = Grid(header.grid_thw.t, header.grid_thw.h, header.grid_thw.w)
+        planned = (self._image.grid, self._image.token_count, self._level_count)
+        if (grid, header.token_count, header.level_count) != planned:
+            raise _broken("features of another shape than planned")
+
+
+def _broken(what: str) -> ServiceError:
+    logger.error("the vision tier sent %s", what)
+    return ServiceError(f"the vision tier sent {what}", reason=Reason.VISION_UNAVAILABLE)

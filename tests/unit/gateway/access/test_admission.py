@@ -1,0 +1,21 @@
+"""The gateway's own bounded queue."""
+
+import pytest
+
+from gateway.access.admission import Admission
+from protos.wire.errors import Overloaded, Reason, Unavailable
+
+
+def test_admission_counts_requests_and_bytes() -> None:
+    admission = Admission(max_requests=2, max_bytes=100)
+    with admission.slot(60):
+        with pytest.raises(Overloaded):
+            admission.slot(41).__enter__()
+        with admission.slot(40):
+            with pytest.raises(Overloaded):
+                admission.slot(0).__enter__()
+    assert admission.in_flight == 0
+    admission.draining = True
+    with pytest.raises(Unavailable) as caught:
+        admission.slot(0).__enter__()
+    assert caught.value.reason is Reason.DRAINING
