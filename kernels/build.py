@@ -2,18 +2,25 @@
 
     python -m kernels.build
 
-Setup runs it; a bare machine needs no compiler of its own.
+Setup runs it; a bare machine needs no compiler of its own. What was compiled is kept in
+`build/kernels` and used again for as long as its sources, its flags and the compiler are the same.
 """
 
+import hashlib
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import repeat
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "native"
 LIBRARY = Path(__file__).parent / "libtandem.so"
+OBJECTS = Path(__file__).parents[1] / "build" / "kernels"
 
 # The oldest C library it runs with: that of Debian 10 and Ubuntu 20.04.
 TARGET = ("-target", "x86_64-linux-gnu.2.28")
@@ -30,14 +37,36 @@ AVX512 = (
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
     "-mprefer-vector-width=512",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One source, compiled for one instruction set."""
+
+    name: str  # of the source, without its ending
+    isa: str
+    flags: tuple[str, ...]
+
+    @property
+    def source(self) -> Path:
+        """The file to compile."""
+        return SOURCES / f"{self.name}.cpp"
+
+    def object_name(self, compiler: str) -> str:
+        """A file name that differs whenever the object may."""
+        digest = hashlib.sha256(repr((compiler, FLAGS, self.flags)).encode())
+        for file in sorted([*SOURCES.glob("*.h"), self.source]):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        return f"{self.name}.{self.isa}.{digest.hexdigest()[:16]}.o"
+
+
 INSTRUCTION_SETS = {"avx512": AVX512, "avxvnni": AVXVNNI, "avx2": AVX2}
 # The arithmetic, compiled once for each instruction set; what surrounds it runs on any processor.
 KERNELS = ("matmul", "attention")
 SURROUNDINGS = ("matmul_op", "attention_op", "processor", "library")
-# Sources with what each is compiled for and the compiler's flags for that.
 UNITS = (
-    *((name, isa, flags) for name in KERNELS for isa, flags in INSTRUCTION_SETS.items()),
-    *((name, "any", ()) for name in SURROUNDINGS),
+    *(Unit(name, isa, flags) for name in KERNELS for isa, flags in INSTRUCTION_SETS.items()),
+    *(Unit(name, "any", ()) for name in SURROUNDINGS),
 )
 
 
@@ -50,29 +79,60 @@ def is_supported() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
-def build(library: Path = LIBRARY) -> Path:
+def build(library: Path = LIBRARY, objects: Path = OBJECTS) -> Path:
     """Compiles the sources to a shared library.
+
+    Args:
+        library: The file to write.
+        objects: Where compiled sources are kept for the next time; others' are removed.
+
+    Returns:
+        `library`.
 
     Raises:
         BuildError: the compiler is missing or fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        objects = []
-        for name, isa, flags in UNITS:
-            source, made = SOURCES / f"{name}.cpp", Path(folder) / f"{name}.{isa}.o"
-            _compile(["c++", *FLAGS, *flags, "-c", str(source), "-o", str(made)], folder)
-            objects.append(str(made))
-        linked = Path(folder) / library.name
-        # The C driver: nothing of a C++ runtime is used or wanted in the process.
-        _compile(["cc", *TARGET, "-shared", "-s", "-o", str(linked), *objects], folder)
-        # A decoder that runs has the old file mapped: it keeps it, the next one finds the new one.
-        staged = library.with_suffix(".partial")
-        staged.write_bytes(linked.read_bytes())
-        staged.replace(library)
+    made = [objects / unit.object_name(_compiler()) for unit in UNITS]
+    objects.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=objects) as folder:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+            list(threads.map(_compile, UNITS, made, repeat(Path(folder))))
+        _link(made, library, Path(folder))
+    for file in set(objects.glob("*.o")) - set(made):
+        file.unlink(missing_ok=True)
     return library
 
 
-def _compile(arguments: list[str], folder: str) -> None:
+def _compiler() -> str:
+    try:
+        return f"ziglang {metadata.version('ziglang')}"
+    except metadata.PackageNotFoundError as error:
+        raise BuildError("the kernels need a compiler: pip install ziglang") from error
+
+
+def _compile(unit: Unit, target: Path, folder: Path) -> None:
+    if target.exists():
+        return
+    made = folder / target.name
+    _zig(["c++", *FLAGS, *unit.flags, "-c", str(unit.source), "-o", str(made)], folder)
+    made.replace(target)
+
+
+def _link(objects: list[Path], library: Path, folder: Path) -> None:
+    linked = folder / library.name
+    # The C driver, and of the libraries it adds only C's: nothing of a C++ runtime is used or
+    # wanted in the process, and the compiler's own takes longer to make than everything else.
+    # `defs`: a symbol that is nowhere shall fail here, not when the library is loaded.
+    libraries = ("-nostdlib", "-lc", "-lm", "-Wl,-z,defs")
+    files = [str(file) for file in objects]
+    _zig(["cc", *TARGET, "-shared", "-s", *files, *libraries, "-o", str(linked)], folder)
+    # A decoder that runs has the old file mapped: it keeps it, the next one finds the new one.
+    staged = library.with_suffix(".partial")
+    staged.write_bytes(linked.read_bytes())
+    staged.replace(library)
+
+
+def _zig(arguments: list[str], folder: Path) -> None:
     caches = {f"ZIG_{kind}_CACHE_DIR": f"{folder}/{kind}" for kind in ("LOCAL", "GLOBAL")}
     done = subprocess.run(
         [sys.executable, "-m", "ziglang", *arguments],

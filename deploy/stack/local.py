@@ -11,7 +11,7 @@ from typing import Self
 
 from deploy.stack.ports import PortConflict, Ports, settle_ports
 from deploy.stack.tier import Echo, Tier, TierEvent, TierExited, TierReady
-from protos.bundle.manifest import Bundle, BundleError
+from protos.bundle.manifest import PARTS, Bundle, BundleError
 from protos.wire.addresses import join, reachable
 
 TIERS = ("vision", "decoder", "gateway")
@@ -190,7 +190,7 @@ def check_bundle(path: Path) -> Bundle:
     """
     try:
         bundle = Bundle.open(path)
-        bundle.verify_files(("processor", "vision", "decoder"))
+        bundle.verify_files(PARTS)
     except BundleError as error:
         raise LaunchError(str(error), exit_code=2) from error
     return bundle

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 MANIFEST_NAME = "tandem.json"
 FORMAT_VERSION = 4
+PARTS = ("processor", "vision", "decoder")  # the folders of a bundle
 
 # Files up to this size are hashed at every start; larger ones only by `tandem verify`, because
 # hashing gigabytes would dominate start-up. Their sizes are always compared.
@@ -254,9 +255,11 @@ class Bundle:
         if size != entry.size:
             return f"{name} has {size} bytes, expected {entry.size}"
         hashed = advance is not None or size <= HASHED_AT_START_BYTES
-        if hashed and file_sha256(file, advance) != entry.sha256:
-            return f"{name} does not match its digest"
-        return None
+        try:
+            is_intact = not hashed or file_sha256(file, advance) == entry.sha256
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+        return None if is_intact else f"{name} does not match its digest"
 
 
 def file_sha256(file: Path, advance: Advance | None = None) -> str:

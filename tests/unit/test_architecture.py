@@ -56,7 +56,13 @@ LAYERS = {
         ["app"],
         ["__main__"],
     ],
-    "deploy": [["divergence"], ["client", "export", "stack"], ["terminal"], ["commands"], ["cli"]],
+    "deploy": [
+        ["divergence"],
+        ["client", "export", "install", "stack"],
+        ["terminal"],
+        ["commands"],
+        ["cli"],
+    ],
     "deploy/export": [
         ["errors", "progress"],
         ["json_keys", "options", "partial"],
