@@ -63,7 +63,7 @@ def tables(text: str) -> list[Table]:
     begins otherwise.
     """
     found = list[Table]()
-    before = 0  # the last line of the table that is being read
+    before = -1  # the last line of the table that is being read
     is_open = False
     for number, line in prose(text):
         if not line.startswith("|"):
