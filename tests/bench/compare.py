@@ -15,7 +15,7 @@ The ceiling is the memory bandwidth measured in the same run over the bytes a to
 prefill has no such simple bound, arithmetic limits it.
 
 Not measured: sampling, latency under load (tests/bench/stalls.py), quality. Run it on a quiet
-machine. The last line of standard output is one JSON object; RESULTS.md keeps the numbers.
+machine. The last line of standard output is one JSON object; results/compare.md keeps the numbers.
 """
 
 import argparse
@@ -204,7 +204,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _machine(here: Mapping[str, object]) -> str:
-    """The first cells of a row of RESULTS.md."""
+    """The first cells of a row of results/compare.md."""
     return f"{here['date']} | {here['commit']} | {here['cores']} cores, {here['cpu']}"
 
 

@@ -146,7 +146,7 @@ def report(runs: list[tuple[Asked, Asked, Asked]]) -> dict[str, object]:
 
 
 def show(found: dict[str, object]) -> None:
-    """Prints the ratio first, then the row of RESULTS.md."""
+    """Prints the ratio first, then the row of results/follow_up.md."""
     print(
         f"second question {found['ratio']:.1%} of the first's time to first token"
         f" (goal {GOAL:.0%}): {found['second_s']} against {found['first_s']} s;"

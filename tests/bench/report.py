@@ -1,4 +1,4 @@
-"""What a comparison looks like: tables, rows of RESULTS.md and the last line's JSON."""
+"""What a comparison looks like: tables, rows of results/compare.md and the last line's JSON."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ def show(
     descriptions: Mapping[str, str],
     about: str,
 ) -> None:
-    """Prints ratios and tokens per second, then rows of RESULTS.md that begin with `about`."""
+    """Prints ratios, tokens per second, and rows of results/compare.md beginning with `about`."""
     console = Console(width=160)
     peers = [name for name in descriptions if name != OURS]
     table = Table(title="tokens per second", title_justify="left")

@@ -11,7 +11,7 @@ size and a bandwidth measured before the services start); there is no such simpl
 tower and for prefill, which are bound by arithmetic.
 
 Not measured: several users at once, images of other sizes, quality. Run it on a quiet machine;
-the last line is one JSON object. RESULTS.md keeps the numbers.
+the last line is one JSON object. results/question.md keeps the numbers.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def results_row(found: Mapping[str, Any]) -> str:
-    """The run as a row of RESULTS.md."""
+    """The run as a row of results/question.md."""
     seconds = [f"{found['stages_ms'][stage] / 1000:.2f} s" for stage in bench.STAGES[:6]]
     startup = [f"{found['startup_s'][tier]:.1f}" for tier in TIERS]
     memory = [f"{found['memory_after'][tier]['pss_mib']:,.0f}" for tier in TIERS]
@@ -112,7 +112,7 @@ def decoder_bytes(path: Path) -> int:
 
 
 def surroundings() -> dict[str, object]:
-    """Date, commit, hardware and versions of a RESULTS.md row."""
+    """Date, commit, hardware and versions of a results/question.md row."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )

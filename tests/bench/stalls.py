@@ -140,7 +140,7 @@ def _all_gaps(streams: Sequence[Stream], first: float, last: float) -> list[floa
 
 
 def show(found: dict[str, object]) -> None:
-    """Prints the ratios, what they are made of, and the row of RESULTS.md."""
+    """Prints the ratios, what they are made of, and the row of results/stalls.md."""
     print(
         f"p99 between tokens {found['gap_ratio']}x undisturbed (goal {GAP_GOAL}x, ceiling 1x):"
         f" {found['p99_gap_ms_disturbed']} against {found['p99_gap_ms_undisturbed']} ms"

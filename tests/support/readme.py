@@ -1,4 +1,4 @@
-"""README's code blocks and links."""
+"""Code blocks and links of README.md, and the commands of CONTRIBUTING.md."""
 
 import re
 import shlex
@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 SHELLS = ("sh", "bash", "console", "shell")
 _BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -23,9 +24,9 @@ class Block:
     text: str
 
 
-def blocks() -> list[Block]:
+def blocks(document: Path = README) -> list[Block]:
     """Every fenced block, in order."""
-    return [Block(language, text) for language, text in _BLOCK.findall(README.read_text())]
+    return [Block(language, text) for language, text in _BLOCK.findall(document.read_text())]
 
 
 def links() -> list[str]:
@@ -34,12 +35,12 @@ def links() -> list[str]:
     return _LINK.findall(prose)
 
 
-def commands() -> Iterator[list[str]]:
+def commands(document: Path = README) -> Iterator[list[str]]:
     """Every command of every shell block, split into words.
 
     In a console block, lines that start with `$ ` are commands and the others their output.
     """
-    for block in blocks():
+    for block in blocks(document):
         if block.language in SHELLS:
             lines = block.text.replace("\\\n", " ").splitlines()
             if block.language == "console":

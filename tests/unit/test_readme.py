@@ -1,6 +1,6 @@
-"""README promises nothing that is not there: commands, options, targets, files, extras.
+"""README and CONTRIBUTING promise nothing that is not there: commands, options, targets, files.
 
-Its Python blocks run against real services in tests/e2e/test_stack_readme.py.
+README's Python blocks run against real services in tests/e2e/test_stack_readme.py.
 """
 
 import functools
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tomllib
 
-from tests.support.readme import README, ROOT, blocks, commands, links
+from tests.support.readme import CONTRIBUTING, README, ROOT, blocks, commands, links
 
 TIERS = ("vision", "decoder", "gateway")
 
@@ -28,7 +28,7 @@ def help_of(*command: str) -> str:
 
 
 def named(program: str) -> list[list[str]]:
-    found = (command for command in commands())
+    found = (command for document in (README, CONTRIBUTING) for command in commands(document))
     return [words[1:] for words in found if words[0].rpartition("/")[2] == program]
 
 
