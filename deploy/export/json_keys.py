@@ -29,13 +29,22 @@ def parse_object(name: str, data: bytes) -> dict[str, Any]:
     Raises:
         ExportError: it is no JSON object.
     """
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise ExportError(f"{name} is not valid JSON") from error
+    value = parse(name, data)
     if not isinstance(value, dict):
         raise ExportError(f"{name} is not a JSON object")
     return value
+
+
+def parse(name: str, data: bytes) -> Any:
+    """Parses any JSON of a checkpoint's file `name`.
+
+    Raises:
+        ExportError: it is no JSON.
+    """
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise ExportError(f"{name} is not valid JSON") from error
 
 
 def require(source: Mapping[str, Any], key: str, where: str, kind: type) -> Any:

@@ -47,7 +47,9 @@ class Checkpoint:
         raw = read_object(path, "config.json")
         family = family_of(raw)
         if raw.get("quantization_config") is not None:
-            raise ExportError("config.json has quantization_config; export the one without")
+            raise ExportError(
+                "config.json has quantization_config; export the unquantized checkpoint"
+            )
         processor.refuse_remote_code(path)
         text, vision = family.text_dims(raw), family.vision_dims(raw)
         generation = read_object(path, "generation_config.json")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deploy.export.errors import ExportError
 from deploy.export.families.family import Config, Family, PreprocessorFile
-from deploy.export.json_keys import parse_object, positive, read_object, require
+from deploy.export.json_keys import parse, parse_object, positive, read_object, require
 from protos.bundle.manifest import SpecialTokens, VisionDims
 
 TEMPLATE_NAME = "chat_template.jinja"
@@ -22,7 +22,8 @@ def refuse_remote_code(path: Path) -> None:
     for file in sorted(path.glob("*.json")):
         if file.name == "tokenizer.json" or file.name.endswith(".index.json"):
             continue
-        if "auto_map" in parse_object(file.name, file.read_bytes()):
+        raw = parse(file.name, file.read_bytes())
+        if isinstance(raw, dict) and "auto_map" in raw:
             raise ExportError(
                 f"{file.name} has auto_map; checkpoints with code of their own are refused"
             )

@@ -262,6 +262,11 @@ def test_settings_that_are_no_json_are_named(folder: Path) -> None:
         Checkpoint.open(folder)
 
 
+def test_a_list_beside_the_settings_is_nobodys_business(folder: Path) -> None:
+    (folder / "merges.json").write_text("[]")
+    assert Checkpoint.open(folder).path == folder
+
+
 def test_a_missing_tensor_and_a_wrong_shape_are_named(folder: Path) -> None:
     opened = Checkpoint.open(folder)
     name = "model.language_model.norm.weight"
