@@ -299,7 +299,6 @@ def _packed(message: Any) -> any_pb2.Any:
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: ServiceError) -> NoReturn:
     """Ends an RPC with `error`; raises grpc's own abort exception."""
     await context.abort_with_status(rpc_status.to_status(to_status(error)))
-    raise AssertionError("unreachable: abort raises")
 
 
 class reporting_errors:

@@ -14,7 +14,7 @@ from tests.support.markdown import tables
 
 ROOT = Path(__file__).parents[2]
 LICENSES = ROOT / "LICENSES.md"
-LOCK = ROOT / "requirements.lock"
+LOCKS = (ROOT / "requirements.lock", ROOT / "requirements-test.lock")
 
 # What distributions without a License-Expression write, as SPDX has it.
 SPDX = {
@@ -35,8 +35,9 @@ def canonical(name: str) -> str:
 
 
 def locked() -> dict[str, str]:
-    """Versions of requirements.lock by canonical name."""
-    lines = (line.partition("#")[0].strip() for line in LOCK.read_text().splitlines())
+    """Versions of both locks by canonical name."""
+    text = "\n".join(lock.read_text() for lock in LOCKS)
+    lines = (re.split("[#;]", line)[0].strip() for line in text.splitlines())
     pins = (line.split("==") for line in lines if line)
     return {canonical(name): version for name, version in pins}
 

@@ -16,6 +16,7 @@ PLACE = "messages[0].content[1]"
         ("stop_conditions.stop_token_ids[0]", "stop_token_ids"),
         ("report_options.top_logprob_count", "top_logprobs"),
         ("input_ids", "messages"),
+        ("priority", "priority"),
         (None, None),
     ],
 )
