@@ -1,4 +1,4 @@
-"""What gateway and vision tier must agree on about images: formats, limits, sizes, grids.
+"""What gateway and vision tier must agree on about images: sizes, grids, and the settings of both.
 
 The gateway plans placeholders from an image's size alone; the vision tier resizes the pixels.
 Both use these functions, so that a plan never disagrees with its features.

@@ -124,6 +124,13 @@ def test_a_replica_reads_nothing_from_callers_without_rays_token(service: Vision
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_ray_starts_only_the_processes_the_replicas_need(service: VisionProcess) -> None:
+    below = processes.descendants(service.process.pid)
+    commands = [" ".join(psutil.Process(pid).cmdline()) for pid in below]
+    needless = ("dashboard.py", "monitor.py")  # of the autoscaler and of log files
+    assert not [command for command in commands for name in needless if name in command]
+
+
 def test_many_images_at_once_each_get_their_own_features(service: VisionProcess) -> None:
     files = [encoded(drawn(40 + 30 * n, 200 - 20 * n, seed=n), "PNG") for n in range(8)]
     with ThreadPoolExecutor(16) as clients:

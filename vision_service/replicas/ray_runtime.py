@@ -9,8 +9,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import ray
@@ -30,6 +31,7 @@ ADDRESS = "local"  # a Ray of our own; never one that happens to run on this mac
 _WATCH_INTERVAL_S = 1.0
 _SHUTDOWN_S = 10.0
 _CORE_PROCESSES = ("gcs_server", "raylet")
+_WATCHER_STARTERS = ("start_monitor", "start_log_monitor", "start_api_server")
 _SOCKET_PATH_ROOM = 40  # longest temporary folder below which Ray's socket paths stay legal
 
 
@@ -109,16 +111,18 @@ class RayRuntime:
         config = self._config
         _adopt_logger("ray", logging.WARNING)
         _adopt_logger("ray.serve", logging.ERROR)  # it warns about every probe of a busy replica
-        ray.init(
-            address=ADDRESS,
-            num_cpus=config.most_replicas,  # idle workers started beforehand
-            num_gpus=None if config.device == "cuda" else 0,
-            include_dashboard=False,
-            configure_logging=False,
-            log_to_driver=False,
-            object_store_memory=config.object_store_mib * MIB,
-            _temp_dir=self._folder,
-        )
+        with _without_watchers():
+            ray.init(
+                address=ADDRESS,
+                # So many workers are started beforehand: the replicas and Serve's controller.
+                num_cpus=config.most_replicas + 1,
+                num_gpus=None if config.device == "cuda" else 0,
+                include_dashboard=False,
+                configure_logging=False,
+                log_to_driver=False,
+                object_store_memory=config.object_store_mib * MIB,
+                _temp_dir=self._folder,
+            )
         self._core = {
             pid: since
             for pid, since in self._below().items()
@@ -128,6 +132,28 @@ class RayRuntime:
         if config.device == "cuda" and gpus < wanted:
             # Serve would wait for them for ever.
             raise SettingError(f"device is cuda: {wanted} replicas need a GPU each, {gpus} found")
+
+
+@contextmanager
+def _without_watchers() -> Iterator[None]:
+    """Keeps Ray from starting three Python processes that nobody would ask.
+
+    They are the cluster autoscaler's monitor, the monitor that sends log files to the driver, and
+    what is left of the dashboard without one: seconds of start-up and 280 MB.
+
+    NOTE: Ray has options for the first two in `ray start` alone. The names are private ones of the
+    release that pyproject.toml pins; tests/e2e/test_vision_service.py notices when they are not
+    asked any more.
+    """
+    node = ray._private.node.Node
+    starters = {name: getattr(node, name) for name in _WATCHER_STARTERS}
+    for name in starters:
+        setattr(node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, starter in starters.items():
+            setattr(node, name, starter)
 
 
 def _adopt_logger(name: str, level: int) -> None:
