@@ -291,14 +291,16 @@ async def test_one_line_is_logged_per_request(
 
     async def lines() -> list[str]:
         text = await asyncio.to_thread(process.log.read_text)
-        return [line for line in text.splitlines() if "request_id=logged-once" in line]
+        return [line for line in text.splitlines() if "request id=logged-once" in line]
 
     async def is_logged() -> bool:
         return bool(await lines())
 
     await until(is_logged)
     (line,) = await lines()
-    assert "prompt_tokens=20 completion_tokens=5" in line and "result=length" in line
+    wanted = {"tier=decoder", "outcome=length", "prompt_tokens=20", "completion_tokens=5"}
+    assert wanted <= set(line.split())
+    assert all(f" {name}=" in line for name in ("cached_tokens", "first_token_ms", "queue_ms"))
 
 
 async def test_health_says_serving(process: DecoderProcess) -> None:
