@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,9 @@ class Step:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PIP_PROGRESS_BAR": "off"},
             )
+        self._ended: float | None = None
+        self._waiter = threading.Thread(target=self._wait, daemon=True)
+        self._waiter.start()
 
     def finish(self) -> None:
         """Waits, with a line that moves on a terminal.
@@ -65,13 +69,13 @@ class Step:
             show.write(f"  {label}")
             show.flush()
         turn = 0
-        while self._process.poll() is None:
+        while self._waiter.is_alive():
             if show.isatty():
                 now = f"{SPINNER[turn % len(SPINNER)]} {label}{self._seconds():6.1f} s"
                 show.write(f"\r\x1b[2K{now}  {subject(self._log)}")
                 show.flush()
             turn += 1
-            time.sleep(REFRESH_S)
+            self._waiter.join(REFRESH_S)
         show.write(f"\r\x1b[2K  {label}" if show.isatty() else "")
         if self._process.returncode != 0:
             show.write("failed\n")
@@ -81,12 +85,17 @@ class Step:
 
     def stop(self) -> None:
         """Ends the command if it still runs."""
-        if self._process.poll() is None:
+        if self._waiter.is_alive():
             self._process.terminate()
-            self._process.wait()
+            self._waiter.join()
+
+    def _wait(self) -> None:
+        """Notes when the command ended, which may be long before `finish`."""
+        self._process.wait()
+        self._ended = time.monotonic()
 
     def _seconds(self) -> float:
-        return time.monotonic() - self._started
+        return (self._ended or time.monotonic()) - self._started
 
     def _end(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()

@@ -58,8 +58,7 @@ LAYERS = {
     ],
     "deploy": [
         ["divergence"],
-        ["client", "export", "install", "stack"],
-        ["terminal"],
+        ["client", "export", "install", "stack", "terminal"],
         ["commands"],
         ["cli"],
     ],
