@@ -69,7 +69,9 @@ class Engine:
         self._condition = threading.Condition()
         # Guarded by the condition:
         self._mailbox: deque[Command] = deque()
-        self._arrivals: deque[Sequence] = deque()  # before what the mailbox holds about them
+        self._arrivals: deque[Sequence] = (
+            deque()
+        )  # handled before the mailbox's commands about them
         self._streams: dict[Sequence, SequenceStream] = {}  # everything in flight
         self._is_accepting = False
         self._mean_s = 1.0  # how long a sequence takes, a running mean
@@ -78,7 +80,8 @@ class Engine:
         self._is_stopping = False
         self._load = Load()  # but for `waiting_count`, which handlers change
         self._outbox: list[tuple[SequenceStream, Event]] = []
-        # The thread's but while the model computes: then the postman may look up arrivals.
+        # Held by the engine's thread, except while the model computes: then the postman's thread
+        # may look up what new sequences need.
         self._residency_lock = threading.Lock()
         self._postman = Postman()
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)

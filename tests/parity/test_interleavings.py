@@ -65,21 +65,21 @@ class Talk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class Arrival:
     """One request of a scenario; steps count from the scenario's beginning."""
 
     talk: int
-    arrival: int
+    step: int
     tokens: int
     priority: int
     features_after: int  # steps from the slot to the features
     leaves_after: int | None  # steps to the cancellation
 
 
-visits = st.builds(
-    Visit,
+arrivals = st.builds(
+    Arrival,
     talk=st.integers(0, 11),
-    arrival=st.integers(0, 40),
+    step=st.integers(0, 40),
     tokens=st.integers(1, TOKENS),
     priority=st.sampled_from((0, 0, 0, 5, 20)),
     features_after=st.integers(0, 6),
@@ -88,8 +88,8 @@ visits = st.builds(
 
 
 @st.composite
-def scenarios(draw: st.DrawFn) -> list[Visit]:
-    return draw(st.lists(visits, min_size=3, max_size=10))
+def scenarios(draw: st.DrawFn) -> list[Arrival]:
+    return draw(st.lists(arrivals, min_size=3, max_size=10))
 
 
 def features_of(manifest: Manifest, digest: bytes) -> FloatArray:
@@ -250,30 +250,30 @@ class Stage:
         self.residency = executor.residency
         self.seen = seen
         self.step = 0
-        self.visits: dict[Sequence, Visit] = {}
+        self.arrivals: dict[Sequence, Arrival] = {}
         self.needed: dict[Sequence, tuple[int, ...]] = {}
         self.slot_since: dict[Sequence, int] = {}
         self.tokens: dict[Sequence, list[int]] = {}
 
-    def arrive(self, visit: Visit) -> None:
-        talk = self.talks[visit.talk]
-        request = replace(talk.request, max_tokens=visit.tokens, priority=visit.priority)
+    def arrive(self, arrival: Arrival) -> None:
+        talk = self.talks[arrival.talk]
+        request = replace(talk.request, max_tokens=arrival.tokens, priority=arrival.priority)
         sequence = Sequence(request, arrival=float(self.step))
-        self.visits[sequence], self.tokens[sequence] = visit, []
+        self.arrivals[sequence], self.tokens[sequence] = arrival, []
         self.speculation.answers[sequence] = talk.answer
         self.needed[sequence] = self.residency.arrive(sequence).needed_spans
         self.seen["image not needed"] += len(self.needed[sequence]) < len(request.spans)
 
     def turn(self, mixed: int, preempts: bool) -> None:
         self.step += 1
-        for sequence, visit in list(self.visits.items()):
-            age = self.step - visit.arrival
-            if visit.leaves_after is not None and age > visit.leaves_after:
+        for sequence, arrival in list(self.arrivals.items()):
+            age = self.step - arrival.step
+            if arrival.leaves_after is not None and age > arrival.leaves_after:
                 self.leave(sequence)
                 self.residency.end(sequence)
                 self.seen["cancelled"] += 1
-            elif self.step >= self.slot_since.get(sequence, 10**9) + visit.features_after:
-                features = self.talks[visit.talk].features
+            elif self.step >= self.slot_since.get(sequence, 10**9) + arrival.features_after:
+                features = self.talks[arrival.talk].features
                 for index in self.needed.pop(sequence, ()):
                     sequence.set_features(index, features[index], 0.0)
         if preempts and self.residency.running:
@@ -298,7 +298,7 @@ class Stage:
         self.leave(sequence)
 
     def leave(self, sequence: Sequence) -> None:
-        tokens, talk = self.tokens[sequence], self.talks[self.visits.pop(sequence).talk]
+        tokens, talk = self.tokens[sequence], self.talks[self.arrivals.pop(sequence).talk]
         wrong = [at for at, token in enumerate(tokens) if token != talk.answer[at]]
         compared = min(wrong, default=len(tokens))
         assert not wrong or talk.margins[compared] < self.near_tie, (tokens, talk.answer)
@@ -306,10 +306,10 @@ class Stage:
         self.seen["compared tokens"] += compared
 
 
-def play(stage: Stage, scenario: Many[Visit], mixed: int, preempt_every: int) -> None:
-    todo = sorted(scenario, key=lambda visit: visit.arrival)
-    while todo or stage.visits:
-        while todo and todo[0].arrival <= stage.step:
+def play(stage: Stage, scenario: Many[Arrival], mixed: int, preempt_every: int) -> None:
+    todo = sorted(scenario, key=lambda arrival: arrival.step)
+    while todo or stage.arrivals:
+        while todo and todo[0].step <= stage.step:
             stage.arrive(todo.pop(0))
         residency = stage.residency
         may = sum(s.was_preempted for s in residency.waiting) < residency.max_sequences
@@ -336,7 +336,7 @@ def test_every_sequence_gets_the_tokens_that_transformers_gives_it_alone(
         preempt_every=st.sampled_from((9, 25, 10**6)),
     )
     def run(
-        scenario: list[Visit],
+        scenario: list[Arrival],
         sequences: int,
         spare: int,
         least_kept: int,
