@@ -4,7 +4,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from decoder_service.grammar.grammar import Grammar, GrammarKind, choice_grammar
+from decoder_service.grammar.grammar import (
+    Grammar,
+    GrammarKind,
+    JsonWhitespace,
+    choice_grammar,
+)
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import InvalidRequest
 
@@ -38,16 +43,34 @@ def grammar_from_proto(
             " expected one of them",
             param="stop_conditions.ignore_eos",
         )
+    whitespace = _whitespace(message)
     if kind == "choice":
         grammar = choice_grammar(message.choice.texts)
     elif kind == "json_object":
-        grammar = Grammar(kind=GrammarKind.JSON_OBJECT, text="")
+        grammar = Grammar(kind=GrammarKind.JSON_OBJECT, text="", whitespace=whitespace)
         if not message.json_object:
             raise grammar.refusal("is false, expected true")
     else:
-        grammar = Grammar(kind=GrammarKind(kind), text=getattr(message, kind))
+        text = getattr(message, kind)
+        grammar = Grammar(kind=GrammarKind(kind), text=text, whitespace=whitespace)
     check_grammar(grammar, limits)
     return grammar
+
+
+def _whitespace(message: decoder_pb2.Constraint) -> JsonWhitespace:
+    option = message.WhichOneof("whitespace")
+    if option is None:
+        return JsonWhitespace()
+    field = f"constraint.{option}"
+    if message.WhichOneof("kind") not in ("json_schema", "json_object"):
+        raise InvalidRequest(
+            f"{field} is set without json_schema or json_object, which it is about", param=field
+        )
+    if option == "whitespace_pattern":
+        return JsonWhitespace(pattern=message.whitespace_pattern)
+    if not message.disable_any_whitespace:
+        raise InvalidRequest(f"{field} is false, expected true", param=field)
+    return JsonWhitespace(is_disabled=True)
 
 
 def check_grammar(grammar: Grammar, limits: GrammarLimits) -> None:
@@ -56,7 +79,8 @@ def check_grammar(grammar: Grammar, limits: GrammarLimits) -> None:
     Raises:
         InvalidRequest: INVALID_SCHEMA, with the limit.
     """
-    size = len(grammar.text.encode("utf-8", errors="replace"))
+    text = grammar.text + (grammar.whitespace.pattern or "")
+    size = len(text.encode("utf-8", errors="replace"))
     if size > limits.max_bytes:
         raise grammar.refusal(f"has {size} bytes, expected at most {limits.max_bytes}")
     match grammar.kind:
