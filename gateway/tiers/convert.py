@@ -108,6 +108,15 @@ def reporting_to_proto(reporting: Reporting) -> decoder_pb2.ReportOptions:
 
 def constraint_to_proto(constraint: Constraint) -> decoder_pb2.Constraint:
     """What the output must look like."""
+    message = _kind_to_proto(constraint)
+    if constraint.whitespace_pattern is not None:
+        message.whitespace_pattern = constraint.whitespace_pattern
+    if constraint.disable_any_whitespace:
+        message.disable_any_whitespace = True
+    return message
+
+
+def _kind_to_proto(constraint: Constraint) -> decoder_pb2.Constraint:
     match constraint.kind:
         case ConstraintKind.JSON_SCHEMA:
             return decoder_pb2.Constraint(json_schema=constraint.text)

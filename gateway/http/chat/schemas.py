@@ -79,22 +79,39 @@ class StreamOptions(Open):
     include_usage: bool | None = None
 
 
-class ResponseFormat(Open):
-    """Form of the answer, as OpenAI names it."""
+class JsonSchema(Schema):
+    """A schema of the answer with what OpenAI tells of it."""
+
+    name: str | None = None
+    description: str | None = None
+    # Underscored, because pydantic's models have methods of such names. Any: `from_response_format`
+    # says what is wrong with it.
+    schema_: Annotated[Any, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Schema):
+    """Form of the answer, as OpenAI names it; `schema` is llama.cpp's, for "json_object"."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: dict[str, Any] | None = None
+    json_schema: JsonSchema | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
 
 
 class StructuredOutputs(Schema):
-    """Form of the answer, as vLLM names it; exactly one field."""
+    """Form of the answer, as vLLM names it; exactly one field of the first five.
 
-    # Underscored, because pydantic's models have methods of these names.
+    With the others alone, they concern `response_format`. `disable_any_whitespace: false` leaves
+    the white space as it is without.
+    """
+
     json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
+    whitespace_pattern: str | None = None
+    disable_any_whitespace: bool | None = None
 
 
 class ChatCompletionRequest(Schema):

@@ -4,9 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage
+from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage, ResponseFormat
 from gateway.media.images import image_bytes
-from gateway.request.constraint import Constraint, from_response_format, from_structured_outputs
+from gateway.request.constraint import (
+    Constraint,
+    from_response_format,
+    from_structured_outputs,
+    with_whitespace,
+)
 from gateway.request.conversation import (
     Conversation,
     ImagePart,
@@ -81,16 +86,30 @@ def to_constraint(request: ChatCompletionRequest) -> Constraint | None:
         InvalidRequest: a malformed form of answer, or two of them.
     """
     wanted, extra = request.response_format, request.structured_outputs
-    found = None if wanted is None else from_response_format(wanted.type, wanted.json_schema)
+    found = None if wanted is None else _response_format(wanted)
     if extra is None:
         return found
-    if found is not None:
+    given = extra.model_dump(by_alias=True, exclude_none=True)
+    pattern = given.pop("whitespace_pattern", None)
+    is_disabled = given.pop("disable_any_whitespace", False)
+    if found is not None and given:
         raise InvalidRequest(
             "response_format and structured_outputs both say what the answer looks like,"
             " expected one of them",
             param="structured_outputs",
         )
-    return from_structured_outputs(extra.model_dump(by_alias=True, exclude_none=True))
+    return with_whitespace(
+        found or from_structured_outputs(given),
+        pattern=pattern,
+        is_disabled=is_disabled,
+        field="structured_outputs",
+    )
+
+
+def _response_format(wanted: ResponseFormat) -> Constraint | None:
+    inner = wanted.json_schema
+    json_schema = None if inner is None else inner.model_dump(by_alias=True, exclude_unset=True)
+    return from_response_format(wanted.type, json_schema, wanted.schema_)
 
 
 def check_supported(request: ChatCompletionRequest) -> None:
