@@ -18,7 +18,10 @@ class Schema(BaseModel):
 
 
 class Open(Schema):
-    """A part whose unknown fields may come along, because clients echo them."""
+    """What clients echo of earlier answers, with fields of other servers that say nothing here.
+
+    Not for what is asked of the answer to come: a field that would change it is held or refused.
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -73,10 +76,14 @@ class ChatMessage(Schema):
     function_call: None = None
 
 
-class StreamOptions(Open):
+class StreamOptions(Schema):
     """Options of a streamed answer."""
 
     include_usage: bool | None = None
+    # Padding against eavesdroppers, and vLLM's counts in each chunk: neither is sent, and the
+    # answer is the same.
+    include_obfuscation: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 class JsonSchema(Schema):

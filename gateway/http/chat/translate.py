@@ -1,7 +1,7 @@
 """From the HTTP door's request to a job: what OpenAI's fields mean here, and what is refused."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage, ResponseFormat
@@ -27,6 +27,12 @@ from protos.wire.errors import InvalidRequest, Reason, Unsupported
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _DETAILS = (None, "auto", "low", "high")
 _VIDEO_PARTS = ("video", "video_url", "input_video")
+# Known elsewhere and without effect on an answer: marks for prompt caches, what clients echo of
+# parts they got, and the file's type, which the file says itself.
+_IDLE_OF_PART = frozenset(
+    ("cache_control", "prompt_cache_breakpoint", "id", "index", "annotations")
+)
+_IDLE_OF_URL = frozenset(("format",))
 
 
 def to_conversation(request: ChatCompletionRequest) -> Conversation:
@@ -185,6 +191,7 @@ def _part(raw: object, path: str) -> Part:
             reason=Reason.UNSUPPORTED_MEDIA,
             param=path,
         )
+    _check_fields(raw, path, {"type", kind} | _IDLE_OF_PART)
     if kind == "image_url":
         return ImagePart(data=image_bytes(_url(raw.get("image_url"), path), field=path))
     text = raw.get("text")
@@ -200,6 +207,7 @@ def _url(image_url: object, path: str) -> str:
     """
     url, detail = image_url, None
     if isinstance(image_url, Mapping):
+        _check_fields(image_url, f"{path}.image_url", {"url", "detail"} | _IDLE_OF_URL)
         url, detail = image_url.get("url"), image_url.get("detail")
     if not isinstance(url, str):
         raise InvalidRequest(
@@ -210,3 +218,11 @@ def _url(image_url: object, path: str) -> str:
             f"{path}.image_url.detail must be auto, low or high", param=f"{path}.image_url.detail"
         )
     return url
+
+
+def _check_fields(given: Mapping[str, Any], path: str, known: Set[str]) -> None:
+    """Refuses fields that nobody would hold; null says nothing."""
+    for name, value in given.items():
+        if name not in known and value is not None:
+            field = f"{path}.{name[:64]}"
+            raise InvalidRequest(f"{field} is not known here", param=field)
