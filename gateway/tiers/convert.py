@@ -30,6 +30,7 @@ _FINISH_REASONS = {
 # The decoder's field names and what clients call them; the rest is the gateway's own doing.
 _CLIENT_NAMES = {
     "input_ids": "messages",
+    "request_id": "request_id",
     "top_logprob_count": "top_logprobs",
     **{
         name: name
