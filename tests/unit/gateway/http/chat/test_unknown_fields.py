@@ -46,7 +46,7 @@ def is_untyped(annotation: Any) -> bool:
 
 
 async def test_only_echoes_take_fields_that_nobody_knows() -> None:
-    found = {schemas.ChatCompletionRequest}
+    found: set[type[BaseModel]] = {schemas.ChatCompletionRequest}
     for _, annotation in walk(schemas.ChatCompletionRequest):
         found |= models_in(annotation)
     assert len(found) > 6
