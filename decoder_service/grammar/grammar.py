@@ -25,9 +25,10 @@ FloatArray = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int32]  # one bit per token, lowest bit first
 
 # After a colon and a comma of JSON one blank, as models have read it, and none elsewhere. Measured
-# on the demonstration model, 60 images of one shape in a schema of its shape and colour: 56 right,
-# 31 without the blank, 36 where it may choose, and fewer still where it may say more blanks, which
-# it then does without end. Of 40 answers that it gives in JSON unasked the blank keeps each.
+# on the demonstration model (INT4, temperature 0), 60 images of one shape in a schema of its shape
+# and colour: 56 right with the blank, 31 without, 40 where the model may choose; with up to 32
+# blanks anywhere, which it then says, 3 of 12. Of 40 boxes, which it tells in JSON unasked, the
+# blank keeps every letter; without it none is right.
 _ITEM_SEPARATOR, _KEY_SEPARATOR = ", ", ": "
 
 
