@@ -25,7 +25,8 @@ def check_grammar(grammar: Grammar, limits: GrammarLimits) -> None:
     Raises:
         InvalidRequest: INVALID_SCHEMA, with the limit.
     """
-    size = len(grammar.text.encode("utf-8", errors="replace"))
+    text = grammar.text + (grammar.whitespace.pattern or "")
+    size = len(text.encode("utf-8", errors="replace"))
     if size > limits.max_bytes:
         raise grammar.refusal(f"has {size} bytes, expected at most {limits.max_bytes}")
     match grammar.kind:

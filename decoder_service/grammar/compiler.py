@@ -184,7 +184,9 @@ class GrammarCache:
 
 
 def _entry_bytes(compiled: CompiledGrammar) -> int:
-    return _ENTRY_BYTES + 2 * len(compiled.grammar.text) + compiled.size_bytes
+    grammar = compiled.grammar
+    text = len(grammar.text) + len(grammar.whitespace.pattern or "")
+    return _ENTRY_BYTES + 2 * text + compiled.size_bytes
 
 
 class TrialDied(Exception):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,17 @@ from llguidance import LLMatcher
 from decoder_service.grammar.vocabulary import GrammarVocabulary
 from protos.wire.errors import InvalidRequest, Reason
 
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions  # its stubs' only
+
 Words = npt.NDArray[np.int32]  # one bit per token, lowest bit first
 
-# Between two JSON tokens. Enough for a line break and the indentation of any real answer, and an
-# end to the endless blanks that a model falls into when it would rather not go on.
-_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
+# After a colon and a comma of JSON one blank, as models have read it, and none elsewhere. Measured
+# on the demonstration model (INT4, temperature 0), 60 images of one shape in a schema of its shape
+# and colour: 56 right with the blank, 31 without, 40 where the model may choose; with up to 32
+# blanks anywhere, which it then says, 3 of 12. Of 40 boxes, which it tells in JSON unasked, the
+# blank keeps every letter; without it none is right.
+_ITEM_SEPARATOR, _KEY_SEPARATOR = ", ", ": "
 
 
 class GrammarKind(StrEnum):
@@ -30,14 +37,40 @@ class GrammarKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JsonWhitespace:
+    """What may stand between the tokens of JSON; by default a blank after each colon and comma.
+
+    Attributes:
+        pattern: A regular expression; each gap is empty or matches it.
+        is_disabled: Every gap is empty; not with a pattern.
+    """
+
+    pattern: str | None = None
+    is_disabled: bool = False
+
+    def options(self) -> "JsonCompileOptions":
+        """What of llguidance's options says so; nothing by default."""
+        if self.pattern is None and not self.is_disabled:
+            return {}
+        return {
+            "whitespace_flexible": False,
+            "whitespace_pattern": self.pattern,
+            "item_separator": ",",
+            "key_separator": ":",
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grammar:
     """What an output must look like, as the client wrote it; equal grammars share one compiling.
 
     `text` is the schema's JSON, the pattern, the Lark grammar, or the choices as a JSON list.
+    `whitespace` concerns the two kinds of JSON only.
     """
 
     kind: GrammarKind
     text: str
+    whitespace: JsonWhitespace = JsonWhitespace()
 
     @property
     def field(self) -> str:
@@ -50,7 +83,7 @@ class Grammar:
             case GrammarKind.JSON_SCHEMA | GrammarKind.JSON_OBJECT:
                 schema = self.text if self.kind is GrammarKind.JSON_SCHEMA else '{"type":"object"}'
                 return LLMatcher.grammar_from_json_schema(
-                    schema, {"whitespace_pattern": _WHITESPACE}
+                    schema, defaults=_json_style(), overrides=self.whitespace.options()
                 )
             case GrammarKind.REGEX:
                 return LLMatcher.grammar_from_regex(self.text)
@@ -65,6 +98,15 @@ class Grammar:
         return InvalidRequest(
             f"{self.field} {what}", reason=Reason.INVALID_SCHEMA, param=self.field
         )
+
+
+def _json_style() -> "JsonCompileOptions":
+    """What holds unless the request or the schema's own `x-guidance` says otherwise."""
+    return {
+        "whitespace_flexible": False,
+        "item_separator": _ITEM_SEPARATOR,
+        "key_separator": _KEY_SEPARATOR,
+    }
 
 
 def choice_grammar(texts: Iterable[str]) -> Grammar:

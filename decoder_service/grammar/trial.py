@@ -3,7 +3,9 @@
 llguidance bounds most work, but measured on 1.9.1: a `multipleOf` of ten million compiles for
 minutes, and 4,000 rules in a row overflow the stack, which ends the process. So every new
 grammar is first compiled here, over a vocabulary of single bytes, under limits of time, memory
-and stack that the kernel enforces; the decoder compiles only what came through.
+and stack that the kernel enforces; the decoder compiles only what came through. That bytes are
+the tokens here changes no verdict on a text: the decoder's vocabulary too spells any, byte for
+byte.
 
 One JSON object a line: {"source": ..., "limit_s": ...} in; {"error": ..., "size_bytes": ...} out.
 """

@@ -20,8 +20,9 @@ class GrammarVocabulary:
     """Tokens and masks of one model; safe for use from several threads.
 
     A mask has one bit per token, lowest bit first, in int32 words; a set bit bans its token.
-    Special tokens other than the end-of-sequence ones, and ids beyond the tokenizer's, are
-    banned always, whatever a grammar names.
+    Added tokens (special or not) other than the end-of-sequence ones, and ids beyond the
+    tokenizer's, are banned always, whatever a grammar names: text that reads like such a token
+    is written with ordinary tokens.
 
     Args:
         tokenizer_json: The checkpoint's tokenizer.json.
@@ -36,13 +37,12 @@ class GrammarVocabulary:
         self.vocab_size = vocab_size
         self._word_count = (vocab_size + 31) // 32
         try:
-            self.tokenizer = LLTokenizer(
-                tokenizer_json, n_vocab=vocab_size, eos_token=list(eos_ids)
-            )
-        except ValueError as error:
+            ordinary_ids, speller = _speller(json.loads(tokenizer_json))
+            self.tokenizer = LLTokenizer(speller, n_vocab=vocab_size, eos_token=list(eos_ids))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{TOKENIZER_NAME} cannot be used for structured output") from error
         usable = np.zeros(self._word_count * 32, dtype=np.bool_)
-        usable[_usable_ids(json.loads(tokenizer_json))] = True
+        usable[ordinary_ids] = True
         usable[vocab_size:] = False
         usable[list(eos_ids)] = True
         self._usable: Words = np.packbits(usable, bitorder="little").view(np.int32)
@@ -80,6 +80,27 @@ class GrammarVocabulary:
         np.copyto(scores, np.float32(-np.inf), where=bits.view(np.bool_))
 
 
-def _usable_ids(raw: dict[str, Any]) -> list[int]:
-    ids = list(raw["model"]["vocab"].values())
-    return ids + [token["id"] for token in raw["added_tokens"] if not token["special"]]
+def _speller(raw: dict[str, Any]) -> tuple[list[int], str]:
+    """The tokenizer that spells the text a grammar prescribes, byte for byte.
+
+    Where only one text may follow, llguidance encodes that text and allows nothing but its first
+    token. The checkpoint's own tokenizer must not do that: it first rewrites the text to
+    Unicode's NFC ("e" and U+0301 become "é"), and it finds added tokens in it ("<|im_end|>"
+    would end the answer). Neither spells the text that was asked for.
+
+    Args:
+        raw: A byte-level BPE tokenizer.json.
+
+    Returns:
+        The ids of ordinary tokens; and the tokenizer.json without normalizer and added tokens.
+        Their ids remain, under names that no text can match: a blank is not in the alphabet by
+        which byte-level tokenizers write bytes.
+    """
+    added = {token["content"]: token["id"] for token in raw["added_tokens"]}
+    ordinary = {name: token for name, token in raw["model"]["vocab"].items() if name not in added}
+    unmatched = {f" {token}": token for token in added.values()}
+    model = raw["model"] | {"vocab": ordinary | unmatched}
+    changes = {"model": model, "normalizer": None, "added_tokens": []}
+    # These would shorten or lengthen text.
+    changes |= {"truncation": None, "padding": None, "post_processor": None}
+    return list(ordinary.values()), json.dumps(raw | changes)

@@ -25,6 +25,7 @@ from decoder_service.sequence.request import Completion, Constraint, Request, To
 from protos.process.request_log import RequestRecord, recording
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.errors import (
+    AlreadyExists,
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
@@ -133,7 +134,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
     @contextlib.contextmanager
     def _claiming(self, request_id: str) -> Iterator[None]:
         if request_id in self._request_ids:
-            raise InvalidRequest(
+            raise AlreadyExists(
                 "request_id is that of a request in flight, expected another",
                 param="request_id",
             )

@@ -4,6 +4,7 @@ The gateway only reads the request's form; the decoder compiles the grammar and 
 anything is encoded.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,12 +36,16 @@ class ConstraintSpec:
     Attributes:
         text: The schema's JSON, the pattern or the Lark grammar; empty for the other kinds.
         texts: The choices.
+        whitespace_pattern: What may stand between the tokens of JSON; None for the usual blanks.
+        disable_any_whitespace: Nothing stands there.
         field: Where the client put it, for errors.
     """
 
     kind: ConstraintKind
     text: str = ""
     texts: tuple[str, ...] = ()
+    whitespace_pattern: str | None = None
+    disable_any_whitespace: bool = False
     field: str
 
     def check(self) -> None:
@@ -49,7 +54,7 @@ class ConstraintSpec:
         Raises:
             InvalidRequest: INVALID_SCHEMA, names the field.
         """
-        texts = (self.text, *self.texts)
+        texts = (self.text, *self.texts, self.whitespace_pattern or "")
         for text in texts:
             _check_unicode(text, self.field)
         size = sum(len(text.encode()) for text in texts)
@@ -62,20 +67,36 @@ def invalid(field: str, what: str) -> InvalidRequest:
     return InvalidRequest(f"{field} {what}", reason=Reason.INVALID_SCHEMA, param=field)
 
 
-def from_response_format(kind: str, json_schema: Mapping[str, Any] | None) -> ConstraintSpec | None:
+def from_response_format(
+    kind: str, json_schema: Mapping[str, Any] | None, schema: Mapping[str, Any] | None
+) -> ConstraintSpec | None:
     """OpenAI's field. `strict` makes no difference: a schema always holds, exactly.
 
     Args:
         kind: "text", "json_object" or "json_schema".
         json_schema: The object of that name: a `schema`, and a name nobody here needs.
+        schema: llama.cpp's addition to "json_object": a schema that the object has to fit.
 
     Raises:
-        InvalidRequest: INVALID_SCHEMA, there is no schema.
+        InvalidRequest: there is no schema (INVALID_SCHEMA), or one that the kind does not use.
     """
+    used = {"json_object": "schema", "json_schema": "json_schema"}.get(kind)
+    for name, value in {"json_schema": json_schema, "schema": schema}.items():
+        if value is not None and name != used:
+            field = f"response_format.{name}"
+            raise InvalidRequest(f"{field} is given with type {kind}, which has none", param=field)
     if kind == "text":
         return None
-    if kind == "json_object":
+    if kind == "json_schema":
+        return _from_json_schema(json_schema)
+    if not schema:
         return ConstraintSpec(kind=ConstraintKind.JSON_OBJECT, field="response_format")
+    return ConstraintSpec(
+        kind=ConstraintKind.JSON_SCHEMA, text=_json(schema), field="response_format.schema"
+    )
+
+
+def _from_json_schema(json_schema: Mapping[str, Any] | None) -> ConstraintSpec:
     if json_schema is None or "schema" not in json_schema:
         raise invalid(SCHEMA_FIELD, "is missing")
     schema = json_schema["schema"]
@@ -115,6 +136,38 @@ def from_structured_outputs(given: Mapping[str, Any]) -> ConstraintSpec:
         return ConstraintSpec(kind=ConstraintKind.JSON_OBJECT, field=field)
     kind = ConstraintKind.REGEX if name == "regex" else ConstraintKind.LARK
     return ConstraintSpec(kind=kind, text=value, field=field)
+
+
+def with_whitespace(
+    constraint: ConstraintSpec, *, pattern: str | None, is_disabled: bool, field: str
+) -> ConstraintSpec:
+    """The constraint with other white space between the tokens of JSON than the usual blanks.
+
+    Args:
+        constraint: Of JSON, if anything is to change.
+        pattern: A regular expression; None leaves it.
+        is_disabled: No white space at all; False leaves it.
+        field: What holds `whitespace_pattern` and `disable_any_whitespace`, for errors.
+
+    Raises:
+        InvalidRequest: both are wanted, or one without JSON.
+    """
+    if pattern is None and not is_disabled:
+        return constraint
+    name = "disable_any_whitespace" if is_disabled else "whitespace_pattern"
+    if constraint.kind not in (ConstraintKind.JSON_SCHEMA, ConstraintKind.JSON_OBJECT):
+        raise InvalidRequest(
+            f"{field}.{name} is given with {constraint.field}, expected a form of JSON",
+            param=f"{field}.{name}",
+        )
+    if is_disabled and pattern is not None:
+        raise InvalidRequest(
+            f"{field}.{name} leaves no place for {field}.whitespace_pattern, expected one of them",
+            param=f"{field}.{name}",
+        )
+    return dataclasses.replace(
+        constraint, whitespace_pattern=pattern, disable_any_whitespace=is_disabled
+    )
 
 
 def _json(schema: Mapping[str, Any]) -> str:

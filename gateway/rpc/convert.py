@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, OutputToken
 from gateway.prompt.builder import PreparedPrompt
-from gateway.request.constraint import ConstraintKind, ConstraintSpec, invalid
+from gateway.request.constraint import ConstraintKind, ConstraintSpec, invalid, with_whitespace
 from gateway.request.conversation import (
     Conversation,
     ImagePart,
@@ -145,6 +145,20 @@ def _constraint(request: gateway_pb2.ChatRequest) -> ConstraintSpec | None:
     if not request.HasField("constraint"):
         return None
     message = request.constraint
+    if message.WhichOneof("whitespace") == "disable_any_whitespace":
+        field = "constraint.disable_any_whitespace"
+        if not message.disable_any_whitespace:
+            raise invalid(field, "must be true where it is given")
+    has_pattern = message.HasField("whitespace_pattern")
+    return with_whitespace(
+        _constraint_kind(message),
+        pattern=message.whitespace_pattern if has_pattern else None,
+        is_disabled=message.disable_any_whitespace,
+        field="constraint",
+    )
+
+
+def _constraint_kind(message: decoder_pb2.Constraint) -> ConstraintSpec:
     name = message.WhichOneof("kind")
     if name is None:
         raise InvalidRequest("constraint has no kind, expected one", param="constraint")

@@ -32,6 +32,7 @@ FINISH_REASONS = {
 _SAME_NAMES = ("logit_bias", "max_tokens", "stop_token_ids", "logprobs", "logits", "priority")
 _CLIENT_NAMES = {
     "input_ids": "messages",
+    "request_id": "request_id",
     "top_logprob_count": "top_logprobs",
     **{name: name for name in (*PARAMETERS, *_SAME_NAMES)},
 }
@@ -89,6 +90,15 @@ def reporting_to_proto(reporting: Reporting) -> decoder_pb2.ReportOptions:
 
 def constraint_to_proto(constraint: ConstraintSpec) -> decoder_pb2.Constraint:
     """What the output must look like."""
+    message = _kind_to_proto(constraint)
+    if constraint.whitespace_pattern is not None:
+        message.whitespace_pattern = constraint.whitespace_pattern
+    if constraint.disable_any_whitespace:
+        message.disable_any_whitespace = True
+    return message
+
+
+def _kind_to_proto(constraint: ConstraintSpec) -> decoder_pb2.Constraint:
     match constraint.kind:
         case ConstraintKind.JSON_SCHEMA:
             return decoder_pb2.Constraint(json_schema=constraint.text)

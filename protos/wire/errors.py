@@ -39,6 +39,7 @@ class Reason(StrEnum):
     INVALID_API_KEY = "INVALID_API_KEY"
     MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
     NOT_FOUND = "NOT_FOUND"
+    REQUEST_ID_IN_USE = "REQUEST_ID_IN_USE"
     MODEL_MISMATCH = "MODEL_MISMATCH"
     QUEUE_FULL = "QUEUE_FULL"
     LOADING = "LOADING"
@@ -92,6 +93,9 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     ),
     Reason.MODEL_NOT_FOUND: ErrorKind(_S.NOT_FOUND, 404, "not_found_error", "model_not_found"),
     Reason.NOT_FOUND: ErrorKind(_S.NOT_FOUND, 404, "not_found_error", "not_found"),
+    Reason.REQUEST_ID_IN_USE: ErrorKind(
+        _S.ALREADY_EXISTS, 409, "invalid_request_error", "request_id_in_use"
+    ),
     Reason.MODEL_MISMATCH: ErrorKind(
         _S.FAILED_PRECONDITION, 503, "unavailable_error", "model_mismatch"
     ),
@@ -163,6 +167,12 @@ class ModelNotFound(ServiceError):
     default_reason = Reason.MODEL_NOT_FOUND
 
 
+class AlreadyExists(ServiceError):
+    """The request's id is that of another one in flight; it can succeed under its own."""
+
+    default_reason = Reason.REQUEST_ID_IN_USE
+
+
 class ModelMismatch(ServiceError):
     """Two tiers serve different bundles; an operator must mend it."""
 
@@ -207,6 +217,7 @@ _CLASSES: Mapping[Reason, type[ServiceError]] = {
     },
     Reason.CONTEXT_LENGTH_EXCEEDED: PromptTooLong,
     Reason.MODEL_NOT_FOUND: ModelNotFound,
+    Reason.REQUEST_ID_IN_USE: AlreadyExists,
     Reason.MODEL_MISMATCH: ModelMismatch,
     Reason.QUEUE_FULL: Overloaded,
     Reason.LOADING: Unavailable,

@@ -87,12 +87,15 @@ def check(params: decoder_pb2.SamplingParams, *, vocab_size: int, prefix: str = 
             param=field,
         )
     seen = set[int]()
-    for entry in params.logit_bias:
-        check_range(field, entry.token_id, 0, vocab_size - 1)
-        check_range(field, entry.bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
+    for index, entry in enumerate(params.logit_bias):
+        # The wire has a list, whose entries have places; what HTTP clients write has none.
+        place = f"{field}[{index}]" if prefix else field
+        token, bias = (f"{place}.token_id", f"{place}.bias") if prefix else (place, place)
+        check_range(token, entry.token_id, 0, vocab_size - 1)
+        check_range(bias, entry.bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
         if entry.token_id in seen:
             raise InvalidRequest(
-                f"{field} names token {entry.token_id} twice, expected each token once",
-                param=field,
+                f"{token} is {entry.token_id} for the second time, expected each token once",
+                param=token,
             )
         seen.add(entry.token_id)

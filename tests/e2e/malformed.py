@@ -167,10 +167,10 @@ def _sampling(vocab: int, case: Case) -> Iterator[Malformed]:
         return change
 
     bias = "sampling_params.logit_bias"
-    yield case("bias on no token", biases((vocab, 1.0)), bias)
-    yield case("bias too large", biases((1, 1.0), (2, 101.0)), bias)
-    yield case("bias NaN", biases((1, nan)), bias)
-    yield case("bias twice", biases((1, 1.0), (1, 2.0)), bias)
+    yield case("bias on no token", biases((vocab, 1.0)), f"{bias}[0].token_id")
+    yield case("bias too large", biases((1, 1.0), (2, 101.0)), f"{bias}[1].bias")
+    yield case("bias NaN", biases((1, nan)), f"{bias}[0].bias")
+    yield case("bias twice", biases((1, 1.0), (1, 2.0)), f"{bias}[1].token_id")
     yield case("too many biases", biases(*((i, 0.0) for i in range(301))), bias)
 
 

@@ -225,7 +225,7 @@ async def test_a_request_id_in_flight_is_not_taken_twice(
     await call.read()
     with pytest.raises(ServiceError) as caught:
         await client.generate(start)
-    assert caught.value.param == "request_id"
+    assert (caught.value.reason, caught.value.param) == (Reason.REQUEST_ID_IN_USE, "request_id")
     call.cancel()
     await wait_for_load(client, running=0)
     await client.generate(start, to_chunks(make_features(bundle.manifest, 7)))

@@ -99,6 +99,20 @@ def test_one_of_the_choices_is_said(client: OpenAI) -> None:
     assert len(said) > 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["cafe\u0301", "\u212b", "U\u0308bung.pdf", "<tool_call>", "<think>", "a<|im_end|>b"],
+    ids=ascii,
+)
+def test_a_text_is_said_as_it_was_given(client: OpenAI, text: str) -> None:
+    """Unicode's NFC would change the first three, the others read like added tokens."""
+    pattern = text.replace(".", "\\.").replace("|", "\\|")
+    for outputs in ({"choice": [text]}, {"regex": pattern}):
+        assert ask(client, extra_body={"structured_outputs": outputs}) == [text]
+    (answer,) = ask(client, extra_body={"structured_outputs": {"json": {"enum": [text]}}})
+    assert json.loads(answer) == text
+
+
 def test_a_grammar_is_followed(client: OpenAI) -> None:
     grammar = 'start: leg (", " leg){0,3}\nleg: /[1-8]/ ("left" | "right")'
     (text,) = ask(client, extra_body={"structured_outputs": {"grammar": grammar}})
@@ -118,6 +132,14 @@ def test_a_json_object_is_an_object_as_far_as_it_goes(client: OpenAI) -> None:
     assert text.startswith("{")
     if answer.choices[0].finish_reason == "stop":
         assert isinstance(json.loads(text), dict)
+
+
+def test_a_json_object_holds_its_schema(client: OpenAI) -> None:
+    """As in llama.cpp, whose clients put the schema there."""
+    form = {"type": "json_object", "schema": Spider.model_json_schema()}
+    (text,) = ask(client, response_format=form)
+    spider = Spider.model_validate_json(text)
+    assert json.loads(text).keys() == spider.model_dump().keys()
 
 
 def test_a_stop_string_cuts_an_answer_in_a_form(client: OpenAI) -> None:

@@ -19,7 +19,10 @@ class Schema(BaseModel):
 
 
 class Open(Schema):
-    """A part whose unknown fields may come along, because clients echo them."""
+    """What clients echo of earlier answers, with fields of other servers that say nothing here.
+
+    Not for what is asked of the answer to come: a field that would change it is held or refused.
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -74,28 +77,49 @@ class ChatMessage(Schema):
     function_call: None = None
 
 
-class StreamOptions(Open):
+class StreamOptions(Schema):
     """Options of a streamed answer."""
 
     include_usage: bool | None = None
+    # Padding against eavesdroppers, and vLLM's counts in each chunk: neither is sent, and the
+    # answer is the same.
+    include_obfuscation: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
-class ResponseFormat(Open):
-    """Form of the answer, as OpenAI names it."""
+class JsonSchema(Schema):
+    """A schema of the answer with what OpenAI tells of it."""
+
+    name: str | None = None
+    description: str | None = None
+    # Underscored, because pydantic's models have methods of such names. Any: `from_response_format`
+    # says what is wrong with it.
+    schema_: Annotated[Any, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Schema):
+    """Form of the answer, as OpenAI names it; `schema` is llama.cpp's, for "json_object"."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: dict[str, Any] | None = None
+    json_schema: JsonSchema | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
 
 
 class StructuredOutputs(Schema):
-    """Form of the answer, as vLLM names it; exactly one field."""
+    """Form of the answer, as vLLM names it; exactly one field of the first five.
 
-    # Underscored, because pydantic's models have methods of these names.
+    With the others alone, they concern `response_format`. `disable_any_whitespace: false` leaves
+    the white space as it is without.
+    """
+
     json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
+    whitespace_pattern: str | None = None
+    disable_any_whitespace: bool | None = None
 
 
 class ChatCompletionRequest(Schema):

@@ -1,12 +1,17 @@
 """From the HTTP door's request to a question: what OpenAI's fields mean, and what is refused."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage
+from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage, ResponseFormat
 from gateway.media.images import image_bytes
-from gateway.request.constraint import ConstraintSpec, from_response_format, from_structured_outputs
+from gateway.request.constraint import (
+    ConstraintSpec,
+    from_response_format,
+    from_structured_outputs,
+    with_whitespace,
+)
 from gateway.request.conversation import (
     Conversation,
     ImagePart,
@@ -25,6 +30,12 @@ from protos.wire.sampling import PARAMETERS
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _DETAILS = (None, "auto", "low", "high")
 _VIDEO_PARTS = ("video", "video_url", "input_video")
+# Known elsewhere and without effect on an answer: marks for prompt caches, what clients echo of
+# parts they got, and the file's type, which the file says itself.
+_IDLE_OF_PART = frozenset(
+    ("cache_control", "prompt_cache_breakpoint", "id", "index", "annotations")
+)
+_IDLE_OF_URL = frozenset(("format",))
 
 
 def to_question(request: ChatCompletionRequest) -> Question:
@@ -82,16 +93,30 @@ def _stopping(request: ChatCompletionRequest) -> Stopping:
 
 def _constraint(request: ChatCompletionRequest) -> ConstraintSpec | None:
     wanted, extra = request.response_format, request.structured_outputs
-    found = None if wanted is None else from_response_format(wanted.type, wanted.json_schema)
+    found = None if wanted is None else _response_format(wanted)
     if extra is None:
         return found
-    if found is not None:
+    given = extra.model_dump(by_alias=True, exclude_none=True)
+    pattern = given.pop("whitespace_pattern", None)
+    is_disabled = given.pop("disable_any_whitespace", False)
+    if found is not None and given:
         raise InvalidRequest(
             "response_format and structured_outputs both say what the answer looks like,"
             " expected one of them",
             param="structured_outputs",
         )
-    return from_structured_outputs(extra.model_dump(by_alias=True, exclude_none=True))
+    return with_whitespace(
+        found or from_structured_outputs(given),
+        pattern=pattern,
+        is_disabled=is_disabled,
+        field="structured_outputs",
+    )
+
+
+def _response_format(wanted: ResponseFormat) -> ConstraintSpec | None:
+    inner = wanted.json_schema
+    json_schema = None if inner is None else inner.model_dump(by_alias=True, exclude_unset=True)
+    return from_response_format(wanted.type, json_schema, wanted.schema_)
 
 
 def _check_supported(request: ChatCompletionRequest) -> None:
@@ -162,6 +187,7 @@ def _part(raw: object, path: str) -> Part:
             reason=Reason.UNSUPPORTED_MEDIA,
             param=path,
         )
+    _check_fields(raw, path, {"type", kind} | _IDLE_OF_PART)
     if kind == "image_url":
         return ImagePart(data=image_bytes(_url(raw.get("image_url"), path), field=path))
     text = raw.get("text")
@@ -177,6 +203,7 @@ def _url(image_url: object, path: str) -> str:
     """
     url, detail = image_url, None
     if isinstance(image_url, Mapping):
+        _check_fields(image_url, f"{path}.image_url", {"url", "detail"} | _IDLE_OF_URL)
         url, detail = image_url.get("url"), image_url.get("detail")
     if not isinstance(url, str):
         raise InvalidRequest(
@@ -187,3 +214,11 @@ def _url(image_url: object, path: str) -> str:
             f"{path}.image_url.detail must be auto, low or high", param=f"{path}.image_url.detail"
         )
     return url
+
+
+def _check_fields(given: Mapping[str, Any], path: str, known: Set[str]) -> None:
+    """Refuses fields that nobody would hold; null says nothing."""
+    for name, value in given.items():
+        if name not in known and value is not None:
+            field = f"{path}.{name[:64]}"
+            raise InvalidRequest(f"{field} is not known here", param=field)

@@ -211,18 +211,3 @@ async def test_a_token_that_does_not_fit_fails_its_sequence_only(
     assert caught.value.reason is Reason.INVALID_SCHEMA
     other.mask(scores)
     assert scores[token_id("a")] == 0
-
-
-async def test_blanks_between_json_tokens_come_to_an_end(compiler: GrammarCompiler) -> None:
-    constraint = await compiler.constraint(json_schema(PERSON))
-    blank = token_id("Ġ")
-    constraint.accept(token_id("{"))
-    scores = np.zeros(vocabulary().vocab_size, dtype=np.float32)
-    constraint.mask(scores)
-    blanks = 0
-    while np.isfinite(scores[blank]):
-        blanks += 1
-        constraint.accept(blank)
-        scores[:] = 0
-        constraint.mask(scores)
-    assert blanks == 32

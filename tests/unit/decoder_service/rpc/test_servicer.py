@@ -130,6 +130,22 @@ async def test_a_client_need_not_half_close_a_text_request(tmp_path: Path) -> No
         assert await call.code() is grpc.StatusCode.OK
 
 
+async def test_of_twelve_calls_with_one_id_eleven_already_exist(tmp_path: Path) -> None:
+    async with served(tmp_path) as (channel, runner):
+        stub = decoder_pb2_grpc.DecoderServiceStub(channel)
+        runner.gate.clear()  # so that the one that is served stays in flight
+        calls = [stub.Generate() for _ in range(12)]
+        for call in calls:
+            await call.write(start("one"))
+        results = await asyncio.gather(*(call.read() for call in calls), return_exceptions=True)
+        runner.gate.set()
+        errors = [result for result in results if isinstance(result, grpc.RpcError)]
+        assert len(errors) == 11
+        assert {error.code() for error in errors} == {grpc.StatusCode.ALREADY_EXISTS}
+        told = {(error.reason, error.param) for error in map(from_rpc_error, errors)}
+        assert told == {(Reason.REQUEST_ID_IN_USE, "request_id")}
+
+
 async def test_a_dead_engine_fails_streams_with_internal_and_health_says_so(
     tmp_path: Path,
 ) -> None:

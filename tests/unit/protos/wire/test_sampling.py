@@ -34,20 +34,23 @@ def test_unset_parameters_are_not_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    "biases",
+    ("biases", "place"),
     [
-        [(10, 1.0)],
-        [(-1, 1.0)],
-        [(1, 100.5)],
-        [(1, math.nan)],
-        [(1, 1.0), (1, 2.0)],
-        [(token % 10, 1.0) for token in range(MAX_LOGIT_BIASES + 1)],
+        ([(10, 1.0)], "[0].token_id"),
+        ([(3, 1.0), (-1, 1.0)], "[1].token_id"),
+        ([(1, 100.5)], "[0].bias"),
+        ([(1, math.nan)], "[0].bias"),
+        ([(1, 1.0), (1, 2.0)], "[1].token_id"),
+        ([(token % 10, 1.0) for token in range(MAX_LOGIT_BIASES + 1)], ""),
     ],
 )
-def test_a_bad_bias_is_refused(biases: list[tuple[int, float]]) -> None:
+def test_a_bad_bias_is_refused_by_its_place(biases: list[tuple[int, float]], place: str) -> None:
     params = decoder_pb2.SamplingParams(
         logit_bias=[decoder_pb2.LogitBias(token_id=token, bias=bias) for token, bias in biases]
     )
     with pytest.raises(InvalidRequest) as refused:
         check(params, vocab_size=10, prefix="sampling_params.")
-    assert refused.value.param == "sampling_params.logit_bias"
+    assert refused.value.param == f"sampling_params.logit_bias{place}"
+    with pytest.raises(InvalidRequest) as refused:
+        check(params, vocab_size=10)
+    assert refused.value.param == "logit_bias"

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from protos.wire.errors import ERROR_TABLE, InvalidRequest, Overloaded, PromptTooLong, Reason
+from protos.wire.errors import (
+    ERROR_TABLE,
+    AlreadyExists,
+    InvalidRequest,
+    Overloaded,
+    PromptTooLong,
+    Reason,
+)
 from tests.unit.gateway.stage import Stage, data_url, image_part, user
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -246,3 +253,11 @@ async def test_a_image_the_vision_tier_refuses_is_named_by_its_place(stage: Stag
 
 async def test_a_good_request_works_after_all_these(stage: Stage) -> None:
     assert (await stage.post(messages=user())).status_code == 200
+
+
+async def test_an_id_of_a_request_in_flight_is_a_conflict(stage: Stage) -> None:
+    stage.decoder.failure = AlreadyExists("request_id is in flight", param="request_id")
+    response = await stage.post(messages=user())
+    error = response.json()["error"]
+    assert response.status_code == 409
+    assert (error["code"], error["param"]) == ("request_id_in_use", "request_id")

@@ -40,8 +40,37 @@ def json_schema(schema: Any = None, **rest: Any) -> dict[str, Any]:
             decoder_pb2.Constraint(json_object=True),
         ),
         (
+            {"response_format": {"type": "json_object", "schema": SCHEMA}},
+            decoder_pb2.Constraint(json_schema=json.dumps(SCHEMA)),
+        ),
+        (
+            {"response_format": {"type": "json_object", "schema": {}, "json_schema": None}},
+            decoder_pb2.Constraint(json_object=True),
+        ),
+        (
             {"structured_outputs": {"json": SCHEMA}},
             decoder_pb2.Constraint(json_schema=json.dumps(SCHEMA)),
+        ),
+        (
+            {"structured_outputs": {"json": SCHEMA, "whitespace_pattern": r"\s?"}},
+            decoder_pb2.Constraint(json_schema=json.dumps(SCHEMA), whitespace_pattern=r"\s?"),
+        ),
+        (
+            {"structured_outputs": {"json_object": True, "disable_any_whitespace": True}},
+            decoder_pb2.Constraint(json_object=True, disable_any_whitespace=True),
+        ),
+        (
+            {"structured_outputs": {"regex": "a", "disable_any_whitespace": False}},
+            decoder_pb2.Constraint(regex="a"),
+        ),
+        (
+            json_schema() | {"structured_outputs": {"disable_any_whitespace": True}},
+            decoder_pb2.Constraint(json_schema=json.dumps(SCHEMA), disable_any_whitespace=True),
+        ),
+        (
+            {"response_format": {"type": "json_object"}}
+            | {"structured_outputs": {"whitespace_pattern": ""}},
+            decoder_pb2.Constraint(json_object=True, whitespace_pattern=""),
         ),
         (
             {"structured_outputs": {"json": '{"type": "null"}'}},
@@ -117,6 +146,53 @@ async def test_without_a_form_anything_goes(stage: Stage, body: dict[str, Any]) 
             Reason.INVALID_PARAMETER,
             "structured_outputs.structural_tag",
         ),
+        (
+            {"structured_outputs": {"whitespace_pattern": " "}},
+            Reason.INVALID_PARAMETER,
+            "structured_outputs",
+        ),
+        (
+            {"structured_outputs": {"regex": "a", "whitespace_pattern": " "}},
+            Reason.INVALID_PARAMETER,
+            "structured_outputs.whitespace_pattern",
+        ),
+        (
+            json_schema() | {"structured_outputs": {"json": SCHEMA, "whitespace_pattern": " "}},
+            Reason.INVALID_PARAMETER,
+            "structured_outputs",
+        ),
+        (
+            {
+                "structured_outputs": {
+                    "json": SCHEMA,
+                    "whitespace_pattern": " ",
+                    "disable_any_whitespace": True,
+                }
+            },
+            Reason.INVALID_PARAMETER,
+            "structured_outputs.disable_any_whitespace",
+        ),
+        (
+            {"structured_outputs": {"json": SCHEMA, "whitespace_pattern": " " * 2**20}},
+            Reason.INVALID_SCHEMA,
+            "structured_outputs.json",
+        ),
+        (
+            {"response_format": {"type": "json_object", "schema": {"title": "x" * 2**20}}},
+            Reason.INVALID_SCHEMA,
+            "response_format.schema",
+        ),
+        (
+            {"response_format": {"type": "text", "schema": SCHEMA}},
+            Reason.INVALID_PARAMETER,
+            "response_format.schema",
+        ),
+        (
+            {"response_format": {"type": "json_object", "json_schema": {"schema": SCHEMA}}},
+            Reason.INVALID_PARAMETER,
+            "response_format.json_schema",
+        ),
+        (json_schema(name=3), Reason.INVALID_PARAMETER, "response_format.json_schema.name"),
         ({"guided_regex": "a"}, Reason.INVALID_PARAMETER, "guided_regex"),
         (
             {"response_format": {"type": "json_object"}, "ignore_eos": True},
@@ -224,6 +300,8 @@ def chat_request(constraint: decoder_pb2.Constraint) -> gateway_pb2.ChatRequest:
     [
         decoder_pb2.Constraint(json_schema="{}"),
         decoder_pb2.Constraint(json_object=True),
+        decoder_pb2.Constraint(json_schema="{}", whitespace_pattern=""),
+        decoder_pb2.Constraint(json_object=True, disable_any_whitespace=True),
         decoder_pb2.Constraint(regex="a"),
         decoder_pb2.Constraint(choice=decoder_pb2.Choice(texts=["a"])),
         decoder_pb2.Constraint(lark='start: "a"'),
@@ -244,6 +322,14 @@ async def test_the_grpc_door_passes_constraints_on(
         (decoder_pb2.Constraint(), "constraint"),
         (decoder_pb2.Constraint(json_object=False), "constraint.json_object"),
         (decoder_pb2.Constraint(regex="a" * 2**20), "constraint.regex"),
+        (
+            decoder_pb2.Constraint(regex="a", whitespace_pattern=" "),
+            "constraint.whitespace_pattern",
+        ),
+        (
+            decoder_pb2.Constraint(json_schema="{}", disable_any_whitespace=False),
+            "constraint.disable_any_whitespace",
+        ),
     ],
     ids=lambda value: str(value)[:30],
 )
