@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+PRODUCT := $(VENV)/.product
+TESTS := $(VENV)/.tests
 
 .PHONY: demo test check setup bench clean
 
-demo: setup
-	$(BIN)/tandem demo
+demo: $(PRODUCT)
+	@$(BIN)/tandem demo
 
 test: setup
 	$(BIN)/python -m pytest
@@ -18,20 +19,20 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
 
-setup: $(STAMP)
+setup: $(PRODUCT) $(TESTS)
 
-# torchvision is the oracle of the image tests only; its compiled operators are never loaded,
-# so it is installed without its dependencies.
-$(STAMP): requirements.lock pyproject.toml setup.py $(wildcard protos/tandem/v1/*.proto) \
-		$(wildcard kernels/native/*) kernels/build.py
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --requirement requirements.lock
-	$(BIN)/python -m pip install --no-deps torchvision==0.28.0
-	$(BIN)/python -m pip install --no-deps --editable .
-	touch $(STAMP)
+$(PRODUCT): requirements.lock pyproject.toml setup.py deploy/install.py kernels/build.py \
+		$(wildcard protos/tandem/v1/*.proto) $(wildcard kernels/native/*)
+	@$(PYTHON) -c 'import sys; sys.exit("Tandem needs Python 3.11 or newer; say which: make PYTHON=..." \
+		if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m deploy.install $(VENV)
+	@touch $@
 
-bench: setup
+$(TESTS): $(PRODUCT) requirements-test.lock
+	@$(PYTHON) -m deploy.install $(VENV) --tests
+	@touch $@
+
+bench: $(PRODUCT)
 	$(BIN)/tandem bench
 
 clean:
