@@ -1,9 +1,5 @@
 """Every byte of a bundle compared with its manifest."""
 
-import hashlib
-from collections.abc import Callable
-from pathlib import Path
-
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,9 +11,7 @@ from rich.progress import (
 )
 
 from deploy.terminal.screen import CommandError
-from protos.bundle.manifest import Bundle
-
-BLOCK_BYTES = 4 * 1024 * 1024
+from protos.bundle.manifest import PARTS, Bundle, BundleError
 
 
 def check_digests(console: Console, bundle: Bundle) -> None:
@@ -26,7 +20,6 @@ def check_digests(console: Console, bundle: Bundle) -> None:
     Raises:
         CommandError: a file is missing or differs; names every one of them.
     """
-    files = bundle.manifest.files
     with Progress(
         TextColumn("checking digests"),
         BarColumn(),
@@ -37,28 +30,10 @@ def check_digests(console: Console, bundle: Bundle) -> None:
         transient=True,
         disable=not console.is_terminal,
     ) as progress:
-        task = progress.add_task("", total=sum(entry.size for entry in files.values()))
-        wrong = [
-            name
-            for name, entry in files.items()
-            if _sha256(bundle.path / name, lambda size: progress.advance(task, size))
-            != entry.sha256
-        ]
-    if wrong:
-        raise CommandError(
-            f"the bundle is damaged: {', '.join(sorted(wrong))} differ from the manifest;"
-            " export the checkpoint again",
-            exit_code=2,
+        task = progress.add_task(
+            "", total=sum(file.size for file in bundle.manifest.files.values())
         )
-
-
-def _sha256(path: Path, advance: Callable[[int], None]) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as stream:
-            while block := stream.read(BLOCK_BYTES):
-                digest.update(block)
-                advance(len(block))
-    except OSError:
-        return None
-    return digest.hexdigest()
+        try:
+            bundle.verify_files(PARTS, advance=lambda size: progress.advance(task, size))
+        except BundleError as error:
+            raise CommandError(f"{error}; export the checkpoint again", exit_code=2) from error

@@ -11,7 +11,7 @@ from typing import Self
 
 from deploy.stack.ports import PortConflict, Ports, reachable, settle_ports
 from deploy.stack.tier import Echo, Tier, TierEvent, TierExited, TierReady
-from protos.bundle.manifest import Bundle, BundleError
+from protos.bundle.manifest import PARTS, Bundle, BundleError
 
 TIERS = ("vision", "decoder", "gateway")
 MODULES = {"vision": "vision_service", "decoder": "decoder_service", "gateway": "gateway"}
@@ -189,7 +189,7 @@ def check_bundle(path: Path) -> Bundle:
     """
     try:
         bundle = Bundle.open(path)
-        bundle.verify_files(("processor", "vision", "decoder"))
+        bundle.verify_files(PARTS)
     except BundleError as error:
         raise LaunchError(str(error), exit_code=2) from error
     return bundle

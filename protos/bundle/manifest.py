@@ -9,17 +9,21 @@ bundle/  tandem.json   manifest
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 MANIFEST_NAME = "tandem.json"
 FORMAT_VERSION = 3
+PARTS = ("processor", "vision", "decoder")  # the folders of a bundle
 
-# Files up to this size are hashed at every start; larger ones only by `verify_files(full=True)`,
-# because hashing gigabytes would dominate start-up. Their sizes are always compared.
+# Files up to this size are hashed at every start; larger ones only when `verify_files` is given
+# an `advance`, because hashing gigabytes would dominate start-up. Their sizes are always compared.
 HASHED_AT_START_BYTES = 64 * 1024 * 1024
+BLOCK_BYTES = 4 * 1024 * 1024  # hashed at a time
+
+Advance = Callable[[int], None]  # bytes done since the last call
 
 
 class BundleError(Exception):
@@ -236,36 +240,51 @@ class Bundle:
         manifest = Manifest.from_json(text)
         return cls(path=root, manifest=manifest, digest=hashlib.sha256(data).hexdigest())
 
-    def verify_files(self, parts: Iterable[str], *, full: bool = False) -> None:
+    def verify_files(self, parts: Iterable[str], *, advance: Advance | None = None) -> None:
         """Compares files with the manifest before a tier loads them.
 
         Args:
             parts: Top folders to check, for example ("decoder",).
-            full: Hash large files too.
+            advance: Hash large files too, and tell it the bytes hashed.
 
         Raises:
-            BundleError: a file is missing, has another size, or another digest.
+            BundleError: files are missing, have another size, or another digest; names them all.
         """
         folders = tuple(f"{part}/" for part in parts)
-        for name, entry in self.manifest.files.items():
+        wrong: dict[str, str] = {}
+        for name, entry in sorted(self.manifest.files.items()):
             if name.startswith(folders):
-                self._verify_file(name, entry, full=full)
+                complaint = self._complaint(name, entry, advance)
+                if complaint is not None:
+                    wrong[name] = complaint
+        if wrong:
+            first = "" if len(wrong) == 1 else "; the first"
+            raise BundleError(
+                f"the bundle is damaged: {', '.join(wrong)}{first} {next(iter(wrong.values()))}"
+            )
 
-    def _verify_file(self, name: str, entry: FileEntry, *, full: bool) -> None:
+    def _complaint(self, name: str, entry: FileEntry, advance: Advance | None) -> str | None:
         file = self.path / name
         if not file.is_file():
-            raise BundleError(f"the bundle is damaged: {name} is missing")
+            return "is missing"
         size = file.stat().st_size
         if size != entry.size:
-            raise BundleError(
-                f"the bundle is damaged: {name} has {size} bytes, expected {entry.size}"
-            )
-        hashed = full or size <= HASHED_AT_START_BYTES
-        if hashed and file_sha256(file) != entry.sha256:
-            raise BundleError(f"the bundle is damaged: {name} does not match its digest")
+            return f"has {size} bytes, expected {entry.size}"
+        if advance is None and size > HASHED_AT_START_BYTES:
+            return None
+        try:
+            same = file_sha256(file, advance) == entry.sha256
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        return None if same else "does not match its digest"
 
 
-def file_sha256(file: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
+def file_sha256(file: Path, advance: Advance | None = None) -> str:
+    """Hex SHA-256 of a file, read in pieces; `advance` is told the size of each."""
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
+            if advance is not None:
+                advance(len(block))
+    return digest.hexdigest()

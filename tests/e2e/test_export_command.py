@@ -39,7 +39,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_holds_the_checkpoint_exactly(name: str) -> None:
     source, opened = Checkpoint.open(checkpoint(name)), Bundle.open(bundle(name, "fp32"))
-    opened.verify_files(PARTS, full=True)
+    opened.verify_files(PARTS, advance=lambda size: None)
     assert {path.name for path in opened.path.iterdir()} == {*PARTS, "tandem.json"}
     for file in (opened.path / "processor").iterdir():
         assert file.read_bytes() == (source.path / file.name).read_bytes()
@@ -89,7 +89,7 @@ def test_a_killed_export_leaves_no_bundle_and_the_next_one_continues(tmp_path: P
     for stage in ("processor", "vision", "embeddings"):
         assert f"{stage}: done by an earlier export" in again.stderr
     made, whole = Bundle.open(target), Bundle.open(bundle("deep", "fp32"))
-    made.verify_files(PARTS, full=True)
+    made.verify_files(PARTS, advance=lambda size: None)
     assert made.manifest == whole.manifest
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
