@@ -1,6 +1,5 @@
 """The `tandem` command."""
 
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -11,15 +10,8 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from deploy.commands import bench as benchmark
-from deploy.commands import demo as demo_run
-from deploy.commands import doctor
-from deploy.commands.chat import ChatSettings
-from deploy.commands.chat import chat as run_chat
+from deploy.commands import bench, chat, demo, doctor, extras, serve, verify
 from deploy.commands.running import StopRequested
-from deploy.commands.serve import serve as run_serve
-from deploy.commands.serve import tier_flags
-from deploy.commands.verify import verify as run_verify
 from deploy.stack.local import MODULES, TIERS, LaunchError, StackSettings
 from deploy.stack.ports import LOOPBACK, Ports
 from deploy.terminal.screen import CommandError
@@ -52,17 +44,10 @@ ThreadsOption = Annotated[
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the services' logs.")]
 
-EXTRAS = {
-    "vision": ("torch", "transformers", "ray"),
-    "decoder": ("onnxruntime",),
-    "gateway": ("fastapi", "tokenizers"),
-    "export": ("torch", "transformers", "onnx", "onnxruntime_genai"),
-}
-
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"tandem {metadata.version('tandem-vlm')}")
+        print(f"tandem {metadata.version(extras.PACKAGE)}")
         raise typer.Exit
 
 
@@ -76,24 +61,25 @@ def options(
     """Options before the command."""
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def demo_command(
     precision: Annotated[str, typer.Option(help="int4, int8, fp16 or fp32.")] = "int4",
-    checkpoint: Annotated[Path, typer.Option(hidden=True)] = demo_run.CHECKPOINT,
-    image: Annotated[Path, typer.Option(help="Another image to ask about.")] = demo_run.IMAGE,
+    checkpoint: Annotated[Path, typer.Option(hidden=True)] = demo.CHECKPOINT,
+    image: Annotated[Path, typer.Option(help="Another image to ask about.")] = demo.IMAGE,
     verbose: VerboseOption = False,
 ) -> None:
     """Serve a small model and ask it about an image, here in the terminal."""
-    demo_run.demo(
+    demo.run(
         Console(), checkpoint=checkpoint, image_path=image, precision=precision, verbose=verbose
     )
 
 
 @app.command(
+    "serve",
     epilog="`tandem serve vision|decoder|gateway ...` runs one service alone, in the foreground;"
-    " `tandem serve vision --help` lists its settings."
+    " `tandem serve vision --help` lists its settings.",
 )
-def serve(
+def serve_command(
     bundle: BundleArgument,
     host: Annotated[str, typer.Option(help="Address the gateway listens on.")] = LOOPBACK,
     http_port: Annotated[
@@ -124,25 +110,26 @@ def serve(
         bundle=bundle,
         host=host,
         ports=Ports(http=http_port, grpc=grpc_port, vision=vision_port, decoder=decoder_port),
-        flags=tier_flags(settings or [], threads=threads),
+        flags=serve.tier_flags(settings or [], threads=threads),
         log_dir=log_dir,
         startup_timeout_s=startup_timeout,
         drain_timeout_s=drain_timeout,
     )
-    run_serve(Console(), stack, verbose=verbose)
+    serve.run(Console(), stack, verbose=verbose)
 
 
 @app.command(
+    "export",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     add_help_option=False,
 )
-def export(context: typer.Context) -> None:
+def export_command(context: typer.Context) -> None:
     """Turn a checkpoint (folder or hub id) into a bundle: tandem export CHECKPOINT BUNDLE."""
     _become("export", "deploy.export", context.args or ["--help"])
 
 
-@app.command()
-def chat(
+@app.command("chat")
+def chat_command(
     question: Annotated[
         str | None, typer.Argument(help="What to ask. Without it: an interactive chat.")
     ] = None,
@@ -166,7 +153,7 @@ def chat(
     ] = None,
 ) -> None:
     """Ask about images: tandem chat --image FILE "question"."""
-    settings = ChatSettings(
+    settings = chat.ChatSettings(
         server=server,
         bundle=bundle,
         api_key=api_key,
@@ -175,11 +162,11 @@ def chat(
         temperature=temperature,
         seed=seed,
     )
-    run_chat(Console(), settings, image or [], question)
+    chat.run(Console(), settings, image or [], question)
 
 
-@app.command()
-def verify(
+@app.command("verify")
+def verify_command(
     bundle: BundleArgument,
     checkpoint: Annotated[
         Path | None,
@@ -187,11 +174,11 @@ def verify(
     ] = None,
 ) -> None:
     """Check a bundle: every byte, every service, and agreement with transformers."""
-    run_verify(Console(), bundle, checkpoint=checkpoint)
+    verify.run(Console(), bundle, checkpoint=checkpoint)
 
 
 @app.command("doctor")
-def examine() -> None:
+def doctor_command() -> None:
     """Show what this machine offers and what is missing."""
     findings = doctor.examine()
     doctor.show(Console(), findings)
@@ -199,8 +186,8 @@ def examine() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
-def bench(
+@app.command("bench")
+def bench_command(
     bundle: Annotated[
         Path | None,
         typer.Argument(metavar="BUNDLE", help="What to serve. Default: the demonstration model."),
@@ -214,11 +201,11 @@ def bench(
 ) -> None:
     """Measure an image question: where the time goes, memory, start-up. Last line is JSON."""
     console = Console()
-    load = benchmark.Load(width=width, height=height, tokens=tokens, runs=runs)
-    flags = tier_flags(settings or [], threads=threads)
-    served = bundle or demo_run.demo_bundle(console, demo_run.CHECKPOINT, "int4")
-    report = benchmark.bench(console, served, load, flags=flags)
-    benchmark.show(console, report)
+    load = bench.Load(width=width, height=height, tokens=tokens, runs=runs)
+    flags = serve.tier_flags(settings or [], threads=threads)
+    served = bundle or demo.demo_bundle(console, demo.CHECKPOINT, "int4")
+    report = bench.run(console, served, load, flags=flags)
+    bench.show(console, report)
     print(report.to_json())
 
 
@@ -228,7 +215,7 @@ def _become(extra: str, module: str, arguments: Sequence[str]) -> NoReturn:
     Raises:
         CommandError: a library that module needs is not installed.
     """
-    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    missing = [name for name in extras.required(extra) if extras.installed(name) is None]
     if missing:
         raise CommandError(
             f"{missing[0]} is not installed; this needs: pip install 'tandem-vlm[{extra}]'",

@@ -17,7 +17,7 @@ from deploy.commands.running import running_stack, stop_signals
 from deploy.stack.guard import descendants
 from deploy.stack.local import LocalStack, StackSettings, check_bundle
 from deploy.stack.ports import ANY_FREE
-from deploy.terminal.answer import Answer, stream_answer
+from deploy.terminal.answer import Answer
 from deploy.terminal.screen import describe_bundle
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 
@@ -70,7 +70,7 @@ class Report:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def bench(
+def run(
     console: Console, bundle: Path, load: Load, *, flags: Mapping[str, Sequence[str]]
 ) -> Report:
     """Starts a stack for `bundle`, asks, and reports.
@@ -107,13 +107,8 @@ def _ask(client: ChatClient, load: Load, seed: int) -> _Run:
         sampling_params=decoder_pb2.SamplingParams(temperature=0.0),
         stop_conditions=decoder_pb2.StopConditions(max_tokens=load.tokens, ignore_eos=True),
     )
-    timings = gateway_pb2.ChatTimings()
-    chunks = []
-    for chunk in client.complete(request):
-        chunks.append(chunk)
-        if chunk.HasField("completion"):
-            timings = chunk.completion.timings
-    return _Run(answer=stream_answer(Console(quiet=True), chunks), timings=timings)
+    chunks = list(client.complete(request))
+    return _Run(answer=Answer.of(chunks), timings=chunks[-1].completion.timings)
 
 
 def image(width: int, height: int, seed: int) -> bytes:

@@ -31,7 +31,7 @@ class ChatSettings:
     seed: int | None = None
 
 
-def chat(
+def run(
     console: Console, settings: ChatSettings, paths: Sequence[Path], question: str | None
 ) -> None:
     """Asks one question, or keeps asking what the user types until an empty line's end-of-file.

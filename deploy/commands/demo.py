@@ -32,7 +32,7 @@ MAX_TOKENS = 48
 IMAGE_COLUMNS = 48
 
 
-def demo(
+def run(
     console: Console, *, checkpoint: Path, image_path: Path, precision: str, verbose: bool
 ) -> None:
     """Exports the demonstration model once, serves it, asks the questions.
@@ -90,9 +90,9 @@ def demo_bundle(console: Console, checkpoint: Path, precision: str) -> Path:
 def _export(checkpoint: Path, bundle: Path, precision: str) -> None:
     bundle.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", EXPORTER, str(checkpoint), str(bundle)]
-    run = subprocess.run([*command, f"--precision={precision}"], capture_output=True, text=True)
-    if run.returncode != 0:
-        lines = [line for line in run.stderr.splitlines() if line.strip()] or ["no output"]
+    done = subprocess.run([*command, f"--precision={precision}"], capture_output=True, text=True)
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no output"]
         raise CommandError(f"the demonstration model could not be exported: {lines[-1]}")
 
 

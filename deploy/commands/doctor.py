@@ -6,23 +6,18 @@ import resource
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from deploy.commands.extras import installed, required
 from deploy.stack.paths import cache_dir
 from deploy.stack.ports import LOOPBACK, Ports, is_free
 
 GIB = 1024**3
 
-PACKAGES = {
-    "gateway": ("fastapi", "uvicorn", "tokenizers", "jinja2", "blake3"),
-    "vision": ("torch", "transformers", "ray", "safetensors"),
-    "decoder": ("onnxruntime", "numpy"),
-    "export": ("onnxruntime-genai", "onnx", "onnx-ir", "huggingface-hub"),
-}
+PARTS = ("gateway", "vision", "decoder", "export")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd", "i8mm")
 SHARED_MEMORY_BYTES = 256 * 1024**2  # Ray keeps its object store there
 OPEN_FILES = 1024
@@ -108,19 +103,12 @@ def _open_files() -> Finding:
 
 def _packages() -> list[Finding]:
     findings = []
-    for tier, names in PACKAGES.items():
-        versions = {name: _version(name) for name in names}
+    for part in PARTS:
+        versions = {name: installed(name) for name in required(part)}
         missing = [name for name, version in versions.items() if version is None]
         found = ", ".join(f"{name} {version or 'MISSING'}" for name, version in versions.items())
-        findings.append(Finding(name=tier, found=found, ok=not missing))
+        findings.append(Finding(name=part, found=found, ok=not missing))
     return findings
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _ports() -> Finding:

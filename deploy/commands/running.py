@@ -58,7 +58,11 @@ def running_stack(
             with console.status("starting the services"):
                 stack.start()
         else:
-            stack.start(show_ready(console))
+            stack.start(
+                lambda event: show_ready(
+                    console, event.tier, ports=event.ports, seconds=event.seconds
+                )
+            )
         yield stack
     except StopRequested:
         console.print("stopping", style="dim")

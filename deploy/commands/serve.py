@@ -10,7 +10,7 @@ from deploy.stack.local import TIERS, LocalStack, StackSettings, check_bundle
 from deploy.terminal.screen import CommandError, describe_bundle
 
 
-def serve(console: Console, settings: StackSettings, *, verbose: bool) -> None:
+def run(console: Console, settings: StackSettings, *, verbose: bool) -> None:
     """Runs until a stop signal.
 
     Raises:

@@ -23,7 +23,7 @@ from protos.bundle.manifest import Bundle
 REFERENCE = "deploy.export.reference"
 
 
-def verify(console: Console, path: Path, *, checkpoint: Path | None) -> None:
+def run(console: Console, path: Path, *, checkpoint: Path | None) -> None:
     """Checks digests, then answers through the three services, then against transformers.
 
     Raises:
@@ -76,9 +76,9 @@ def _transformers_logits(checkpoint: Path, readings: Sequence[Reading]) -> list[
             arrays |= {f"image_{at}": pixels for at, pixels in enumerate(probe.images)}
             np.savez(Path(folder) / f"question-{index}.npz", **arrays)
         command = [sys.executable, "-P", "-m", REFERENCE, str(checkpoint), folder]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode != 0:
-            lines = [line for line in run.stderr.splitlines() if line.strip()] or ["no output"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no output"]
             raise CommandError(f"transformers could not answer: {lines[-1]}")
         answers = []
         for index in range(len(readings)):

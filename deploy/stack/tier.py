@@ -110,13 +110,6 @@ class Tier:
         while not self.wait(0.2):
             self._process.send_signal(signal.SIGTERM)
 
-    def _thread(
-        self, target: Callable[[IO[str]], None], stream: IO[str] | None
-    ) -> threading.Thread:
-        thread = threading.Thread(target=target, args=(stream,), daemon=True)
-        thread.start()
-        return thread
-
     def _read_stdout(self, stream: IO[str]) -> None:
         with stream:
             for line in stream:

@@ -1,8 +1,8 @@
 """One question asked and its answer shown as it comes, with what it cost."""
 
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from rich.console import Console
 from rich.text import Text
@@ -13,7 +13,7 @@ from protos.wire.errors import InternalError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer and what it cost; times in milliseconds, of the gateway's clock unless said."""
+    """An answer and what it cost; times in milliseconds, of the gateway's clock."""
 
     text: str
     finish_reason: str  # "stop", "length" or "unspecified"
@@ -21,7 +21,32 @@ class Answer:
     completion_tokens: int
     first_token_ms: float
     decode_ms: float
-    wall_ms: float  # of the caller's clock, request to last chunk
+
+    @classmethod
+    def of(cls, chunks: Iterable[gateway_pb2.ChatChunk]) -> Self:
+        """Collects an answer's chunks.
+
+        Raises:
+            InternalError: the stream ended without its last message.
+            ServiceError: the gateway failed.
+        """
+        pieces: list[str] = []
+        completion: gateway_pb2.ChatCompletion | None = None
+        for chunk in chunks:
+            pieces.append(chunk.text)
+            if chunk.HasField("completion"):
+                completion = chunk.completion
+        if completion is None:
+            raise InternalError("the answer ended too early")
+        reason = decoder_pb2.FinishReason.Name(completion.finish_reason)
+        return cls(
+            text="".join(pieces),
+            finish_reason=reason.removeprefix("FINISH_REASON_").lower(),
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            first_token_ms=completion.timings.first_token_ms,
+            decode_ms=completion.timings.decode_ms,
+        )
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -58,33 +83,17 @@ def stream_answer(console: Console, chunks: Iterable[gateway_pb2.ChatChunk]) -> 
     Raises:
         ServiceError: the gateway failed, or the stream ended without its last message.
     """
-    started = time.perf_counter()
-    pieces: list[str] = []
-    completion: gateway_pb2.ChatCompletion | None = None
+    return Answer.of(_printed(console, chunks))
+
+
+def _printed(
+    console: Console, chunks: Iterable[gateway_pb2.ChatChunk]
+) -> Iterator[gateway_pb2.ChatChunk]:
     for chunk in chunks:
-        pieces.append(chunk.text)
         # As text, not markup; control characters of the model must not steer the terminal.
         console.print(Text(_printable(chunk.text)), end="", soft_wrap=True)
-        if chunk.HasField("completion"):
-            completion = chunk.completion
+        yield chunk
     console.print()
-    if completion is None:
-        raise InternalError("the answer ended too early")
-    wall_ms = (time.perf_counter() - started) * 1000.0
-    return _answer("".join(pieces), completion, wall_ms)
-
-
-def _answer(text: str, completion: gateway_pb2.ChatCompletion, wall_ms: float) -> Answer:
-    reason = decoder_pb2.FinishReason.Name(completion.finish_reason)
-    return Answer(
-        text=text,
-        finish_reason=reason.removeprefix("FINISH_REASON_").lower(),
-        prompt_tokens=completion.prompt_tokens,
-        completion_tokens=completion.completion_tokens,
-        first_token_ms=completion.timings.first_token_ms,
-        decode_ms=completion.timings.decode_ms,
-        wall_ms=wall_ms,
-    )
 
 
 def _printable(text: str) -> str:

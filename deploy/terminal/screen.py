@@ -1,13 +1,12 @@
 """What the commands show on the terminal."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from deploy.stack.tier import TierReady
 from protos.bundle.manifest import Bundle
 
 TIER_COLOURS = {"vision": "magenta", "decoder": "cyan", "gateway": "green"}
@@ -33,20 +32,15 @@ def describe_bundle(bundle: Bundle) -> str:
     )
 
 
-def show_ready(console: Console) -> Callable[[TierReady], None]:
-    """Prints one line per tier as it becomes ready."""
-
-    def show(event: TierReady) -> None:
-        ports = "  ".join(f"{kind} {port}" for kind, port in sorted(event.ports.items()))
-        name = f"{event.tier:<{TIER_WIDTH}}"
-        console.print(
-            f"[{TIER_COLOURS[event.tier]}]{name}[/] ready in {event.seconds:5.1f} s"
-            f"  [dim]{ports}[/dim]",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-    return show
+def show_ready(console: Console, tier: str, *, ports: Mapping[str, int], seconds: float) -> None:
+    """Prints that a tier serves: its ports by kind, and how long its start took."""
+    shown = "  ".join(f"{kind} {port}" for kind, port in sorted(ports.items()))
+    console.print(
+        f"[{TIER_COLOURS[tier]}]{tier:<{TIER_WIDTH}}[/] ready in {seconds:5.1f} s"
+        f"  [dim]{shown}[/dim]",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def echo_logs(console: Console) -> Callable[[str, str], None]:

@@ -53,7 +53,7 @@ def main() -> int:
     bandwidth = read_bandwidth(threads)
     load = bench.Load(runs=arguments.runs)
     flags = tier_flags([], threads=arguments.threads)
-    report = bench.bench(console, arguments.bundle, load, flags=flags)
+    report = bench.run(console, arguments.bundle, load, flags=flags)
     bench.show(console, report)
     ceiling = bandwidth / decoder_bytes(arguments.bundle)
     console.print(

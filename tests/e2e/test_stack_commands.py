@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploy.commands import demo as demo_run
+from deploy.commands import demo
 from protos.bundle.manifest import Bundle
 from tests.support.bundles import bundle, checkpoint
 from tests.support.stack import ServedStack, Stacks
@@ -88,7 +88,7 @@ def test_demo_exports_once_and_answers_every_question(tmp_path: Path) -> None:
     tiny = ("--checkpoint", str(checkpoint("deep")), "--precision", "fp32")
     lines = tandem("demo", *tiny, XDG_CACHE_HOME=str(tmp_path))
     costs = [line for line in lines if " tokens · first after " in line]
-    asked = json.loads(demo_run.QUESTIONS.read_text())
+    asked = json.loads(demo.QUESTIONS.read_text())
     assert len(costs) == len(asked) == 3
     assert all(entry["question"] in lines for entry in asked)
     assert any(
@@ -102,14 +102,14 @@ def test_a_damaged_bundle_in_the_cache_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = demo_run.demo_bundle(Console(), checkpoint("deep"), "fp32")
+    first = demo.demo_bundle(Console(), checkpoint("deep"), "fp32")
     (first / "tandem.json").write_text("{}")
-    again = demo_run.demo_bundle(Console(), checkpoint("deep"), "fp32")
+    again = demo.demo_bundle(Console(), checkpoint("deep"), "fp32")
     assert Bundle.open(again).manifest.graph.precision == "fp32"
 
 
 def test_demo_answers_rightly(tmp_path: Path) -> None:
     lines = tandem("demo", XDG_CACHE_HOME=str(tmp_path))
-    for entry in json.loads(demo_run.QUESTIONS.read_text()):
+    for entry in json.loads(demo.QUESTIONS.read_text()):
         said = lines[lines.index(entry["question"]) + 1]
         assert entry["answer"].lower() in said.lower()

@@ -55,7 +55,7 @@ LAYERS = {
         ["app"],
         ["__main__"],
     ],
-    "deploy": [["client", "export", "install", "stack"], ["terminal"], ["commands"], ["cli"]],
+    "deploy": [["client", "export", "install", "stack", "terminal"], ["commands"], ["cli"]],
     "deploy/export": [
         ["errors", "libraries", "progress"],
         ["options"],

@@ -122,10 +122,10 @@ def test_json_log_records_become_readable_lines() -> None:
 SERVE = """
 from pathlib import Path
 from rich.console import Console
-from deploy.commands.serve import serve
+from deploy.commands import serve
 from tests.unit.deploy.fakes import fake_settings
 settings = fake_settings(Path({folder!r}), decoder={decoder!r})
-serve(Console(), settings, verbose=False)
+serve.run(Console(), settings, verbose=False)
 """
 
 
