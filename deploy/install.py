@@ -104,17 +104,16 @@ class Step:
 
 def subject(log: Path) -> str:
     """What pip is at, by its log: a package's name, or "unpacking"."""
-    found = re.findall(
-        r"^(?:Collecting|Processing|Installing collected packages)\b.*",
-        log.read_text(errors="replace"),
-        re.MULTILINE,
-    )
+    lines = r"^(Collecting|Processing|Installing) (\S+)"
+    found = list(re.finditer(lines, log.read_text(errors="replace"), re.MULTILINE))
     if not found:
         return ""
-    verb, _, rest = found[-1].partition(" ")
+    verb, what = found[-1].groups()
     if verb == "Installing":
         return "unpacking"
-    return re.split(r"[=<>~!;\s]", rest.rpartition("/")[2])[0].partition("-")[0]
+    if verb == "Processing":  # a file: name-version-tags.whl
+        return what.rpartition("/")[2].partition("-")[0]
+    return re.sub(r"[\[=<>~!;].*", "", what)
 
 
 class Installer:

@@ -92,7 +92,7 @@ def test_every_damaged_file_is_named_by_the_digest_check(tmp_path: Path) -> None
     folder = empty_bundle(tmp_path)
     (folder / "decoder" / "model.onnx").write_text("decoder/model.ONNX")
     (folder / "vision" / "config.json").unlink()
-    with pytest.raises(CommandError, match=r"decoder/model\.onnx, vision/config\.json"):
+    with pytest.raises(CommandError, match=r"decoder/model\.onnx .*; vision/config\.json"):
         check_digests(Console(file=io.StringIO()), Bundle.open(folder))
 
 
