@@ -84,9 +84,15 @@ def test_bench_ends_with_one_line_of_json() -> None:
     assert all(tier["pss_mib"] > 10 for tier in report["memory_after"].values())
 
 
-def test_demo_exports_once_and_answers_every_question(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two tests keep one exported bundle."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_demo_exports_once_and_answers_every_question(cache: Path) -> None:
     tiny = ("--checkpoint", str(checkpoint("deep")), "--precision", "fp32")
-    lines = tandem("demo", *tiny, XDG_CACHE_HOME=str(tmp_path))
+    lines = tandem("demo", *tiny, XDG_CACHE_HOME=str(cache))
     costs = [line for line in lines if " tokens · first after " in line]
     asked = json.loads(demo.QUESTIONS.read_text())
     assert len(costs) == len(asked) == 3
@@ -94,14 +100,14 @@ def test_demo_exports_once_and_answers_every_question(tmp_path: Path) -> None:
     assert any(
         re.match(r"3 answers in [\d.]+ s, [\d.]+ m?s of it the model's\.", line) for line in lines
     )
-    (exported,) = (tmp_path / "tandem").glob("demo-*")
+    (exported,) = (cache / "tandem").glob("demo-*")
     assert Bundle.open(exported).manifest.graph.precision == "fp32"
 
 
 def test_a_damaged_bundle_in_the_cache_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     first = demo.demo_bundle(Console(), checkpoint("deep"), "fp32")
     (first / "tandem.json").write_text("{}")
     again = demo.demo_bundle(Console(), checkpoint("deep"), "fp32")
