@@ -63,7 +63,7 @@ class Unit:
 INSTRUCTION_SETS = {"avx512": AVX512, "avxvnni": AVXVNNI, "avx2": AVX2}
 # The arithmetic, compiled once for each instruction set; what surrounds it runs on any processor.
 KERNELS = ("matmul", "attention")
-SURROUNDINGS = ("matmul_op", "attention_op", "processor", "library")
+SURROUNDINGS = ("matmul_op", "attention_op", "processor", "resize", "library")
 UNITS = (
     *(Unit(name, isa, flags) for name in KERNELS for isa, flags in INSTRUCTION_SETS.items()),
     *(Unit(name, "any", ()) for name in SURROUNDINGS),

@@ -16,7 +16,7 @@ MOST_FILES_IN_A_FOLDER = 13
 ALLOWED = {
     "protos": set[str](),
     "kernels": set[str](),
-    "vision_service": {"protos"},
+    "vision_service": {"protos", "kernels"},
     "decoder_service": {"protos", "kernels"},
     "gateway": {"protos"},
     "deploy": {"protos", "kernels"},
@@ -26,7 +26,7 @@ ALLOWED = {
 # in this list, never one of its own row.
 LAYERS = {
     "protos": [["tandem"], ["bundle", "wire"], ["media", "process"]],
-    "kernels": [["build", "layout"], ["library"]],
+    "kernels": [["build", "layout"], ["library"], ["resize"]],
     "gateway": [
         ["config", "request", "media", "threads"],
         ["access", "prompt"],

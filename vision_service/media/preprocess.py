@@ -1,12 +1,14 @@
-"""RGB pixels to patches, exactly as the checkpoint's image processor does it, with torch alone.
+"""RGB pixels to patches, exactly as the checkpoint's image processor does it.
 
-transformers' default processor for Qwen3-VL runs on torchvision; the product has none. Its
-arithmetic is reproduced operation by operation: antialiased bicubic resize of uint8 values,
-then `(x - mean / rescale) / (std / rescale)` in float32, then patches in merge order.
+transformers' default processor for Qwen3-VL runs on torchvision; the product has none, and a
+replica whose tower needs no torch loads none for this either. The arithmetic is reproduced
+operation by operation: antialiased bicubic resize of uint8 values, then
+`(x - mean / rescale) / (std / rescale)` in float32, then patches in merge order.
 """
 
-import torch
+import numpy as np
 
+from kernels import resize
 from protos.media.images import Grid, ImageSettings
 from vision_service.jobs import FloatArray
 from vision_service.media.images import RgbArray
@@ -27,32 +29,46 @@ def to_patches(pixels: RgbArray, grid: Grid, settings: ImageSettings) -> FloatAr
     Source: transformers Qwen2VLImageProcessor._preprocess (torchvision); parity in
     tests/parity/test_pixels.py.
     """
-    target = grid.h * settings.patch_size, grid.w * settings.patch_size
+    height, width = grid.h * settings.patch_size, grid.w * settings.patch_size
+    if pixels.shape[:2] != (height, width):
+        pixels = _resized(pixels, height, width)
+    return _cut(pixels, settings, _levels(settings))
+
+
+def _resized(pixels: RgbArray, height: int, width: int) -> RgbArray:
+    if resize.is_available():
+        return resize.bicubic(pixels, height, width)
+    # Imported here because only machines that our compiled code does not run on need it.
+    import torch
+
     # NOTE: the copy makes the tensor writable and, being channels-first, takes torch's same
     # resize kernel as the reference.
     image = torch.from_numpy(pixels.transpose(2, 0, 1).copy()[None])
-    if target != pixels.shape[:2]:
-        image = torch.nn.functional.interpolate(
-            image, size=target, mode="bicubic", antialias=True, align_corners=False
-        )
-    return _cut(_normalize(image, settings), settings).numpy()
+    made = torch.nn.functional.interpolate(
+        image, size=(height, width), mode="bicubic", antialias=True, align_corners=False
+    )
+    return made[0].numpy().transpose(1, 2, 0)
 
 
-def _normalize(image: torch.Tensor, settings: ImageSettings) -> torch.Tensor:
+def _levels(settings: ImageSettings) -> FloatArray:
+    """What each of the 256 values of a byte becomes in each channel, float32 [3, 256]."""
     # Folding the rescaling into mean and std rounds otherwise than rescaling first would.
     scale = 1.0 / settings.rescale_factor
-    mean = (torch.tensor(settings.image_mean) * scale).view(-1, 1, 1)
-    std = (torch.tensor(settings.image_std) * scale).view(-1, 1, 1)
-    return image.to(torch.float32).sub_(mean).div_(std)
+    mean = np.array(settings.image_mean, np.float32) * scale
+    std = np.array(settings.image_std, np.float32) * scale
+    return (np.arange(256, dtype=np.float32) - mean[:, None]) / std[:, None]
 
 
-def _cut(image: torch.Tensor, settings: ImageSettings) -> torch.Tensor:
-    _, channels, height, width = image.shape
+def _cut(pixels: RgbArray, settings: ImageSettings, levels: FloatArray) -> FloatArray:
+    height, width, channels = pixels.shape
     patch, merge, frames = settings.patch_size, settings.merge_size, settings.temporal_patch_size
     rows, columns = height // patch, width // patch
-    blocks = image.reshape(
-        channels, rows // merge, merge, patch, columns // merge, merge, patch
-    ).permute(1, 4, 2, 5, 0, 3, 6)
-    # A still image fills every frame of the temporal patch.
-    repeated = blocks.unsqueeze(5).expand(-1, -1, -1, -1, -1, frames, -1, -1)
-    return repeated.reshape(rows * columns, channels * frames * patch**2)
+    blocks = pixels.reshape(
+        rows // merge, merge, patch, columns // merge, merge, patch, channels
+    ).transpose(0, 3, 1, 4, 6, 2, 5)
+    made = np.empty((rows * columns, channels, frames, patch * patch), np.float32)
+    for channel in range(channels):
+        of_channel = blocks[:, :, :, :, channel].reshape(rows * columns, 1, patch * patch)
+        # A still image fills every frame of the temporal patch.
+        made[:, channel] = levels[channel][of_channel]
+    return made.reshape(rows * columns, channels * frames * patch**2)
