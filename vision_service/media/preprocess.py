@@ -47,7 +47,7 @@ def _resized(pixels: RgbArray, height: int, width: int) -> RgbArray:
     made = torch.nn.functional.interpolate(
         image, size=(height, width), mode="bicubic", antialias=True, align_corners=False
     )
-    return made[0].numpy().transpose(1, 2, 0)
+    return np.asarray(made[0].permute(1, 2, 0).numpy())
 
 
 def _levels(settings: ImageSettings) -> FloatArray:
@@ -56,7 +56,8 @@ def _levels(settings: ImageSettings) -> FloatArray:
     scale = 1.0 / settings.rescale_factor
     mean = np.array(settings.image_mean, np.float32) * scale
     std = np.array(settings.image_std, np.float32) * scale
-    return (np.arange(256, dtype=np.float32) - mean[:, None]) / std[:, None]
+    levels: FloatArray = (np.arange(256, dtype=np.float32) - mean[:, None]) / std[:, None]
+    return levels
 
 
 def _cut(pixels: RgbArray, settings: ImageSettings, levels: FloatArray) -> FloatArray:
