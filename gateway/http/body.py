@@ -15,9 +15,12 @@ MAX_BODY_DEPTH = 64
 # sake (a body of nothing but brackets would take gigabytes once parsed).
 MAX_BODY_QUOTES = 1_000_000
 MAX_BODY_STRUCTURE_BYTES = 1024 * 1024
+MAX_KEY_CHARS = 64  # of a key that an error names
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+# NOTE: a string that never ends counts as one up to the body's end. Left unmatched, each quote in
+# it would be tried as the beginning of another, which takes hours for a body of a few MiB.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_KEY_OR_BRACKET = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"?([ \t\r\n]*+:)?|[\[\]{}]', re.DOTALL)
 
 
 def body_size(content_length: str | None, *, limit: int) -> int | None:
@@ -74,26 +77,52 @@ def parse_json(body: bytes) -> Any:
     """Parses a body, after a look at how much work that is. Runs in a worker thread.
 
     Raises:
-        InvalidRequest: not JSON, nested too deeply, or too intricate.
+        InvalidRequest: not JSON, nested too deeply, too intricate, or an object with a key twice.
     """
-    _check_structure(body)
+    _check_size(body)
+    _check_keys(body)
     try:
         return pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequest("the body is not valid JSON") from error
 
 
-def _check_structure(body: bytes) -> None:
+def _check_size(body: bytes) -> None:
     if body.count(b'"') > MAX_BODY_QUOTES:
         raise InvalidRequest("the body's JSON holds too many strings")
-    structure = _STRING.sub(b"", body)
-    if len(structure) > MAX_BODY_STRUCTURE_BYTES:
+    if len(_STRING.sub(b"", body)) > MAX_BODY_STRUCTURE_BYTES:
         raise InvalidRequest("the body's JSON holds too many values")
-    depth = 0
-    for bracket in _BRACKET.finditer(structure):
-        depth += 1 if bracket[0] in b"[{" else -1
-        if depth > MAX_BODY_DEPTH:
-            raise InvalidRequest(f"the body's JSON is nested deeper than {MAX_BODY_DEPTH} levels")
+
+
+def _check_keys(body: bytes) -> None:
+    """Checks the depth, and that no object has a key twice: readers differ in which one counts."""
+    objects: list[set[str]] = []  # the keys of each object around; an array has none
+    for match in _KEY_OR_BRACKET.finditer(body):
+        first = body[match.start()]  # all of the match may be an image, too large to copy
+        if first in b"[{":
+            objects.append(set())
+            if len(objects) > MAX_BODY_DEPTH:
+                raise InvalidRequest(
+                    f"the body's JSON is nested deeper than {MAX_BODY_DEPTH} levels"
+                )
+        elif first in b"]}":
+            del objects[-1:]
+        elif match[2] is not None and objects:
+            key = _key(match[1])
+            if key in objects[-1]:
+                raise InvalidRequest(
+                    f"the body has the key {key[:MAX_KEY_CHARS]!r} twice in one object",
+                    param=key[:MAX_KEY_CHARS],
+                )
+            objects[-1].add(key)
+
+
+def _key(text: bytes) -> str:
+    """A key by what it means, escapes resolved; malformed text stays, the parser refuses it."""
+    try:
+        return str(pydantic_core.from_json(b'"' + text + b'"'))
+    except ValueError:
+        return text.decode("latin-1")
 
 
 def _too_large(limit: int) -> InvalidRequest:

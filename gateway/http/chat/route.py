@@ -120,8 +120,11 @@ class EventStream(StreamingResponse):
 
 def _parsed(body: bytes) -> tuple[ChatCompletionRequest, Question]:
     """The request in a body; runs in a worker thread."""
+    parsed = parse_json(body)
+    if not isinstance(parsed, dict):
+        raise InvalidRequest('the body must be a JSON object, as in {"messages": [...]}')
     try:
-        wanted = ChatCompletionRequest.model_validate(parse_json(body))
+        wanted = ChatCompletionRequest.model_validate(parsed)
     except ValidationError as error:
         raise from_validation(error) from None
     return wanted, to_question(wanted)
