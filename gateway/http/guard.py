@@ -1,6 +1,9 @@
 """What every HTTP request passes before it reaches a route: id, Host, headers, key."""
 
+import asyncio
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +15,11 @@ from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import InvalidRequest, ServiceError
 
 MAX_HEADERS = 100
+LINGER_S = 1.0
+LINGER_BYTES = 1024 * 1024
+
+# HTTP/1.0 may leave it out, HTTP/1.1 may leave it empty.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*))(?::[0-9]{0,5})?", re.ASCII)
 
 # Answered without a key, so that load balancers need none; it tells nothing but readiness.
 _OPEN_PATHS = ("/health",)
@@ -48,17 +56,26 @@ class Guard:
         name = request_id(headers.get(REQUEST_ID_KEY))
         scope.setdefault("state", {})["request_id"] = name
 
+        body = _Body(receive, headers)
+
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REQUEST_ID_KEY] = name
+                answered = MutableHeaders(scope=message)
+                answered[REQUEST_ID_KEY] = name
+                if body.unread:
+                    answered["connection"] = "close"
+            elif body.unread and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.discard()
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         try:
             self._check(scope["path"], headers)
         except ServiceError as error:
-            await error_response(error)(scope, receive, tagged)
+            await error_response(error)(scope, body.receive, tagged)
             return
-        await self._app(scope, receive, tagged)
+        await self._app(scope, body.receive, tagged)
 
     def _check(self, path: str, headers: Headers) -> None:
         size = sum(len(name) + len(value) for name, value in headers.raw)
@@ -67,14 +84,52 @@ class Guard:
                 f"the request has {len(headers.raw)} headers of {size} bytes, expected at most"
                 f" {MAX_HEADERS} of {self._max_header_bytes}"
             )
-        if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
+        name = host_name(headers.get("host", ""))
+        if self._hosts is not None and name not in self._hosts:
             raise InvalidRequest("the Host header names another server")
+        keys = headers.getlist(AUTHORIZATION)
+        if len(keys) > 1:
+            raise InvalidRequest(f"the request has {len(keys)} Authorization headers, expected one")
         if path not in _OPEN_PATHS:
-            self._authorize(headers.get(AUTHORIZATION))
+            self._authorize(keys[0] if keys else None)
 
 
-def _host_name(host: str) -> str:
-    """The name in a Host header, without its port and without IPv6's brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+class _Body:
+    """Knows whether all of a request's body was read when its answer is complete.
+
+    The connection of a body that nobody wants ends with the answer, or the server would swallow
+    the rest for as long as it comes. It ends a little later, because what a client still sends
+    to a closed socket can cost it the answer.
+    """
+
+    def __init__(self, receive: Receive, headers: Headers) -> None:
+        self._receive = receive
+        length = headers.get("content-length", "0")
+        self.unread = "transfer-encoding" in headers or length != "0"
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if not message.get("more_body", False):  # its end, or the client's
+            self.unread = False
+        return message
+
+    async def discard(self) -> None:
+        """Reads what is under way, within LINGER_S and LINGER_BYTES."""
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while self.unread and size < LINGER_BYTES:
+                    size += len((await self.receive()).get("body", b""))
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, lower-case, without its port and without IPv6's brackets.
+
+    Raises:
+        InvalidRequest: it is anything but HOST or HOST:PORT, for which others may see another
+            name in it than this server.
+    """
+    found = _HOST.fullmatch(host)
+    if found is None:
+        raise InvalidRequest("the Host header must be a name or address with an optional port")
+    return (found[1] or found[2] or "").lower()
