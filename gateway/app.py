@@ -12,6 +12,7 @@ from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig, entries
 from gateway.http.chat.route import ChatCompletions
+from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
 from gateway.http.listener import Listener
 from gateway.http.routes import http_app
@@ -191,7 +192,7 @@ class Gateway:
             max_header_bytes=config.max_header_bytes,
         )
         return Listener(
-            guarded,
+            with_cors(guarded, config.allowed_origins),
             listening,
             max_header_bytes=config.max_header_bytes,
             slow_client_s=config.slow_client_s,

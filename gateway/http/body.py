@@ -35,7 +35,7 @@ def body_size(content_length: str | None, *, limit: int) -> int | None:
         raise InvalidRequest("Content-Length must be a number", param=None)
     size = int(content_length) if len(content_length) < 19 else limit + 1
     if size > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     return size
 
 
@@ -69,7 +69,7 @@ async def read_body(
             return b"".join(pieces)
         size += len(piece)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         pieces.append(piece)
 
 
@@ -125,5 +125,6 @@ def _key(text: bytes) -> str:
         return text.decode("latin-1")
 
 
-def _too_large(limit: int) -> InvalidRequest:
+def too_large(limit: int) -> InvalidRequest:
+    """What a body of more bytes than that is answered with."""
     return InvalidRequest(f"the body is larger than {limit} bytes", reason=Reason.REQUEST_TOO_LARGE)

@@ -15,6 +15,7 @@ from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import InvalidRequest, ServiceError
 
 MAX_HEADERS = 100
+MAX_HOST_CHARS = 100  # of a name that an error repeats
 LINGER_S = 1.0
 LINGER_BYTES = 1024 * 1024
 
@@ -53,6 +54,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        authority, path = target(scope["path"])
+        scope["path"] = path
         name = request_id(headers.get(REQUEST_ID_KEY))
         scope.setdefault("state", {})["request_id"] = name
 
@@ -71,22 +74,25 @@ class Guard:
             await send(message)
 
         try:
-            self._check(scope["path"], headers)
+            self._check(path, [headers.get("host", ""), *authority], headers)
         except ServiceError as error:
             await error_response(error)(scope, body.receive, tagged)
             return
         await self._app(scope, body.receive, tagged)
 
-    def _check(self, path: str, headers: Headers) -> None:
+    def _check(self, path: str, hosts: Sequence[str], headers: Headers) -> None:
         size = sum(len(name) + len(value) for name, value in headers.raw)
         if len(headers.raw) > MAX_HEADERS or size > self._max_header_bytes:
             raise InvalidRequest(
                 f"the request has {len(headers.raw)} headers of {size} bytes, expected at most"
                 f" {MAX_HEADERS} of {self._max_header_bytes}"
             )
-        name = host_name(headers.get("host", ""))
-        if self._hosts is not None and name not in self._hosts:
-            raise InvalidRequest("the Host header names another server")
+        for name in map(host_name, hosts):
+            if self._hosts is not None and name not in self._hosts:
+                raise InvalidRequest(
+                    f"the Host {name[:MAX_HOST_CHARS]!r} is none of this server's names; where it"
+                    " is one, the setting allowed_hosts (--allowed-hosts) has to list it"
+                )
         keys = headers.getlist(AUTHORIZATION)
         if len(keys) > 1:
             raise InvalidRequest(f"the request has {len(keys)} Authorization headers, expected one")
@@ -120,6 +126,20 @@ class _Body:
             async with asyncio.timeout(LINGER_S):
                 while self.unread and size < LINGER_BYTES:
                     size += len((await self.receive()).get("body", b""))
+
+
+def target(path: str) -> tuple[list[str], str]:
+    """The path a request is for, and the hosts that its target names beside the Host header.
+
+    Clients of a proxy send the whole URL; slashes at the end mean nothing, because a redirect to
+    the path without them would cost clients of a proxy their key.
+    """
+    scheme, separator, rest = path.partition("://")
+    authority = []
+    if separator and scheme.lower() in ("http", "https"):
+        host, slash, path = rest.partition("/")
+        authority, path = [host], slash + path
+    return authority, path.rstrip("/") or "/"
 
 
 def host_name(host: str) -> str:

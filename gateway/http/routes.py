@@ -38,7 +38,7 @@ def http_app(
         ready = report["status"] in ("ok", "degraded")
         return JSONResponse(report, status_code=200 if ready else 503)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat.serve, methods=["POST"]),
             Route("/v1/models", models),
@@ -53,6 +53,9 @@ def http_app(
             Exception: _bug,
         },
     )
+    # A redirect leads wherever the client's proxy is not: to http from https, and without its key.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _service_error(_: Request, error: Exception) -> Response:
@@ -62,7 +65,7 @@ async def _service_error(_: Request, error: Exception) -> Response:
 
 async def _route_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return route_error(error.status_code)
+    return route_error(error)
 
 
 async def _bug(_: Request, error: Exception) -> Response:

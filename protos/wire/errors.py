@@ -36,6 +36,7 @@ class Reason(StrEnum):
     INVALID_SCHEMA = "INVALID_SCHEMA"
     CONTEXT_LENGTH_EXCEEDED = "CONTEXT_LENGTH_EXCEEDED"
     REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    UNSUPPORTED_ENCODING = "UNSUPPORTED_ENCODING"
     INVALID_API_KEY = "INVALID_API_KEY"
     MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
     NOT_FOUND = "NOT_FOUND"
@@ -86,6 +87,9 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     Reason.CONTEXT_LENGTH_EXCEEDED: _bad_request("context_length_exceeded"),
     Reason.REQUEST_TOO_LARGE: ErrorKind(
         _S.INVALID_ARGUMENT, 413, "invalid_request_error", "request_too_large"
+    ),
+    Reason.UNSUPPORTED_ENCODING: ErrorKind(
+        _S.INVALID_ARGUMENT, 415, "invalid_request_error", "unsupported_encoding"
     ),
     Reason.INVALID_API_KEY: ErrorKind(
         _S.UNAUTHENTICATED, 401, "authentication_error", "invalid_api_key"
