@@ -108,7 +108,9 @@ class Gateway:
         """The body of GET /health.
 
         `status` is "ok", "degraded" (text is answered, images are not), "unavailable" or
-        "draining"; `tiers` tells each tier's state.
+        "draining"; `tiers` tells each tier's state. `ready` is whether to send requests here:
+        text alone is enough once the vision tier has been there, so that its loss leaves what
+        works; before, the whole is still starting.
         """
         tiers = {
             client.router.tier: client.router.status() for client in (self._decoder, self._vision)
@@ -119,7 +121,13 @@ class Gateway:
             status = "unavailable"
         else:
             status = "ok" if tiers["vision"] == State.SERVING else "degraded"
-        return {"status": status, "model": self._service.served.name, "tiers": tiers}
+        ready = status in ("ok", "degraded") and self._vision.router.has_served()
+        return {
+            "status": status,
+            "ready": ready,
+            "model": self._service.served.name,
+            "tiers": tiers,
+        }
 
     def _make_service(
         self, bundle: Bundle, builder: PromptBuilder, tenants: Tenants

@@ -22,8 +22,8 @@ LINGER_BYTES = 1024 * 1024
 # HTTP/1.0 may leave it out, HTTP/1.1 may leave it empty.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*))(?::[0-9]{0,5})?", re.ASCII)
 
-# Answered without a key, so that load balancers need none; it tells nothing but readiness.
-_OPEN_PATHS = ("/health",)
+# Answered without a key, so that load balancers need none; they tell nothing but readiness.
+_OPEN_PATHS = ("/health", "/health/ready", "/health/live")
 
 
 class Guard:

@@ -23,7 +23,8 @@ def http_app(
     Args:
         chat: Serves the one route that works.
         served: The model.
-        health: The body of GET /health, whose `status` is ok, degraded, or not ready.
+        health: The body of GET /health, whose `status` is ok or degraded where something is
+            answered, and `ready` whether requests should be sent here.
     """
 
     async def models(_: Request) -> Response:
@@ -35,8 +36,15 @@ def http_app(
 
     async def health_report(_: Request) -> Response:
         report = health()
-        ready = report["status"] in ("ok", "degraded")
-        return JSONResponse(report, status_code=200 if ready else 503)
+        answers = report["status"] in ("ok", "degraded")
+        return JSONResponse(report, status_code=200 if answers else 503)
+
+    async def ready(_: Request) -> Response:
+        report = health()
+        return JSONResponse(report, status_code=200 if report["ready"] else 503)
+
+    async def live(_: Request) -> Response:
+        return JSONResponse({"status": "live"})
 
     app = Starlette(
         routes=[
@@ -44,6 +52,8 @@ def http_app(
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),  # names of models hold slashes
             Route("/health", health_report),
+            Route("/health/ready", ready),
+            Route("/health/live", live),
         ],
         # The last one is the HTTP edge: a bug is raised on and logged by the server, without its
         # text here.

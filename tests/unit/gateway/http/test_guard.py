@@ -134,7 +134,8 @@ async def test_every_route_wants_the_key_but_health(bundle: Bundle) -> None:
         right = {"authorization": "Bearer s3cret"}
         assert (await stage.http.get("/v1/models", headers=right)).status_code == 200
         assert (await stage.http.get("/nowhere", headers=right)).status_code == 404
-        assert (await stage.http.get("/health")).status_code == 200
+        for path in ("/health", "/health/ready", "/health/live"):
+            assert (await stage.http.get(path)).status_code == 200
 
 
 async def test_headers_that_trickle_are_cut_off(bundle: Bundle) -> None:
