@@ -72,6 +72,11 @@ def _unavailable(openai_code: str) -> ErrorKind:
     return ErrorKind(grpc.StatusCode.UNAVAILABLE, 503, "unavailable_error", openai_code)
 
 
+def _unsupported(openai_code: str) -> ErrorKind:
+    """400 and not HTTP's 501, which clients take for a fault of the server and send again."""
+    return ErrorKind(grpc.StatusCode.UNIMPLEMENTED, 400, "invalid_request_error", openai_code)
+
+
 _S = grpc.StatusCode
 ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     Reason.INVALID_PARAMETER: _bad_request(),
@@ -109,10 +114,8 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     ),
     Reason.CANCELLED: ErrorKind(_S.CANCELLED, 499, "invalid_request_error", "client_closed"),
     Reason.DATA_LOSS: ErrorKind(_S.DATA_LOSS, 500, "server_error", "data_loss"),
-    Reason.VIDEO_NOT_SUPPORTED: ErrorKind(
-        _S.UNIMPLEMENTED, 501, "not_supported_error", "video_not_supported"
-    ),
-    Reason.NOT_SUPPORTED: ErrorKind(_S.UNIMPLEMENTED, 501, "not_supported_error", "not_supported"),
+    Reason.VIDEO_NOT_SUPPORTED: _unsupported("video_not_supported"),
+    Reason.NOT_SUPPORTED: _unsupported("not_supported"),
     Reason.INTERNAL: ErrorKind(_S.INTERNAL, 500, "server_error", "internal_error"),
 }
 
