@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -162,6 +162,23 @@ class PromptTooLong(InvalidRequest):
     """Prompt, or prompt and completion, exceed the context window."""
 
     default_reason = Reason.CONTEXT_LENGTH_EXCEEDED
+
+    @classmethod
+    def of(cls, window: int, what: str, *, param: str) -> Self:
+        """The error in OpenAI's words, because clients that shorten a prompt by themselves know
+        one by them: LiteLLM by the first sentence, LangChain by the code, which the newest openai
+        client leaves out of an error's text, or, for Node, by the words before it.
+
+        Args:
+            window: Tokens of the context window.
+            what: What does not fit, with the counts.
+            param: The request field at fault.
+        """
+        return cls(
+            f"This model's maximum context length is {window} tokens. However, {what}, which"
+            " exceeds the context window (context_length_exceeded)",
+            param=param,
+        )
 
 
 class ModelNotFound(ServiceError):

@@ -74,6 +74,7 @@ class ChatCompletions:
                 fingerprint=self._service.served.fingerprint,
                 token_bytes=self._token_bytes,
                 with_logprobs=question.reporting.logprobs,
+                with_usage=_wants_usage(wanted),
             )
             if not question.stream:
                 whole = _whole(events, completions)
@@ -185,8 +186,12 @@ async def _chunks(
             yield completions.end(index, event)
         elif event.text or wanted.logprobs:
             yield completions.text(index, event)
-    if wanted.stream_options is not None and wanted.stream_options.include_usage:
+    if _wants_usage(wanted):
         yield completions.usage(ends)
+
+
+def _wants_usage(wanted: ChatCompletionRequest) -> bool:
+    return bool(wanted.stream_options is not None and wanted.stream_options.include_usage)
 
 
 async def _chain(

@@ -71,9 +71,11 @@ def _sampling(request: ChatCompletionRequest) -> decoder_pb2.SamplingParams:
 
 
 def _stopping(request: ChatCompletionRequest) -> Stopping:
+    # OpenAI's newer name wins.
+    field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     return Stopping(
-        # OpenAI's newer name wins.
-        max_tokens=request.max_completion_tokens or request.max_tokens,
+        max_tokens=getattr(request, field),
+        max_tokens_field=field,
         stop_token_ids=tuple(request.stop_token_ids or ()),
         stop_strings=tuple(request.stop or ()),
         ignore_eos=bool(request.ignore_eos),

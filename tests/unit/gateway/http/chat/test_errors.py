@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import openai
 import pytest
 
 from protos.wire.errors import ERROR_TABLE, InvalidRequest, Overloaded, PromptTooLong, Reason
@@ -216,6 +217,31 @@ async def test_a_full_decoder_passes_through_with_its_delay(stage: Stage, stream
     assert response.status_code == 429
     assert response.headers["retry-after"] == "7"
     assert response.json()["error"]["code"] == "queue_full"
+
+
+@pytest.mark.parametrize(
+    ("sent", "param"),
+    [
+        ({"max_tokens": 1_000_000}, "max_tokens"),
+        ({"max_completion_tokens": 1_000_000}, "max_completion_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 1_000_000}, "max_completion_tokens"),
+        ({"messages": user("word " * 200_000)}, "messages"),
+        ({"messages": user("word " * 5_000)}, "messages"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_clients_know_that_the_context_is_full_and_by_which_field(
+    stage: Stage, sent: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await stage.openai.chat.completions.create(**{"model": "test", "messages": user(), **sent})
+    error = caught.value
+    assert error.param == param
+    # LangChain for Python reads the first, for Node the third, LiteLLM the second.
+    assert error.code == "context_length_exceeded"
+    assert "context_length_exceeded" in str(error)
+    assert "this model's maximum context length is" in str(error).lower()
+    assert "exceeds the context window" in error.message
 
 
 async def test_a_decoders_complaint_names_the_clients_field(stage: Stage) -> None:
