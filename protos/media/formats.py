@@ -123,31 +123,35 @@ def _is_idle(name: bytes, start: bytes, length: int) -> bool:
 
 def _png_without_pixels(data: bytes) -> bytes:
     """The PNG with only its header and metadata, and one empty pixel chunk at the end."""
-    wanted = (b"IHDR", *_PNG_METADATA)
-    kept = [data[place] for name, place in _png_chunks(data) if name in wanted]
-    empty = struct.pack(">I4sI", 0, b"IDAT", binascii.crc32(b"IDAT"))
-    return b"".join((_PNG_SIGNATURE, *kept, empty))
+    # One buffer and no list: a file may hold millions of empty chunks.
+    kept = bytearray(_PNG_SIGNATURE)
+    for name, place in _png_chunks(data):
+        if name == b"IHDR" or name in _PNG_METADATA:
+            kept += data[place]
+    kept += struct.pack(">I4sI", 0, b"IDAT", binascii.crc32(b"IDAT"))
+    return bytes(kept)
 
 
 def _png_head(data: bytes) -> bytes:
     """The PNG up to the length and name of its first pixel chunk."""
-    kept = [_PNG_SIGNATURE]
+    kept = bytearray(_PNG_SIGNATURE)
     for name, place in _png_chunks(data):
         if name == b"IDAT":
-            kept.append(data[place.start : place.start + 8])
+            kept += data[place.start : place.start + 8]
             break
-        kept.append(data[place])
-    return b"".join(kept)
+        kept += data[place]
+    return bytes(kept)
 
 
 def _png_lean(data: bytes) -> bytes:
     """The PNG without the chunks that Pillow would hold for nothing; itself if it has none."""
-    places = [place for _, place in _png_chunks(data)]
-    size = sum(min(place.stop, len(data)) - place.start for place in places)
+    size = sum(min(place.stop, len(data)) - place.start for _, place in _png_chunks(data))
     if len(_PNG_SIGNATURE) + size == len(data):
         return data
-    view = memoryview(data)
-    return b"".join((_PNG_SIGNATURE, *(view[place] for place in places)))
+    kept = bytearray(_PNG_SIGNATURE)
+    for _, place in _png_chunks(data):
+        kept += memoryview(data)[place]
+    return bytes(kept)
 
 
 FORMATS = (

@@ -114,3 +114,18 @@ def test_metadata_of_no_use_are_skipped_and_not_held(name: bytes, data: bytes, l
     assert orientation_of(image) == 6
     assert image.getpixel((3, 3)) == (255, 0, 0)
     assert peak < 1_000_000
+
+
+def test_countless_empty_chunks_take_no_more_memory_than_the_file() -> None:
+    png = encoded(Image.new("RGB", (40, 20), "red"), "PNG")
+    empty = (chunk(b"IDAT", b"") + chunk(b"prVt", b"")) * 100_000
+    many = png[:-12] + empty + png[-12:]
+    tracemalloc.start()
+    try:
+        image = open_image(many, read_header(many, field="image"))
+        image.load()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert image.getpixel((3, 3)) == (255, 0, 0)
+    assert peak < 2 * len(many)
