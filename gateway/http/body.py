@@ -17,10 +17,13 @@ MAX_BODY_QUOTES = 1_000_000
 MAX_BODY_STRUCTURE_BYTES = 1024 * 1024
 MAX_KEY_CHARS = 64  # of a key that an error names
 
+_QUOTE = ord('"')
+
 # NOTE: a string that never ends counts as one up to the body's end. Left unmatched, each quote in
 # it would be tried as the beginning of another, which takes hours for a body of a few MiB.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_KEY_OR_BRACKET = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"?([ \t\r\n]*+:)?|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(
+    rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"?([ \t\r\n]*+:)?|[\[\]{}]', re.DOTALL
+)
 
 
 def body_size(content_length: str | None, *, limit: int) -> int | None:
@@ -79,42 +82,49 @@ def parse_json(body: bytes) -> Any:
     Raises:
         InvalidRequest: not JSON, nested too deeply, too intricate, or an object with a key twice.
     """
-    _check_size(body)
-    _check_keys(body)
+    if body.count(b'"') > MAX_BODY_QUOTES:
+        raise InvalidRequest("the body's JSON holds too many strings")
+    _check_structure(body)
     try:
         return pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequest("the body is not valid JSON") from error
 
 
-def _check_size(body: bytes) -> None:
-    if body.count(b'"') > MAX_BODY_QUOTES:
-        raise InvalidRequest("the body's JSON holds too many strings")
-    if len(_STRING.sub(b"", body)) > MAX_BODY_STRUCTURE_BYTES:
+def _check_structure(body: bytes) -> None:
+    """Checks size and depth of all but strings, and that no object has a key twice.
+
+    Of two values of a key, readers differ in which one counts.
+    """
+    objects: list[set[str]] = []  # the keys of each object around; an array has none
+    size = end = 0
+    for match in _STRING_OR_BRACKET.finditer(body):
+        size += match.start() - end
+        end = match.end()
+        first = body[match.start()]  # all of the match may be an image, too large to copy
+        if first == _QUOTE:
+            if match[2] is not None and objects:
+                _add_key(objects[-1], match[1])
+            continue
+        size += 1
+        if size > MAX_BODY_STRUCTURE_BYTES:
+            break
+        if first in b"[{":
+            objects.append(set())
+        else:
+            del objects[-1:]
+        if len(objects) > MAX_BODY_DEPTH:
+            raise InvalidRequest(f"the body's JSON is nested deeper than {MAX_BODY_DEPTH} levels")
+    if size + len(body) - end > MAX_BODY_STRUCTURE_BYTES:
         raise InvalidRequest("the body's JSON holds too many values")
 
 
-def _check_keys(body: bytes) -> None:
-    """Checks the depth, and that no object has a key twice: readers differ in which one counts."""
-    objects: list[set[str]] = []  # the keys of each object around; an array has none
-    for match in _KEY_OR_BRACKET.finditer(body):
-        first = body[match.start()]  # all of the match may be an image, too large to copy
-        if first in b"[{":
-            objects.append(set())
-            if len(objects) > MAX_BODY_DEPTH:
-                raise InvalidRequest(
-                    f"the body's JSON is nested deeper than {MAX_BODY_DEPTH} levels"
-                )
-        elif first in b"]}":
-            del objects[-1:]
-        elif match[2] is not None and objects:
-            key = _key(match[1])
-            if key in objects[-1]:
-                raise InvalidRequest(
-                    f"the body has the key {key[:MAX_KEY_CHARS]!r} twice in one object",
-                    param=key[:MAX_KEY_CHARS],
-                )
-            objects[-1].add(key)
+def _add_key(keys: set[str], text: bytes) -> None:
+    key = _key(text)
+    if key in keys:
+        shown = key[:MAX_KEY_CHARS]
+        raise InvalidRequest(f"the body has the key {shown!r} twice in one object", param=shown)
+    keys.add(key)
 
 
 def _key(text: bytes) -> str:
