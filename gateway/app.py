@@ -12,6 +12,7 @@ from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig, entries
 from gateway.http.chat.route import ChatCompletions
+from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
 from gateway.http.listener import Listener
 from gateway.http.routes import http_app
@@ -107,7 +108,9 @@ class Gateway:
         """The body of GET /health.
 
         `status` is "ok", "degraded" (text is answered, images are not), "unavailable" or
-        "draining"; `tiers` tells each tier's state.
+        "draining"; `tiers` tells each tier's state. `ready` is whether to send requests here:
+        text alone is enough once the vision tier has been there, so that its loss leaves what
+        works; before, the whole is still starting.
         """
         tiers = {
             client.router.tier: client.router.status() for client in (self._decoder, self._vision)
@@ -118,7 +121,13 @@ class Gateway:
             status = "unavailable"
         else:
             status = "ok" if tiers["vision"] == State.SERVING else "degraded"
-        return {"status": status, "model": self._service.served.name, "tiers": tiers}
+        ready = status in ("ok", "degraded") and self._vision.router.has_served()
+        return {
+            "status": status,
+            "ready": ready,
+            "model": self._service.served.name,
+            "tiers": tiers,
+        }
 
     def _make_service(
         self, bundle: Bundle, builder: PromptBuilder, tenants: Tenants
@@ -191,7 +200,7 @@ class Gateway:
             max_header_bytes=config.max_header_bytes,
         )
         return Listener(
-            guarded,
+            with_cors(guarded, config.allowed_origins),
             listening,
             max_header_bytes=config.max_header_bytes,
             slow_client_s=config.slow_client_s,

@@ -1,6 +1,7 @@
 """Settings of one gateway process."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from protos.wire.channels import (
 )
 
 MIN_DIGEST_KEY_CHARS = 16
+
+# As browsers write an origin: lower case, and nothing behind the port.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,11 @@ class GatewayConfig:
         "Host names answered, comma-separated; unset: loopback names on a loopback host, else any",
         default=None,
     )
+    cors_origins: str | None = setting(
+        "origins, as in https://chat.example, whose web pages may ask this server, comma-separated;"
+        " * for all; unset: none",
+        default=None,
+    )
     reflection: bool = setting("answer gRPC reflection", default=False)
     max_in_flight: int = setting("requests at work before 429", default=256, least=1)
     max_in_flight_bytes: int = setting(
@@ -88,6 +97,11 @@ class GatewayConfig:
                     split(address)
                 except ValueError as error:
                     raise SettingError(f"{name}: {error}") from error
+        for origin in self.allowed_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise SettingError(
+                    f"cors_origins holds {origin!r}, expected SCHEME://HOST or SCHEME://HOST:PORT"
+                )
         if self.api_key is not None and not self.api_keys:
             raise SettingError("api_key names no key")
         if self.digest_key is not None and self.digest_key_file is not None:
@@ -99,6 +113,11 @@ class GatewayConfig:
     def api_keys(self) -> tuple[str, ...]:
         """The keys; empty where none is needed."""
         return tuple(entries(self.api_key or ""))
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """Origins of web pages that may ask; empty for none."""
+        return tuple(entries(self.cors_origins or ""))
 
     def secret(self) -> bytes:
         """What images and tenants are named with; reads `digest_key_file`.

@@ -177,10 +177,12 @@ def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> N
     length = len(prompt.input_ids)
     wanted = job.question.stopping.max_tokens
     if wanted is not None and length + wanted > max_context:
-        raise PromptTooLong(
-            f"messages with {length} tokens and max_tokens {wanted} have {length + wanted}"
-            f" tokens > limit {max_context} of the context window",
-            param="max_tokens",
+        field = job.question.stopping.max_tokens_field
+        raise PromptTooLong.of(
+            max_context,
+            f"you requested {length + wanted} tokens ({length} in the messages, {wanted} by"
+            f" {field})",
+            param=field,
         )
 
 

@@ -95,9 +95,10 @@ def _input_ids(start: decoder_pb2.GenerateStart, limits: RequestLimits) -> npt.N
     if length == 0:
         raise InvalidRequest("input_ids is empty, expected at least one token", param="input_ids")
     if length >= limits.max_context:
-        raise PromptTooLong(
-            f"the prompt has {length} tokens, expected at most {limits.max_context - 1}:"
-            f" the context window holds {limits.max_context} with the answer",
+        raise PromptTooLong.of(
+            limits.max_context,
+            f"the prompt has {length} tokens, expected at most {limits.max_context - 1} with room"
+            " for one token of answer",
             param="input_ids",
         )
     input_ids = np.array(start.input_ids, dtype=np.int32)

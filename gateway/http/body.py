@@ -15,9 +15,15 @@ MAX_BODY_DEPTH = 64
 # sake (a body of nothing but brackets would take gigabytes once parsed).
 MAX_BODY_QUOTES = 1_000_000
 MAX_BODY_STRUCTURE_BYTES = 1024 * 1024
+MAX_KEY_CHARS = 64  # of a key that an error names
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+_QUOTE = ord('"')
+
+# NOTE: a string that never ends counts as one up to the body's end. Left unmatched, each quote in
+# it would be tried as the beginning of another, which takes hours for a body of a few MiB.
+_STRING_OR_BRACKET = re.compile(
+    rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"?([ \t\r\n]*+:)?|[\[\]{}]', re.DOTALL
+)
 
 
 def body_size(content_length: str | None, *, limit: int) -> int | None:
@@ -32,7 +38,7 @@ def body_size(content_length: str | None, *, limit: int) -> int | None:
         raise InvalidRequest("Content-Length must be a number", param=None)
     size = int(content_length) if len(content_length) < 19 else limit + 1
     if size > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     return size
 
 
@@ -66,7 +72,7 @@ async def read_body(
             return b"".join(pieces)
         size += len(piece)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         pieces.append(piece)
 
 
@@ -74,8 +80,10 @@ def parse_json(body: bytes) -> Any:
     """Parses a body, after a look at how much work that is. Runs in a worker thread.
 
     Raises:
-        InvalidRequest: not JSON, nested too deeply, or too intricate.
+        InvalidRequest: not JSON, nested too deeply, too intricate, or an object with a key twice.
     """
+    if body.count(b'"') > MAX_BODY_QUOTES:
+        raise InvalidRequest("the body's JSON holds too many strings")
     _check_structure(body)
     try:
         return pydantic_core.from_json(body, allow_inf_nan=False)
@@ -84,17 +92,49 @@ def parse_json(body: bytes) -> Any:
 
 
 def _check_structure(body: bytes) -> None:
-    if body.count(b'"') > MAX_BODY_QUOTES:
-        raise InvalidRequest("the body's JSON holds too many strings")
-    structure = _STRING.sub(b"", body)
-    if len(structure) > MAX_BODY_STRUCTURE_BYTES:
-        raise InvalidRequest("the body's JSON holds too many values")
-    depth = 0
-    for bracket in _BRACKET.finditer(structure):
-        depth += 1 if bracket[0] in b"[{" else -1
-        if depth > MAX_BODY_DEPTH:
+    """Checks size and depth of all but strings, and that no object has a key twice.
+
+    Of two values of a key, readers differ in which one counts.
+    """
+    objects: list[set[str]] = []  # the keys of each object around; an array has none
+    size = end = 0
+    for match in _STRING_OR_BRACKET.finditer(body):
+        size += match.start() - end
+        end = match.end()
+        first = body[match.start()]  # all of the match may be an image, too large to copy
+        if first == _QUOTE:
+            if match[2] is not None and objects:
+                _add_key(objects[-1], match[1])
+            continue
+        size += 1
+        if size > MAX_BODY_STRUCTURE_BYTES:
+            break
+        if first in b"[{":
+            objects.append(set())
+        else:
+            del objects[-1:]
+        if len(objects) > MAX_BODY_DEPTH:
             raise InvalidRequest(f"the body's JSON is nested deeper than {MAX_BODY_DEPTH} levels")
+    if size + len(body) - end > MAX_BODY_STRUCTURE_BYTES:
+        raise InvalidRequest("the body's JSON holds too many values")
 
 
-def _too_large(limit: int) -> InvalidRequest:
+def _add_key(keys: set[str], text: bytes) -> None:
+    key = _key(text)
+    if key in keys:
+        shown = key[:MAX_KEY_CHARS]
+        raise InvalidRequest(f"the body has the key {shown!r} twice in one object", param=shown)
+    keys.add(key)
+
+
+def _key(text: bytes) -> str:
+    """A key by what it means, escapes resolved; malformed text stays, the parser refuses it."""
+    try:
+        return str(pydantic_core.from_json(b'"' + text + b'"'))
+    except ValueError:
+        return text.decode("latin-1")
+
+
+def too_large(limit: int) -> InvalidRequest:
+    """What a body of more bytes than that is answered with."""
     return InvalidRequest(f"the body is larger than {limit} bytes", reason=Reason.REQUEST_TOO_LARGE)

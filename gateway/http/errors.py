@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from gateway.http.encoding import ACCEPTED
 from protos.wire.errors import InvalidRequest, Reason, ServiceError
 
 MAX_PARAM_CHARS = 200
@@ -39,14 +41,19 @@ def error_response(error: ServiceError, *, status: int | None = None) -> JSONRes
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if status == 415:
+        headers["Accept-Encoding"] = ", ".join(ACCEPTED)
     return JSONResponse(error_body(error), status_code=status, headers=headers)
 
 
-def route_error(status: int) -> JSONResponse:
+def route_error(error: HTTPException) -> JSONResponse:
     """The response for a path or method that does not exist."""
-    if status == 405:
-        return error_response(InvalidRequest("the method is not allowed here"), status=405)
-    return error_response(ServiceError("no such path", reason=Reason.NOT_FOUND), status=status)
+    if error.status_code == 405:
+        response = error_response(InvalidRequest("the method is not allowed here"), status=405)
+        response.headers.update(error.headers or {})  # Allow
+        return response
+    nothing = ServiceError("no such path", reason=Reason.NOT_FOUND)
+    return error_response(nothing, status=error.status_code)
 
 
 def from_validation(error: ValidationError) -> InvalidRequest:

@@ -1,6 +1,9 @@
 """What every HTTP request passes before it reaches a route: id, Host, headers, key."""
 
+import asyncio
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,9 +15,15 @@ from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import InvalidRequest, ServiceError
 
 MAX_HEADERS = 100
+MAX_HOST_CHARS = 100  # of a name that an error repeats
+LINGER_S = 1.0
+LINGER_BYTES = 1024 * 1024
 
-# Answered without a key, so that load balancers need none; it tells nothing but readiness.
-_OPEN_PATHS = ("/health",)
+# HTTP/1.0 may leave it out, HTTP/1.1 may leave it empty.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*))(?::[0-9]{0,5})?", re.ASCII)
+
+# Answered without a key, so that load balancers need none; they tell nothing but readiness.
+_OPEN_PATHS = ("/health", "/health/ready", "/health/live")
 
 
 class Guard:
@@ -45,36 +54,102 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        authority, path = target(scope["path"])
+        scope["path"] = path
         name = request_id(headers.get(REQUEST_ID_KEY))
         scope.setdefault("state", {})["request_id"] = name
 
+        body = _Body(receive, headers)
+
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REQUEST_ID_KEY] = name
+                answered = MutableHeaders(scope=message)
+                answered[REQUEST_ID_KEY] = name
+                if body.unread:
+                    answered["connection"] = "close"
+            elif body.unread and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.discard()
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         try:
-            self._check(scope["path"], headers)
+            self._check(path, [headers.get("host", ""), *authority], headers)
         except ServiceError as error:
-            await error_response(error)(scope, receive, tagged)
+            await error_response(error)(scope, body.receive, tagged)
             return
-        await self._app(scope, receive, tagged)
+        await self._app(scope, body.receive, tagged)
 
-    def _check(self, path: str, headers: Headers) -> None:
+    def _check(self, path: str, hosts: Sequence[str], headers: Headers) -> None:
         size = sum(len(name) + len(value) for name, value in headers.raw)
         if len(headers.raw) > MAX_HEADERS or size > self._max_header_bytes:
             raise InvalidRequest(
                 f"the request has {len(headers.raw)} headers of {size} bytes, expected at most"
                 f" {MAX_HEADERS} of {self._max_header_bytes}"
             )
-        if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
-            raise InvalidRequest("the Host header names another server")
+        for name in map(host_name, hosts):
+            if self._hosts is not None and name not in self._hosts:
+                raise InvalidRequest(
+                    f"the Host {name[:MAX_HOST_CHARS]!r} is none of this server's names; where it"
+                    " is one, the setting allowed_hosts (--allowed-hosts) has to list it"
+                )
+        keys = headers.getlist(AUTHORIZATION)
+        if len(keys) > 1:
+            raise InvalidRequest(f"the request has {len(keys)} Authorization headers, expected one")
         if path not in _OPEN_PATHS:
-            self._authorize(headers.get(AUTHORIZATION))
+            self._authorize(keys[0] if keys else None)
 
 
-def _host_name(host: str) -> str:
-    """The name in a Host header, without its port and without IPv6's brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+class _Body:
+    """Knows whether all of a request's body was read when its answer is complete.
+
+    The connection of a body that nobody wants ends with the answer, or the server would swallow
+    the rest for as long as it comes. It ends a little later, because what a client still sends
+    to a closed socket can cost it the answer.
+    """
+
+    def __init__(self, receive: Receive, headers: Headers) -> None:
+        self._receive = receive
+        length = headers.get("content-length", "0")
+        self.unread = "transfer-encoding" in headers or length != "0"
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if not message.get("more_body", False):  # its end, or the client's
+            self.unread = False
+        return message
+
+    async def discard(self) -> None:
+        """Reads what is under way, within LINGER_S and LINGER_BYTES."""
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while self.unread and size < LINGER_BYTES:
+                    size += len((await self.receive()).get("body", b""))
+
+
+def target(path: str) -> tuple[list[str], str]:
+    """The path a request is for, and the hosts that its target names beside the Host header.
+
+    Clients of a proxy send the whole URL; slashes at the end mean nothing, because a redirect to
+    the path without them would cost clients of a proxy their key.
+    """
+    scheme, separator, rest = path.partition("://")
+    authority = []
+    if separator and scheme.lower() in ("http", "https"):
+        host, slash, path = rest.partition("/")
+        authority, path = [host], slash + path
+    return authority, path.rstrip("/") or "/"
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, lower-case, without its port and without IPv6's brackets.
+
+    Raises:
+        InvalidRequest: it is anything but HOST or HOST:PORT, for which others may see another
+            name in it than this server.
+    """
+    found = _HOST.fullmatch(host)
+    if found is None:
+        raise InvalidRequest("the Host header must be a name or address with an optional port")
+    return (found[1] or found[2] or "").lower()

@@ -23,7 +23,8 @@ def http_app(
     Args:
         chat: Serves the one route that works.
         served: The model.
-        health: The body of GET /health, whose `status` is ok, degraded, or not ready.
+        health: The body of GET /health, whose `status` is ok or degraded where something is
+            answered, and `ready` whether requests should be sent here.
     """
 
     async def models(_: Request) -> Response:
@@ -35,15 +36,24 @@ def http_app(
 
     async def health_report(_: Request) -> Response:
         report = health()
-        ready = report["status"] in ("ok", "degraded")
-        return JSONResponse(report, status_code=200 if ready else 503)
+        answers = report["status"] in ("ok", "degraded")
+        return JSONResponse(report, status_code=200 if answers else 503)
 
-    return Starlette(
+    async def ready(_: Request) -> Response:
+        report = health()
+        return JSONResponse(report, status_code=200 if report["ready"] else 503)
+
+    async def live(_: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
+    app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat.serve, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),  # names of models hold slashes
             Route("/health", health_report),
+            Route("/health/ready", ready),
+            Route("/health/live", live),
         ],
         # The last one is the HTTP edge: a bug is raised on and logged by the server, without its
         # text here.
@@ -53,6 +63,9 @@ def http_app(
             Exception: _bug,
         },
     )
+    # A redirect leads wherever the client's proxy is not: to http from https, and without its key.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _service_error(_: Request, error: Exception) -> Response:
@@ -62,7 +75,7 @@ async def _service_error(_: Request, error: Exception) -> Response:
 
 async def _route_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return route_error(error.status_code)
+    return route_error(error)
 
 
 async def _bug(_: Request, error: Exception) -> Response:

@@ -188,8 +188,9 @@ class PromptBuilder:
 
 
 def _too_long(length: int, window: int, qualifier: str = "") -> PromptTooLong:
-    return PromptTooLong(
-        f"messages make {qualifier}{length} tokens > limit {window - 1}"
-        f" (a context of {window} with room for one token of answer)",
+    return PromptTooLong.of(
+        window,
+        f"your messages resulted in {qualifier}{length} tokens > limit {window - 1} with room for"
+        " one token of answer",
         param="messages",
     )

@@ -24,9 +24,13 @@ MAX_CACHE_SALT_CHARS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
-    """When an answer ends, besides end-of-sequence tokens and the context window."""
+    """When an answer ends, besides end-of-sequence tokens and the context window.
+
+    `max_tokens_field` is the name under which the client gave `max_tokens`, for errors.
+    """
 
     max_tokens: int | None = None
+    max_tokens_field: str = "max_tokens"
     stop_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
     ignore_eos: bool = False
@@ -38,7 +42,7 @@ class Stopping:
             InvalidRequest: names the parameter, the range and the value.
         """
         if self.max_tokens is not None:
-            check_range("max_tokens", self.max_tokens, 1, MAX_TOKENS)
+            check_range(self.max_tokens_field, self.max_tokens, 1, MAX_TOKENS)
         _check_count("stop_token_ids", len(self.stop_token_ids), MAX_STOP_TOKENS)
         for token in self.stop_token_ids:
             check_range("stop_token_ids", token, 0, vocab_size - 1)

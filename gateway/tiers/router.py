@@ -31,6 +31,7 @@ class Endpoint:
 
     address: str
     state: State = State.UNKNOWN
+    has_served: bool = False  # at some time since this gateway started
     max_context: int = 0  # tokens; 0 from the vision tier
     misses: int = 0  # looks in a row that were not answered in time
     calls: int = 0  # this gateway's calls at work there
@@ -88,6 +89,10 @@ class Router:
         return error_for(
             self._unavailable, f"the {self.tier} tier is not ready", retry_after_s=RETRY_AFTER_S
         )
+
+    def has_served(self) -> bool:
+        """Whether the tier has been there at some time since this gateway started."""
+        return any(endpoint.has_served for endpoint in self.endpoints)
 
     def status(self) -> str:
         """The tier's state in one word: its best address's."""

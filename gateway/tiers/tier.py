@@ -141,6 +141,7 @@ class TierClient:
             level = logging.INFO if state is State.SERVING else logging.WARNING
             logger.log(level, "%s tier at %s is %s", self.router.tier, endpoint.address, state)
             endpoint.state = state
+            endpoint.has_served |= state is State.SERVING
 
     def note_failure(self, endpoint: Endpoint, error: grpc.RpcError) -> None:
         """An address that failed is in doubt until the next look."""

@@ -8,7 +8,7 @@ import binascii
 import io
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from PIL import (
@@ -31,7 +31,13 @@ from protos.media.limits import (
 from protos.wire.errors import InvalidRequest, Reason
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
+_PNG_TEXTS = (b"iTXt", b"tEXt", b"zTXt")
+_PNG_METADATA = (b"eXIf", *_PNG_TEXTS)
+# The only texts that say how an image is held; Pillow would keep all the others in memory.
+_PNG_ORIENTING = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0", b"xmp\0")
+# Further ancillary chunks that Pillow reads. It keeps those it does not know, too.
+_PNG_KNOWN = (b"iCCP", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"acTL", b"fcTL", b"fdAT")
+_PNG_MAX_METADATA_BYTES = 1024 * 1024  # of one chunk; a camera's EXIF has at most 64 KiB
 _WEBP_FIRST_CHUNK = slice(20, 30)  # the ten bytes in which every kind of WebP says its size
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
@@ -57,6 +63,8 @@ class ImageFormat:
             for them while it opens; None when the header is damaged.
         metadata: The file without its pixels, for a reader that decodes them on the way to the
             metadata behind them.
+        head: The file up to its pixels, as little of it as its size takes.
+        lean: The file without what would only be held in memory.
     """
 
     name: str
@@ -64,6 +72,8 @@ class ImageFormat:
     reader: type[ImageFile.ImageFile]
     canvas: Callable[[bytes], tuple[int, int] | None] | None = None
     metadata: Callable[[bytes], bytes] | None = None
+    head: Callable[[bytes], bytes] = bytes
+    lean: Callable[[bytes], bytes] = bytes
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int] | None:
@@ -85,19 +95,63 @@ def _webp_canvas(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _png_without_pixels(data: bytes) -> bytes:
-    """The PNG with only its header and metadata, and one empty pixel chunk at the end."""
-    kept = [_PNG_SIGNATURE]
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
+    """Name and place of every chunk, those that are only there to be held in memory left out.
+
+    What stands behind the last whole chunk comes as a chunk without a name.
+    """
     offset = len(_PNG_SIGNATURE)
     while offset + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, offset)
         name = data[offset + 4 : offset + 8]
         end = offset + 12 + length
-        if name == b"IHDR" or name in _PNG_METADATA:
-            kept.append(data[offset:end])
+        if not _is_idle(name, data[offset + 8 : offset + 40], length):
+            yield name, slice(offset, end)
         offset = end
-    empty = struct.pack(">I4sI", 0, b"IDAT", binascii.crc32(b"IDAT"))
-    return b"".join((*kept, empty))
+    if offset < len(data):
+        yield b"", slice(offset, len(data))
+
+
+def _is_idle(name: bytes, start: bytes, length: int) -> bool:
+    """Whether a chunk of a PNG says nothing about size, pixels or orientation."""
+    if not name[:1].islower() or name in _PNG_KNOWN:
+        return False
+    if name not in _PNG_METADATA or length > _PNG_MAX_METADATA_BYTES:
+        return True
+    return name in _PNG_TEXTS and not start.startswith(_PNG_ORIENTING)
+
+
+def _png_without_pixels(data: bytes) -> bytes:
+    """The PNG with only its header and metadata, and one empty pixel chunk at the end."""
+    # One buffer and no list: a file may hold millions of empty chunks.
+    kept = bytearray(_PNG_SIGNATURE)
+    for name, place in _png_chunks(data):
+        if name == b"IHDR" or name in _PNG_METADATA:
+            kept += data[place]
+    kept += struct.pack(">I4sI", 0, b"IDAT", binascii.crc32(b"IDAT"))
+    return bytes(kept)
+
+
+def _png_head(data: bytes) -> bytes:
+    """The PNG up to the length and name of its first pixel chunk."""
+    kept = bytearray(_PNG_SIGNATURE)
+    for name, place in _png_chunks(data):
+        if name == b"IDAT":
+            kept += data[place.start : place.start + 8]
+            break
+        kept += data[place]
+    return bytes(kept)
+
+
+def _png_lean(data: bytes) -> bytes:
+    """The PNG without the chunks that Pillow would hold for nothing; itself if it has none."""
+    size = sum(min(place.stop, len(data)) - place.start for _, place in _png_chunks(data))
+    if len(_PNG_SIGNATURE) + size == len(data):
+        return data
+    kept = bytearray(_PNG_SIGNATURE)
+    for _, place in _png_chunks(data):
+        kept += memoryview(data)[place]
+    return bytes(kept)
 
 
 FORMATS = (
@@ -106,6 +160,8 @@ FORMATS = (
         signature=re.escape(_PNG_SIGNATURE),
         reader=PngImagePlugin.PngImageFile,
         metadata=_png_without_pixels,
+        head=_png_head,
+        lean=_png_lean,
     ),
     ImageFormat(name="JPEG", signature=rb"\xff\xd8\xff", reader=JpegImagePlugin.JpegImageFile),
     ImageFormat(
@@ -142,7 +198,7 @@ def read_header(data: bytes, *, field: str, max_pixels: int = MAX_IMAGE_PIXELS) 
             raise _unreadable(field, kind)
         check_pixels(*claimed, field=field, most=max_pixels)
     try:
-        image = kind.reader(io.BytesIO(data))
+        image = kind.reader(io.BytesIO(kind.head(data)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InvalidRequest(
             f"{field} has too many pixels, expected at most {max_pixels}",
@@ -161,7 +217,8 @@ def read_header(data: bytes, *, field: str, max_pixels: int = MAX_IMAGE_PIXELS) 
 
 def open_image(data: bytes, header: ImageHeader) -> ImageFile.ImageFile:
     """Pillow's image of a file whose header was accepted by `read_header`; nothing is decoded."""
-    return _BY_NAME[header.format].reader(io.BytesIO(data))
+    kind = _BY_NAME[header.format]
+    return kind.reader(io.BytesIO(kind.lean(data)))
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -36,6 +36,7 @@ class Reason(StrEnum):
     INVALID_SCHEMA = "INVALID_SCHEMA"
     CONTEXT_LENGTH_EXCEEDED = "CONTEXT_LENGTH_EXCEEDED"
     REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    UNSUPPORTED_ENCODING = "UNSUPPORTED_ENCODING"
     INVALID_API_KEY = "INVALID_API_KEY"
     MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
     NOT_FOUND = "NOT_FOUND"
@@ -72,6 +73,11 @@ def _unavailable(openai_code: str) -> ErrorKind:
     return ErrorKind(grpc.StatusCode.UNAVAILABLE, 503, "unavailable_error", openai_code)
 
 
+def _unsupported(openai_code: str) -> ErrorKind:
+    """400 and not HTTP's 501, which clients take for a fault of the server and send again."""
+    return ErrorKind(grpc.StatusCode.UNIMPLEMENTED, 400, "invalid_request_error", openai_code)
+
+
 _S = grpc.StatusCode
 ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     Reason.INVALID_PARAMETER: _bad_request(),
@@ -87,6 +93,9 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     Reason.CONTEXT_LENGTH_EXCEEDED: _bad_request("context_length_exceeded"),
     Reason.REQUEST_TOO_LARGE: ErrorKind(
         _S.INVALID_ARGUMENT, 413, "invalid_request_error", "request_too_large"
+    ),
+    Reason.UNSUPPORTED_ENCODING: ErrorKind(
+        _S.INVALID_ARGUMENT, 415, "invalid_request_error", "unsupported_encoding"
     ),
     Reason.INVALID_API_KEY: ErrorKind(
         _S.UNAUTHENTICATED, 401, "authentication_error", "invalid_api_key"
@@ -109,10 +118,8 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     ),
     Reason.CANCELLED: ErrorKind(_S.CANCELLED, 499, "invalid_request_error", "client_closed"),
     Reason.DATA_LOSS: ErrorKind(_S.DATA_LOSS, 500, "server_error", "data_loss"),
-    Reason.VIDEO_NOT_SUPPORTED: ErrorKind(
-        _S.UNIMPLEMENTED, 501, "not_supported_error", "video_not_supported"
-    ),
-    Reason.NOT_SUPPORTED: ErrorKind(_S.UNIMPLEMENTED, 501, "not_supported_error", "not_supported"),
+    Reason.VIDEO_NOT_SUPPORTED: _unsupported("video_not_supported"),
+    Reason.NOT_SUPPORTED: _unsupported("not_supported"),
     Reason.INTERNAL: ErrorKind(_S.INTERNAL, 500, "server_error", "internal_error"),
 }
 
@@ -159,6 +166,23 @@ class PromptTooLong(InvalidRequest):
     """Prompt, or prompt and completion, exceed the context window."""
 
     default_reason = Reason.CONTEXT_LENGTH_EXCEEDED
+
+    @classmethod
+    def of(cls, window: int, what: str, *, param: str) -> Self:
+        """The error in OpenAI's words, because clients that shorten a prompt by themselves know
+        one by them: LiteLLM by the first sentence, LangChain by the code, which the newest openai
+        client leaves out of an error's text, or, for Node, by the words before it.
+
+        Args:
+            window: Tokens of the context window.
+            what: What does not fit, with the counts.
+            param: The request field at fault.
+        """
+        return cls(
+            f"This model's maximum context length is {window} tokens. However, {what}, which"
+            " exceeds the context window (context_length_exceeded)",
+            param=param,
+        )
 
 
 class ModelNotFound(ServiceError):

@@ -40,7 +40,7 @@ class Parameter:
 PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
     {
         "temperature": Parameter(0, 2, 1.0),
-        "top_p": Parameter(0, 1, 1.0, open_low=True),
+        "top_p": Parameter(0, 1, 1.0),
         "top_k": Parameter(0, MAX_TOKENS, 0),
         "min_p": Parameter(0, 1, 0.0),
         "seed": Parameter(-(2**63), 2**63 - 1, None),

@@ -141,6 +141,8 @@ async def test_it_starts_before_its_tiers_and_says_that_it_is_not_ready(bundle: 
             ports = json.loads(await process.stdout.readline())["ports"]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['http']}") as client:
             assert (await client.get("/health")).status_code == 503
+            assert (await client.get("/health/ready")).status_code == 503
+            assert (await client.get("/health/live")).status_code == 200
             answer = await client.post(URL, json={"messages": user()})
             assert answer.status_code == 503
             assert answer.headers["retry-after"]

@@ -139,7 +139,7 @@ HTTP_CASES = [
     Bad("local file", with_image("file:///etc/passwd"), param=IMAGE_PART),
     Bad("loopback URL", with_image("http://127.0.0.1:1/x.png"), param=IMAGE_PART),
     Bad("unknown part", text([{"type": "input_audio"}]), param=IMAGE_PART),
-    Bad("video", text([{"type": "video_url", "video_url": {"url": "x"}}]), 501, IMAGE_PART),
+    Bad("video", text([{"type": "video_url", "video_url": {"url": "x"}}]), 400, IMAGE_PART),
     Bad("unknown model", text(model="../../etc"), 404, "model"),
 ]
 

@@ -21,6 +21,7 @@ class Completions:
         fingerprint: str,
         token_bytes: TokenBytes,
         with_logprobs: bool,
+        with_usage: bool,
     ) -> None:
         self._token_bytes = token_bytes
         self._with_logprobs = with_logprobs
@@ -30,6 +31,8 @@ class Completions:
             "model": model,
             "system_fingerprint": fingerprint,
         }
+        # A stream with usage has it in its last chunk, and says so in all others.
+        self._not_yet: Json = {"usage": None} if with_usage else {}
 
     def whole(
         self, texts: Mapping[int, Sequence[AnswerText]], ends: Mapping[int, AnswerEnd]
@@ -88,7 +91,12 @@ class Completions:
             "logprobs": logprobs,
             "finish_reason": finish_reason,
         }
-        return {**self._shared, "object": "chat.completion.chunk", "choices": [choice]}
+        return {
+            **self._shared,
+            "object": "chat.completion.chunk",
+            "choices": [choice],
+            **self._not_yet,
+        }
 
     def _logprobs(self, tokens: Sequence[OutputToken]) -> Json | None:
         if not self._with_logprobs:

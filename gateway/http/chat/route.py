@@ -20,6 +20,7 @@ from gateway.http.chat.completions import Completions, Json
 from gateway.http.chat.schemas import ChatCompletionRequest
 from gateway.http.chat.translate import to_question
 from gateway.http.disconnects import client_gone, while_connected
+from gateway.http.encoding import content_encoding, decoded
 from gateway.http.errors import error_body, from_validation
 from gateway.request.job import Question
 from gateway.service import ChatService, OpenRequest
@@ -61,8 +62,10 @@ class ChatCompletions:
             opened = held.enter_context(
                 self._service.request("http", request_id=name, authorization=authorization)
             )
-            body = await self._body(request, opened)
-            wanted, question = await self._threads.run(partial(_parsed, body))
+            encoding = content_encoding(request.headers.getlist("content-encoding"))
+            body = await self._body(request, opened, is_encoded=bool(encoding))
+            decode = partial(decoded, encoding=encoding, limit=self._max_body_bytes)
+            wanted, question = await self._threads.run(lambda: _parsed(decode(body)))
             events = opened.answer(question)
             await held.enter_async_context(aclosing(events))
             completions = Completions(
@@ -71,6 +74,7 @@ class ChatCompletions:
                 fingerprint=self._service.served.fingerprint,
                 token_bytes=self._token_bytes,
                 with_logprobs=question.reporting.logprobs,
+                with_usage=_wants_usage(wanted),
             )
             if not question.stream:
                 whole = _whole(events, completions)
@@ -81,12 +85,13 @@ class ChatCompletions:
             chunks = _chunks(_chain(first, events), completions, wanted)
             return EventStream(_stream(chunks, opened), held.pop_all())
 
-    async def _body(self, request: Request, opened: OpenRequest) -> bytes:
+    async def _body(self, request: Request, opened: OpenRequest, *, is_encoded: bool) -> bytes:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in ("application/json", ""):
             raise InvalidRequest("the Content-Type must be application/json", param=None)
         size = body_size(request.headers.get("content-length"), limit=self._max_body_bytes)
-        opened.take_place(self._max_body_bytes if size is None else size)
+        # Where nothing says how large it will be, the place is as large as a body may be.
+        opened.take_place(self._max_body_bytes if size is None or is_encoded else size)
         try:
             return await read_body(
                 request.stream(),
@@ -120,8 +125,11 @@ class EventStream(StreamingResponse):
 
 def _parsed(body: bytes) -> tuple[ChatCompletionRequest, Question]:
     """The request in a body; runs in a worker thread."""
+    parsed = parse_json(body)
+    if not isinstance(parsed, dict):
+        raise InvalidRequest('the body must be a JSON object, as in {"messages": [...]}')
     try:
-        wanted = ChatCompletionRequest.model_validate(parse_json(body))
+        wanted = ChatCompletionRequest.model_validate(parsed)
     except ValidationError as error:
         raise from_validation(error) from None
     return wanted, to_question(wanted)
@@ -178,8 +186,12 @@ async def _chunks(
             yield completions.end(index, event)
         elif event.text or wanted.logprobs:
             yield completions.text(index, event)
-    if wanted.stream_options is not None and wanted.stream_options.include_usage:
+    if _wants_usage(wanted):
         yield completions.usage(ends)
+
+
+def _wants_usage(wanted: ChatCompletionRequest) -> bool:
+    return bool(wanted.stream_options is not None and wanted.stream_options.include_usage)
 
 
 async def _chain(

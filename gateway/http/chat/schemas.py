@@ -6,16 +6,27 @@ answer in a way this server does not do are refused, never ignored.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway.request.job import MAX_CACHE_SALT_CHARS
 from protos.wire.sampling import MAX_TOKENS
 
 
 class Schema(BaseModel):
-    """Strict types, no unknown fields, no NaN."""
+    """Strict types, no unknown fields, no NaN.
+
+    An unknown field that is null asks for nothing, and clients send every field they know.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unknown_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {key: value for key, value in given.items() if value is not None or key in known}
 
 
 class Open(Schema):
@@ -163,3 +174,6 @@ class ChatCompletionRequest(Schema):
     structured_outputs: StructuredOutputs | None = None
     cache_salt: CacheSalt | None = None
     priority: int | None = None
+    # What many clients send as it is here anyway; other values are refused.
+    min_tokens: int | None = None
+    skip_special_tokens: bool | None = None

@@ -28,7 +28,7 @@ from protos.wire.errors import InvalidRequest, Reason, Unsupported
 from protos.wire.sampling import PARAMETERS
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-_DETAILS = (None, "auto", "low", "high")
+_DETAILS = (None, "auto", "low", "high", "original")
 _VIDEO_PARTS = ("video", "video_url", "input_video")
 # Known elsewhere and without effect on an answer: marks for prompt caches, what clients echo of
 # parts they got, and the file's type, which the file says itself.
@@ -82,9 +82,11 @@ def _sampling(request: ChatCompletionRequest) -> decoder_pb2.SamplingParams:
 
 
 def _stopping(request: ChatCompletionRequest) -> Stopping:
+    # OpenAI's newer name wins.
+    field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     return Stopping(
-        # OpenAI's newer name wins.
-        max_tokens=request.max_completion_tokens or request.max_tokens,
+        max_tokens=getattr(request, field),
+        max_tokens_field=field,
         stop_token_ids=tuple(request.stop_token_ids or ()),
         stop_strings=tuple(request.stop or ()),
         ignore_eos=bool(request.ignore_eos),
@@ -130,6 +132,13 @@ def _check_supported(request: ChatCompletionRequest) -> None:
         )
     if request.modalities not in (None, ["text"]):
         raise Unsupported("modalities must be text alone", param="modalities")
+    if request.min_tokens:
+        raise Unsupported("min_tokens must be 0, others are not supported yet", param="min_tokens")
+    if request.skip_special_tokens is False:
+        raise Unsupported(
+            "skip_special_tokens must be true: special tokens are never part of an answer's text",
+            param="skip_special_tokens",
+        )
 
 
 def _check_tool(tool: Mapping[str, Any], path: str) -> None:
@@ -150,9 +159,12 @@ def _message(message: ChatMessage, path: str) -> Message:
     role = Role.SYSTEM if message.role == "developer" else Role(message.role)
     if message.content is None and role is not Role.ASSISTANT:
         raise InvalidRequest(f"{path}.content is missing", param=f"{path}.content")
+    content = message.content
+    if content is None and role is Role.ASSISTANT:
+        content = message.refusal
     return Message(
         role=role,
-        content=_content(message.content, f"{path}.content"),
+        content=_content(content, f"{path}.content", role),
         tool_calls=tuple(
             ToolCall(name=call.function.name, arguments=call.function.arguments, call_id=call.id)
             for call in message.tool_calls or ()
@@ -163,15 +175,15 @@ def _message(message: ChatMessage, path: str) -> Message:
     )
 
 
-def _content(content: object, path: str) -> str | tuple[Part, ...] | None:
+def _content(content: object, path: str, role: Role) -> str | tuple[Part, ...] | None:
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, Sequence):
         raise InvalidRequest(f"{path} must be a string or a list of parts", param=path)
-    return tuple(_part(part, f"{path}[{index}]") for index, part in enumerate(content))
+    return tuple(_part(part, f"{path}[{index}]", role) for index, part in enumerate(content))
 
 
-def _part(raw: object, path: str) -> Part:
+def _part(raw: object, path: str, role: Role) -> Part:
     kind = raw.get("type") if isinstance(raw, Mapping) else None
     if not isinstance(raw, Mapping) or not isinstance(kind, str):
         raise InvalidRequest(f"{path} must be an object with a type", param=path)
@@ -181,7 +193,8 @@ def _part(raw: object, path: str) -> Part:
             reason=Reason.VIDEO_NOT_SUPPORTED,
             param=path,
         )
-    if kind not in ("text", "image_url"):
+    texts = ("text", "refusal") if role is Role.ASSISTANT else ("text",)
+    if kind not in (*texts, "image_url"):
         raise InvalidRequest(
             f"{path} has type {kind[:64]!r}, expected text or image_url",
             reason=Reason.UNSUPPORTED_MEDIA,
@@ -190,9 +203,9 @@ def _part(raw: object, path: str) -> Part:
     _check_fields(raw, path, {"type", kind} | _IDLE_OF_PART)
     if kind == "image_url":
         return ImagePart(data=image_bytes(_url(raw.get("image_url"), path), field=path))
-    text = raw.get("text")
+    text = raw.get(kind)
     if not isinstance(text, str):
-        raise InvalidRequest(f"{path}.text must be a string", param=f"{path}.text")
+        raise InvalidRequest(f"{path}.{kind} must be a string", param=f"{path}.{kind}")
     return TextPart(text=text)
 
 
@@ -211,7 +224,8 @@ def _url(image_url: object, path: str) -> str:
         )
     if detail not in _DETAILS:
         raise InvalidRequest(
-            f"{path}.image_url.detail must be auto, low or high", param=f"{path}.image_url.detail"
+            f"{path}.image_url.detail must be auto, low, high or original",
+            param=f"{path}.image_url.detail",
         )
     return url
 

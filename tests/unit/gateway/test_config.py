@@ -14,8 +14,24 @@ def test_only_loopback_names_are_served_on_loopback() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_in_flight": 0}, {"http_port": -1}, {"decoder": " , "}, {"prepare_threads": 0}]
+    "wrong",
+    [
+        {"max_in_flight": 0},
+        {"http_port": -1},
+        {"decoder": " , "},
+        {"prepare_threads": 0},
+        {"cors_origins": "chat.example"},
+        {"cors_origins": "https://chat.example/"},
+        {"cors_origins": "https://a.example, HTTPS://B.example"},
+        {"cors_origins": "null"},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, int | str]) -> None:
     with pytest.raises(SettingError, match=next(iter(wrong))):
         GatewayConfig(bundle="b", **wrong)  # type: ignore[arg-type]
+
+
+def test_origins_of_web_pages_are_listed() -> None:
+    assert GatewayConfig(bundle="b").allowed_origins == ()
+    listed = GatewayConfig(bundle="b", cors_origins="https://a.example, http://[::1]:3000,*")
+    assert listed.allowed_origins == ("https://a.example", "http://[::1]:3000", "*")

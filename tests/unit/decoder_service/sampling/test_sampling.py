@@ -58,6 +58,13 @@ def test_temperature_zero_takes_the_likeliest_token() -> None:
     assert tokens.tolist() == logits.argmax(axis=1).tolist()
 
 
+def test_top_p_zero_takes_the_likeliest_token() -> None:
+    logits = random_logits(5, 3000)
+    for also in ({}, {"top_k": 50}, {"min_p": 0.1}, {"temperature": 2.0}):
+        tokens = choose(logits, [sampler(top_p=0.0, **also) for _ in range(5)])
+        assert tokens.tolist() == logits.argmax(axis=1).tolist()
+
+
 PARAMS = st.fixed_dictionaries(
     {"temperature": st.floats(0.1, 2)},
     optional={

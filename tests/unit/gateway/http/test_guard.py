@@ -49,6 +49,49 @@ async def test_a_body_without_length_is_refused_when_it_grows_too_large(bundle: 
         assert response.status_code == 413
 
 
+@pytest.mark.parametrize("path", [URL, "/nowhere", "/v1/models"])
+async def test_a_body_nobody_wants_is_cut_off_with_the_answer(bundle: Bundle, path: str) -> None:
+    async with staged(bundle, max_body_bytes=1000) as stage:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.http_port)
+        lines = (f"POST {path} HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked", "", "")
+        writer.write("\r\n".join(lines).encode())
+        chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+        sent = 0
+        with suppress(ConnectionError, TimeoutError):
+            while sent < 64 * 1024 * 1024:
+                writer.write(chunk)
+                async with asyncio.timeout(5):
+                    await writer.drain()
+                sent += len(chunk)
+        assert sent < 32 * 1024 * 1024  # what the sockets' buffers take
+        with suppress(ConnectionError):
+            async with asyncio.timeout(5):
+                assert (await reader.read()).startswith(b"HTTP/1.1 4")
+        writer.close()
+
+
+async def test_a_connection_whose_body_was_read_is_kept(stage: Stage) -> None:
+    kept = await stage.http.post(URL, content=b"[]")
+    assert kept.status_code == 400
+    assert "connection" not in kept.headers
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"7"])
+async def test_a_body_that_is_no_object_is_told_what_is_expected(stage: Stage, body: bytes) -> None:
+    error = (await stage.http.post(URL, content=body)).json()["error"]
+    assert "must be a JSON object" in error["message"]
+    assert error["param"] is None
+
+
+async def test_two_authorization_headers_are_refused(bundle: Bundle) -> None:
+    async with staged(bundle, api_key="s3cret") as stage:
+        for keys in (("Bearer s3cret", "Bearer wrong"), ("Bearer s3cret", "Bearer s3cret")):
+            headers = [("authorization", key) for key in keys]
+            response = await stage.http.get("/v1/models", headers=headers)
+            assert response.status_code == 400
+            assert "2 Authorization headers" in response.json()["error"]["message"]
+
+
 async def test_headers_that_are_too_large_are_refused(stage: Stage) -> None:
     large = await stage.http.get("/v1/models", headers={"x-large": "x" * 20_000})
     assert large.status_code in (400, 431)
@@ -64,7 +107,8 @@ async def test_endless_headers_are_cut_off(stage: Stage) -> None:
 
 
 async def test_foreign_hosts_are_refused_on_loopback(stage: Stage) -> None:
-    for host in ("evil.example", "evil.example:80", "", "localhost.evil.example"):
+    strange = ("127.0.0.1:1@evil", "localhost:80:80", "localhost:x", "[::1", "[::1]x", "a/b")
+    for host in ("evil.example", "evil.example:80", "", "localhost.evil.example", *strange):
         response = await stage.http.get("/v1/models", headers={"host": host})
         assert response.status_code == 400
     for host in ("localhost", "127.0.0.1:1234", "[::1]:80", "LOCALHOST"):
@@ -90,7 +134,8 @@ async def test_every_route_wants_the_key_but_health(bundle: Bundle) -> None:
         right = {"authorization": "Bearer s3cret"}
         assert (await stage.http.get("/v1/models", headers=right)).status_code == 200
         assert (await stage.http.get("/nowhere", headers=right)).status_code == 404
-        assert (await stage.http.get("/health")).status_code == 200
+        for path in ("/health", "/health/ready", "/health/live"):
+            assert (await stage.http.get(path)).status_code == 200
 
 
 async def test_headers_that_trickle_are_cut_off(bundle: Bundle) -> None:

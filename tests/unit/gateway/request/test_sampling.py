@@ -31,7 +31,7 @@ def test_a_seed_is_never_the_checkpoints() -> None:
 
 
 @pytest.mark.parametrize(
-    "generation", [{"top_k": -1}, {"top_p": 0.0}, {"temperature": "hot"}, {"top_k": 2.5}], ids=str
+    "generation", [{"top_k": -1}, {"top_p": -0.1}, {"temperature": "hot"}, {"top_k": 2.5}], ids=str
 )
 def test_presets_that_cannot_be_served_are_the_bundles_fault(generation: dict[str, object]) -> None:
     (name,) = generation

@@ -267,3 +267,32 @@ async def test_leaving_waits_for_running_answers(bundle: Bundle) -> None:
             await stage.decoder.stalling.wait()
             asyncio.get_running_loop().call_later(0.2, stage.decoder.resume.set)
         assert (await answering).status_code == 200
+
+
+async def probes(stage: Stage) -> tuple[int, int, int]:
+    """Statuses of the report, readiness and life."""
+    paths = ("/health", "/health/ready", "/health/live")
+    first, second, third = [(await stage.http.get(path)).status_code for path in paths]
+    return first, second, third
+
+
+async def test_it_is_not_ready_before_the_vision_tier_was_there_once(bundle: Bundle) -> None:
+    async with staged(bundle, vision="127.0.0.1:9") as stage:
+        report = await health_becomes(stage, "degraded")
+        assert report["ready"] is False
+        assert await probes(stage) == (200, 503, 200)
+        assert (await stage.post(messages=user())).status_code == 200
+
+
+async def test_it_stays_ready_for_text_when_the_vision_tier_goes(bundle: Bundle) -> None:
+    async with staged(bundle) as stage:
+        assert (await health_becomes(stage, "ok"))["ready"] is True
+        await stage.vision.__aexit__()
+        assert (await health_becomes(stage, "degraded"))["ready"] is True
+        assert await probes(stage) == (200, 200, 200)
+
+
+async def test_it_lives_but_is_not_ready_without_a_decoder(bundle: Bundle) -> None:
+    async with staged(bundle, decoder="127.0.0.1:9") as stage:
+        assert (await health_becomes(stage, "unavailable"))["ready"] is False
+        assert await probes(stage) == (503, 503, 200)

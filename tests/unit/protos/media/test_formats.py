@@ -1,6 +1,9 @@
 """What both tiers believe of an image file; malformed ones are in the tests of either."""
 
+import binascii
 import io
+import struct
+import tracemalloc
 
 import pytest
 from PIL import Image
@@ -67,3 +70,62 @@ def test_the_pixel_limit_is_inclusive() -> None:
     with pytest.raises(InvalidRequest) as caught:
         read_header(data, field="image", max_pixels=34)
     assert caught.value.reason is Reason.IMAGE_TOO_LARGE
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", binascii.crc32(name + data))
+    )
+
+
+def with_chunk(png: bytes, name: bytes, data: bytes, *, late: bool = False) -> bytes:
+    """The PNG with a chunk more, behind its header or behind its pixels."""
+    at = len(png) - 12 if late else 33
+    return png[:at] + chunk(name, data) + png[at:]
+
+
+IDLE = [
+    (b"tEXt", b"Comment\0" + b"x" * 9_000_000),
+    (b"iTXt", b"Comment\0\0\0\0\0" + b"x" * 9_000_000),
+    (b"zTXt", b"Comment\0\0" + b"x" * 9_000_000),
+    (b"tEXt", b"Raw profile type exif\0" + b"x" * 9_000_000),
+    (b"prVt", b"x" * 9_000_000),
+    (b"teSt", b"x" * 9_000_000),
+]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("name", "data"), IDLE)
+def test_metadata_of_no_use_are_skipped_and_not_held(name: bytes, data: bytes, late: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    png = with_chunk(
+        encoded(Image.new("RGB", (40, 20), "red"), "PNG", exif=exif), name, data, late=late
+    )
+    tracemalloc.start()
+    try:
+        header = read_header(png, field="image")
+        image = open_image(png, header)
+        image.load()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (header.width, header.height) == (20, 40)
+    assert orientation_of(image) == 6
+    assert image.getpixel((3, 3)) == (255, 0, 0)
+    assert peak < 1_000_000
+
+
+def test_countless_empty_chunks_take_no_more_memory_than_the_file() -> None:
+    png = encoded(Image.new("RGB", (40, 20), "red"), "PNG")
+    empty = (chunk(b"IDAT", b"") + chunk(b"prVt", b"")) * 100_000
+    many = png[:-12] + empty + png[-12:]
+    tracemalloc.start()
+    try:
+        image = open_image(many, read_header(many, field="image"))
+        image.load()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert image.getpixel((3, 3)) == (255, 0, 0)
+    assert peak < 2 * len(many)

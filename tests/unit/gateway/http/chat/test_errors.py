@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import openai
 import pytest
 
 from protos.wire.errors import (
@@ -76,7 +77,7 @@ BAD: list[tuple[dict[str, Any], Reason, str | None]] = [
     ({"temperature": -1}, Reason.INVALID_PARAMETER, "temperature"),
     ({"temperature": "hot"}, Reason.INVALID_PARAMETER, "temperature"),
     ({"top_p": 2}, Reason.INVALID_PARAMETER, "top_p"),
-    ({"top_p": 0}, Reason.INVALID_PARAMETER, "top_p"),
+    ({"top_p": -0.1}, Reason.INVALID_PARAMETER, "top_p"),
     ({"top_k": -1}, Reason.INVALID_PARAMETER, "top_k"),
     ({"top_k": 2**40}, Reason.INVALID_PARAMETER, "top_k"),
     ({"temperature": 1e300}, Reason.INVALID_PARAMETER, "temperature"),
@@ -124,6 +125,14 @@ BAD: list[tuple[dict[str, Any], Reason, str | None]] = [
         {"tools": [{"type": "function", "function": {"name": "a"}}] * 1000},
         Reason.INVALID_PARAMETER,
         "tools",
+    ),
+    ({"min_tokens": 1}, Reason.NOT_SUPPORTED, "min_tokens"),
+    ({"skip_special_tokens": False}, Reason.NOT_SUPPORTED, "skip_special_tokens"),
+    ({"messages": one_part({"type": "refusal", "refusal": "no"})}, Reason.UNSUPPORTED_MEDIA, PART),
+    (
+        {"messages": [{"role": "assistant", "content": [{"type": "refusal", "refusal": 1}]}]},
+        Reason.INVALID_PARAMETER,
+        f"{PART}.refusal",
     ),
     ({"tool_choice": "required"}, Reason.NOT_SUPPORTED, "tool_choice"),
     ({"modalities": ["audio"]}, Reason.NOT_SUPPORTED, "modalities"),
@@ -215,6 +224,31 @@ async def test_a_full_decoder_passes_through_with_its_delay(stage: Stage, stream
     assert response.status_code == 429
     assert response.headers["retry-after"] == "7"
     assert response.json()["error"]["code"] == "queue_full"
+
+
+@pytest.mark.parametrize(
+    ("sent", "param"),
+    [
+        ({"max_tokens": 1_000_000}, "max_tokens"),
+        ({"max_completion_tokens": 1_000_000}, "max_completion_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 1_000_000}, "max_completion_tokens"),
+        ({"messages": user("word " * 200_000)}, "messages"),
+        ({"messages": user("word " * 5_000)}, "messages"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_clients_know_that_the_context_is_full_and_by_which_field(
+    stage: Stage, sent: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await stage.openai.chat.completions.create(**{"model": "test", "messages": user(), **sent})
+    error = caught.value
+    assert error.param == param
+    # LangChain for Python reads the first, for Node the third, LiteLLM the second.
+    assert error.code == "context_length_exceeded"
+    assert "context_length_exceeded" in str(error)
+    assert "this model's maximum context length is" in str(error).lower()
+    assert "exceeds the context window" in error.message
 
 
 async def test_a_decoders_complaint_names_the_clients_field(stage: Stage) -> None:

@@ -1,5 +1,7 @@
 """Answers through the HTTP door, whole and streamed."""
 
+import json
+
 import pytest
 
 from gateway.config import GatewayConfig
@@ -51,6 +53,19 @@ async def test_a_stream_ends_with_done_and_has_usage_only_when_asked(stage: Stag
     assert lines[-1] == "data: [DONE]"
     assert '"finish_reason":"stop"' in lines[-2]
     assert "usage" not in response.text
+
+
+async def test_a_stream_with_usage_says_in_every_other_chunk_that_it_is_to_come(
+    stage: Stage,
+) -> None:
+    options = {"include_usage": True}
+    response = await stage.post(messages=user(), stream=True, stream_options=options, n=2)
+    events = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert events.pop() == "[DONE]"
+    chunks = [json.loads(event) for event in events]
+    assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1]["usage"]["total_tokens"] > 0
+    assert chunks[-1]["choices"] == []
 
 
 async def test_the_length_limit_shows_as_finish_reason(stage: Stage) -> None:

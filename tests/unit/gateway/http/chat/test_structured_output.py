@@ -236,7 +236,7 @@ async def test_what_the_decoder_says_of_a_schema_names_the_clients_field(stage: 
 async def test_a_decoder_without_structured_output_says_so(stage: Stage) -> None:
     stage.decoder.failure = Unsupported("constraint is not supported", param="constraint")
     response = await stage.post(messages=user(), response_format=BROKEN)
-    assert response.status_code == 501
+    assert response.status_code == 400
     assert response.json()["error"]["param"] == SCHEMA_FIELD
 
 
