@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from gateway.prompt import provenance
 from gateway.prompt.families.registry import family_named
 from gateway.prompt.inputs import PromptInputs, PromptLimits
 from gateway.prompt.messages import template_messages, template_tools
+from gateway.prompt.presence import DIGIT_COUNT, check_presence
 from gateway.prompt.provenance import Marks
 from gateway.prompt.splice import VisualSpan
 from gateway.prompt.template import ChatTemplate
@@ -104,6 +106,7 @@ class PromptBuilder:
         planned = sum(image.token_count for image in images)
         if planned >= window:  # Known before any text is tokenized.
             raise _too_long(planned, window)
+        self.check_presence(inputs)
         prompt = self._family.expand(self.encode(inputs), images, self._special)
         length = len(prompt.input_ids)
         if length >= window:
@@ -133,7 +136,7 @@ class PromptBuilder:
         """
         conversation = inputs.conversation
         rendered = self._render(conversation, provenance.UNMARKED)
-        marker = provenance.choose_marker((*inputs.texts, *inputs.other_texts, *self._reserved))
+        (marker,) = self._markers(inputs, 1)
         for marks in provenance.strategies(marker, *self.tokenizer.token_names()):
             marked = self._render(conversation, marks)
             if marked.replace(marker, "") == rendered:
@@ -143,6 +146,24 @@ class PromptBuilder:
             " the text",
             param="messages",
         )
+
+    def check_presence(self, inputs: PromptInputs) -> None:
+        """Checks that the template leaves no message's text out; see `presence`.
+
+        Raises:
+            InvalidRequest: param `messages[i]`, or the template refuses the conversation.
+        """
+        check_presence(
+            inputs.conversation,
+            self._render(inputs.conversation, provenance.UNMARKED),
+            partial(self._render, marks=provenance.UNMARKED),
+            self._markers(inputs, DIGIT_COUNT),
+        )
+
+    def _markers(self, inputs: PromptInputs, count: int) -> tuple[str, ...]:
+        """Characters that neither the conversation nor the template nor an added token has."""
+        texts = (*inputs.texts, *inputs.other_texts, *self._reserved)
+        return provenance.choose_markers(texts, count)
 
     def _render(self, conversation: Conversation, marks: Marks) -> str:
         return self._template.render(

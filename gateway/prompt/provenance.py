@@ -9,7 +9,7 @@ added token found in it is the template's own.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 # Unicode's noncharacters: valid in a string, never part of a text, without effect on JSON.
@@ -41,11 +41,16 @@ UNMARKED = Marks(unmarked, unmarked, unmarked)
 
 def choose_marker(texts: Iterable[str]) -> str:
     """A character that occurs in none of `texts`."""
+    return choose_markers(texts, 1)[0]
+
+
+def choose_markers(texts: Iterable[str], count: int) -> tuple[str, ...]:
+    """Different characters that occur in none of `texts`."""
     used = set(chain.from_iterable(set(text) for text in texts))
-    for code in chain(_NONCHARACTERS, _FALLBACK):
-        if chr(code) not in used:
-            return chr(code)
-    raise AssertionError("unreachable: no request holds 65,000 different characters")
+    free = (chr(code) for code in chain(_NONCHARACTERS, _FALLBACK) if chr(code) not in used)
+    markers = tuple(islice(free, count))
+    assert len(markers) == count, "no request holds 65,000 different characters"
+    return markers
 
 
 def interleaved(marker: str) -> Mark:
