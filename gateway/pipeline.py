@@ -32,6 +32,7 @@ from gateway.answer.merge import merged
 from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
+from gateway.prompt.inputs import holds_more_than
 from gateway.request.conversation import Conversation
 from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
 from gateway.request.job import ChatJob
@@ -42,6 +43,9 @@ from gateway.tiers.features import FeatureSource
 from gateway.tiers.router import Endpoint
 from gateway.tiers.vision import VisionClient
 from protos.wire.errors import DeadlineExceeded, PromptTooLong, ServiceError
+
+# Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
+LONG_TEXT_CHARS = 64 * 1024
 
 # How long an answer's end waits for the encoder's times, which every answer but the shortest has.
 TIMES_WITHIN_S = 1.0
@@ -74,7 +78,8 @@ class Pipeline:
     ) -> PreparedPrompt:
         """The spliced prompt of a conversation; see `PromptBuilder.prepare`."""
         return await self._threads.run(
-            partial(self._builder.prepare, conversation, max_context=max_context)
+            partial(self._builder.prepare, conversation, max_context=max_context),
+            long=holds_more_than(conversation, LONG_TEXT_CHARS),
         )
 
     async def answer(self, job: ChatJob) -> AsyncGenerator[tuple[int, AnswerEvent], None]:

@@ -1,7 +1,6 @@
 """From a conversation to a spliced prompt: ids, positions, spans and the images behind them."""
 
 import os
-import unicodedata
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +16,7 @@ from gateway.prompt.presence import DIGIT_COUNT, check_presence
 from gateway.prompt.provenance import Marks
 from gateway.prompt.splice import VisualSpan
 from gateway.prompt.template import ChatTemplate
-from gateway.prompt.tokenizer import PromptTokenizer
+from gateway.prompt.tokenizer import Encoded, PromptTokenizer
 from gateway.request.conversation import Conversation
 from protos.bundle.manifest import Bundle, BundleError
 from protos.media.images import Grid, ImageSettings
@@ -96,7 +95,7 @@ class PromptBuilder:
         window = min(max_context or self.max_context, self.max_context)
         inputs = PromptInputs.of(conversation)
         inputs.check(self.limits)
-        self._check_texts(inputs, window)
+        self._check_texts(inputs)
         images = plan_images(
             inputs.images,
             self.settings,
@@ -106,8 +105,8 @@ class PromptBuilder:
         planned = sum(image.token_count for image in images)
         if planned >= window:  # Known before any text is tokenized.
             raise _too_long(planned, window)
-        self.check_presence(inputs)
-        prompt = self._family.expand(self.encode(inputs), images, self._special)
+        ids = self._encode_within(inputs, window, beside=planned - len(images))
+        prompt = self._family.expand(ids, images, self._special)
         length = len(prompt.input_ids)
         if length >= window:
             raise _too_long(length, window)
@@ -134,30 +133,41 @@ class PromptBuilder:
             InvalidRequest: the template refuses the conversation, or its text cannot be told
                 from the template's tokens.
         """
-        conversation = inputs.conversation
-        rendered = self._render(conversation, provenance.UNMARKED)
+        rendered = self._render(inputs.conversation, provenance.UNMARKED)
+        return self._encode(inputs, rendered).ids
+
+    def _encode_within(self, inputs: PromptInputs, window: int, *, beside: int) -> list[int]:
+        """The same, given up as soon as it and `beside` more tokens cannot fit the window.
+
+        Raises:
+            InvalidRequest: as `encode`; or param `messages[i]`, the template leaves message i out.
+            PromptTooLong: no room is left for an answer.
+        """
+        rendered = self._render(inputs.conversation, provenance.UNMARKED)
+        least = self.tokenizer.least_tokens(rendered) + beside
+        if least >= window:
+            raise _too_long(least, window, "at least ")
+        check_presence(
+            inputs.conversation,
+            rendered,
+            partial(self._render, marks=provenance.UNMARKED),
+            self._markers(inputs, DIGIT_COUNT),
+        )
+        encoded = self._encode(inputs, rendered, most=window - 1 - beside)
+        if not encoded.whole:
+            raise _too_long(len(encoded.ids) + beside, window, "at least ")
+        return encoded.ids
+
+    def _encode(self, inputs: PromptInputs, rendered: str, most: int | None = None) -> Encoded:
         (marker,) = self._markers(inputs, 1)
         for marks in provenance.strategies(marker, *self.tokenizer.token_names()):
-            marked = self._render(conversation, marks)
+            marked = self._render(inputs.conversation, marks)
             if marked.replace(marker, "") == rendered:
-                return self.tokenizer.encode_prompt(marked, marker)
+                return self.tokenizer.encode_prompt(marked, marker, most=most)
         raise InvalidRequest(
             "messages hold special tokens at a place where the model's chat template interprets"
             " the text",
             param="messages",
-        )
-
-    def check_presence(self, inputs: PromptInputs) -> None:
-        """Checks that the template leaves no message's text out; see `presence`.
-
-        Raises:
-            InvalidRequest: param `messages[i]`, or the template refuses the conversation.
-        """
-        check_presence(
-            inputs.conversation,
-            self._render(inputs.conversation, provenance.UNMARKED),
-            partial(self._render, marks=provenance.UNMARKED),
-            self._markers(inputs, DIGIT_COUNT),
         )
 
     def _markers(self, inputs: PromptInputs, count: int) -> tuple[str, ...]:
@@ -172,7 +182,7 @@ class PromptBuilder:
             add_vision_id=conversation.add_vision_id,
         )
 
-    def _check_texts(self, inputs: PromptInputs, window: int) -> None:
+    def _check_texts(self, inputs: PromptInputs) -> None:
         try:
             size = sum(len(text.encode()) for text in (*inputs.texts, *inputs.other_texts))
         except UnicodeEncodeError as error:
@@ -187,15 +197,6 @@ class PromptBuilder:
                 reason=Reason.REQUEST_TOO_LARGE,
                 param="messages",
             )
-        if size >= window * self.tokenizer.max_token_bytes:
-            self._check_least_tokens(inputs, window)
-
-    def _check_least_tokens(self, inputs: PromptInputs, window: int) -> None:
-        # Composing accents (NFC) makes a text shorter before it is cut into tokens.
-        texts = (unicodedata.normalize("NFC", text) for text in inputs.texts)
-        least = sum(len(text.encode()) for text in texts) // self.tokenizer.max_token_bytes
-        if least >= window:
-            raise _too_long(least, window, "at least ")
 
     def _check_special_tokens(self) -> None:
         names = {token.token_id: token.content for token in self.tokenizer.added}

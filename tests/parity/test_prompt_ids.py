@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import PromptInputs
+from gateway.prompt.long_texts import PIECE_CHARS
 from gateway.request.conversation import Conversation, Message, Role, ToolCall
 from tests.support import bundles
 from tests.support.checkpoint_names import NAMES
@@ -129,6 +130,21 @@ def test_every_case_with_images_has_its_spans(builder: PromptBuilder) -> None:
     assert counts["five images of unlike sizes between text"] == 5
     assert counts["images in several turns"] == counts["numbered images"] == 3
     assert counts["a tool message with an image"] == counts["one image"] == 1
+
+
+def test_a_long_text_in_pieces_has_the_processors_tokens(
+    builder: PromptBuilder, reference: Oracle
+) -> None:
+    line = "The lazy dog's 12 bones,  e\u0301. 日本語のテキスト。\n\t x\r\n 'll <|x 😀 \n"
+    text = line * (4 * PIECE_CHARS // len(line)) + "a" * PIECE_CHARS
+    conversation = talk(user(text))
+    wanted = reference.prepare_text(
+        reference.processor.apply_chat_template(
+            transformers_messages(conversation), add_generation_prompt=True
+        ),
+        [],
+    )
+    assert builder.encode(PromptInputs.of(conversation)) == wanted.input_ids.tolist()
 
 
 TEXT = st.one_of(
