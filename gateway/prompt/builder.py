@@ -125,9 +125,10 @@ class PromptBuilder:
     def encode(self, inputs: PromptInputs) -> list[int]:
         """Token ids before expansion; added tokens come from the template only.
 
-        Where the template looks into strings (to cut `<think>...</think>` out of former
-        answers, say), added tokens that are not special may be the client's; see
-        `provenance.strategies`.
+        Former answers apart: there the tokens around thoughts and calls are what the model wrote,
+        and the prompt goes on as its cached beginning did. Where the template looks into strings
+        (to cut `<think>...</think>` out of former answers, say), added tokens that are not special
+        may be the client's; see `provenance.strategies`.
 
         Raises:
             InvalidRequest: the template refuses the conversation, or its text cannot be told
@@ -160,7 +161,9 @@ class PromptBuilder:
 
     def _encode(self, inputs: PromptInputs, rendered: str, most: int | None = None) -> Encoded:
         (marker,) = self._markers(inputs, 1)
-        for marks in provenance.strategies(marker, *self.tokenizer.token_names()):
+        special, others = self.tokenizer.token_names()
+        spoken = [name for name in others if name in self._family.spoken_tokens]
+        for marks in provenance.strategies(marker, special, others, spoken):
             marked = self._render(inputs.conversation, marks)
             if marked.replace(marker, "") == rendered:
                 return self.tokenizer.encode_prompt(marked, marker, most=most)

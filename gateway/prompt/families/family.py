@@ -31,6 +31,8 @@ class PromptFamily:
         name: The manifest's `family`.
         template_tokens: Fields of the manifest's `SpecialTokens` that the chat template writes;
             the tokenizer must have these tokens as added ones.
+        spoken_tokens: Added tokens, none of them special, that models write in answers; a
+            checkpoint may lack some.
         expand: Makes placeholders of the markers in token ids; from the ids, the images in prompt
             order and the special tokens. Raises InvalidRequest or Unsupported.
         position_ids: Positions of a prompt; from its length S, its spans, ascending, the grid of
@@ -39,5 +41,6 @@ class PromptFamily:
 
     name: str
     template_tokens: Sequence[str]
+    spoken_tokens: Sequence[str]
     expand: Callable[[Sequence[int], Sequence[PlannedImage], SpecialTokens], SplicedPrompt]
     position_ids: Callable[[int, Sequence[VisualSpan], Sequence[Grid], int], Positions]
