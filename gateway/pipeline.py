@@ -29,6 +29,7 @@ from gateway.answer.events import (
     OutputToken,
 )
 from gateway.answer.merge import merged
+from gateway.answer.thoughts import Thoughts
 from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
@@ -120,7 +121,9 @@ class Pipeline:
         """One Generate stream and the text it becomes."""
         job, prompt = work.job, work.prompt
         stop_strings = job.question.stopping.stop_strings
-        transcript = Transcript(Detokenizer(self._token_bytes, stop_strings))
+        transcript = Transcript(
+            Detokenizer(self._token_bytes, stop_strings), self._thoughts(job, prompt)
+        )
         watch = Stopwatch(job.arrived_s, prepare_ms=work.prepare_ms)
         end: DecoderEnd | None = None
         async with self._decoder.generate(work.endpoint, job, prompt, choice=index) as call:
@@ -129,17 +132,23 @@ class Pipeline:
                 while end is None and not transcript.stopped:
                     event = await _next(call, feeding, by_s=self._next_by_s(job, watch))
                     if isinstance(event, DecoderEnd):
-                        end, text = event, transcript.finish()
+                        end, texts = event, transcript.finish()
                     else:
                         watch.token()
-                        text = transcript.add(event)
-                    if text.text or text.tokens:
+                        texts = transcript.add(event)
+                    for text in texts:
                         yield text
                 if end is not None:
                     # All features were taken, but the message with the encoder's times may still
                     # be under way: a short answer is over sooner.
                     await asyncio.wait({feeding}, timeout=TIMES_WITHIN_S)
         yield _answer_end(prompt, admitted, end, transcript, watch)
+
+    def _thoughts(self, job: ChatJob, prompt: PreparedPrompt) -> Thoughts:
+        # A constraint holds from the first token on, so all of such an answer is the answer.
+        free = job.question.constraint is None
+        around = self._builder.thought_tokens if free else None
+        return Thoughts(self._token_bytes, around, has_begun=prompt.in_thought)
 
     def _next_by_s(self, job: ChatJob, watch: Stopwatch) -> float:
         """When the decoder's next message must be here."""

@@ -51,21 +51,32 @@ class Detokenizer:
         self._tokens = tokens
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stops = StopStrings(stop_strings)
+        self._skipping = False
 
     @property
     def stopped(self) -> bool:
         """A stop string was found; later tokens add nothing."""
         return self._stops.found
 
+    def skip_newlines(self) -> None:
+        """Leaves out line breaks until other text comes; stop strings do not see them."""
+        self._skipping = True
+
     def push(self, token_ids: Iterable[int]) -> str:
         """Text that is certain after these tokens; may be empty."""
         data = b"".join(map(self._tokens.shown, token_ids))
-        return self._stops.push(self._utf8.decode(data))
+        return self._stops.push(self._behind_newlines(self._utf8.decode(data)))
 
     def finish(self) -> str:
         """The rest: what was held back, an unfinished character as U+FFFD."""
-        text = self._stops.push(self._utf8.decode(b"", final=True))
+        text = self._stops.push(self._behind_newlines(self._utf8.decode(b"", final=True)))
         return text + self._stops.finish()
+
+    def _behind_newlines(self, text: str) -> str:
+        if self._skipping:
+            text = text.lstrip("\n")
+            self._skipping = not text
+        return text
 
 
 class StopStrings:

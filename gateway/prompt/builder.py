@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from gateway.media.images import DIGEST_KEY_BYTES, PlannedImage, plan_images
 from gateway.prompt import provenance
+from gateway.prompt.families.family import ThoughtTokens
 from gateway.prompt.families.registry import family_named
 from gateway.prompt.inputs import PromptInputs, PromptLimits
 from gateway.prompt.messages import template_messages, template_tools
@@ -33,6 +34,7 @@ class PreparedPrompt:
     spans: tuple[VisualSpan, ...]
     grids: tuple[Grid, ...]
     images: tuple[PlannedImage, ...]
+    in_thought: bool  # it ends where the model is to go on with a thought
 
 
 class PromptBuilder:
@@ -72,6 +74,7 @@ class PromptBuilder:
         self._template = ChatTemplate.from_file(
             processor / "chat_template.jinja", self.tokenizer.named_tokens
         )
+        self.thought_tokens = self._find_thought_tokens()
         self._reserved = (self._template.source, *(token.content for token in self.tokenizer.added))
         self._digest_key = digest_key or os.urandom(DIGEST_KEY_BYTES)
 
@@ -120,6 +123,7 @@ class PromptBuilder:
             spans=prompt.spans,
             grids=grids,
             images=images,
+            in_thought=self._ends_in_thought(ids),
         )
 
     def encode(self, inputs: PromptInputs) -> list[int]:
@@ -200,6 +204,22 @@ class PromptBuilder:
                 reason=Reason.REQUEST_TOO_LARGE,
                 param="messages",
             )
+
+    def _find_thought_tokens(self) -> ThoughtTokens | None:
+        """The tokens around thoughts, where the checkpoint thinks: its template knows them."""
+        ids = {token.content: token.token_id for token in self.tokenizer.added}
+        begin, end = self._family.thought_tokens
+        if begin not in ids or end not in ids or begin not in self._template.source:
+            return None
+        return ThoughtTokens(ids[begin], ids[end])
+
+    def _ends_in_thought(self, ids: list[int]) -> bool:
+        """Whether the last added token opens a thought, as thinking models' templates end."""
+        if self.thought_tokens is None:
+            return False
+        added = {token.token_id for token in self.tokenizer.added}
+        last = next((token for token in reversed(ids) if token in added), None)
+        return last == self.thought_tokens.begin
 
     def _check_special_tokens(self) -> None:
         names = {token.token_id: token.content for token in self.tokenizer.added}
