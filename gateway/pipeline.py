@@ -145,10 +145,11 @@ class Pipeline:
         yield _answer_end(prompt, admitted, end, transcript, watch)
 
     def _thoughts(self, job: ChatJob, prompt: PreparedPrompt) -> Thoughts:
-        # A constraint holds from the first token on, so all of such an answer is the answer.
-        free = job.question.constraint is None
-        around = self._builder.thought_tokens if free else None
-        return Thoughts(self._token_bytes, around, has_begun=prompt.in_thought)
+        # Where the template opens no thought, a constraint leaves no room for one.
+        has_begun = prompt.thought_end is not None
+        may_think = has_begun or job.question.constraint is None
+        around = self._builder.thought_tokens if may_think else None
+        return Thoughts(self._token_bytes, around, has_begun=has_begun)
 
     def _next_by_s(self, job: ChatJob, watch: Stopwatch) -> float:
         """When the decoder's next message must be here."""

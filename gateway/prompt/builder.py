@@ -34,7 +34,8 @@ class PreparedPrompt:
     spans: tuple[VisualSpan, ...]
     grids: tuple[Grid, ...]
     images: tuple[PlannedImage, ...]
-    in_thought: bool  # it ends where the model is to go on with a thought
+    # What ends the thought that the answer begins with; None where the template opens no thought.
+    thought_end: int | None
 
 
 class PromptBuilder:
@@ -123,7 +124,7 @@ class PromptBuilder:
             spans=prompt.spans,
             grids=grids,
             images=images,
-            in_thought=self._ends_in_thought(ids),
+            thought_end=self._open_thought_end(ids),
         )
 
     def encode(self, inputs: PromptInputs) -> list[int]:
@@ -213,13 +214,13 @@ class PromptBuilder:
             return None
         return ThoughtTokens(ids[begin], ids[end])
 
-    def _ends_in_thought(self, ids: list[int]) -> bool:
-        """Whether the last added token opens a thought, as thinking models' templates end."""
+    def _open_thought_end(self, ids: list[int]) -> int | None:
+        """The end of the thought that the last added token opens, as templates do at their end."""
         if self.thought_tokens is None:
-            return False
+            return None
         added = {token.token_id for token in self.tokenizer.added}
         last = next((token for token in reversed(ids) if token in added), None)
-        return last == self.thought_tokens.begin
+        return self.thought_tokens.end if last == self.thought_tokens.begin else None
 
     def _check_special_tokens(self) -> None:
         names = {token.token_id: token.content for token in self.tokenizer.added}

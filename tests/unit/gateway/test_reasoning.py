@@ -125,11 +125,25 @@ async def test_two_thoughts_of_one_answer_are_refused(thinker: Stage) -> None:
     assert response.json()["error"]["param"] == "messages[1].reasoning"
 
 
-async def test_a_constrained_answer_is_all_answer(thinker: Stage) -> None:
-    says(thinker, '{"a": 1}')
+async def test_a_constraint_begins_behind_the_thought(thinker: Stage) -> None:
+    says(thinker, 'Hm.</think>{"a": 1}')
     body = (await thinker.post(messages=user(), response_format={"type": "json_object"})).json()
     assert body["choices"][0]["message"]["content"] == '{"a": 1}'
-    assert "reasoning" not in body["choices"][0]["message"]
+    assert body["choices"][0]["message"]["reasoning"] == "Hm."
+    (start,) = thinker.decoder.starts
+    (end,) = (one.token_id for one in thinker.tokenizer.added if one.content == "</think>")
+    assert start.constraint.json_object and start.constraint_after_token == end
+
+
+async def test_without_a_constraint_or_a_thought_nothing_is_deferred(
+    thinker: Stage, stage: Stage
+) -> None:
+    says(thinker, SAID)
+    await thinker.post(messages=user())
+    says(stage, "{}")
+    await stage.post(messages=user(), response_format={"type": "json_object"})
+    for asked in (thinker, stage):
+        assert not asked.decoder.starts[0].HasField("constraint_after_token")
 
 
 async def test_a_checkpoint_that_does_not_think_has_no_thoughts(stage: Stage) -> None:
