@@ -36,6 +36,7 @@ async def test_a_short_chat_does_not_wait_for_eight_long_ones() -> None:
         pipeline = Pipeline(threads=threads, **parts)
         long = talk(user("a" * (LONG_TEXT_CHARS + 1)))
         waiting = [asyncio.create_task(pipeline.prepare(long)) for _ in range(8)]
+        await asyncio.sleep(0)  # all eight are with the threads
         try:
             async with asyncio.timeout(10):
                 await pipeline.prepare(talk(user("Hello?")))

@@ -1,12 +1,14 @@
 """Long texts are cut where no token changes, and never thought longer than they are."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from gateway.prompt.long_texts import cut, is_known_form
 from gateway.prompt.tokenizer import PromptTokenizer
@@ -47,13 +49,26 @@ def tokenizer(folder: Path) -> PromptTokenizer:
     return PromptTokenizer.from_folder(folder)
 
 
+@pytest.fixture(scope="module")
+def words(folder: Path) -> Callable[[str], list[str]]:
+    """The words a text is split into, which no token crosses."""
+    whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def split(text: str) -> list[str]:
+        normal = whole.normalizer.normalize_str(text)
+        return [word for word, _ in whole.pre_tokenizer.pre_tokenize_str(normal)]
+
+    return split
+
+
 @given(text=TEXT, piece_chars=st.integers(1, 12))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_the_tokens_of_pieces_are_the_tokens_of_the_text(
-    tokenizer: PromptTokenizer, text: str, piece_chars: int
+    tokenizer: PromptTokenizer, words: Callable[[str], list[str]], text: str, piece_chars: int
 ) -> None:
     pieces = list(cut(text, piece_chars))
     assert "".join(pieces) == text
+    assert [word for piece in pieces for word in words(piece)] == words(text)
     ids = [token for piece in pieces for token in tokenizer.encode_text(piece)]
     assert ids == tokenizer.encode_text(text)
 
