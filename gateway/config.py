@@ -72,7 +72,9 @@ class GatewayConfig:
     )
     max_body_bytes: int = setting("largest request", default=32 * MIB, least=1)
     max_header_bytes: int = setting("largest set of HTTP headers", default=16 * 1024)
-    prepare_threads: int = setting("threads that parse and tokenize requests", default=2, least=1)
+    prepare_threads: int = setting(
+        "threads that prepare short requests; long texts take half as many", default=2, least=1
+    )
     request_deadline_s: float = setting(
         "seconds until an answer is complete, or a stream's first token is there", default=300.0
     )

@@ -29,9 +29,11 @@ from gateway.answer.events import (
     OutputToken,
 )
 from gateway.answer.merge import merged
+from gateway.answer.thoughts import Thoughts
 from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
+from gateway.prompt.inputs import holds_more_than
 from gateway.request.conversation import Conversation
 from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
 from gateway.request.job import ChatJob
@@ -42,6 +44,9 @@ from gateway.tiers.features import FeatureSource
 from gateway.tiers.router import Endpoint
 from gateway.tiers.vision import VisionClient
 from protos.wire.errors import DeadlineExceeded, PromptTooLong, ServiceError
+
+# Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
+LONG_TEXT_CHARS = 64 * 1024
 
 # How long an answer's end waits for the encoder's times, which every answer but the shortest has.
 TIMES_WITHIN_S = 1.0
@@ -74,7 +79,8 @@ class Pipeline:
     ) -> PreparedPrompt:
         """The spliced prompt of a conversation; see `PromptBuilder.prepare`."""
         return await self._threads.run(
-            partial(self._builder.prepare, conversation, max_context=max_context)
+            partial(self._builder.prepare, conversation, max_context=max_context),
+            long=holds_more_than(conversation, LONG_TEXT_CHARS),
         )
 
     async def answer(self, job: ChatJob) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
@@ -115,7 +121,9 @@ class Pipeline:
         """One Generate stream and the text it becomes."""
         job, prompt = work.job, work.prompt
         stop_strings = job.question.stopping.stop_strings
-        transcript = Transcript(Detokenizer(self._token_bytes, stop_strings))
+        transcript = Transcript(
+            Detokenizer(self._token_bytes, stop_strings), self._thoughts(job, prompt)
+        )
         watch = Stopwatch(job.arrived_s, prepare_ms=work.prepare_ms)
         end: DecoderEnd | None = None
         async with self._decoder.generate(work.endpoint, job, prompt, choice=index) as call:
@@ -124,17 +132,24 @@ class Pipeline:
                 while end is None and not transcript.stopped:
                     event = await _next(call, feeding, by_s=self._next_by_s(job, watch))
                     if isinstance(event, DecoderEnd):
-                        end, text = event, transcript.finish()
+                        end, texts = event, transcript.finish()
                     else:
                         watch.token()
-                        text = transcript.add(event)
-                    if text.text or text.tokens:
+                        texts = transcript.add(event)
+                    for text in texts:
                         yield text
                 if end is not None:
                     # All features were taken, but the message with the encoder's times may still
                     # be under way: a short answer is over sooner.
                     await asyncio.wait({feeding}, timeout=TIMES_WITHIN_S)
         yield _answer_end(prompt, admitted, end, transcript, watch)
+
+    def _thoughts(self, job: ChatJob, prompt: PreparedPrompt) -> Thoughts:
+        # Where the template opens no thought, a constraint leaves no room for one.
+        has_begun = prompt.thought_end is not None
+        may_think = has_begun or job.question.constraint is None
+        around = self._builder.thought_tokens if may_think else None
+        return Thoughts(self._token_bytes, around, has_begun=has_begun)
 
     def _next_by_s(self, job: ChatJob, watch: Stopwatch) -> float:
         """When the decoder's next message must be here."""

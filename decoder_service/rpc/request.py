@@ -43,6 +43,7 @@ def request_from_proto(start: decoder_pb2.GenerateStart, limits: RequestLimits) 
         Unsupported: video, or logits where they are not allowed.
     """
     _check_identity(start, limits)
+    _check_constraint_after(start, limits.bundle.manifest.text.vocab_size)
     input_ids = _input_ids(start, limits)
     length = len(input_ids)
     manifest = limits.bundle.manifest
@@ -88,6 +89,15 @@ def _check_identity(start: decoder_pb2.GenerateStart, limits: RequestLimits) -> 
             f"cache_salt has {len(start.cache_salt)} bytes, expected at most {MAX_SALT_BYTES}",
             param="cache_salt",
         )
+
+
+def _check_constraint_after(start: decoder_pb2.GenerateStart, vocab_size: int) -> None:
+    if not start.HasField("constraint_after_token"):
+        return
+    field = "constraint_after_token"
+    if not start.HasField("constraint"):
+        raise InvalidRequest(f"{field} is set without a constraint", param=field)
+    sampling.check_range(field, start.constraint_after_token, 0, vocab_size - 1)
 
 
 def _input_ids(start: decoder_pb2.GenerateStart, limits: RequestLimits) -> npt.NDArray[np.int32]:

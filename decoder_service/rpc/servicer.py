@@ -13,6 +13,7 @@ from decoder_service.cache.memory import MemoryPlan
 from decoder_service.engine.engine import Engine
 from decoder_service.engine.stream import SequenceStream
 from decoder_service.grammar.compiler import GrammarCompiler
+from decoder_service.grammar.deferred import Deferred
 from decoder_service.rpc.constraint import grammar_from_proto
 from decoder_service.rpc.features import FeatureIntake, feature_rows_from_proto
 from decoder_service.rpc.request import RequestLimits, request_from_proto
@@ -129,7 +130,11 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             self._grammars.limits,
             ignore_eos=start.stop_conditions.ignore_eos,
         )
-        return await self._grammars.constraint(grammar)
+        state = await self._grammars.constraint(grammar)
+        if not start.HasField("constraint_after_token"):
+            return state
+        ends = self._limits.bundle.manifest.special_tokens.eos
+        return Deferred(state, after=start.constraint_after_token, ends=ends)
 
     @contextlib.contextmanager
     def _claiming(self, request_id: str) -> Iterator[None]:

@@ -3,28 +3,15 @@
 import codecs
 from collections.abc import Iterable, Sequence
 
+from gateway.prompt.byte_level import byte_letters
 from gateway.prompt.tokenizer import PromptTokenizer
-
-
-def _byte_letters() -> dict[str, int]:
-    """The letter byte-level BPE writes for each byte, to the byte.
-
-    Printable Latin-1 bytes stand for themselves; the other 68 take the letters from U+0100 on.
-
-    **Source**: the ByteLevel decoder of the tokenizers library (GPT-2's table).
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    letters = {chr(byte): byte for byte in printable}
-    hidden = [byte for byte in range(256) if byte not in printable]
-    letters.update({chr(0x100 + index): byte for index, byte in enumerate(hidden)})
-    return letters
 
 
 class TokenBytes:
     """The bytes each token id stands for; filled as ids are seen, shared by all answers."""
 
     def __init__(self, tokenizer: PromptTokenizer) -> None:
-        self._letters = _byte_letters()
+        self._letters = byte_letters()
         self._tokenizer = tokenizer
         self._added = {token.token_id: token.content for token in tokenizer.added}
         self._special = tokenizer.special_ids
@@ -64,21 +51,32 @@ class Detokenizer:
         self._tokens = tokens
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stops = StopStrings(stop_strings)
+        self._skipping = False
 
     @property
     def stopped(self) -> bool:
         """A stop string was found; later tokens add nothing."""
         return self._stops.found
 
+    def skip_newlines(self) -> None:
+        """Leaves out line breaks until other text comes; stop strings do not see them."""
+        self._skipping = True
+
     def push(self, token_ids: Iterable[int]) -> str:
         """Text that is certain after these tokens; may be empty."""
         data = b"".join(map(self._tokens.shown, token_ids))
-        return self._stops.push(self._utf8.decode(data))
+        return self._stops.push(self._behind_newlines(self._utf8.decode(data)))
 
     def finish(self) -> str:
         """The rest: what was held back, an unfinished character as U+FFFD."""
-        text = self._stops.push(self._utf8.decode(b"", final=True))
+        text = self._stops.push(self._behind_newlines(self._utf8.decode(b"", final=True)))
         return text + self._stops.finish()
+
+    def _behind_newlines(self, text: str) -> str:
+        if self._skipping:
+            text = text.lstrip("\n")
+            self._skipping = not text
+        return text
 
 
 class StopStrings:

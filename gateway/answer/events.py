@@ -65,6 +65,14 @@ class AnswerText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerThought:
+    """Some of the thought before an answer, likewise; the tokens around it are among its tokens."""
+
+    text: str
+    tokens: tuple[OutputToken, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerEnd:
     """How an answer ended; always the last event of a stream."""
 
@@ -75,4 +83,4 @@ class AnswerEnd:
     timings: gateway_pb2.ChatTimings
 
 
-AnswerEvent = AnswerText | AnswerEnd
+AnswerEvent = AnswerThought | AnswerText | AnswerEnd

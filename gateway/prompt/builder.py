@@ -1,21 +1,23 @@
 """From a conversation to a spliced prompt: ids, positions, spans and the images behind them."""
 
 import os
-import unicodedata
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from gateway.media.images import DIGEST_KEY_BYTES, PlannedImage, plan_images
 from gateway.prompt import provenance
+from gateway.prompt.families.family import ThoughtTokens
 from gateway.prompt.families.registry import family_named
 from gateway.prompt.inputs import PromptInputs, PromptLimits
 from gateway.prompt.messages import template_messages, template_tools
+from gateway.prompt.presence import DIGIT_COUNT, check_presence
 from gateway.prompt.provenance import Marks
 from gateway.prompt.splice import VisualSpan
 from gateway.prompt.template import ChatTemplate
-from gateway.prompt.tokenizer import PromptTokenizer
+from gateway.prompt.tokenizer import Encoded, PromptTokenizer
 from gateway.request.conversation import Conversation
 from protos.bundle.manifest import Bundle, BundleError
 from protos.media.images import Grid, ImageSettings
@@ -32,6 +34,8 @@ class PreparedPrompt:
     spans: tuple[VisualSpan, ...]
     grids: tuple[Grid, ...]
     images: tuple[PlannedImage, ...]
+    # What ends the thought that the answer begins with; None where the template opens no thought.
+    thought_end: int | None
 
 
 class PromptBuilder:
@@ -71,6 +75,7 @@ class PromptBuilder:
         self._template = ChatTemplate.from_file(
             processor / "chat_template.jinja", self.tokenizer.named_tokens
         )
+        self.thought_tokens = self._find_thought_tokens()
         self._reserved = (self._template.source, *(token.content for token in self.tokenizer.added))
         self._digest_key = digest_key or os.urandom(DIGEST_KEY_BYTES)
 
@@ -94,7 +99,7 @@ class PromptBuilder:
         window = min(max_context or self.max_context, self.max_context)
         inputs = PromptInputs.of(conversation)
         inputs.check(self.limits)
-        self._check_texts(inputs, window)
+        self._check_texts(inputs)
         images = plan_images(
             inputs.images,
             self.settings,
@@ -104,7 +109,8 @@ class PromptBuilder:
         planned = sum(image.token_count for image in images)
         if planned >= window:  # Known before any text is tokenized.
             raise _too_long(planned, window)
-        prompt = self._family.expand(self.encode(inputs), images, self._special)
+        ids = self._encode_within(inputs, window, beside=planned - len(images))
+        prompt = self._family.expand(ids, images, self._special)
         length = len(prompt.input_ids)
         if length >= window:
             raise _too_long(length, window)
@@ -118,31 +124,64 @@ class PromptBuilder:
             spans=prompt.spans,
             grids=grids,
             images=images,
+            thought_end=self._open_thought_end(ids),
         )
 
     def encode(self, inputs: PromptInputs) -> list[int]:
         """Token ids before expansion; added tokens come from the template only.
 
-        Where the template looks into strings (to cut `<think>...</think>` out of former
-        answers, say), added tokens that are not special may be the client's; see
-        `provenance.strategies`.
+        Former answers apart: there the tokens around thoughts and calls are what the model wrote,
+        and the prompt goes on as its cached beginning did. Where the template looks into strings
+        (to cut `<think>...</think>` out of former answers, say), added tokens that are not special
+        may be the client's; see `provenance.strategies`.
 
         Raises:
             InvalidRequest: the template refuses the conversation, or its text cannot be told
                 from the template's tokens.
         """
-        conversation = inputs.conversation
-        rendered = self._render(conversation, provenance.UNMARKED)
-        marker = provenance.choose_marker((*inputs.texts, *inputs.other_texts, *self._reserved))
-        for marks in provenance.strategies(marker, *self.tokenizer.token_names()):
-            marked = self._render(conversation, marks)
+        rendered = self._render(inputs.conversation, provenance.UNMARKED)
+        return self._encode(inputs, rendered).ids
+
+    def _encode_within(self, inputs: PromptInputs, window: int, *, beside: int) -> list[int]:
+        """The same, given up as soon as it and `beside` more tokens cannot fit the window.
+
+        Raises:
+            InvalidRequest: as `encode`; or param `messages[i]`, the template leaves message i out.
+            PromptTooLong: no room is left for an answer.
+        """
+        rendered = self._render(inputs.conversation, provenance.UNMARKED)
+        least = self.tokenizer.least_tokens(rendered) + beside
+        if least >= window:
+            raise _too_long(least, window, "at least ")
+        check_presence(
+            inputs.conversation,
+            rendered,
+            partial(self._render, marks=provenance.UNMARKED),
+            self._markers(inputs, DIGIT_COUNT),
+        )
+        encoded = self._encode(inputs, rendered, most=window - 1 - beside)
+        if not encoded.whole:
+            raise _too_long(len(encoded.ids) + beside, window, "at least ")
+        return encoded.ids
+
+    def _encode(self, inputs: PromptInputs, rendered: str, most: int | None = None) -> Encoded:
+        (marker,) = self._markers(inputs, 1)
+        special, others = self.tokenizer.token_names()
+        spoken = [name for name in others if name in self._family.spoken_tokens]
+        for marks in provenance.strategies(marker, special, others, spoken):
+            marked = self._render(inputs.conversation, marks)
             if marked.replace(marker, "") == rendered:
-                return self.tokenizer.encode_prompt(marked, marker)
+                return self.tokenizer.encode_prompt(marked, marker, most=most)
         raise InvalidRequest(
             "messages hold special tokens at a place where the model's chat template interprets"
             " the text",
             param="messages",
         )
+
+    def _markers(self, inputs: PromptInputs, count: int) -> tuple[str, ...]:
+        """Characters that neither the conversation nor the template nor an added token has."""
+        texts = (*inputs.texts, *inputs.other_texts, *self._reserved)
+        return provenance.choose_markers(texts, count)
 
     def _render(self, conversation: Conversation, marks: Marks) -> str:
         return self._template.render(
@@ -151,7 +190,7 @@ class PromptBuilder:
             add_vision_id=conversation.add_vision_id,
         )
 
-    def _check_texts(self, inputs: PromptInputs, window: int) -> None:
+    def _check_texts(self, inputs: PromptInputs) -> None:
         try:
             size = sum(len(text.encode()) for text in (*inputs.texts, *inputs.other_texts))
         except UnicodeEncodeError as error:
@@ -166,15 +205,22 @@ class PromptBuilder:
                 reason=Reason.REQUEST_TOO_LARGE,
                 param="messages",
             )
-        if size >= window * self.tokenizer.max_token_bytes:
-            self._check_least_tokens(inputs, window)
 
-    def _check_least_tokens(self, inputs: PromptInputs, window: int) -> None:
-        # Composing accents (NFC) makes a text shorter before it is cut into tokens.
-        texts = (unicodedata.normalize("NFC", text) for text in inputs.texts)
-        least = sum(len(text.encode()) for text in texts) // self.tokenizer.max_token_bytes
-        if least >= window:
-            raise _too_long(least, window, "at least ")
+    def _find_thought_tokens(self) -> ThoughtTokens | None:
+        """The tokens around thoughts, where the checkpoint thinks: its template knows them."""
+        ids = {token.content: token.token_id for token in self.tokenizer.added}
+        begin, end = self._family.thought_tokens
+        if begin not in ids or end not in ids or begin not in self._template.source:
+            return None
+        return ThoughtTokens(ids[begin], ids[end])
+
+    def _open_thought_end(self, ids: list[int]) -> int | None:
+        """The end of the thought that the last added token opens, as templates do at their end."""
+        if self.thought_tokens is None:
+            return None
+        added = {token.token_id for token in self.tokenizer.added}
+        last = next((token for token in reversed(ids) if token in added), None)
+        return self.thought_tokens.end if last == self.thought_tokens.begin else None
 
     def _check_special_tokens(self) -> None:
         names = {token.token_id: token.content for token in self.tokenizer.added}

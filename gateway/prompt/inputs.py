@@ -84,6 +84,32 @@ class PromptInputs:
             raise InvalidRequest("messages hold neither text nor images", param="messages")
 
 
+def holds_more_than(conversation: Conversation, chars: int) -> bool:
+    """Whether a conversation's strings have more than `chars` characters together.
+
+    Looks no further than it must: cheap enough for the event loop.
+    """
+    left = chars
+    for text in _all_strings(conversation):
+        left -= len(text)
+        if left < 0:
+            return True
+    return False
+
+
+def _all_strings(conversation: Conversation) -> Iterator[str]:
+    for message in conversation.messages:
+        if isinstance(message.content, str):
+            yield message.content
+        else:
+            yield from (part.text for part in message.content or () if isinstance(part, TextPart))
+        yield message.reasoning or ""
+        for call in message.tool_calls:
+            yield from strings_in(call.arguments)
+    for tool in conversation.tools:
+        yield from strings_in(tool)
+
+
 class _Reading:
     """What has been found so far."""
 

@@ -9,7 +9,7 @@ added token found in it is the template's own.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 # Unicode's noncharacters: valid in a string, never part of a text, without effect on JSON.
@@ -41,11 +41,16 @@ UNMARKED = Marks(unmarked, unmarked, unmarked)
 
 def choose_marker(texts: Iterable[str]) -> str:
     """A character that occurs in none of `texts`."""
+    return choose_markers(texts, 1)[0]
+
+
+def choose_markers(texts: Iterable[str], count: int) -> tuple[str, ...]:
+    """Different characters that occur in none of `texts`."""
     used = set(chain.from_iterable(set(text) for text in texts))
-    for code in chain(_NONCHARACTERS, _FALLBACK):
-        if chr(code) not in used:
-            return chr(code)
-    raise AssertionError("unreachable: no request holds 65,000 different characters")
+    free = (chr(code) for code in chain(_NONCHARACTERS, _FALLBACK) if chr(code) not in used)
+    markers = tuple(islice(free, count))
+    assert len(markers) == count, "no request holds 65,000 different characters"
+    return markers
 
 
 def interleaved(marker: str) -> Mark:
@@ -71,7 +76,7 @@ def broken(marker: str, tokens: Sequence[str]) -> Mark:
     For templates that look into strings (`'</think>' in content`), whose outcome interleaved
     markers would change.
     """
-    occurrence = re.compile("(?=" + ("|".join(map(re.escape, tokens)) or "(?!)") + ")")
+    occurrence = _any_of(tokens, "(?={})")
     heads = {token[:length] for token in tokens for length in range(1, len(token))}
     tails = {token[length:] for token in tokens for length in range(1, len(token))}
     longest = max(map(len, tokens), default=0)
@@ -89,23 +94,45 @@ def broken(marker: str, tokens: Sequence[str]) -> Mark:
     return mark
 
 
-def strategies(marker: str, special: Sequence[str], others: Sequence[str]) -> Iterator[Marks]:
+def sparing(mark: Mark, tokens: Sequence[str]) -> Mark:
+    """Marks a text but for whole occurrences of `tokens`, which stay readable."""
+    splitter = _any_of(tokens, "({})")
+
+    def spared(text: str) -> str:
+        pieces = enumerate(splitter.split(text))
+        return "".join(piece if index % 2 else mark(piece) for index, piece in pieces)
+
+    return spared
+
+
+def _any_of(tokens: Sequence[str], form: str) -> re.Pattern[str]:
+    """Matches any of the tokens, the longest first; nothing where there are none."""
+    names = sorted(tokens, key=len, reverse=True)
+    return re.compile(form.format("|".join(map(re.escape, names)) or "(?!)"))
+
+
+def strategies(
+    marker: str, special: Sequence[str], others: Sequence[str], spoken: Sequence[str]
+) -> Iterator[Marks]:
     """Ways to mark, the strictest first; a later one serves templates that look into strings.
 
-    The last ones leave other added tokens readable (as transformers does): in former answers,
-    where templates of thinking models look for `</think>`, and finally everywhere.
+    In former answers the tokens that models write themselves stay tokens, so that an answer comes
+    back as it was said. The last ways leave other added tokens readable (as transformers does):
+    in former answers, and finally everywhere.
 
     Args:
         marker: A character that occurs nowhere else.
         special: Special tokens, which are always kept from the client.
         others: Added tokens that are not special.
+        spoken: Those of them that models write: around thoughts and calls.
     """
     strict = interleaved(marker)
     plain = broken(marker, (*special, *others))
     loose = broken(marker, special)
-    yield Marks(strict, strict, plain)
-    yield Marks(strict, loose, plain)
-    yield Marks(plain, plain, plain)
+    said = sparing(plain, spoken)
+    yield Marks(strict, sparing(strict, spoken), plain)
+    yield Marks(strict, said, plain)
+    yield Marks(plain, said, plain)
     yield Marks(plain, loose, plain)
     yield Marks(loose, loose, loose)
 

@@ -2,13 +2,15 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from tokenizers import Tokenizer
 
+from gateway.prompt.long_texts import PIECE_CHARS, LeastTokens, cut, is_known_form
 from protos.bundle.manifest import BundleError
 
 TOKENIZER_NAME = "processor/tokenizer.json"
@@ -26,6 +28,13 @@ class AddedToken:
     token_id: int
     content: str
     special: bool  # decoding skips it
+
+
+class Encoded(NamedTuple):
+    """Token ids; of a prompt that was given up, those of its beginning."""
+
+    ids: list[int]
+    whole: bool
 
 
 class PromptTokenizer:
@@ -49,7 +58,7 @@ class PromptTokenizer:
         # Longest first, as the tokenizers library prefers the longest token at one place.
         names = sorted(self._ids, key=len, reverse=True)
         self._splitter = re.compile("(" + ("|".join(map(re.escape, names)) or "(?!)") + ")")
-        self.max_token_bytes = max(map(len, self._text.get_vocab()), default=1)
+        self._least = LeastTokens(self._text.get_vocab()) if is_known_form(raw) else None
         self._check_text_is_plain()
 
     @classmethod
@@ -76,24 +85,47 @@ class PromptTokenizer:
         ids: list[int] = encoding.ids
         return ids
 
-    def encode_prompt(self, rendered: str, marker: str) -> list[int]:
+    def least_tokens(self, rendered: str) -> int:
+        """A number of tokens that a rendered prompt cannot be below; takes milliseconds."""
+        if self._least is None:
+            return 0
+        return self._least.of(piece for piece in self.pieces(rendered) if isinstance(piece, str))
+
+    def encode_prompt(self, rendered: str, marker: str, *, most: int | None = None) -> Encoded:
         """Ids of a rendered prompt whose client strings are marked.
+
+        Long texts are encoded in pieces, so that a hopeless one is given up early. Short ones are
+        counted to the end, so that a client learns how much is too much.
 
         Args:
             rendered: Prompt text; added tokens in it are the template's unless a marker
                 breaks them.
             marker: The character to drop from the text between added tokens.
+            most: Number of ids behind which a long prompt is given up; None for never.
 
         **Source**: transformers `Qwen3VLProcessor.apply_chat_template(tokenize=True)`;
         parity in tests/parity/test_prompt_ids.py.
         """
         ids: list[int] = []
-        for piece in self.pieces(rendered):
+        if most is None or len(rendered) <= PIECE_CHARS:
+            most = sys.maxsize
+        for piece in self._bounded_pieces(rendered, marker):
+            if len(ids) > most:
+                return Encoded(ids=ids, whole=False)
             if isinstance(piece, int):
                 ids.append(piece)
             else:
-                ids.extend(self.encode_text(piece.replace(marker, "")))
-        return ids
+                ids.extend(self.encode_text(piece))
+        return Encoded(ids=ids, whole=True)
+
+    def _bounded_pieces(self, rendered: str, marker: str) -> Iterator[str | int]:
+        for piece in self.pieces(rendered):
+            if isinstance(piece, int):
+                yield piece
+            elif self._least is None:  # A tokenizer of which no certain place to cut is known.
+                yield piece.replace(marker, "")
+            else:
+                yield from cut(piece.replace(marker, ""))
 
     def pieces(self, rendered: str) -> Iterator[str | int]:
         """Texts and added tokens' ids of a prompt, in order; texts may be empty."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, OutputToken
+from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, AnswerThought, OutputToken
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintKind, ConstraintSpec, invalid, with_whitespace
 from gateway.request.conversation import (
@@ -85,7 +85,12 @@ def _message(message: gateway_pb2.ChatMessage, at: int) -> Message:
         _tool_call(text, f"{field}.tool_calls_json[{index}]")
         for index, text in enumerate(message.tool_calls_json)
     )
-    return Message(role=_ROLES[message.role], content=_plain(content), tool_calls=calls)
+    return Message(
+        role=_ROLES[message.role],
+        content=_plain(content),
+        tool_calls=calls,
+        reasoning=message.reasoning or None,
+    )
 
 
 def _plain(content: tuple[Part, ...]) -> str | tuple[Part, ...] | None:
@@ -177,9 +182,11 @@ def event_to_proto(event: AnswerEvent) -> gateway_pb2.ChatChunk:
     return _end_to_proto(event) if isinstance(event, AnswerEnd) else _text_to_proto(event)
 
 
-def _text_to_proto(text: AnswerText) -> gateway_pb2.ChatChunk:
+def _text_to_proto(text: AnswerText | AnswerThought) -> gateway_pb2.ChatChunk:
+    is_thought = isinstance(text, AnswerThought)
     return gateway_pb2.ChatChunk(
-        text=text.text,
+        text="" if is_thought else text.text,
+        reasoning=text.text if is_thought else "",
         token_ids=[token.token_id for token in text.tokens],
         logprobs=[
             decoder_pb2.TokenLogprobs(

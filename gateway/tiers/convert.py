@@ -59,6 +59,7 @@ def start_to_proto(
         constraint=(
             None if question.constraint is None else constraint_to_proto(question.constraint)
         ),
+        constraint_after_token=None if question.constraint is None else prompt.thought_end,
     )
 
 

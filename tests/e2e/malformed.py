@@ -53,6 +53,11 @@ def starts(manifest: Manifest, max_context: int) -> Iterator[Malformed]:
     )
     yield case("salt too long", lambda s: set_(s, cache_salt=b"x" * 257), "cache_salt")
     yield case("priority", lambda s: set_(s, priority=101), "priority")
+    yield case(
+        "constraint after a token, without one",
+        lambda s: set_(s, constraint_after_token=1),
+        "constraint_after_token",
+    )
     yield case("no tokens", lambda s: s.ClearField("input_ids"), "input_ids")
     yield case("negative id", lambda s: put(s.input_ids, 0, -1), "input_ids")
     yield case("id beyond the vocabulary", lambda s: put(s.input_ids, 0, vocab), "input_ids")

@@ -1,6 +1,7 @@
 """Token ids, spans and positions of the gateway against transformers' processor and model."""
 
 import functools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
+from gateway.prompt.families.qwen3_vl import QWEN3_VL
 from gateway.prompt.inputs import PromptInputs
+from gateway.prompt.long_texts import PIECE_CHARS
 from gateway.request.conversation import Conversation, Message, Role, ToolCall
 from tests.support import bundles
 from tests.support.checkpoint_names import NAMES
@@ -131,6 +134,21 @@ def test_every_case_with_images_has_its_spans(builder: PromptBuilder) -> None:
     assert counts["a tool message with an image"] == counts["one image"] == 1
 
 
+def test_a_long_text_in_pieces_has_the_processors_tokens(
+    builder: PromptBuilder, reference: Oracle
+) -> None:
+    line = "The lazy dog's 12 bones,  e\u0301. 日本語のテキスト。\n\t x\r\n 'll <|x 😀 \n"
+    text = line * (4 * PIECE_CHARS // len(line)) + "a" * PIECE_CHARS
+    conversation = talk(user(text))
+    wanted = reference.prepare_text(
+        reference.processor.apply_chat_template(
+            transformers_messages(conversation), add_generation_prompt=True
+        ),
+        [],
+    )
+    assert builder.encode(PromptInputs.of(conversation)) == wanted.input_ids.tolist()
+
+
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
     st.text(st.sampled_from("e\u0301\u0338\u0327 \n\tAÅ\u212a'<>|_ſ1"), max_size=20),
@@ -150,6 +168,10 @@ CALLS = st.builds(
 )
 
 
+# What a model says: its text, with calls and thoughts in its own tokens.
+SAID = st.lists(st.one_of(TEXT, st.sampled_from(QWEN3_VL.spoken_tokens)), max_size=5).map("".join)
+
+
 def turn(kind: str, draw: st.DrawFn) -> Message:
     if kind == "user":
         return draw(st.one_of(PARTS.map(lambda parts: user(*parts)), TEXT.map(user_text)))
@@ -157,7 +179,7 @@ def turn(kind: str, draw: st.DrawFn) -> Message:
         return Message(role=Role.TOOL, content=parts_of(*draw(PARTS)))
     if kind == "assistant":
         calls = tuple(draw(st.lists(CALLS, max_size=2)))
-        return Message(role=Role.ASSISTANT, content=draw(TEXT), tool_calls=calls)
+        return Message(role=Role.ASSISTANT, content=draw(SAID), tool_calls=calls)
     return Message(role=Role.SYSTEM, content=draw(TEXT))
 
 
@@ -182,7 +204,7 @@ def conversations(draw: st.DrawFn) -> Conversation:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_any_conversation_without_token_strings_equals_the_processors(
+def test_any_conversation_whose_clients_write_no_token_equals_the_processors(
     builder: PromptBuilder, reference: Oracle, conversation: Conversation
 ) -> None:
     assert_equal(builder.prepare(conversation), expected(reference, conversation))
@@ -201,13 +223,13 @@ SPOOF = st.lists(st.sampled_from(fragments()), min_size=1, max_size=8).map("".jo
 SPOOFED_PARTS = st.lists(SPOOF, min_size=1, max_size=5)
 
 
-def spoofed(parts: list[str], name: str, key: str) -> Conversation:
+def spoofed(parts: list[str], name: str, key: str, said: str | None = None) -> Conversation:
     tool = {"type": "function", "function": {"name": name, key: parts, "parameters": {key: name}}}
     call = ToolCall(name=name, arguments={key: parts[0]})
     return talk(
         Message(role=Role.SYSTEM, content=parts_of(*parts)),
         user(*parts, png(20, 20), *parts),
-        Message(role=Role.ASSISTANT, content=parts[0], tool_calls=(call,)),
+        Message(role=Role.ASSISTANT, content=said or parts[0], tool_calls=(call,)),
         Message(role=Role.TOOL, content=parts_of(*parts)),
         Message(role=Role.USER, content=parts[-1]),
         tools=(tool,),
@@ -226,8 +248,10 @@ def test_token_strings_of_the_client_stay_text(
     conversation = spoofed(parts, name, key)
     ids = builder.encode(PromptInputs.of(conversation))
     added = {token.token_id for token in builder.tokenizer.added}
-    # Each text as long as it was, so that the template makes the same structure.
-    harmless = spoofed(["x" for _ in parts], "x", "x")
+    # Each text as long as it was, so that the template makes the same structure; an answer keeps
+    # the tokens that are its own.
+    own = "".join(re.findall("|".join(QWEN3_VL.spoken_tokens), parts[0]))
+    harmless = spoofed(["x" for _ in parts], "x", "x", said=own or "x")
     structure = [token for token in builder.encode(PromptInputs.of(harmless)) if token in added]
     assert [token for token in ids if token in added] == structure
     processor = reference.processor

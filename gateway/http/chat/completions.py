@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.answer.detokenize import TokenBytes
-from gateway.answer.events import AnswerEnd, AnswerText, OutputToken
+from gateway.answer.events import AnswerEnd, AnswerText, AnswerThought, OutputToken
 
 Json = dict[str, Any]
 
@@ -35,9 +35,12 @@ class Completions:
         self._not_yet: Json = {"usage": None} if with_usage else {}
 
     def whole(
-        self, texts: Mapping[int, Sequence[AnswerText]], ends: Mapping[int, AnswerEnd]
+        self,
+        texts: Mapping[int, Sequence[AnswerText]],
+        thoughts: Mapping[int, Sequence[AnswerThought]],
+        ends: Mapping[int, AnswerEnd],
     ) -> Json:
-        """A chat.completion, from everything each choice said."""
+        """A chat.completion, from everything each choice thought and said."""
         choices = [
             {
                 "index": index,
@@ -45,6 +48,7 @@ class Completions:
                     "role": "assistant",
                     "content": "".join(text.text for text in texts[index]),
                     "refusal": None,
+                    **_reasoning("".join(thought.text for thought in thoughts[index])),
                 },
                 "logprobs": self._logprobs(
                     [token for text in texts[index] for token in text.tokens]
@@ -63,6 +67,10 @@ class Completions:
     def text(self, index: int, text: AnswerText) -> Json:
         """Some text of a choice."""
         return self._chunk(index, {"content": text.text}, logprobs=self._logprobs(text.tokens))
+
+    def thought(self, index: int, thought: AnswerThought) -> Json:
+        """Some of a choice's thought; `logprobs` are of the answer alone."""
+        return self._chunk(index, _reasoning(thought.text))
 
     def end(self, index: int, end: AnswerEnd) -> Json:
         """The last chunk of a choice."""
@@ -118,6 +126,11 @@ class Completions:
             "logprob": logprob,
             "bytes": list(data),
         }
+
+
+def _reasoning(text: str) -> Json:
+    """A thought by both names that clients know; no field where there is none."""
+    return {"reasoning": text, "reasoning_content": text} if text else {}
 
 
 def usage_of(ends: Sequence[AnswerEnd]) -> Json:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access.auth import AUTHORIZATION
 from gateway.answer.detokenize import TokenBytes
-from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText
+from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, AnswerThought
 from gateway.http import sse
 from gateway.http.body import body_size, parse_json, read_body
 from gateway.http.chat.completions import Completions, Json
@@ -141,13 +141,16 @@ async def _first(events: Events) -> tuple[int, AnswerEvent]:
 
 async def _whole(events: Events, completions: Completions) -> Json:
     texts: defaultdict[int, list[AnswerText]] = defaultdict(list)
+    thoughts: defaultdict[int, list[AnswerThought]] = defaultdict(list)
     ends: dict[int, AnswerEnd] = {}
     async for index, event in events:
         if isinstance(event, AnswerEnd):
             ends[index] = event
+        elif isinstance(event, AnswerThought):
+            thoughts[index].append(event)
         else:
             texts[index].append(event)
-    return completions.whole(texts, ends)
+    return completions.whole(texts, thoughts, ends)
 
 
 async def _stream(chunks: AsyncIterator[Json], opened: OpenRequest) -> AsyncGenerator[bytes, None]:
@@ -184,6 +187,9 @@ async def _chunks(
         if isinstance(event, AnswerEnd):
             ends.append(event)
             yield completions.end(index, event)
+        elif isinstance(event, AnswerThought):
+            if event.text:
+                yield completions.thought(index, event)
         elif event.text or wanted.logprobs:
             yield completions.text(index, event)
     if _wants_usage(wanted):

@@ -80,6 +80,8 @@ class ChatMessage(Schema):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    # The thought of an earlier answer, by both names that clients know.
+    reasoning: str | None = None
     reasoning_content: str | None = None
     # What clients echo of our own answers.
     refusal: str | None = None

@@ -169,10 +169,20 @@ def _message(message: ChatMessage, path: str) -> Message:
             ToolCall(name=call.function.name, arguments=call.function.arguments, call_id=call.id)
             for call in message.tool_calls or ()
         ),
-        reasoning=message.reasoning_content,
+        reasoning=_reasoning(message, path),
         name=message.name,
         tool_call_id=message.tool_call_id,
     )
+
+
+def _reasoning(message: ChatMessage, path: str) -> str | None:
+    one, other = message.reasoning, message.reasoning_content
+    if one is not None and other is not None and one != other:
+        raise InvalidRequest(
+            f"{path}.reasoning and {path}.reasoning_content are the same field and differ",
+            param=f"{path}.reasoning",
+        )
+    return other if one is None else one
 
 
 def _content(content: object, path: str, role: Role) -> str | tuple[Part, ...] | None:

@@ -20,6 +20,13 @@ class Positions(NamedTuple):
     delta: int  # a cache length plus this is the next decode position; often negative
 
 
+class ThoughtTokens(NamedTuple):
+    """Ids of the added tokens around a thought."""
+
+    begin: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptFamily:
     """One family.
@@ -31,6 +38,9 @@ class PromptFamily:
         name: The manifest's `family`.
         template_tokens: Fields of the manifest's `SpecialTokens` that the chat template writes;
             the tokenizer must have these tokens as added ones.
+        spoken_tokens: Added tokens, none of them special, that models write in answers; a
+            checkpoint may lack some.
+        thought_tokens: Those of them before and behind a thought.
         expand: Makes placeholders of the markers in token ids; from the ids, the images in prompt
             order and the special tokens. Raises InvalidRequest or Unsupported.
         position_ids: Positions of a prompt; from its length S, its spans, ascending, the grid of
@@ -39,5 +49,7 @@ class PromptFamily:
 
     name: str
     template_tokens: Sequence[str]
+    spoken_tokens: Sequence[str]
+    thought_tokens: tuple[str, str]
     expand: Callable[[Sequence[int], Sequence[PlannedImage], SpecialTokens], SplicedPrompt]
     position_ids: Callable[[int, Sequence[VisualSpan], Sequence[Grid], int], Positions]

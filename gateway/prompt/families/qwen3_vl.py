@@ -71,6 +71,8 @@ def position_ids(
 QWEN3_VL = PromptFamily(
     name="qwen3_vl",
     template_tokens=("image", "video", "vision_start", "vision_end"),
+    spoken_tokens=("<tool_call>", "</tool_call>", "<think>", "</think>"),
+    thought_tokens=("<think>", "</think>"),
     expand=expand,
     position_ids=position_ids,
 )

@@ -12,13 +12,14 @@ import pytest
 from decoder_service.app import Loaded, serve_loaded
 from decoder_service.cache.memory import MemoryPlan
 from decoder_service.config import DecoderConfig
+from decoder_service.rpc.request import RequestLimits, request_from_proto
 from protos.bundle.manifest import Bundle
 from protos.process.main import ServiceProcess
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
 from protos.wire import tensors
 from protos.wire.channels import is_serving
-from protos.wire.errors import Reason, from_rpc_error
+from protos.wire.errors import InvalidRequest, Reason, from_rpc_error
 from tests.support.manifests import small_manifest
 from tests.unit.decoder_service.fakes import (
     HIDDEN,
@@ -118,6 +119,25 @@ async def test_a_stream_is_admission_tokens_completion(tmp_path: Path) -> None:
             kinds.append(message.WhichOneof("payload"))
         assert kinds[0] == "admission" and kinds[-1] == "completion"
         assert set(kinds[1:-1]) == {"tokens"}
+
+
+async def test_a_token_before_a_constraint_needs_one_and_is_in_the_vocabulary(
+    tmp_path: Path,
+) -> None:
+    limits = RequestLimits(
+        bundle=make_bundle(tmp_path), max_context=MAX_CONTEXT, allow_logits=False
+    )
+    held = decoder_pb2.Constraint(regex="a")
+    for asked in (
+        {"constraint_after_token": 1},
+        {"constraint_after_token": VOCAB, "constraint": held},
+        {"constraint_after_token": -1, "constraint": held},
+    ):
+        message = start("a").start
+        message.MergeFrom(decoder_pb2.GenerateStart(**asked))
+        with pytest.raises(InvalidRequest) as caught:
+            request_from_proto(message, limits)
+        assert caught.value.param == "constraint_after_token"
 
 
 async def test_a_client_need_not_half_close_a_text_request(tmp_path: Path) -> None:

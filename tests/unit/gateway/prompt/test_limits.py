@@ -173,10 +173,55 @@ def test_text_that_cannot_fit_is_refused_before_it_is_tokenized(
 
 def test_accents_that_compose_are_not_counted_twice(roomy: PromptBuilder) -> None:
     text = "e\u0301" * 400
-    window = 3 * 400 // roomy.tokenizer.max_token_bytes
+    window = roomy.tokenizer.least_tokens("user\n" + "\u00e9" * 400 + "assistant\n") + 1
+    assert window > 100
     with pytest.raises(PromptTooLong) as caught:
         roomy.prepare(talk(user(text)), max_context=window)
     assert "at least" not in caught.value.message
+
+
+def with_blanks(text: str) -> str:
+    """A tokenizer.json whose longest token is of 128 blanks, as in the published one."""
+    raw = json.loads(text)
+    vocab, merges = raw["model"]["vocab"], raw["model"]["merges"]
+    lengths = [1 << power for power in range(7)]
+    for length in lengths:
+        vocab.setdefault("Ġ" * 2 * length, 1000 + length)
+    kept = [pair for pair in merges if set("".join(pair)) != {"Ġ"}]
+    raw["model"]["merges"] = kept + [["Ġ" * length] * 2 for length in lengths]
+    return json.dumps(raw)
+
+
+@pytest.fixture(scope="module")
+def blanks(files: Path, tmp_path_factory: pytest.TempPathFactory) -> PromptBuilder:
+    target = tmp_path_factory.mktemp("blanks") / "it"
+    return PromptBuilder(processor_bundle(files, target, changes={"tokenizer.json": with_blanks}))
+
+
+def test_one_long_token_of_blanks_does_not_hide_letters_that_cannot_fit(
+    blanks: PromptBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(blanks.tokenizer.encode_text(" " * 128)) == 1
+    monkeypatch.setattr(type(blanks.tokenizer), "encode_text", None)
+    for text in ("a" * 2 * MIB, "lazy " * (MIB // 4), "日本" * (MIB // 4)):
+        assert fault(blanks, talk(user(text))) == (Reason.CONTEXT_LENGTH_EXCEEDED, "messages")
+
+
+def test_a_prompt_too_long_is_given_up_at_the_window(
+    blanks: PromptBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, lengths = blanks.tokenizer.encode_text, []
+    monkeypatch.setattr(blanks.tokenizer, "least_tokens", lambda _: 0)
+
+    def counted(text: str) -> list[int]:
+        lengths.append(len(text))
+        return encode(text)
+
+    monkeypatch.setattr(blanks.tokenizer, "encode_text", counted)
+    with pytest.raises(PromptTooLong) as caught:
+        blanks.prepare(talk(user("the lazy dog " * (MIB // 8))))
+    assert "at least" in caught.value.message
+    assert sum(lengths) < 100_000
 
 
 @pytest.mark.parametrize(
