@@ -16,6 +16,7 @@ PATTERNS = (
     "tokenizer_config.json",
     "chat_template.jinja",
     "chat_template.json",
+    "processor_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
 )

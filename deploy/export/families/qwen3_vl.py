@@ -160,6 +160,8 @@ FAMILY = Family(
     preprocessors=(
         PreprocessorFile(
             name="preprocessor_config.json",
+            nested_key="image_processor",
+            is_image=True,
             class_key="image_processor_type",
             classes=(
                 "Qwen2VLImageProcessor",
@@ -170,6 +172,8 @@ FAMILY = Family(
         ),
         PreprocessorFile(
             name="video_preprocessor_config.json",
+            nested_key="video_processor",
+            is_image=False,
             class_key="video_processor_type",
             classes=("Qwen3VLVideoProcessor",),
         ),
