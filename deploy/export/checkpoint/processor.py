@@ -2,14 +2,24 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deploy.export.checkpoint import preprocessors
 from deploy.export.errors import ExportError
 from deploy.export.families.family import Family
-from deploy.export.json_keys import parse, parse_object, read_object
+from deploy.export.json_keys import parse_object, read_object
 from protos.bundle.manifest import SpecialTokens, VisionDims
 
 TEMPLATE_NAME = "chat_template.jinja"
+# The files of which transformers would follow a pointer to code.
+SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
 # Of every family; its own preprocessors' settings come to them.
 REQUIRED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
@@ -17,16 +27,19 @@ REQUIRED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 def refuse_remote_code(path: Path) -> None:
     """Refuses a checkpoint of which any settings file points at Python code.
 
+    Other JSON files beside them are nobody's business: nothing here opens them.
+
     Raises:
         ExportError: naming the file.
     """
-    for file in sorted(path.glob("*.json")):
-        if file.name == "tokenizer.json" or file.name.endswith(".index.json"):
+    for name in SETTINGS:
+        if not (path / name).is_file():
             continue
-        raw = parse(file.name, file.read_bytes())
-        if isinstance(raw, dict) and "auto_map" in raw:
+        raw = read_object(path, name)
+        nested = [value for value in raw.values() if isinstance(value, dict)]
+        if any("auto_map" in value for value in (raw, *nested)):
             raise ExportError(
-                f"{file.name} has auto_map; checkpoints with code of their own are refused"
+                f"{name} has auto_map; checkpoints with code of their own are refused"
             )
 
 
@@ -63,12 +76,30 @@ def _chat_template(path: Path, tokenizer_config: bytes) -> bytes:
         template = read_object(path, "chat_template.json").get("chat_template")
     else:
         template = parse_object("tokenizer_config.json", tokenizer_config).get("chat_template")
+    if isinstance(template, list):
+        template = _named_template(template)
     if not isinstance(template, str):
         raise ExportError(
             f"the checkpoint has no chat template: neither {TEMPLATE_NAME}, nor chat_template.json,"
             " nor chat_template in tokenizer_config.json"
         )
     return template.encode()
+
+
+def _named_template(templates: list[Any]) -> Any:
+    """The only template of a list of named ones.
+
+    transformers takes "default", but "tool_use" where a request has tools: two templates of one
+    model are more than a bundle holds.
+    """
+    named = [entry for entry in templates if isinstance(entry, dict)]
+    names = [entry.get("name") for entry in named]
+    if len(named) != len(templates) or names != ["default"]:
+        raise ExportError(
+            f"chat_template is a list of the templates {names}, expected one named default;"
+            f" put the one to serve into {TEMPLATE_NAME}"
+        )
+    return named[0].get("template")
 
 
 def _check_tokenizer(

@@ -39,6 +39,7 @@ class Family:
     """
 
     name: str  # config.json's `model_type`, and the manifest's family
+    published: tuple[str, ...]  # hub ids to name where another checkpoint is refused
     model_class: str  # transformers' class, config.json's only `architectures`
     # onnxruntime-genai's class that builds the language model's graph, and the module it lies in.
     builder_module: str

@@ -142,6 +142,11 @@ def _special_tokens(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Sp
 
 FAMILY = Family(
     name="qwen3_vl",
+    published=tuple(
+        f"Qwen/Qwen3-VL-{size}-{kind}"
+        for size in ("2B", "4B", "8B", "32B")
+        for kind in ("Instruct", "Thinking")
+    ),
     model_class="Qwen3VLForConditionalGeneration",
     builder_module="onnxruntime_genai.models.builders.qwen",
     builder_class="Qwen3VLTextModel",
