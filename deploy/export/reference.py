@@ -1,11 +1,14 @@
 """What transformers makes of a prompt and the tokens a bundle answered with.
 
-    python -m deploy.export.reference CHECKPOINT FOLDER
+    python -m deploy.export.reference CHECKPOINT FOLDER [GRAPH FOLDER]
 
 `tandem verify --checkpoint` runs this in a process of its own. For each FOLDER/question-N.npz
 it writes answer-N.npz. A question holds `input_ids` int [S] with placeholders expanded, `tokens`
 int [T], and the images `image_0`, ... uint8 [height, width, 3] in prompt order; its answer
 `logits` float32 [T, vocab], each row after the prompt and the tokens before it.
+
+The first folder is answered with the checkpoint's weights, the second with those that a quantized
+graph implies.
 """
 
 import json
@@ -19,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from deploy.export import libraries
+from deploy.export import implied, libraries
 from deploy.export.checkpoint import preprocessors
 from deploy.export.families.registry import family_of
 from deploy.export.json_keys import read_object
@@ -27,16 +30,24 @@ from deploy.export.json_keys import read_object
 
 def main(argv: Sequence[str]) -> int:
     """Answers every question of a folder; returns the exit code."""
-    checkpoint, folder = (Path(argument) for argument in argv)
+    checkpoint, folder, *quantized = (Path(argument) for argument in argv)
     family = family_of(read_object(checkpoint, "config.json"))
-    model = libraries.model_class(family).from_pretrained(checkpoint, dtype=torch.float32)
+    model = libraries.model_class(family).from_pretrained(checkpoint, dtype=torch.float32).eval()
     images = next(file for file in family.preprocessors if file.is_image)
     settings = json.loads(preprocessors.read(checkpoint, images))
+    _answer(model, settings, folder)
+    if quantized:
+        graph, folder = quantized
+        implied.replace_products(model, graph)
+        _answer(model, settings, folder)
+    return 0
+
+
+def _answer(model: Any, settings: Mapping[str, Any], folder: Path) -> None:
     for file in sorted(folder.glob("question-*.npz")):
         with np.load(file, allow_pickle=False) as arrays:
-            logits = reference_logits(model.eval(), settings, dict(arrays))
+            logits = reference_logits(model, settings, dict(arrays))
         np.savez(folder / file.name.replace("question", "answer"), logits=logits)
-    return 0
 
 
 def reference_logits(

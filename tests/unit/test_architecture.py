@@ -66,7 +66,7 @@ LAYERS = {
         ["errors", "progress"],
         ["json_keys", "options", "partial"],
         ["families"],
-        ["libraries", "checkpoint"],
+        ["libraries", "checkpoint", "implied", "level_zero"],
         ["vision", "decoder", "graph_runs", "reference"],
         ["manifest"],
         ["quality"],
