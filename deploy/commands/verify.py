@@ -21,8 +21,8 @@ from deploy.stack.ports import ANY_FREE
 from deploy.terminal.screen import CommandError, describe_bundle
 from protos.bundle.manifest import Bundle, DecoderGraph
 
-REFERENCE = "deploy.export.reference"
-LEVEL_ZERO = "deploy.export.level_zero"
+REFERENCE = "deploy.export.comparison.reference"
+LEVEL_ZERO = "deploy.export.comparison.level_zero"
 QUANTIZED = ("int4", "int8")
 
 

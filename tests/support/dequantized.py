@@ -3,7 +3,7 @@
 import copy
 from pathlib import Path
 
-from deploy.export.implied import Product, float_product, replace_products
+from deploy.export.comparison.implied import Product, float_product, replace_products
 from protos.bundle.manifest import Bundle
 from tests.support.oracle import Oracle
 

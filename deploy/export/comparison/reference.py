@@ -1,6 +1,6 @@
 """What transformers makes of a prompt and the tokens a bundle answered with.
 
-    python -m deploy.export.reference CHECKPOINT FOLDER [GRAPH FOLDER]
+    python -m deploy.export.comparison.reference CHECKPOINT FOLDER [GRAPH FOLDER]
 
 `tandem verify --checkpoint` runs this in a process of its own. For each FOLDER/question-N.npz
 it writes answer-N.npz. A question holds `input_ids` int [S] with placeholders expanded, `tokens`
@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from deploy.export import implied, libraries
+from deploy.export import libraries
 from deploy.export.checkpoint import preprocessors
+from deploy.export.comparison import implied
 from deploy.export.families.registry import family_of
 from deploy.export.json_keys import read_object
 

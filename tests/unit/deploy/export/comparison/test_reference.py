@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deploy.export.reference import patches
+from deploy.export.comparison.reference import patches
 
 SETTINGS = {
     "patch_size": 16,

@@ -1,6 +1,6 @@
 """A quantized bundle once more at accuracy level 0: the same integers, activations in float32.
 
-    python -m deploy.export.level_zero BUNDLE FOLDER
+    python -m deploy.export.comparison.level_zero BUNDLE FOLDER
 
 `tandem verify --checkpoint` serves it to tell rounded arithmetic from wrong arithmetic: at level 0
 nothing but the order of sums may differ from transformers over the same weights.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx
 
-from deploy.export import level_zero
+from deploy.export.comparison import level_zero
 from protos.bundle.manifest import PARTS, Bundle
 from tests.support.bundles import bundle
 
