@@ -1,5 +1,6 @@
 """How closely the services' numbers follow a reference's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,11 @@ class Agreement:
         """Every token is the reference's, and logits differ by rounding only."""
         return self.same_tokens == self.tokens and self.largest_logit_difference <= EXACT_LOGITS
 
+    @property
+    def top1(self) -> float:
+        """Share of positions with the same likeliest token."""
+        return self.same_tokens / self.tokens
+
     def describe(self) -> str:
         """One line."""
         return (
@@ -43,4 +49,15 @@ def compare(
         same_tokens=int((reference.argmax(axis=-1) == tokens).sum()),
         largest_logit_difference=float(np.abs(logits - reference).max()),
         mean_kl=float(kl_divergence(reference, logits).mean()),
+    )
+
+
+def pooled(agreements: Sequence[Agreement]) -> Agreement:
+    """Several answers as if they were one; each token counts the same."""
+    tokens = sum(one.tokens for one in agreements)
+    return Agreement(
+        tokens=tokens,
+        same_tokens=sum(one.same_tokens for one in agreements),
+        largest_logit_difference=max(one.largest_logit_difference for one in agreements),
+        mean_kl=sum(one.mean_kl * one.tokens for one in agreements) / tokens,
     )

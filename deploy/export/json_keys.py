@@ -3,6 +3,7 @@
 Nothing is filled from a library's class defaults, which belong to no published checkpoint.
 """
 
+import codecs
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,8 +42,11 @@ def parse(name: str, data: bytes) -> Any:
     Raises:
         ExportError: it is no JSON.
     """
+    if data.startswith(codecs.BOM_UTF8):
+        # json.loads would take it from bytes; transformers and the services read text.
+        raise ExportError(f"{name} begins with a byte order mark; save it as UTF-8 without one")
     try:
-        return json.loads(data)
+        return json.loads(data.decode("utf-8"))
     except ValueError as error:
         raise ExportError(f"{name} is not valid JSON") from error
 

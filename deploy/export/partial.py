@@ -32,13 +32,13 @@ class PartialBundle:
         self._done: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
-        self._refuse_existing()
+        refuse_existing(self.target)
         self.path.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self.path, os.O_RDONLY)
         try:
             # The lock is on the folder itself and ends with the process, however that ends.
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._refuse_existing()
+            refuse_existing(self.target)
             self._load_state()
         except BlockingIOError as error:
             os.close(self._handle)
@@ -56,10 +56,6 @@ class PartialBundle:
     ) -> None:
         if self._handle is not None:
             os.close(self._handle)
-
-    def _refuse_existing(self) -> None:
-        if self.target.exists() or self.target.is_symlink():
-            raise ExportError(f"{self.target} exists already; choose another name or remove it")
 
     def _load_state(self) -> None:
         state: Any = None
@@ -104,7 +100,7 @@ class PartialBundle:
             ExportError: the target has appeared meanwhile.
         """
         (self.path / STATE_NAME).unlink()
-        self._refuse_existing()
+        refuse_existing(self.target)
         self.path.rename(self.target)
         _sync(self.target.parent)
 
@@ -112,6 +108,16 @@ class PartialBundle:
         partial = self.path / f"{STATE_NAME}.new"
         partial.write_text(json.dumps({"key": self._key, "done": self._done}))
         partial.replace(self.path / STATE_NAME)
+
+
+def refuse_existing(target: Path) -> None:
+    """Refuses a name that is taken.
+
+    Raises:
+        ExportError: there is something, or a link to nothing.
+    """
+    if target.exists() or target.is_symlink():
+        raise ExportError(f"{target} exists already; choose another name or remove it")
 
 
 def _empty(folder: Path) -> None:

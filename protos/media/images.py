@@ -172,23 +172,30 @@ def grid_thw(height: int, width: int, settings: ImageSettings, *, field: str = "
 
 
 def _areas(raw: Mapping[str, Any]) -> tuple[int, int]:
-    size = raw.get("size")
-    if size is None:
-        raise BundleError(f"{SETTINGS_NAME} lacks size")
-    if not isinstance(size, Mapping):
-        raise BundleError(f"{SETTINGS_NAME}: size is not an object")
-    smallest = _positive(size, "shortest_edge", prefix="size.")
-    largest = _positive(size, "longest_edge", prefix="size.")
-    # Older files carry the areas a second time under these names, and transformers obeys them.
-    if raw.get("min_pixels") is not None:
-        smallest = _positive(raw, "min_pixels")
-    if raw.get("max_pixels") is not None:
-        largest = _positive(raw, "max_pixels")
+    """Least and most pixels.
+
+    The names are of edges, the values are areas. Older files and many fine-tunes have them as
+    min_pixels and max_pixels, beside `size` or instead of it; transformers lets those win.
+
+    **Source**: transformers Qwen2VLImageProcessor.__init__ (5.23) and Qwen2VLImageProcessorFast
+    (4.57); parity in tests/parity/test_saved_processors.py.
+    """
+    smallest = _area(raw, "min_pixels", "shortest_edge")
+    largest = _area(raw, "max_pixels", "longest_edge")
     if smallest > largest:
         raise BundleError(
             f"{SETTINGS_NAME}: the smallest area {smallest} is above the largest {largest}"
         )
     return smallest, largest
+
+
+def _area(raw: Mapping[str, Any], key: str, edge: str) -> int:
+    if raw.get(key) is not None:
+        return _positive(raw, key)
+    size = _required(raw, "size", "")
+    if not isinstance(size, Mapping):
+        raise BundleError(f"{SETTINGS_NAME}: size is not an object")
+    return _positive(size, edge, prefix="size.")
 
 
 def _required(raw: Mapping[str, Any], key: str, prefix: str) -> Any:

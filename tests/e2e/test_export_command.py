@@ -2,9 +2,13 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -92,6 +96,80 @@ def test_a_killed_export_leaves_no_bundle_and_the_next_one_continues(tmp_path: P
     made.verify_files(PARTS, advance=lambda size: None)
     assert made.manifest == whole.manifest
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_ctrl_c_ends_in_one_line_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    arguments = [str(checkpoint("deep")), str(target), "--precision", "fp32"]
+    process = subprocess.Popen(
+        command(*arguments), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        next(line for line in process.stderr if line.startswith("embeddings: done"))
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read().splitlines()
+    assert process.wait(timeout=20) == 128 + signal.SIGINT
+    assert rest[-1] == "stopped; the same command goes on after the last finished stage"
+    assert not [line for line in rest if "Traceback" in line]
+    state = json.loads((tmp_path / "bundle.partial" / "export.json").read_text())
+    assert set(state["done"]) >= {"processor", "vision", "embeddings"}
+    assert not target.exists()
+
+
+def no_large_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of half a MiB at `folder`; the test is skipped where none may be mounted."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def assert_one_line_says(done: subprocess.CompletedProcess[str], text: str) -> None:
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [done.stderr.splitlines()[-1]]
+    assert text in errors[0]
+    assert "bundle" in errors[0]
+    assert errors[0].endswith("the same command goes on after the last finished stage")
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small") as disk:
+        done = run(str(checkpoint("deep")), str(disk / "bundle"), "--precision", "fp32")
+    assert_one_line_says(done, "No space left on device")
+
+
+def test_a_limit_on_files_is_one_clear_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(str(checkpoint("deep")), str(tmp_path / "bundle"), "--precision", "fp32"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        preexec_fn=no_large_files,
+    )
+    assert_one_line_says(done, "File too large")
+
+
+def test_a_folder_that_may_not_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    done = run(str(checkpoint("deep")), str(tmp_path / "file" / "bundle"), "--precision", "fp32")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: {tmp_path / 'file' / 'bundle.partial'}: Not a directory"
+    ]
 
 
 def test_an_existing_bundle_is_neither_replaced_nor_touched(tmp_path: Path) -> None:

@@ -22,14 +22,16 @@ def served(stacks: Stacks) -> ServedStack:
     return stacks.get(bundle("tied"))
 
 
-def tandem(*arguments: str, stdin: str = "", **environment: str) -> list[str]:
+def tandem(
+    *arguments: str, stdin: str = "", timeout_s: float = 100, **environment: str
+) -> list[str]:
     """The lines a command prints; it must succeed."""
     run = subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments],
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=timeout_s,
         env={**os.environ, **environment},
     )
     assert (run.returncode, run.stderr) == (0, "")
@@ -67,6 +69,19 @@ def test_verify_agrees_with_transformers_number_by_number() -> None:
     judged = [line for line in lines if "are transformers'" in line]
     assert len(judged) == 4
     assert all(line.startswith("ok ") for line in judged)
+
+
+@pytest.mark.timeout(300)
+def test_verify_tells_rounding_from_faults_in_a_quantized_bundle() -> None:
+    arguments = ("verify", str(bundle("odd", "int4")), "--checkpoint", str(checkpoint("odd")))
+    lines = tandem(*arguments, timeout_s=280)  # two stacks, one after the other
+    exact = [line for line in lines if " at level 0: 32 of 32 tokens are transformers'" in line]
+    assert len(exact) == 4
+    assert all(line.startswith("ok ") for line in exact)
+    served = [line for line in lines if ", as served: " in line]
+    assert len(served) == 4
+    whole = r"-- int4 at level 4 beside the float32 checkpoint: top-1 [01]\.\d{3}, KL [\d.e-]+ nats"
+    assert re.match(whole, lines[-1])
 
 
 def test_bench_ends_with_one_line_of_json() -> None:

@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import re
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
 
 class FakeHub:
@@ -19,6 +23,7 @@ class FakeHub:
         self._name = name
         self._files = {file.name: file.read_bytes() for file in folder.iterdir()} | dict(extra)
         self.served: set[str] = set()
+        self.sent: Counter[str] = Counter()  # bytes of each file's bodies
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
@@ -73,6 +78,9 @@ class FakeHub:
 
             def _send(self, *, with_body: bool) -> None:
                 status, body, etag = hub.answer(self.path)
+                asked = RANGE.fullmatch(self.headers.get("Range", ""))
+                if status == 200 and asked:
+                    status, body = 206, body[int(asked[1]) : int(asked[2]) + 1]
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("X-Repo-Commit", hub.commit)
@@ -80,6 +88,8 @@ class FakeHub:
                     self.send_header("ETag", f'"{etag}"')
                 self.end_headers()
                 if with_body:
+                    if etag:
+                        hub.sent[self.path.rpartition("/")[2]] += len(body)
                     self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:

@@ -67,7 +67,7 @@ LAYERS = {
         ["json_keys", "options", "partial"],
         ["families"],
         ["libraries", "checkpoint"],
-        ["vision", "decoder", "graph_runs", "reference"],
+        ["vision", "decoder", "graph_runs", "comparison"],
         ["manifest"],
         ["quality"],
         ["exporter"],

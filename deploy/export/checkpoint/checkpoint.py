@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from deploy.export.checkpoint import processor
-from deploy.export.checkpoint.weights import StoredTensor, read_index
+from deploy.export.checkpoint import weights
+from deploy.export.checkpoint.settings import Settings
+from deploy.export.checkpoint.weights import StoredTensor
 from deploy.export.errors import ExportError
 from deploy.export.families.family import Family, TensorNames
-from deploy.export.families.registry import family_of
-from deploy.export.json_keys import read_object, require
 from protos.bundle.manifest import SpecialTokens, TextDims, VisionDims
 
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -33,7 +32,8 @@ class Checkpoint:
     generation: Mapping[str, Any]
     tied: bool
     processor_files: Mapping[str, bytes]  # bundle name -> bytes
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, StoredTensor]  # of floating point: all that a model here computes with
+    others: Mapping[str, StoredTensor]  # such as buffers of positions; never read
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -44,38 +44,28 @@ class Checkpoint:
         """
         if not path.is_dir():
             raise ExportError(f"{path} is not a folder")
-        raw = read_object(path, "config.json")
-        family = family_of(raw)
-        if raw.get("quantization_config") is not None:
-            raise ExportError(
-                "config.json has quantization_config; export the unquantized checkpoint"
-            )
-        processor.refuse_remote_code(path)
-        text, vision = family.text_dims(raw), family.vision_dims(raw)
-        generation = read_object(path, "generation_config.json")
-        tokens = family.special_tokens(raw, generation)
-        files = processor.collect(
-            path, family, vision=vision, tokens=tokens, vocab_size=text.vocab_size
-        )
+        settings = Settings.open(path, str(path))
+        config = settings.config
         _refuse_pickles_only(path)
-        # transformers reads this key at the top level only.
-        tied = bool(require(raw, "tie_word_embeddings", "config.json", bool))
-        tensors = read_index(path)
-        if tied:
-            _check_tied_head(tensors, family.tensors)
+        tensors, others = weights.split(weights.read_index(path))
+        if config.tied:
+            _check_tied_head(tensors, config.family.tensors)
         return cls(
             path=path,
-            family=family,
-            config=raw,
-            text=text,
-            vision=vision,
-            special_tokens=tokens,
+            family=config.family,
+            config=config.raw,
+            text=config.text,
+            vision=config.vision,
+            special_tokens=settings.special_tokens,
             generation={
-                key: value for key, value in generation.items() if key != "transformers_version"
+                key: value
+                for key, value in settings.generation.items()
+                if key != "transformers_version"
             },
-            tied=tied,
-            processor_files=files,
+            tied=config.tied,
+            processor_files=settings.processor_files,
             tensors=tensors,
+            others=others,
         )
 
     @property
@@ -111,6 +101,8 @@ class Checkpoint:
             if name == self.family.tensors.lm_head and self.tied:
                 continue
             stored = self.tensors.get(name)
+            if name in self.others:
+                raise ExportError(weights.unsupported(name, self.others[name].dtype))
             if stored is None:
                 raise ExportError(f"the checkpoint's weights lack {name}")
             if stored.shape != shape:

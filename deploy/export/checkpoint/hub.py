@@ -1,24 +1,33 @@
-"""Finds a checkpoint: a folder as it is, a hub id by downloading what an export reads."""
+"""Finds a checkpoint: a folder as it is, a hub id by downloading what an export reads.
+
+What decides whether a checkpoint can be served is small, so it comes first: config.json, then the
+other settings, then the headers of the weights' files. Tens of gigabytes follow only after that.
+"""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.export.checkpoint import headers
+from deploy.export.checkpoint.settings import ModelConfig, Settings
 from deploy.export.errors import ExportError
 
 # No pickles, no Python: what is not downloaded cannot be opened by mistake.
-PATTERNS = (
-    "*.safetensors",
-    "model.safetensors.index.json",
-    "config.json",
+CONFIG_PATTERNS = ("config.json",)
+SETTINGS_PATTERNS = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
     "chat_template.json",
+    "processor_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
+    "model.safetensors.index.json",
 )
+WEIGHT_PATTERNS = ("*.safetensors",)
+PATTERNS = (*CONFIG_PATTERNS, *SETTINGS_PATTERNS, *WEIGHT_PATTERNS)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 
@@ -51,19 +60,33 @@ def locate(source: str, *, model_id: str | None = None, revision: str | None = N
         return Located(path=resolved, model_id=model_id or resolved.name, revision=None)
     if not HUB_ID.match(source):
         raise ExportError(f"{source} is neither a folder nor a hub id like owner/name")
-    path = _download(source, revision)
-    # The hub's cache keeps each commit in a folder of its name.
-    commit = path.name if COMMIT.match(path.name) else None
-    return Located(path=path, model_id=model_id or source, revision=commit)
+    path = _download_checked(source, revision)
+    return Located(path=path, model_id=model_id or source, revision=_commit(path))
 
 
-def _download(hub_id: str, revision: str | None) -> Path:
+def _commit(path: Path) -> str | None:
+    """The hub's cache keeps each commit in a folder of its name."""
+    return path.name if COMMIT.match(path.name) else None
+
+
+def _download_checked(hub_id: str, revision: str | None) -> Path:
+    path = _download(hub_id, revision, CONFIG_PATTERNS)
+    ModelConfig.open(path, hub_id)
+    # The rest is of the same commit, though the branch may move meanwhile.
+    revision = _commit(path) or revision
+    _download(hub_id, revision, SETTINGS_PATTERNS)
+    settings = Settings.open(path, hub_id)
+    headers.check(hub_id, revision, path, settings.config)
+    return _download(hub_id, revision, WEIGHT_PATTERNS)
+
+
+def _download(hub_id: str, revision: str | None, patterns: Sequence[str]) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         found = huggingface_hub.snapshot_download(
-            hub_id, revision=revision, allow_patterns=list(PATTERNS)
+            hub_id, revision=revision, allow_patterns=list(patterns)
         )
     except LocalEntryNotFoundError as error:
         raise ExportError(f"the hub cannot be reached and {hub_id} is not in its cache") from error

@@ -1,14 +1,25 @@
-"""The checkpoint's own tokenizer, template and image settings, byte for byte."""
+"""The checkpoint's own tokenizer, template, and image and video settings, unchanged."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from deploy.export.checkpoint import preprocessors
 from deploy.export.errors import ExportError
-from deploy.export.families.family import Config, Family, PreprocessorFile
-from deploy.export.json_keys import parse, parse_object, positive, read_object, require
+from deploy.export.families.family import Family
+from deploy.export.json_keys import parse_object, read_object
 from protos.bundle.manifest import SpecialTokens, VisionDims
 
 TEMPLATE_NAME = "chat_template.jinja"
+# The files of which transformers would follow a pointer to code.
+SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
 # Of every family; its own preprocessors' settings come to them.
 REQUIRED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
@@ -16,16 +27,19 @@ REQUIRED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 def refuse_remote_code(path: Path) -> None:
     """Refuses a checkpoint of which any settings file points at Python code.
 
+    Other JSON files beside them are nobody's business: nothing here opens them.
+
     Raises:
         ExportError: naming the file.
     """
-    for file in sorted(path.glob("*.json")):
-        if file.name == "tokenizer.json" or file.name.endswith(".index.json"):
+    for name in SETTINGS:
+        if not (path / name).is_file():
             continue
-        raw = parse(file.name, file.read_bytes())
-        if isinstance(raw, dict) and "auto_map" in raw:
+        raw = read_object(path, name)
+        nested = [value for value in raw.values() if isinstance(value, dict)]
+        if any("auto_map" in value for value in (raw, *nested)):
             raise ExportError(
-                f"{file.name} has auto_map; checkpoints with code of their own are refused"
+                f"{name} has auto_map; checkpoints with code of their own are refused"
             )
 
 
@@ -35,20 +49,22 @@ def collect(
     """Reads the files of the bundle's processor folder.
 
     Returns:
-        File name in the bundle -> bytes as the checkpoint has them.
+        File name in the bundle -> bytes as the checkpoint has them; what it has within another
+        file (template, preprocessors) is a file of its own here.
 
     Raises:
         ExportError: a file or key is missing, or contradicts config.json.
     """
     files = {}
-    for name in (*REQUIRED, *(file.name for file in family.preprocessors)):
+    for name in REQUIRED:
         if not (path / name).is_file():
             raise ExportError(f"the checkpoint lacks {name}")
         files[name] = (path / name).read_bytes()
     files[TEMPLATE_NAME] = _chat_template(path, files["tokenizer_config.json"])
     _check_tokenizer(files["tokenizer.json"], family.placeholders, tokens, vocab_size)
     for file in family.preprocessors:
-        _check_preprocessor(file, parse_object(file.name, files[file.name]), vision)
+        files[file.name] = preprocessors.read(path, file)
+        preprocessors.check(file, files[file.name], vision)
     return files
 
 
@@ -60,12 +76,30 @@ def _chat_template(path: Path, tokenizer_config: bytes) -> bytes:
         template = read_object(path, "chat_template.json").get("chat_template")
     else:
         template = parse_object("tokenizer_config.json", tokenizer_config).get("chat_template")
+    if isinstance(template, list):
+        template = _named_template(template)
     if not isinstance(template, str):
         raise ExportError(
             f"the checkpoint has no chat template: neither {TEMPLATE_NAME}, nor chat_template.json,"
             " nor chat_template in tokenizer_config.json"
         )
     return template.encode()
+
+
+def _named_template(templates: list[Any]) -> Any:
+    """The only template of a list of named ones.
+
+    transformers takes "default", but "tool_use" where a request has tools: two templates of one
+    model are more than a bundle holds.
+    """
+    named = [entry for entry in templates if isinstance(entry, dict)]
+    names = [entry.get("name") for entry in named]
+    if len(named) != len(templates) or names != ["default"]:
+        raise ExportError(
+            f"chat_template is a list of the templates {names}, expected one named default;"
+            f" put the one to serve into {TEMPLATE_NAME}"
+        )
+    return named[0].get("template")
 
 
 def _check_tokenizer(
@@ -87,33 +121,6 @@ def _check_tokenizer(
         raise ExportError(f"tokenizer.json has id {max(ids)}, text_config.vocab_size {vocab_size}")
     if max(tokens.eos) >= vocab_size:
         raise ExportError(f"eos_token_id {max(tokens.eos)} is beyond vocab_size {vocab_size}")
-
-
-def _check_preprocessor(file: PreprocessorFile, raw: Config, vision: VisionDims) -> None:
-    name = file.name
-    found = require(raw, file.class_key, name, str)
-    if found not in file.classes:
-        raise ExportError(f"{name}: {file.class_key} is {found}, supported is {file.classes[0]}")
-    size = require(raw, "size", name, dict)
-    least = positive(size, "shortest_edge", f"{name}: size")
-    most = positive(size, "longest_edge", f"{name}: size")
-    if least > most:
-        raise ExportError(f"{name}: size.shortest_edge {least} exceeds longest_edge {most}")
-    for key, wanted in (
-        ("patch_size", vision.patch_size),
-        ("temporal_patch_size", vision.temporal_patch_size),
-        ("merge_size", vision.spatial_merge_size),
-    ):
-        value = positive(raw, key, name)
-        if value != wanted:
-            raise ExportError(f"{name}: {key} is {value}, vision_config says {wanted}")
-    for key in ("image_mean", "image_std"):
-        values = require(raw, key, name, list)
-        if len(values) != vision.in_channels:
-            raise ExportError(f"{name}: {key} has {len(values)} values, expected 3")
-    for key in ("min_pixels", "max_pixels"):
-        if raw.get(key) is not None:
-            raise ExportError(f"{name}: {key} is an older spelling of size; state size only")
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:

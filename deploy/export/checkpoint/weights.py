@@ -21,7 +21,13 @@ DTYPES: Mapping[str, torch.dtype] = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-ITEM_SIZES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
+# Everything safetensors can hold, by which a file is judged whole.
+ITEM_BITS: Mapping[str, int] = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "C64": 64,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +38,7 @@ class StoredTensor:
     file: Path
     offset: int  # bytes from the start of the file
     size: int  # bytes
-    dtype: str  # safetensors' name: "F32", "F16" or "BF16"
+    dtype: str  # safetensors' name, such as "F32"; only those of `DTYPES` can be read
     shape: tuple[int, ...]
 
     def read(self) -> torch.Tensor:
@@ -71,7 +77,7 @@ def read_index(folder: Path) -> dict[str, StoredTensor]:
         if not (folder / SINGLE_NAME).is_file():
             raise ExportError(f"the checkpoint has neither {SINGLE_NAME} nor {INDEX_NAME}")
         return _read_header(folder / SINGLE_NAME)
-    placed = _weight_map(index)
+    placed = weight_map(index)
     headers = {name: _read_header(folder / name) for name in sorted(set(placed.values()))}
     tensors = {}
     for tensor, file in placed.items():
@@ -81,7 +87,28 @@ def read_index(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def split(
+    tensors: Mapping[str, StoredTensor],
+) -> tuple[dict[str, StoredTensor], dict[str, StoredTensor]]:
+    """Tensors that can be read, and the rest: integer buffers, or weights that are quantized."""
+    readable = {name: tensor for name, tensor in tensors.items() if tensor.dtype in DTYPES}
+    return readable, {name: tensor for name, tensor in tensors.items() if name not in readable}
+
+
+def unsupported(name: str, dtype: str) -> str:
+    """Why a weight of the model cannot be exported as it is stored."""
+    return (
+        f"{name} is stored as {dtype}, expected one of {', '.join(DTYPES)};"
+        " export the checkpoint that is not quantized"
+    )
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file beside the index.
+
+    Raises:
+        ExportError: the index is damaged, or names a file that is not beside it.
+    """
     try:
         placed = json.loads(index.read_text())["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
@@ -118,15 +145,12 @@ def _stored(
         dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(f"{file.name} describes {name} badly") from error
-    if dtype not in DTYPES:
-        raise ExportError(
-            f"{name} is stored as {dtype}, expected one of {', '.join(DTYPES)};"
-            " export the checkpoint that is not quantized"
-        )
+    if dtype not in ITEM_BITS:
+        raise ExportError(f"{name} is stored as {dtype}, which is no type of safetensors")
     count = 1
     for size in shape:
         count *= size
-    if end - begin != count * ITEM_SIZES[dtype] or begin < 0 or data + end > file_size:
+    if (end - begin) * 8 != count * ITEM_BITS[dtype] or begin < 0 or data + end > file_size:
         raise ExportError(f"{file.name} is damaged or incomplete at {name}")
     return StoredTensor(
         name=name, file=file, offset=data + begin, size=end - begin, dtype=dtype, shape=shape

@@ -11,9 +11,11 @@ Config = Mapping[str, Any]  # a JSON object of the checkpoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreprocessorFile:
-    """A settings file for images or videos that a checkpoint must have."""
+    """Settings for images or videos that a checkpoint must have, in one of two places."""
 
-    name: str
+    name: str  # of their own file, in the bundle always
+    nested_key: str  # where processor_config.json holds them, as transformers 5 saves it
+    is_image: bool  # of images; otherwise of videos
     class_key: str  # the key that names the class
     classes: tuple[str, ...]  # of transformers, whose arithmetic the vision tier repeats
 
@@ -37,6 +39,7 @@ class Family:
     """
 
     name: str  # config.json's `model_type`, and the manifest's family
+    published: tuple[str, ...]  # hub ids to name where another checkpoint is refused
     model_class: str  # transformers' class, config.json's only `architectures`
     # onnxruntime-genai's class that builds the language model's graph, and the module it lies in.
     builder_module: str

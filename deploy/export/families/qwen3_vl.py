@@ -142,6 +142,11 @@ def _special_tokens(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Sp
 
 FAMILY = Family(
     name="qwen3_vl",
+    published=tuple(
+        f"Qwen/Qwen3-VL-{size}-{kind}"
+        for size in ("2B", "4B", "8B", "32B")
+        for kind in ("Instruct", "Thinking")
+    ),
     model_class="Qwen3VLForConditionalGeneration",
     builder_module="onnxruntime_genai.models.builders.qwen",
     builder_class="Qwen3VLTextModel",
@@ -160,6 +165,8 @@ FAMILY = Family(
     preprocessors=(
         PreprocessorFile(
             name="preprocessor_config.json",
+            nested_key="image_processor",
+            is_image=True,
             class_key="image_processor_type",
             classes=(
                 "Qwen2VLImageProcessor",
@@ -170,6 +177,8 @@ FAMILY = Family(
         ),
         PreprocessorFile(
             name="video_preprocessor_config.json",
+            nested_key="video_processor",
+            is_image=False,
             class_key="video_processor_type",
             classes=("Qwen3VLVideoProcessor",),
         ),

@@ -43,6 +43,14 @@ def test_spelled_out_steps_and_older_area_names_are_read() -> None:
     assert settings.rescale_factor == 0.5
 
 
+def test_areas_under_their_older_names_stand_in_for_size() -> None:
+    older = {key: value for key, value in FILE.items() if key != "size"}
+    settings = ImageSettings.from_mapping({**older, "min_pixels": 1024, "max_pixels": 2048})
+    assert (settings.min_pixels, settings.max_pixels) == (1024, 2048)
+    for alone in ({"min_pixels": 1024}, {"max_pixels": 2048}):
+        assert "lacks size" in fault({**older, **alone})  # never a class default for the other
+
+
 @pytest.mark.parametrize("key", FILE)
 def test_a_missing_key_is_named(key: str) -> None:
     assert f"lacks {key}" in fault({name: value for name, value in FILE.items() if name != key})

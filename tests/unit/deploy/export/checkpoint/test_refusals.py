@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from deploy.export.checkpoint.checkpoint import Checkpoint
 from deploy.export.errors import ExportError
@@ -195,7 +197,13 @@ WRONG: list[tuple[str, Change, str]] = [
     ("config.json", set_in("image_token_id", to=7), "image_pad"),
     ("preprocessor_config.json", set_in("patch_size", to=14), "patch_size"),
     ("preprocessor_config.json", set_in("merge_size", to=3), "merge_size"),
-    ("preprocessor_config.json", set_in("min_pixels", to=3136), "min_pixels"),
+    ("preprocessor_config.json", set_in("min_pixels", to="3136"), "min_pixels"),
+    ("preprocessor_config.json", set_in("max_pixels", to=1), "area"),
+    ("preprocessor_config.json", set_in("resample", to=2), "resample"),
+    ("preprocessor_config.json", set_in("do_resize", to=False), "do_resize"),
+    ("preprocessor_config.json", set_in("do_convert_rgb", to=False), "do_convert_rgb"),
+    ("preprocessor_config.json", set_in("image_std", to=[0.5, 0, 0.5]), "image_std"),
+    ("preprocessor_config.json", set_in("rescale_factor", to="1"), "rescale_factor"),
     (
         "preprocessor_config.json",
         set_in("image_processor_type", to="CLIPImageProcessor"),
@@ -265,6 +273,98 @@ def test_settings_that_are_no_json_are_named(folder: Path) -> None:
 def test_a_list_beside_the_settings_is_nobodys_business(folder: Path) -> None:
     (folder / "merges.json").write_text("[]")
     assert Checkpoint.open(folder).path == folder
+
+
+@pytest.mark.parametrize("text", ["{", "\ufeff[1]"])
+def test_a_stray_file_that_is_no_json_is_nobodys_business(folder: Path, text: str) -> None:
+    (folder / "trainer_state.json").write_text(text)
+    assert Checkpoint.open(folder).path == folder
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_a_byte_order_mark_is_named(folder: Path, name: str) -> None:
+    (folder / name).write_text("\ufeff" + (folder / name).read_text())
+    with pytest.raises(ExportError, match=f"{name} begins with a byte order mark"):
+        Checkpoint.open(folder)
+
+
+def with_templates(folder: Path, *names: str) -> str:
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    named = [{"name": name, "template": template} for name in names]
+    edit(folder / "tokenizer_config.json", set_in("chat_template", to=named))
+    return template
+
+
+def test_a_list_with_one_default_template_is_that_template(folder: Path) -> None:
+    template = with_templates(folder, "default")
+    assert Checkpoint.open(folder).processor_files["chat_template.jinja"] == template.encode()
+
+
+@pytest.mark.parametrize("names", [("default", "tool_use"), ("tool_use",), ()])
+def test_several_named_templates_are_refused_by_their_names(
+    folder: Path, names: tuple[str, ...]
+) -> None:
+    with_templates(folder, *names)
+    with pytest.raises(ExportError, match=r"list of the templates \["):
+        Checkpoint.open(folder)
+
+
+def store(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Adds tensors to the sharded checkpoint, or replaces them, in a shard of their own."""
+    save_file(tensors, folder / "model-more.safetensors")
+
+    def place(index: dict[str, Any]) -> None:
+        index["weight_map"] |= dict.fromkeys(tensors, "model-more.safetensors")
+
+    edit(folder / "model.safetensors.index.json", place)
+
+
+def test_a_buffer_of_integers_is_left_alone(folder: Path) -> None:
+    store(folder, {"model.visual.position_ids": torch.arange(4)})
+    opened = Checkpoint.open(folder)
+    assert "position_ids" not in opened.with_prefix("model.visual.")
+    opened.require({"model.language_model.norm.weight": (96,)})
+
+
+def test_a_weight_of_integers_is_refused_by_name(folder: Path) -> None:
+    name = "model.language_model.norm.weight"
+    store(folder, {name: torch.ones(96, dtype=torch.int8)})
+    with pytest.raises(ExportError, match=f"{name} is stored as I8"):
+        Checkpoint.open(folder).require({name: (96,)})
+
+
+GENERATION: list[tuple[str, object]] = [
+    ("temperature", "0.7"),
+    ("temperature", 2.5),
+    ("temperature", float("nan")),
+    ("temperature", True),
+    ("top_p", 0.0),
+    ("top_p", [0.8]),
+    ("top_k", -1),
+    ("top_k", 20.0),
+    ("min_p", 1.5),
+    ("repetition_penalty", 0),
+    ("presence_penalty", -3),
+    ("do_sample", "true"),
+    ("pad_token_id", "0"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), GENERATION, ids=str)
+def test_a_generation_default_that_no_request_could_send_is_named(
+    folder: Path, key: str, value: object
+) -> None:
+    edit(folder / "generation_config.json", set_in(key, to=value))
+    with pytest.raises(ExportError, match=f"generation_config.json: {key} is"):
+        Checkpoint.open(folder)
+
+
+def test_generation_defaults_within_the_ranges_are_kept(folder: Path) -> None:
+    given = {"temperature": 0.7, "top_p": 1.0, "top_k": 0, "min_p": None, "max_length": "any"}
+    edit(folder / "generation_config.json", lambda value: value.update(given))
+    kept = Checkpoint.open(folder).generation
+    assert {key: kept[key] for key in given} == given
 
 
 def test_a_missing_tensor_and_a_wrong_shape_are_named(folder: Path) -> None:

@@ -1,13 +1,17 @@
 """What transformers makes of a prompt and the tokens a bundle answered with.
 
-    python -m deploy.export.reference CHECKPOINT FOLDER
+    python -m deploy.export.comparison.reference CHECKPOINT FOLDER [GRAPH FOLDER]
 
 `tandem verify --checkpoint` runs this in a process of its own. For each FOLDER/question-N.npz
 it writes answer-N.npz. A question holds `input_ids` int [S] with placeholders expanded, `tokens`
 int [T], and the images `image_0`, ... uint8 [height, width, 3] in prompt order; its answer
 `logits` float32 [T, vocab], each row after the prompt and the tokens before it.
+
+The first folder is answered with the checkpoint's weights, the second with those that a quantized
+graph implies.
 """
 
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,21 +23,32 @@ import numpy.typing as npt
 import torch
 
 from deploy.export import libraries
+from deploy.export.checkpoint import preprocessors
+from deploy.export.comparison import implied
 from deploy.export.families.registry import family_of
 from deploy.export.json_keys import read_object
 
 
 def main(argv: Sequence[str]) -> int:
     """Answers every question of a folder; returns the exit code."""
-    checkpoint, folder = (Path(argument) for argument in argv)
-    model_class = libraries.model_class(family_of(read_object(checkpoint, "config.json")))
-    model = model_class.from_pretrained(checkpoint, dtype=torch.float32)
-    settings = read_object(checkpoint, "preprocessor_config.json")
+    checkpoint, folder, *quantized = (Path(argument) for argument in argv)
+    family = family_of(read_object(checkpoint, "config.json"))
+    model = libraries.model_class(family).from_pretrained(checkpoint, dtype=torch.float32).eval()
+    images = next(file for file in family.preprocessors if file.is_image)
+    settings = json.loads(preprocessors.read(checkpoint, images))
+    _answer(model, settings, folder)
+    if quantized:
+        graph, folder = quantized
+        implied.replace_products(model, graph)
+        _answer(model, settings, folder)
+    return 0
+
+
+def _answer(model: Any, settings: Mapping[str, Any], folder: Path) -> None:
     for file in sorted(folder.glob("question-*.npz")):
         with np.load(file, allow_pickle=False) as arrays:
-            logits = reference_logits(model.eval(), settings, dict(arrays))
+            logits = reference_logits(model, settings, dict(arrays))
         np.savez(folder / file.name.replace("question", "answer"), logits=logits)
-    return 0
 
 
 def reference_logits(
@@ -76,7 +91,7 @@ def patches(
     """
     patch, merge = settings["patch_size"], settings["merge_size"]
     given = image.shape[0], image.shape[1]
-    height, width = _resized(*given, factor=patch * merge, size=settings["size"])
+    height, width = _resized(*given, factor=patch * merge, areas=_areas(settings))
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(
         pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False
@@ -92,9 +107,19 @@ def patches(
     return cells.reshape(rows * columns, -1), (1, rows, columns)
 
 
-def _resized(height: int, width: int, *, factor: int, size: Mapping[str, int]) -> tuple[int, int]:
-    """The size an image is resized to; `size` gives pixel areas under names of edges."""
-    least, most = size["shortest_edge"], size["longest_edge"]
+def _areas(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Least and most pixels; `size` gives areas under names of edges, the older names win."""
+    size = settings.get("size") or {}
+    least, most = settings.get("min_pixels"), settings.get("max_pixels")
+    return (
+        size["shortest_edge"] if least is None else least,
+        size["longest_edge"] if most is None else most,
+    )
+
+
+def _resized(height: int, width: int, *, factor: int, areas: tuple[int, int]) -> tuple[int, int]:
+    """The size an image is resized to, of an area between the two of `areas`."""
+    least, most = areas
     new_height, new_width = (round(side / factor) * factor for side in (height, width))
     if new_height * new_width > most:
         shrink = math.sqrt(height * width / most)
