@@ -14,7 +14,8 @@ from deploy.commands import bench, chat, demo, doctor, extras, serve, verify
 from deploy.commands.running import StopRequested
 from deploy.stack.local import MODULES, TIERS, LaunchError, StackSettings
 from deploy.stack.ports import LOOPBACK, Ports
-from deploy.terminal.screen import CommandError
+from deploy.terminal.screen import CommandError, Screen
+from deploy.terminal.typed import read_piped
 from protos.wire import channels
 from protos.wire.errors import ServiceError
 
@@ -131,13 +132,20 @@ def export_command(context: typer.Context) -> None:
 @app.command("chat")
 def chat_command(
     question: Annotated[
-        str | None, typer.Argument(help="What to ask. Without it: an interactive chat.")
+        str | None,
+        typer.Argument(
+            help="What to ask; what is piped in joins it. Without it: an interactive chat."
+        ),
     ] = None,
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", help="An image; may be repeated.")
     ] = None,
     server: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="gRPC door of a running gateway.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A running gateway: the URL that `tandem serve` prints, or HOST:PORT for gRPC.",
+        ),
     ] = f"{LOOPBACK}:{channels.GATEWAY_GRPC_PORT}",
     bundle: Annotated[
         Path | None, typer.Option(help="Serve this bundle for the chat, instead of --server.")
@@ -162,7 +170,9 @@ def chat_command(
         temperature=temperature,
         seed=seed,
     )
-    chat.run(Console(), settings, image or [], question)
+    if question is not None:
+        question = "\n\n".join(text for text in (question, read_piped().strip()) if text)
+    chat.run(Screen.of_process(), settings, image or [], question)
 
 
 @app.command("verify")

@@ -1,5 +1,6 @@
 """`tandem serve BUNDLE`: the three services until Ctrl-C, or until one of them dies."""
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from deploy.commands.running import StopRequested, running_stack, stop_signals
 from deploy.stack.local import TIERS, LocalStack, StackSettings, check_bundle
+from deploy.stack.record import recorded
 from deploy.terminal.screen import CommandError, describe_bundle
 
 
@@ -22,7 +24,10 @@ def run(console: Console, settings: StackSettings, *, verbose: bool) -> None:
             console.print(
                 describe_bundle(check_bundle(settings.bundle)), highlight=False, soft_wrap=True
             )
-            with running_stack(console, settings, verbose=verbose) as stack:
+            with (
+                running_stack(console, settings, verbose=verbose) as stack,
+                recorded(os.environ, http_port=stack.ports.http, addresses=stack.addresses),
+            ):
                 _show_doors(console, stack, time.monotonic() - started)
                 raise stack.wait()
         except StopRequested:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +21,26 @@ class CommandError(Exception):
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screen:
+    """Where a command writes: what was asked for, and what is told about it.
+
+    They are two so that a pipe or a file gets the answers alone.
+    """
+
+    answers: Console
+    notes: Console
+
+    @classmethod
+    def of_process(cls) -> Self:
+        """Standard output and standard error."""
+        return cls(answers=Console(), notes=Console(stderr=True))
+
+    def note(self, text: str, *, style: str = "dim") -> None:
+        """Tells something beside the answer; `text` is plain, not markup."""
+        self.notes.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def describe_bundle(bundle: Bundle) -> str:

@@ -22,9 +22,8 @@ def served(stacks: Stacks) -> ServedStack:
     return stacks.get(bundle("tied"))
 
 
-def tandem(*arguments: str, stdin: str = "", **environment: str) -> list[str]:
-    """The lines a command prints; it must succeed."""
-    run = subprocess.run(
+def ran(*arguments: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments],
         input=stdin,
         capture_output=True,
@@ -32,8 +31,20 @@ def tandem(*arguments: str, stdin: str = "", **environment: str) -> list[str]:
         timeout=100,
         env={**os.environ, **environment},
     )
+
+
+def tandem(*arguments: str, stdin: str = "", **environment: str) -> list[str]:
+    """The lines a command prints; it must succeed, and have nothing to note."""
+    run = ran(*arguments, stdin=stdin, **environment)
     assert (run.returncode, run.stderr) == (0, "")
     return run.stdout.splitlines()
+
+
+def noted(*arguments: str, stdin: str = "") -> list[str]:
+    """The lines a command notes beside what it prints; it must succeed."""
+    run = ran(*arguments, stdin=stdin)
+    assert run.returncode == 0
+    return run.stderr.splitlines()
 
 
 @pytest.fixture
@@ -45,7 +56,7 @@ def image(tmp_path: Path) -> str:
 
 def test_chat_answers_a_image_question_with_its_cost(served: ServedStack, image: str) -> None:
     server = f"--server={served.stack.addresses['gateway']}"
-    lines = tandem(
+    lines = noted(
         "chat", server, "--image", image, "--temperature=0", "--max-tokens=8", "What is it?"
     )
     assert " + 8 tokens · first after " in lines[-1]
@@ -54,7 +65,7 @@ def test_chat_answers_a_image_question_with_its_cost(served: ServedStack, image:
 
 def test_chat_goes_on_about_the_same_image(served: ServedStack, image: str) -> None:
     server = f"--server={served.stack.addresses['gateway']}"
-    lines = tandem(
+    lines = noted(
         "chat", server, "-i", image, "--temperature=0", "--max-tokens=4", stdin="What?\nSure?\n"
     )
     prompts = [int(line.split(" + ")[0]) for line in lines if " + 4 tokens" in line]
