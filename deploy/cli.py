@@ -22,7 +22,7 @@ from protos.wire.errors import ServiceError
 app = typer.Typer(
     help="Serves Qwen vision-language models: a PyTorch vision tier, an ONNX text tier, a gateway.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -42,6 +42,10 @@ SetOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="Compute threads of vision and of decoder each. Default: all cores."),
+]
+SERVER_FORMS = "the URL that `tandem serve` prints, or HOST:PORT of its gRPC door."
+KeyOption = Annotated[
+    str | None, typer.Option(envvar="TANDEM_API_KEY", help="The server's key, if it has one.")
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the services' logs.")]
 
@@ -77,8 +81,8 @@ def demo_command(
 
 @app.command(
     "serve",
-    epilog="`tandem serve vision|decoder|gateway ...` runs one service alone, in the foreground;"
-    " `tandem serve vision --help` lists its settings.",
+    epilog="`tandem serve vision|decoder|gateway BUNDLE ...` runs one service alone, in the"
+    " foreground; `tandem serve vision --help` lists its settings.",
 )
 def serve_command(
     bundle: BundleArgument,
@@ -95,6 +99,16 @@ def serve_command(
     decoder_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Text tier, on loopback.")
     ] = channels.DECODER_PORT,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Keys, comma-separated, one of which every request must carry. Safer in"
+            " GATEWAY_API_KEY: others on the machine can read a command's options."
+        ),
+    ] = None,
+    model_name: Annotated[
+        str | None, typer.Option(help="Name that clients use. Default: the bundle's.")
+    ] = None,
     threads: ThreadsOption = None,
     settings: SetOption = None,
     log_dir: Annotated[
@@ -111,7 +125,8 @@ def serve_command(
         bundle=bundle,
         host=host,
         ports=Ports(http=http_port, grpc=grpc_port, vision=vision_port, decoder=decoder_port),
-        flags=serve.tier_flags(settings or [], threads=threads),
+        flags=serve.tier_flags(settings or [], threads=threads, model_name=model_name),
+        environment={} if api_key is None else {"gateway": {"GATEWAY_API_KEY": api_key}},
         log_dir=log_dir,
         startup_timeout_s=startup_timeout,
         drain_timeout_s=drain_timeout,
@@ -144,7 +159,7 @@ def chat_command(
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="A running gateway: the URL that `tandem serve` prints, or HOST:PORT for gRPC.",
+            help=f"A running server: {SERVER_FORMS}",
         ),
     ] = f"{LOOPBACK}:{channels.GATEWAY_GRPC_PORT}",
     bundle: Annotated[
@@ -156,9 +171,7 @@ def chat_command(
         float | None, typer.Option(min=0.0, max=2.0, help="0 is greedy. Default: the model's own.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="TANDEM_API_KEY", help="The server's key, if it has one.")
-    ] = None,
+    api_key: KeyOption = None,
 ) -> None:
     """Ask about images: tandem chat --image FILE "question"."""
     settings = chat.ChatSettings(
@@ -202,6 +215,11 @@ def bench_command(
         Path | None,
         typer.Argument(metavar="BUNDLE", help="What to serve. Default: the demonstration model."),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help=f"Measure a server that runs instead: {SERVER_FORMS}"),
+    ] = None,
+    api_key: KeyOption = None,
     width: Annotated[int, typer.Option(min=32, help="Image width, pixels.")] = 1024,
     height: Annotated[int, typer.Option(min=32, help="Image height, pixels.")] = 768,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens per answer.")] = 64,
@@ -212,9 +230,16 @@ def bench_command(
     """Measure an image question: where the time goes, memory, start-up. Last line is JSON."""
     console = Console()
     load = bench.Load(width=width, height=height, tokens=tokens, runs=runs)
-    flags = serve.tier_flags(settings or [], threads=threads)
-    served = bundle or demo.demo_bundle(console, demo.CHECKPOINT, "int4")
-    report = bench.run(console, served, load, flags=flags)
+    if server is not None:
+        if bundle is not None or settings or threads is not None:
+            raise CommandError(
+                "--server measures what runs; it takes no BUNDLE, --threads or --set", exit_code=2
+            )
+        report = bench.run_against(server, load, api_key=api_key)
+    else:
+        flags = serve.tier_flags(settings or [], threads=threads)
+        served = bundle or demo.demo_bundle(console, demo.CHECKPOINT, "int4")
+        report = bench.run(console, served, load, flags=flags)
     bench.show(console, report)
     print(report.to_json())
 
@@ -238,7 +263,7 @@ def main() -> None:
     """Runs the command line; every expected failure is one line on stderr."""
     try:
         if sys.argv[1:2] == ["serve"] and sys.argv[2:3] and sys.argv[2] in TIERS:
-            _become(sys.argv[2], MODULES[sys.argv[2]], sys.argv[3:])
+            _become(sys.argv[2], MODULES[sys.argv[2]], serve.tier_arguments(sys.argv[3:]))
         app()
     except (CommandError, LaunchError) as error:
         _fail(str(error), error.exit_code)

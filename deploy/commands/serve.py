@@ -43,8 +43,10 @@ def _show_doors(console: Console, stack: LocalStack, seconds: float) -> None:
     )
 
 
-def tier_flags(assignments: Sequence[str], *, threads: int | None) -> dict[str, list[str]]:
-    """Further flags by tier, from `--set TIER.NAME=VALUE` and `--threads`.
+def tier_flags(
+    assignments: Sequence[str], *, threads: int | None, model_name: str | None = None
+) -> dict[str, list[str]]:
+    """Further flags by tier, from `--set TIER.NAME=VALUE` and options of their own.
 
     Raises:
         CommandError: an assignment of another form, or to an unknown tier.
@@ -53,6 +55,8 @@ def tier_flags(assignments: Sequence[str], *, threads: int | None) -> dict[str, 
     if threads is not None:
         flags["vision"].append(f"--threads={threads}")
         flags["decoder"].append(f"--threads={threads}")
+    if model_name is not None:
+        flags["gateway"].append(f"--model-name={model_name}")
     for assignment in assignments:
         target, equals, value = assignment.partition("=")
         tier, dot, name = target.partition(".")
@@ -64,3 +68,13 @@ def tier_flags(assignments: Sequence[str], *, threads: int | None) -> dict[str, 
             )
         flags[tier].append(f"--{name.replace('_', '-')}={value}")
     return flags
+
+
+def tier_arguments(arguments: Sequence[str]) -> list[str]:
+    """Arguments of `tandem serve TIER` as the service itself takes them.
+
+    A bundle that comes first, as in `tandem serve BUNDLE`, is the service's `--bundle`.
+    """
+    if arguments and not arguments[0].startswith("-"):
+        return [f"--bundle={arguments[0]}", *arguments[1:]]
+    return list(arguments)

@@ -1,5 +1,6 @@
 """All three services on one machine: started together, stopped together."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +12,12 @@ from typing import Self
 
 from deploy.stack.ports import PortConflict, Ports, settle_ports
 from deploy.stack.tier import Echo, Tier, TierEvent, TierExited, TierReady
-from protos.bundle.manifest import PARTS, Bundle, BundleError
+from protos.bundle.manifest import MANIFEST_NAME, PARTS, Bundle, BundleError
 from protos.wire.addresses import join, reachable
 
 TIERS = ("vision", "decoder", "gateway")
 MODULES = {"vision": "vision_service", "decoder": "decoder_service", "gateway": "gateway"}
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 class LaunchError(Exception):
@@ -37,6 +39,8 @@ class StackSettings:
     host: str = "127.0.0.1"  # of the gateway; the tiers behind it listen on loopback alone
     ports: Ports = field(default_factory=Ports)
     flags: Mapping[str, Sequence[str]] = field(default_factory=dict)  # more flags, by tier
+    # More of the environment, by tier: for secrets, which flags would show to all of the machine.
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     log_dir: Path | None = None
     startup_timeout_s: float = 600.0
     drain_timeout_s: float = 15.0
@@ -140,6 +144,7 @@ class LocalStack:
             events=self._events,
             log_file=None if log_dir is None else log_dir / f"{name}.log",
             echo=self._echo,
+            environment=self.settings.environment.get(name, {}),
         )
 
     def _program(self, name: str) -> Sequence[str]:
@@ -192,8 +197,17 @@ def check_bundle(path: Path) -> Bundle:
         bundle = Bundle.open(path)
         bundle.verify_files(PARTS)
     except BundleError as error:
-        raise LaunchError(str(error), exit_code=2) from error
+        raise LaunchError(f"{error}{_export_hint(path)}", exit_code=2) from error
     return bundle
+
+
+def _export_hint(path: Path) -> str:
+    """What to do about a checkpoint in a bundle's place; "" for anything else."""
+    if (path / "config.json").is_file() and not (path / MANIFEST_NAME).exists():
+        return f"; this is a checkpoint: `tandem export {path} BUNDLE` makes a bundle of it"
+    if not path.exists() and _HUB_ID.fullmatch(str(path)):
+        return f"; if this is a model of the hub, `tandem export {path} BUNDLE` makes one of it"
+    return ""
 
 
 def _exit_error(event: TierExited, verb: str, logs: str = "") -> LaunchError:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import IO, Any
 
 LAST_LINES = 20  # kept in memory, to say why a tier stopped
@@ -58,6 +59,7 @@ class Tier:
         events: SimpleQueue[TierEvent],
         log_file: Path | None = None,
         echo: Echo | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),  # beside this process's own
     ) -> None:
         self.name = name
         self.pid: int | None = None  # the service's own process, known once it has started
@@ -65,6 +67,7 @@ class Tier:
         self._events = events
         self._log_file = log_file
         self._echo = echo
+        self._environment = environment
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._started = 0.0
         self._process: subprocess.Popen[str] | None = None
@@ -81,6 +84,7 @@ class Tier:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            env={**os.environ, **self._environment},
             start_new_session=True,  # Ctrl-C in the terminal reaches the launcher alone
         )
         readers = [

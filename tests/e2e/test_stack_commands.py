@@ -95,6 +95,22 @@ def test_bench_ends_with_one_line_of_json() -> None:
     assert all(tier["pss_mib"] > 10 for tier in report["memory_after"].values())
 
 
+def test_bench_measures_a_server_that_runs(served: ServedStack) -> None:
+    server = f"--server={served.stack.addresses['gateway']}"
+    lines = tandem("bench", server, "--width=96", "--height=64", "--tokens=4", "--runs=1")
+    report = json.loads(lines[-1])
+    assert report["completion_tokens"] == 4
+    assert report["stages_ms"]["encode"] > 0
+    assert report["startup_s"] == report["memory_ready"] == {}
+
+
+def test_chat_says_what_a_tier_is(served: ServedStack) -> None:
+    for tier in ("vision", "decoder"):
+        run = ran("chat", f"--server={served.stack.addresses[tier]}", "Well?")
+        assert run.returncode == 2
+        assert f"is the {tier} tier" in run.stderr
+
+
 def test_demo_exports_once_and_answers_every_question(tmp_path: Path) -> None:
     tiny = ("--checkpoint", str(checkpoint("deep")), "--precision", "fp32")
     lines = tandem("demo", *tiny, XDG_CACHE_HOME=str(tmp_path))

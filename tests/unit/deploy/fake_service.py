@@ -4,7 +4,7 @@
 
 MODE: serve; refuse (one line on stderr, exit 2); crash (exit 3 at once); silent (never ready);
 stubborn (ignores SIGTERM); family (starts a daemon in a session of its own, pid in `--note`);
-until-file (serves until the file `--note` exists, then exit 5).
+until-file (serves until the file `--note` exists, then exit 5). `--show-environment=NAME` logs it.
 """
 
 import json
@@ -26,6 +26,8 @@ def main(mode: str, flags: dict[str, str]) -> int:
     if mode == "family":
         start_daemon(Path(flags["note"]))
     sys.stderr.write(json.dumps({"level": "INFO", "message": "flags " + repr(flags)}) + "\n")
+    if name := flags.get("show-environment"):
+        sys.stderr.write(f"{name} is {os.environ[name]}\n")
     sys.stdout.write("a library prints this\n")
     if mode != "silent":
         sys.stdout.write(json.dumps({"event": "serving", "tier": "x", "ports": ports(flags)}))

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_the_gateway_is_told_where_the_other_tiers_are(tmp_path: Path) -> None:
         flags = {"vision": stack.addresses["vision"], "decoder": stack.addresses["decoder"]}
     log = (tmp_path / "logs" / "gateway.log").read_text()
     assert all(f"'{name}': '{address}'" in log for name, address in flags.items())
+
+
+def test_a_tier_s_environment_is_its_own(tmp_path: Path) -> None:
+    settings = replace(
+        fake_settings(tmp_path, decoder=("serve", "--show-environment=FAKE_KEY")),
+        environment={"decoder": {"FAKE_KEY": "of the decoder"}},
+    )
+    with LocalStack(settings):
+        pass
+    assert "FAKE_KEY is of the decoder" in (tmp_path / "logs" / "decoder.log").read_text()
+    assert "FAKE_KEY" not in os.environ
 
 
 def test_a_tier_that_refuses_its_settings_stops_the_start_with_its_own_line(
