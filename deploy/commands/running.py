@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deploy.stack.local import LocalStack, StackSettings
 from deploy.stack.paths import log_dir
-from deploy.terminal.screen import echo_logs, show_ready
+from deploy.terminal.screen import echo_logs, show_ready, show_starting
 
 
 class StopRequested(BaseException):
@@ -61,7 +61,10 @@ def running_stack(
             stack.start(
                 lambda event: show_ready(
                     console, event.tier, ports=event.ports, seconds=event.seconds
-                )
+                ),
+                lambda event: show_starting(
+                    console, event.tier, seconds=event.seconds, doing=event.doing
+                ),
             )
         yield stack
     except StopRequested:

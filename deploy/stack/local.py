@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from deploy.stack.ports import PortConflict, Ports, settle_ports
-from deploy.stack.tier import Echo, Tier, TierEvent, TierExited, TierReady
+from deploy.stack.tier import Echo, Tier, TierEvent, TierExited, TierReady, TierStarting
 from protos.bundle.manifest import MANIFEST_NAME, PARTS, Bundle, BundleError
 from protos.wire.addresses import join, reachable
 
@@ -43,6 +43,7 @@ class StackSettings:
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     log_dir: Path | None = None
     startup_timeout_s: float = 600.0
+    notice_s: float = 5.0  # between words on the tiers that are still starting
     drain_timeout_s: float = 15.0
     # How a tier is started, for tests that put other programs in the services' places.
     programs: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -62,8 +63,16 @@ class LocalStack:
         self._tiers: dict[str, Tier] = {}
         self._echo = echo
 
-    def start(self, on_ready: Callable[[TierReady], None] = lambda event: None) -> None:
+    def start(
+        self,
+        on_ready: Callable[[TierReady], None] = lambda event: None,
+        on_starting: Callable[[TierStarting], None] = lambda event: None,
+    ) -> None:
         """Checks bundle and ports, starts the tiers together, waits until all serve.
+
+        Args:
+            on_ready: Told of each tier that serves.
+            on_starting: Told of each tier that does not yet, every few seconds.
 
         Raises:
             LaunchError: the bundle is missing or damaged, a port is taken, a tier stopped or
@@ -78,7 +87,7 @@ class LocalStack:
             for name in TIERS:
                 self._tiers[name] = self._tier(name)
                 self._tiers[name].start()
-            self._await_ready(on_ready)
+            self._await_ready(on_ready, on_starting)
         except BaseException:  # Ctrl-C included: whatever was started must not stay.
             self.stop(drain=False)
             raise
@@ -165,23 +174,39 @@ class LocalStack:
         else:
             port = ports.vision if name == "vision" else ports.decoder
             own = [f"--port={port}", "--host=127.0.0.1"]
+            if name == "vision":
+                own.append(f"--startup-timeout-s={self.settings.startup_timeout_s}")
         return [bundle, *own, *self.settings.flags.get(name, ())]
 
-    def _await_ready(self, on_ready: Callable[[TierReady], None]) -> None:
+    def _await_ready(
+        self,
+        on_ready: Callable[[TierReady], None],
+        on_starting: Callable[[TierStarting], None],
+    ) -> None:
         deadline = time.monotonic() + self.settings.startup_timeout_s
+        notice = time.monotonic() + self.settings.notice_s
         while len(self.ready) < len(TIERS):
+            left = min(deadline, notice) - time.monotonic()
             try:
-                event = self._events.get(timeout=max(deadline - time.monotonic(), 0.0))
+                event = self._events.get(timeout=max(left, 0.0))
             except Empty:
-                late = " and ".join(name for name in TIERS if name not in self.ready)
-                limit = self.settings.startup_timeout_s
-                raise LaunchError(
-                    f"{late} not ready after {limit:.0f} s{self._see_logs()}", exit_code=1
-                ) from None
+                late = [name for name in TIERS if name not in self.ready]
+                if time.monotonic() >= deadline:
+                    raise self._too_late(late) from None
+                for name in late:
+                    on_starting(self._tiers[name].starting())
+                notice = time.monotonic() + self.settings.notice_s
+                continue
             if isinstance(event, TierExited):
                 raise _exit_error(event, "stopped while starting", self._see_logs())
             self.ready[event.tier] = event
             on_ready(event)
+
+    def _too_late(self, tiers: Sequence[str]) -> LaunchError:
+        limit = f"{self.settings.startup_timeout_s:.0f} s"
+        return LaunchError(
+            f"{' and '.join(tiers)} not ready after {limit}{self._see_logs()}", exit_code=1
+        )
 
     def _see_logs(self) -> str:
         return "" if self.settings.log_dir is None else f"; logs: {self.settings.log_dir}"

@@ -32,6 +32,18 @@ class TierReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TierStarting:
+    """A tier is not ready yet; `seconds` is the time since its start.
+
+    `doing` is the last message of its log, "" before there is one.
+    """
+
+    tier: str
+    seconds: float
+    doing: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TierExited:
     """A tier's process has ended; `code` is 128 + N when signal N ended it."""
 
@@ -69,6 +81,7 @@ class Tier:
         self._echo = echo
         self._environment = environment
         self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._doing = ""
         self._started = 0.0
         self._process: subprocess.Popen[str] | None = None
         self._waiter: threading.Thread | None = None
@@ -93,6 +106,11 @@ class Tier:
         ]
         self._waiter = threading.Thread(target=self._wait, args=(readers,), daemon=True)
         self._waiter.start()
+
+    def starting(self) -> TierStarting:
+        """How far its start is."""
+        seconds = time.monotonic() - self._started
+        return TierStarting(tier=self.name, seconds=seconds, doing=self._doing)
 
     def terminate(self) -> None:
         """Asks the service to drain; asking twice ends it and all its processes at once."""
@@ -133,6 +151,7 @@ class Tier:
                 open_files.enter_context(log)
             for line in stream:
                 self._last.append(line.rstrip("\n"))
+                self._doing = _event_of(line).get("message", self._doing)
                 if log is not None:
                     log = _append(log, line)
                 if self._echo is not None:
@@ -159,7 +178,7 @@ def _start_reader(target: Callable[[IO[str]], None], stream: IO[str] | None) -> 
 
 
 def _event_of(line: str) -> dict[str, Any]:
-    """A line of stdout as an event; {} for anything else a library may print there."""
+    """A line as an event or log record; {} for anything else a library may print."""
     try:
         event = json.loads(line)
     except ValueError:

@@ -65,6 +65,16 @@ def show_ready(console: Console, tier: str, *, ports: Mapping[str, int], seconds
     )
 
 
+def show_starting(console: Console, tier: str, *, seconds: float, doing: str) -> None:
+    """Prints that a tier does not serve yet, and the last it said."""
+    console.print(
+        f"[{TIER_COLOURS[tier]}]{tier:<{TIER_WIDTH}}[/] starting {seconds:5.1f} s"
+        f"  [dim]{escape(doing)}[/dim]",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def echo_logs(console: Console) -> Callable[[str, str], None]:
     """Prints the services' log lines, each after its tier's name."""
 

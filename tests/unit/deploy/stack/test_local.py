@@ -13,7 +13,7 @@ import pytest
 
 from deploy.stack.local import LaunchError, LocalStack, StackSettings
 from deploy.stack.ports import ANY_FREE, Ports
-from deploy.stack.tier import TierReady
+from deploy.stack.tier import TierReady, TierStarting
 from tests.support.waiting import wait_until
 from tests.unit.deploy.fakes import empty_bundle, fake_services, fake_settings, is_alive
 
@@ -78,6 +78,23 @@ def test_a_tier_that_crashes_while_starting_is_named(tmp_path: Path) -> None:
 def test_a_tier_that_never_becomes_ready_is_named(tmp_path: Path) -> None:
     error = launch_error(fake_settings(tmp_path, gateway=("silent",), startup_timeout_s=2.0))
     assert str(error).startswith("gateway not ready after 2 s")
+
+
+def test_a_tier_that_is_still_starting_is_told_with_what_it_does(tmp_path: Path) -> None:
+    notices: list[TierStarting] = []
+    settings = fake_settings(tmp_path, vision=("silent",), startup_timeout_s=8.0, notice_s=0.2)
+    with pytest.raises(LaunchError):
+        LocalStack(settings).start(on_starting=notices.append)
+    last = notices[-1]
+    assert last.tier == "vision"  # the others served before
+    assert last.doing.startswith("flags {")  # the message of its last log record
+    assert 2.0 < last.seconds < 30.0
+
+
+def test_the_vision_tier_is_told_how_long_it_may_start(tmp_path: Path) -> None:
+    with LocalStack(fake_settings(tmp_path, startup_timeout_s=77.0)):
+        pass
+    assert "'startup-timeout-s': '77.0'" in (tmp_path / "logs" / "vision.log").read_text()
 
 
 def test_a_tier_that_dies_later_ends_the_wait_and_is_named(tmp_path: Path) -> None:
