@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -45,7 +45,7 @@ def running_stack(
 ) -> Iterator[LocalStack]:
     """Starts a stack, shows each tier's readiness, stops it at the end whatever happens.
 
-    A second signal while the services drain ends them at once.
+    A second signal while the services drain ends them, and streams with an error event.
 
     Raises:
         LaunchError: see `LocalStack.start`.
@@ -68,13 +68,18 @@ def running_stack(
             )
         yield stack
     except StopRequested:
-        console.print("stopping", style="dim")
+        _stop(stack, lambda: console.print("stopping", style="dim"))
         raise
     finally:
-        try:
-            stack.stop()
-        except StopRequested:
-            stack.stop(drain=False)
+        _stop(stack)
+
+
+def _stop(stack: LocalStack, announce: Callable[[], None] = lambda: None) -> None:
+    try:
+        announce()
+        stack.stop()
+    except StopRequested:
+        stack.stop(drain=False)
 
 
 def _with_logs(settings: StackSettings, environ: Mapping[str, str]) -> StackSettings:

@@ -17,6 +17,7 @@ from protos.wire.addresses import join, reachable
 
 TIERS = ("vision", "decoder", "gateway")
 MODULES = {"vision": "vision_service", "decoder": "decoder_service", "gateway": "gateway"}
+FAREWELL_S = 3.0  # for the gateway to end its streams once the tiers behind it are gone
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
@@ -100,17 +101,30 @@ class LocalStack:
                 return _exit_error(event, "stopped")
 
     def stop(self, *, drain: bool = True) -> None:
-        """Stops the gateway first, so that its streams can end, then the tiers behind it."""
-        drain_s = self.settings.drain_timeout_s if drain else 0.0
-        for group in (("gateway",), ("vision", "decoder")):
-            tiers = [self._tiers[name] for name in group if name in self._tiers]
-            deadline = time.monotonic() + drain_s
-            for tier in tiers:
-                tier.terminate()
-            for tier in tiers:
-                if not tier.wait(max(deadline - time.monotonic(), 0.0)):
-                    tier.kill()
+        """Stops the gateway first, so that its streams can end, then the tiers behind it.
+
+        Streams that outlast the drain time, or are given none, end with an error event: the
+        gateway writes it when the tiers behind it are gone.
+        """
+        gateway = self._tiers.get("gateway")
+        behind = [self._tiers[name] for name in ("decoder", "vision") if name in self._tiers]
+        if gateway is not None:
+            gateway.terminate()
+        drained = gateway is None or gateway.wait(self.settings.drain_timeout_s if drain else 0.0)
+        if drained and drain:
+            self._stop_together(behind)
+        for tier in behind:
+            tier.kill()
+        if gateway is not None and not gateway.wait(FAREWELL_S):
+            gateway.kill()
         self._tiers.clear()
+
+    def _stop_together(self, tiers: Sequence[Tier]) -> None:
+        deadline = time.monotonic() + self.settings.drain_timeout_s
+        for tier in tiers:
+            tier.terminate()
+        for tier in tiers:
+            tier.wait(max(deadline - time.monotonic(), 0.0))
 
     def pid(self, tier: str) -> int:
         """Process id of a service itself (not of its guard)."""

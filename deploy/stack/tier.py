@@ -82,6 +82,7 @@ class Tier:
         self._environment = environment
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._doing = ""
+        self._asked = False  # to drain
         self._started = 0.0
         self._process: subprocess.Popen[str] | None = None
         self._waiter: threading.Thread | None = None
@@ -113,8 +114,9 @@ class Tier:
         return TierStarting(tier=self.name, seconds=seconds, doing=self._doing)
 
     def terminate(self) -> None:
-        """Asks the service to drain; asking twice ends it and all its processes at once."""
-        if self._process is not None and self._process.poll() is None:
+        """Asks the service to drain; does nothing when it was asked before."""
+        if self._process is not None and self._process.poll() is None and not self._asked:
+            self._asked = True
             self._process.send_signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> bool:
@@ -128,7 +130,8 @@ class Tier:
         """Ends the service and all its processes, now."""
         if self._process is None or self._process.poll() is not None:
             return
-        # The first SIGTERM may be the drain signal; merged signals are why this repeats.
+        # The guard's second SIGTERM ends the service at once; the first here may be the drain
+        # signal, and signals that arrive together are merged: hence as many as it takes.
         while not self.wait(0.2):
             self._process.send_signal(signal.SIGTERM)
 

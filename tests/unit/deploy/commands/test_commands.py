@@ -164,14 +164,14 @@ from pathlib import Path
 from rich.console import Console
 from deploy.commands import serve
 from tests.unit.deploy.fakes import fake_settings
-settings = fake_settings(Path({folder!r}), decoder={decoder!r})
+settings = fake_settings(Path({folder!r}), gateway={gateway!r}, drain_timeout_s=60.0)
 serve.run(Console(), settings, verbose=False)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_stops_on_a_signal_and_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
-    program = textwrap.dedent(SERVE.format(folder=str(tmp_path), decoder=("serve",)))
+    program = textwrap.dedent(SERVE.format(folder=str(tmp_path), gateway=("serve",)))
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
     ) as launcher:
@@ -183,3 +183,20 @@ def test_serve_stops_on_a_signal_and_exits_with_0(tmp_path: Path, number: signal
     assert lines[4].startswith("ready in")
     assert rest.splitlines()[-2:] == ["stopping", "stopped"]
     assert launcher.returncode == 0
+
+
+def test_a_second_signal_ends_streams_with_their_error_event(tmp_path: Path) -> None:
+    note = tmp_path / "stream"
+    gateway = ("streaming", f"--note={note}")
+    program = textwrap.dedent(SERVE.format(folder=str(tmp_path), gateway=gateway))
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        for awaited in ("ready in", "stopping"):
+            while not launcher.stdout.readline().startswith(awaited):
+                pass
+            launcher.send_signal(signal.SIGTERM)
+        launcher.stdout.read()
+        assert launcher.wait(30.0) == 0
+    assert note.read_text() == "the error event"

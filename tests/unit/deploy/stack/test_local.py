@@ -111,6 +111,22 @@ def test_a_tier_that_ignores_sigterm_is_killed_after_the_drain_time(tmp_path: Pa
     assert fake_services() == set()
 
 
+@pytest.mark.parametrize(("drain", "drain_timeout_s"), [(True, 0.2), (False, 60.0)])
+def test_streams_that_are_not_waited_for_end_with_their_error_event(
+    tmp_path: Path, drain: bool, drain_timeout_s: float
+) -> None:
+    note = tmp_path / "stream"
+    stack = LocalStack(
+        fake_settings(
+            tmp_path, gateway=("streaming", f"--note={note}"), drain_timeout_s=drain_timeout_s
+        )
+    )
+    stack.start()
+    stack.stop(drain=drain)
+    assert note.read_text() == "the error event"
+    assert fake_services() == set()
+
+
 def test_daemons_of_a_killed_service_end_with_it(tmp_path: Path) -> None:
     note = tmp_path / "daemon"
     with LocalStack(fake_settings(tmp_path, vision=("family", f"--note={note}"))) as stack:
