@@ -118,6 +118,15 @@ def serve_command(
     drain_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds running answers get when stopping.")
     ] = 15.0,
+    restart: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="TIMES",
+            help="Start a tier that dies again, so often, after 1, 2, 4 ... s. 0: the end of one"
+            " tier ends all three.",
+        ),
+    ] = 0,
     verbose: VerboseOption = False,
 ) -> None:
     """Serve a bundle on this machine: all three services, until Ctrl-C."""
@@ -131,7 +140,7 @@ def serve_command(
         startup_timeout_s=startup_timeout,
         drain_timeout_s=drain_timeout,
     )
-    serve.run(Console(), stack, verbose=verbose)
+    serve.run(Console(), stack, verbose=verbose, restarts=restart)
 
 
 @app.command(

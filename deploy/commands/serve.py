@@ -9,11 +9,15 @@ from rich.console import Console
 from deploy.commands.running import StopRequested, running_stack, stop_signals
 from deploy.stack.local import TIERS, LocalStack, StackSettings, check_bundle
 from deploy.stack.record import recorded
-from deploy.terminal.screen import CommandError, describe_bundle
+from deploy.stack.restarts import Restarts
+from deploy.terminal.screen import CommandError, describe_bundle, show_ready
 
 
-def run(console: Console, settings: StackSettings, *, verbose: bool) -> None:
+def run(console: Console, settings: StackSettings, *, verbose: bool, restarts: int = 0) -> None:
     """Runs until a stop signal.
+
+    Args:
+        restarts: How often a tier that dies is started again.
 
     Raises:
         LaunchError: the stack could not start, or a service died.
@@ -29,7 +33,19 @@ def run(console: Console, settings: StackSettings, *, verbose: bool) -> None:
                 recorded(os.environ, http_port=stack.ports.http, addresses=stack.addresses),
             ):
                 _show_doors(console, stack, time.monotonic() - started)
-                raise stack.wait()
+                raise stack.wait(
+                    Restarts(restarts),
+                    on_ready=lambda event: show_ready(
+                        console, event.tier, ports=event.ports, seconds=event.seconds
+                    ),
+                    on_restart=lambda error, pause_s: console.print(
+                        f"{error}; starting it again in {pause_s:.0f} s",
+                        style="red",
+                        markup=False,
+                        highlight=False,
+                        soft_wrap=True,
+                    ),
+                )
         except StopRequested:
             console.print("stopped", style="dim")
 

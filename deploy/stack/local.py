@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from deploy.stack.ports import PortConflict, Ports, settle_ports
+from deploy.stack.restarts import Restarts, passed
 from deploy.stack.tier import Echo, Tier, TierEvent, TierExited, TierReady, TierStarting
 from protos.bundle.manifest import MANIFEST_NAME, PARTS, Bundle, BundleError
 from protos.wire.addresses import join, reachable
@@ -93,12 +94,50 @@ class LocalStack:
             self.stop(drain=False)
             raise
 
-    def wait(self) -> LaunchError:
-        """Blocks until a tier ends by itself; says which one and why."""
+    def wait(
+        self,
+        restarts: Restarts | None = None,
+        *,
+        on_ready: Callable[[TierReady], None] = lambda event: None,
+        on_restart: Callable[[LaunchError, float], None] = lambda error, pause_s: None,
+    ) -> LaunchError:
+        """Blocks until a tier has ended by itself once too often; says which one and why.
+
+        Args:
+            restarts: How often a tier is started again; None: never.
+            on_ready: Told of each tier that serves again.
+            on_restart: Told why a tier ended, and the pause before its next start, seconds.
+        """
+        allowed = restarts or Restarts(0)
+        due: dict[str, float] = {}  # when the tiers that are down start again
+        late: dict[str, float] = {}  # when those that start again must serve
         while True:
-            event = self._events.get()
-            if isinstance(event, TierExited):
-                return _exit_error(event, "stopped")
+            event = self._next_event(min((*due.values(), *late.values()), default=None))
+            if isinstance(event, TierReady):
+                late.pop(event.tier, None)
+                self.ready[event.tier] = event
+                on_ready(event)
+            elif isinstance(event, TierExited):
+                late.pop(event.tier, None)
+                error = _exit_error(event, "stopped")
+                pause = allowed.next_pause_s(event.tier)
+                if pause is None:
+                    return error
+                on_restart(error, pause)
+                due[event.tier] = time.monotonic() + pause
+            for name in passed(due):
+                self._tiers[name] = self._tier(name, again=True)
+                self._tiers[name].start()
+                late[name] = time.monotonic() + self.settings.startup_timeout_s
+            for name in passed(late):
+                self._tiers[name].kill()  # its end comes as an event
+
+    def _next_event(self, deadline: float | None) -> TierEvent | None:
+        timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        try:
+            return self._events.get(timeout=timeout)
+        except Empty:
+            return None
 
     def stop(self, *, drain: bool = True) -> None:
         """Stops the gateway first, so that its streams can end, then the tiers behind it.
@@ -159,7 +198,7 @@ class LocalStack:
     ) -> None:
         self.stop()
 
-    def _tier(self, name: str) -> Tier:
+    def _tier(self, name: str, *, again: bool = False) -> Tier:
         log_dir = self.settings.log_dir
         return Tier(
             name,
@@ -167,6 +206,7 @@ class LocalStack:
             events=self._events,
             log_file=None if log_dir is None else log_dir / f"{name}.log",
             echo=self._echo,
+            keep_log=again,
             environment=self.settings.environment.get(name, {}),
         )
 

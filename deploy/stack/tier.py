@@ -70,6 +70,7 @@ class Tier:
         *,
         events: SimpleQueue[TierEvent],
         log_file: Path | None = None,
+        keep_log: bool = False,  # write behind what is there
         echo: Echo | None = None,
         environment: Mapping[str, str] = MappingProxyType({}),  # beside this process's own
     ) -> None:
@@ -78,6 +79,7 @@ class Tier:
         self._command = command
         self._events = events
         self._log_file = log_file
+        self._log_mode = "a" if keep_log else "w"
         self._echo = echo
         self._environment = environment
         self._last: deque[str] = deque(maxlen=LAST_LINES)
@@ -148,7 +150,7 @@ class Tier:
             self._events.put(TierReady(tier=self.name, ports=event["ports"], seconds=seconds))
 
     def _read_stderr(self, stream: IO[str]) -> None:
-        log = _open_log(self._log_file)
+        log = _open_log(self._log_file, self._log_mode)
         with stream, ExitStack() as open_files:
             if log is not None:
                 open_files.enter_context(log)
@@ -189,12 +191,12 @@ def _event_of(line: str) -> dict[str, Any]:
     return event if isinstance(event, dict) else {}
 
 
-def _open_log(path: Path | None) -> IO[str] | None:
+def _open_log(path: Path | None, mode: str) -> IO[str] | None:
     if path is None:
         return None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w", encoding="utf-8", buffering=1)
+        return path.open(mode, encoding="utf-8", buffering=1)
     except OSError:
         return None  # a read-only or full disk must not keep the model from serving
 

@@ -13,6 +13,7 @@ import pytest
 
 from deploy.stack.local import LaunchError, LocalStack, StackSettings
 from deploy.stack.ports import ANY_FREE, Ports
+from deploy.stack.restarts import Restarts
 from deploy.stack.tier import TierReady, TierStarting
 from tests.support.waiting import wait_until
 from tests.unit.deploy.fakes import empty_bundle, fake_services, fake_settings, is_alive
@@ -103,6 +104,42 @@ def test_a_tier_that_dies_later_ends_the_wait_and_is_named(tmp_path: Path) -> No
         error = stack.wait()
     assert (error.exit_code, str(error)) == (1, "decoder stopped (signal 9)")
     assert fake_services() == set()
+
+
+def test_a_tier_that_dies_is_started_again_as_often_as_allowed(tmp_path: Path) -> None:
+    causes: list[str] = []
+    pauses: list[float] = []
+
+    def note(error: LaunchError, pause_s: float) -> None:
+        causes.append(str(error))
+        pauses.append(pause_s)
+
+    served: list[TierReady] = []
+
+    def kill(event: TierReady) -> None:
+        served.append(event)
+        os.kill(stack.pid(event.tier), signal.SIGKILL)
+
+    with LocalStack(fake_settings(tmp_path)) as stack:
+        first, gateway = stack.pid("decoder"), stack.pid("gateway")
+        os.kill(first, signal.SIGKILL)
+        error = stack.wait(Restarts(2, first_pause_s=0.1), on_ready=kill, on_restart=note)
+        assert is_alive(gateway)
+    assert str(error) == "decoder stopped (signal 9)"
+    assert causes == [str(error)] * 2
+    assert pauses == [0.1, 0.2]
+    assert [event.tier for event in served] == ["decoder"] * 2
+    assert served[0].ports == {"grpc": stack.ports.decoder}
+    log = (tmp_path / "logs" / "decoder.log").read_text()
+    assert log.count("flags {") == 3  # of every life
+    assert fake_services() == set()
+
+
+def test_the_pause_before_a_restart_doubles_up_to_a_minute_for_each_tier() -> None:
+    restarts = Restarts(8)
+    pauses = [restarts.next_pause_s("decoder") for _ in range(9)]
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, None]
+    assert restarts.next_pause_s("vision") == 1.0
 
 
 def test_a_tier_that_ignores_sigterm_is_killed_after_the_drain_time(tmp_path: Path) -> None:
