@@ -14,14 +14,15 @@ from deploy.commands import bench, chat, demo, doctor, extras, serve, verify
 from deploy.commands.running import StopRequested
 from deploy.stack.local import MODULES, TIERS, LaunchError, StackSettings
 from deploy.stack.ports import LOOPBACK, Ports
-from deploy.terminal.screen import CommandError
+from deploy.terminal.screen import CommandError, Screen
+from deploy.terminal.typed import read_piped
 from protos.wire import channels
 from protos.wire.errors import ServiceError
 
 app = typer.Typer(
     help="Serves Qwen vision-language models: a PyTorch vision tier, an ONNX text tier, a gateway.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -41,6 +42,10 @@ SetOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="Compute threads of vision and of decoder each. Default: all cores."),
+]
+SERVER_FORMS = "the URL that `tandem serve` prints, or HOST:PORT of its gRPC door."
+KeyOption = Annotated[
+    str | None, typer.Option(envvar="TANDEM_API_KEY", help="The server's key, if it has one.")
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the services' logs.")]
 
@@ -76,8 +81,8 @@ def demo_command(
 
 @app.command(
     "serve",
-    epilog="`tandem serve vision|decoder|gateway ...` runs one service alone, in the foreground;"
-    " `tandem serve vision --help` lists its settings.",
+    epilog="`tandem serve vision|decoder|gateway BUNDLE ...` runs one service alone, in the"
+    " foreground; `tandem serve vision --help` lists its settings.",
 )
 def serve_command(
     bundle: BundleArgument,
@@ -94,6 +99,16 @@ def serve_command(
     decoder_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Text tier, on loopback.")
     ] = channels.DECODER_PORT,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Keys, comma-separated, one of which every request must carry. Safer in"
+            " GATEWAY_API_KEY: others on the machine can read a command's options."
+        ),
+    ] = None,
+    model_name: Annotated[
+        str | None, typer.Option(help="Name that clients use. Default: the bundle's.")
+    ] = None,
     threads: ThreadsOption = None,
     settings: SetOption = None,
     log_dir: Annotated[
@@ -103,6 +118,15 @@ def serve_command(
     drain_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds running answers get when stopping.")
     ] = 15.0,
+    restart: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="TIMES",
+            help="Start a tier that dies again, so often, after 1, 2, 4 ... s. 0: the end of one"
+            " tier ends all three.",
+        ),
+    ] = 0,
     verbose: VerboseOption = False,
 ) -> None:
     """Serve a bundle on this machine: all three services, until Ctrl-C."""
@@ -110,12 +134,13 @@ def serve_command(
         bundle=bundle,
         host=host,
         ports=Ports(http=http_port, grpc=grpc_port, vision=vision_port, decoder=decoder_port),
-        flags=serve.tier_flags(settings or [], threads=threads),
+        flags=serve.tier_flags(settings or [], threads=threads, model_name=model_name),
+        environment={} if api_key is None else {"gateway": {"GATEWAY_API_KEY": api_key}},
         log_dir=log_dir,
         startup_timeout_s=startup_timeout,
         drain_timeout_s=drain_timeout,
     )
-    serve.run(Console(), stack, verbose=verbose)
+    serve.run(Console(), stack, verbose=verbose, restarts=restart)
 
 
 @app.command(
@@ -131,13 +156,20 @@ def export_command(context: typer.Context) -> None:
 @app.command("chat")
 def chat_command(
     question: Annotated[
-        str | None, typer.Argument(help="What to ask. Without it: an interactive chat.")
+        str | None,
+        typer.Argument(
+            help="What to ask; what is piped in joins it. Without it: an interactive chat."
+        ),
     ] = None,
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", help="An image; may be repeated.")
     ] = None,
     server: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="gRPC door of a running gateway.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help=f"A running server: {SERVER_FORMS}",
+        ),
     ] = f"{LOOPBACK}:{channels.GATEWAY_GRPC_PORT}",
     bundle: Annotated[
         Path | None, typer.Option(help="Serve this bundle for the chat, instead of --server.")
@@ -148,9 +180,7 @@ def chat_command(
         float | None, typer.Option(min=0.0, max=2.0, help="0 is greedy. Default: the model's own.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="TANDEM_API_KEY", help="The server's key, if it has one.")
-    ] = None,
+    api_key: KeyOption = None,
 ) -> None:
     """Ask about images: tandem chat --image FILE "question"."""
     settings = chat.ChatSettings(
@@ -162,7 +192,9 @@ def chat_command(
         temperature=temperature,
         seed=seed,
     )
-    chat.run(Console(), settings, image or [], question)
+    if question is not None:
+        question = "\n\n".join(text for text in (question, read_piped().strip()) if text)
+    chat.run(Screen.of_process(), settings, image or [], question)
 
 
 @app.command("verify")
@@ -192,6 +224,11 @@ def bench_command(
         Path | None,
         typer.Argument(metavar="BUNDLE", help="What to serve. Default: the demonstration model."),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help=f"Measure a server that runs instead: {SERVER_FORMS}"),
+    ] = None,
+    api_key: KeyOption = None,
     width: Annotated[int, typer.Option(min=32, help="Image width, pixels.")] = 1024,
     height: Annotated[int, typer.Option(min=32, help="Image height, pixels.")] = 768,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens per answer.")] = 64,
@@ -202,9 +239,16 @@ def bench_command(
     """Measure an image question: where the time goes, memory, start-up. Last line is JSON."""
     console = Console()
     load = bench.Load(width=width, height=height, tokens=tokens, runs=runs)
-    flags = serve.tier_flags(settings or [], threads=threads)
-    served = bundle or demo.demo_bundle(console, demo.CHECKPOINT, "int4")
-    report = bench.run(console, served, load, flags=flags)
+    if server is not None:
+        if bundle is not None or settings or threads is not None:
+            raise CommandError(
+                "--server measures what runs; it takes no BUNDLE, --threads or --set", exit_code=2
+            )
+        report = bench.run_against(server, load, api_key=api_key)
+    else:
+        flags = serve.tier_flags(settings or [], threads=threads)
+        served = bundle or demo.demo_bundle(console, demo.CHECKPOINT, "int4")
+        report = bench.run(console, served, load, flags=flags)
     bench.show(console, report)
     print(report.to_json())
 
@@ -228,7 +272,7 @@ def main() -> None:
     """Runs the command line; every expected failure is one line on stderr."""
     try:
         if sys.argv[1:2] == ["serve"] and sys.argv[2:3] and sys.argv[2] in TIERS:
-            _become(sys.argv[2], MODULES[sys.argv[2]], sys.argv[3:])
+            _become(sys.argv[2], MODULES[sys.argv[2]], serve.tier_arguments(sys.argv[3:]))
         app()
     except (CommandError, LaunchError) as error:
         _fail(str(error), error.exit_code)

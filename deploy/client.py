@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -9,11 +10,15 @@ from typing import Any, Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
+from protos.tandem.v1 import decoder_pb2, gateway_pb2, gateway_pb2_grpc, vision_pb2
 from protos.wire import channels
 from protos.wire.errors import Reason, from_rpc_error
 
 POLL_S = 0.1
+TIER_SERVICES = {
+    "vision": vision_pb2.DESCRIPTOR.services_by_name["VisionService"].full_name,
+    "decoder": decoder_pb2.DESCRIPTOR.services_by_name["DecoderService"].full_name,
+}
 
 
 @dataclass(slots=True)
@@ -70,6 +75,15 @@ class ChatClient:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(POLL_S)
+
+    def tier(self) -> str | None:
+        """The tier behind a gateway that this serving address turns out to be, if it is one."""
+        stub: Any = health_pb2_grpc.HealthStub(self._channel)
+        for tier, service in TIER_SERVICES.items():
+            with suppress(grpc.RpcError):  # NOT_FOUND: another server
+                stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5.0)
+                return tier
+        return None
 
     def complete(self, request: gateway_pb2.ChatRequest) -> Iterator[gateway_pb2.ChatChunk]:
         """Streams an answer; leaving the iterator early cancels it.

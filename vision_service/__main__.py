@@ -3,7 +3,7 @@
 import os
 import secrets
 import sys
-from functools import partial
+from math import ceil
 
 from vision_service.replicas import reaper
 
@@ -13,12 +13,32 @@ def main() -> int:
     watching = reaper.start()  # before any library starts threads
     os.environ.update(_environment())
     # Imported here because gRPC and Ray read the environment when they are imported.
-    from protos.process.main import run
+    from protos.process.main import ServiceProcess, run
     from vision_service import app
     from vision_service.config import VisionConfig
 
-    serve = partial(app.serve, reaper=watching)
+    async def serve(config: VisionConfig, process: ServiceProcess) -> int:
+        # Ray is imported by what comes now; it reads these when it is.
+        os.environ.update(_startup_limits(config.startup_timeout_s))
+        return await app.serve(config, process, reaper=watching)
+
     return run("vision_service", tier="vision", config_type=VisionConfig, serve=serve)
+
+
+def _startup_limits(seconds: float) -> dict[str, str]:
+    """Makes Ray's processes wait for each other as long as the service may take to start.
+
+    Ray's own limits (5 s to 60 s) are for cores that are idle.
+    """
+    whole = str(ceil(seconds))
+    return {
+        "RAY_gcs_server_port_wait_time_s": whole,
+        "RAY_gcs_server_request_timeout_seconds": whole,
+        "RAY_gcs_rpc_server_connect_timeout_s": whole,
+        "RAY_py_gcs_connect_timeout_s": whole,
+        "RAY_worker_register_timeout_seconds": whole,
+        "RAY_agent_register_timeout_ms": str(ceil(seconds * 1000)),
+    }
 
 
 def _environment() -> dict[str, str]:

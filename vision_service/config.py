@@ -42,6 +42,7 @@ class VisionConfig:
     )
     max_image_patches: int = setting("most patches of one image", default=65_536, least=1)
     encode_timeout_s: float = setting("longest an Encode call may take, s", default=300.0, above=0)
+    startup_timeout_s: float = setting("time for Ray to start, s", default=600.0, above=0)
     drain_timeout_s: float = setting("time for running calls at shutdown, s", default=30.0, least=0)
     object_store_mib: int = setting(
         "shared memory for features in transit, MiB", default=256, least=80

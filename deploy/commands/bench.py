@@ -2,9 +2,10 @@
 
 import io
 import json
+import secrets
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from deploy.client import ChatClient, Conversation
 from deploy.commands.running import running_stack, stop_signals
+from deploy.commands.server import connected
 from deploy.stack.local import LocalStack, StackSettings, check_bundle
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal.answer import Answer
@@ -54,14 +56,17 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Medians over the runs; times in milliseconds unless the name says seconds."""
+    """Medians over the runs; times in milliseconds unless the name says seconds.
+
+    Start-up and memory are known of a stack of one's own only, by tier; {} otherwise.
+    """
 
     load: Load
     prompt_tokens: int
     completion_tokens: int
     stages_ms: Mapping[str, float]
     tokens_per_second: float
-    startup_s: Mapping[str, float]
+    startup_s: Mapping[str, float] = field(default_factory=dict)
     memory_ready: Mapping[str, Memory] = field(default_factory=dict)
     memory_after: Mapping[str, Memory] = field(default_factory=dict)
 
@@ -88,8 +93,26 @@ def run(
             ChatClient(stack.addresses["gateway"]) as client,
         ):
             before = memory(stack)
-            runs = [_ask(client, load, seed) for seed in range(load.warm_ups + load.runs)]
-            return _report(load, runs[load.warm_ups :], stack, before)
+            measured = _measure(client, load, first_seed=0)
+            return replace(
+                measured,
+                startup_s={tier: event.seconds for tier, event in stack.ready.items()},
+                memory_ready=before,
+                memory_after=memory(stack),
+            )
+
+
+def run_against(server: str, load: Load, *, api_key: str | None) -> Report:
+    """Asks a server that runs already, and reports.
+
+    Raises:
+        CommandError: no server answers at `server`.
+        ServiceError: a question failed.
+    """
+    otherwise = "start one with `tandem serve BUNDLE`, or measure one with `tandem bench BUNDLE`"
+    with stop_signals(), connected(server, api_key=api_key, otherwise=otherwise) as client:
+        # An earlier run's images may still be in the server's caches.
+        return _measure(client, load, first_seed=secrets.randbits(32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +142,9 @@ def image(width: int, height: int, seed: int) -> bytes:
     return stream.getvalue()
 
 
-def _report(
-    load: Load, runs: Sequence[_Run], stack: LocalStack, before: Mapping[str, Memory]
-) -> Report:
+def _measure(client: ChatClient, load: Load, *, first_seed: int) -> Report:
+    asked = range(first_seed, first_seed + load.warm_ups + load.runs)
+    runs = [_ask(client, load, seed) for seed in asked][load.warm_ups :]
     return Report(
         load=load,
         prompt_tokens=runs[-1].answer.prompt_tokens,
@@ -131,9 +154,6 @@ def _report(
             for stage in STAGES
         },
         tokens_per_second=statistics.median(run.answer.tokens_per_second or 0.0 for run in runs),
-        startup_s={tier: event.seconds for tier, event in stack.ready.items()},
-        memory_ready=before,
-        memory_after=memory(stack),
     )
 
 
@@ -162,25 +182,36 @@ def _rollup(pid: int) -> Mapping[str, int]:
 
 
 def show(console: Console, report: Report) -> None:
-    """Prints the figures as tables."""
+    """Prints the figures as tables that fit a terminal of 80 columns."""
+    console.print(_times(report))
+    if report.startup_s:
+        console.print(_tiers(report))
+
+
+def _times(report: Report) -> Table:
     load = report.load
     times = Table(
+        "stage",
         title=f"{load.width}x{load.height} image, {report.prompt_tokens} prompt tokens,"
         f" {report.completion_tokens} new, median of {load.runs}",
         title_justify="left",
     )
-    for stage in report.stages_ms:
-        times.add_column(stage.replace("_", " "), justify="right")
-    times.add_column("decode speed", justify="right")
-    cells = [f"{milliseconds:,.0f} ms" for milliseconds in report.stages_ms.values()]
-    times.add_row(*cells, f"{report.tokens_per_second:.1f} tok/s")
-    console.print(times)
-    tiers = Table()
-    for column in ("tier", "start-up", "RSS ready", "PSS ready", "RSS after", "PSS after", "procs"):
-        tiers.add_column(column, justify="left" if column == "tier" else "right")
-    for tier, seconds in report.startup_s.items():
-        ready, after = report.memory_ready[tier], report.memory_after[tier]
-        sizes = (ready.rss_mib, ready.pss_mib, after.rss_mib, after.pss_mib)
-        cells = [f"{size:,.0f} MiB" for size in sizes]
-        tiers.add_row(tier, f"{seconds:.1f} s", *cells, str(after.processes))
-    console.print(tiers)
+    times.add_column("time", justify="right")
+    for stage, milliseconds in report.stages_ms.items():
+        times.add_row(stage.replace("_", " "), f"{milliseconds:,.0f} ms")
+    times.add_row("decode speed", f"{report.tokens_per_second:.1f} tok/s")
+    return times
+
+
+def _tiers(report: Report) -> Table:
+    tiers = Table("")
+    for tier in report.startup_s:
+        tiers.add_column(tier, justify="right")
+    tiers.add_row("start-up", *(f"{seconds:.1f} s" for seconds in report.startup_s.values()))
+    for moment, memories in (("ready", report.memory_ready), ("after", report.memory_after)):
+        measured = [memories[tier] for tier in report.startup_s]
+        tiers.add_row(f"RSS {moment}", *(f"{memory.rss_mib:,.0f} MiB" for memory in measured))
+        tiers.add_row(f"PSS {moment}", *(f"{memory.pss_mib:,.0f} MiB" for memory in measured))
+    counts = (report.memory_after[tier].processes for tier in report.startup_s)
+    tiers.add_row("processes", *map(str, counts))
+    return tiers

@@ -1,28 +1,41 @@
 """`tandem chat`: questions about images, answered in the terminal."""
 
-from collections.abc import Iterator, Sequence
+import os
+import re
+import shlex
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from deploy.client import ChatClient, Conversation
-from deploy.commands.running import running_stack, stop_signals
+from deploy.commands.running import StopRequested, running_stack, stop_signals
+from deploy.commands.server import connected
 from deploy.stack.local import StackSettings
+from deploy.stack.paths import chat_history
 from deploy.stack.ports import ANY_FREE
+from deploy.terminal import typed
 from deploy.terminal.answer import stream_answer
 from deploy.terminal.image import read_image
-from deploy.terminal.screen import CommandError
+from deploy.terminal.screen import CommandError, Screen
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 from protos.wire.errors import ServiceError
+
+GOODBYES = ("/bye", "/exit", "/quit", "exit", "quit")
+HELP = """\
+/image PATH   add an image to the next question
+/help         this list
+/bye, /exit   leave, as does Ctrl-D
+Ctrl-C        end the answer; without one: leave"""
+_COMMAND = re.compile(r"/[a-z]+")  # a path such as /etc/hosts belongs to a question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatSettings:
     """Whom to ask, and how."""
 
-    server: str  # host:port of a gateway's gRPC door
+    server: str  # host:port of a gateway's gRPC door, or the URL of its HTTP door
     bundle: Path | None = None  # served for as long as the chat lasts, instead of `server`
     api_key: str | None = None
     system: str | None = None
@@ -32,9 +45,9 @@ class ChatSettings:
 
 
 def run(
-    console: Console, settings: ChatSettings, paths: Sequence[Path], question: str | None
+    screen: Screen, settings: ChatSettings, paths: Sequence[Path], question: str | None
 ) -> None:
-    """Asks one question, or keeps asking what the user types until an empty line's end-of-file.
+    """Asks one question, or keeps asking what the user types until an end-of-file.
 
     Raises:
         CommandError: an image cannot be read, or no server answers.
@@ -42,12 +55,82 @@ def run(
         ServiceError: the only question failed.
     """
     images = [read_image(path) for path in paths]
-    with stop_signals(), _server(console, settings) as client:
-        conversation = _start(settings)
+    with stop_signals(), _server(screen, settings) as client:
+        talk = _Talk(screen, client, settings, images)
         if question is not None:
-            _turn(console, client, settings, conversation, question, images)
+            talk.ask(question)
         else:
-            _converse(console, client, settings, conversation, images)
+            with typed.history(chat_history(os.environ)):
+                _converse(screen, talk)
+
+
+@contextmanager
+def _server(screen: Screen, settings: ChatSettings) -> Iterator[ChatClient]:
+    if settings.bundle is not None:
+        own = StackSettings(bundle=settings.bundle, ports=ANY_FREE)
+        with (
+            running_stack(screen.notes, own, quiet=True) as stack,
+            ChatClient(stack.addresses["gateway"], api_key=settings.api_key) as client,
+        ):
+            yield client
+        return
+    otherwise = (
+        "start one with `tandem serve BUNDLE`, or let this command do it with --bundle BUNDLE"
+    )
+    with connected(settings.server, api_key=settings.api_key, otherwise=otherwise) as client:
+        yield client
+
+
+class _Talk:
+    """One conversation with one server, and the images its next question will carry."""
+
+    def __init__(
+        self, screen: Screen, client: ChatClient, settings: ChatSettings, images: Sequence[bytes]
+    ) -> None:
+        self.images = list(images)
+        self._screen = screen
+        self._client = client
+        self._settings = settings
+        self._conversation = _start(settings)
+
+    def ask(self, question: str) -> None:
+        """Streams an answer and tells its cost.
+
+        Raises:
+            ServiceError: the server refused or failed; the question is forgotten.
+            StopRequested: a signal came; what was answered until then is part of the conversation.
+        """
+        messages = self._conversation.messages
+        asked = len(messages)
+        self._conversation.ask(question, self.images)
+        said: list[str] = []
+        chunks = _noting(self._client.complete(self._request()), said)
+        try:
+            answer = stream_answer(self._screen.answers, chunks)
+        except ServiceError:
+            del messages[asked:]
+            raise
+        except StopRequested:
+            if said:
+                self._take("".join(said))
+            else:
+                del messages[asked:]
+            raise
+        self._take(answer.text)
+        self._screen.note(answer.cost())
+
+    def _take(self, answer: str) -> None:
+        self._conversation.answer(answer)
+        self.images.clear()  # they are part of the conversation now
+
+    def _request(self) -> gateway_pb2.ChatRequest:
+        settings = self._settings
+        sampling = decoder_pb2.SamplingParams(temperature=settings.temperature, seed=settings.seed)
+        return gateway_pb2.ChatRequest(
+            messages=self._conversation.messages,
+            sampling_params=sampling,
+            stop_conditions=decoder_pb2.StopConditions(max_tokens=settings.max_tokens),
+        )
 
 
 def _start(settings: ChatSettings) -> Conversation:
@@ -60,73 +143,60 @@ def _start(settings: ChatSettings) -> Conversation:
     return conversation
 
 
-@contextmanager
-def _server(console: Console, settings: ChatSettings) -> Iterator[ChatClient]:
-    if settings.bundle is not None:
-        own = StackSettings(bundle=settings.bundle, ports=ANY_FREE)
-        with (
-            running_stack(console, own, quiet=True) as stack,
-            ChatClient(stack.addresses["gateway"], api_key=settings.api_key) as client,
-        ):
-            yield client
-        return
-    with ChatClient(settings.server, api_key=settings.api_key) as client:
-        if not client.wait_until_serving():
-            raise CommandError(
-                f"no Tandem server answers at {settings.server}; start one with"
-                " `tandem serve BUNDLE`, or let this command do it with --bundle BUNDLE"
-            )
-        yield client
+def _noting(
+    chunks: Iterable[gateway_pb2.ChatChunk], said: list[str]
+) -> Iterator[gateway_pb2.ChatChunk]:
+    for chunk in chunks:
+        said.append(chunk.text)
+        yield chunk
 
 
-def _converse(
-    console: Console,
-    client: ChatClient,
-    settings: ChatSettings,
-    conversation: Conversation,
-    images: Sequence[bytes],
-) -> None:
-    while True:
-        try:
-            question = console.input("[bold]you>[/bold] ").strip()
-        except EOFError:
-            console.print()
+def _converse(screen: Screen, talk: _Talk) -> None:
+    if typed.is_interactive():
+        screen.note("/help lists what else you can type")
+    while (line := typed.read_line()) is not None:
+        if line in GOODBYES:
             return
-        if not question:
+        if not line:
             continue
-        asked = len(conversation.messages)
+        word, _, rest = line.partition(" ")
+        if _COMMAND.fullmatch(word):
+            _obey(screen, talk, word, rest.strip())
+        else:
+            _ask(screen, talk, line)
+    if typed.is_interactive():
+        screen.note("")  # Ctrl-D leaves the cursor behind the prompt
+
+
+def _obey(screen: Screen, talk: _Talk, command: str, argument: str) -> None:
+    if command == "/image" and argument:
         try:
-            _turn(console, client, settings, conversation, question, images)
-            images = ()  # they are part of the conversation now
-        except ServiceError as error:
-            del conversation.messages[asked:]
-            console.print(
-                f"error: {error.message}",
-                style="red",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            talk.images.append(read_image(_path(argument)))
+            screen.note(f"images for the next question: {len(talk.images)}")
+        except CommandError as error:
+            screen.note(f"error: {error}", style="red")
+    elif command == "/help":
+        screen.note(HELP)
+    else:
+        screen.note(f"error: {command} is not understood; these are:\n{HELP}", style="red")
 
 
-def _turn(
-    console: Console,
-    client: ChatClient,
-    settings: ChatSettings,
-    conversation: Conversation,
-    question: str,
-    images: Sequence[bytes],
-) -> None:
-    conversation.ask(question, images)
-    answer = stream_answer(console, client.complete(_request(settings, conversation)))
-    conversation.answer(answer.text)
-    console.print(answer.cost(), style="dim", highlight=False, soft_wrap=True)
+def _path(typed_path: str) -> Path:
+    """A path as a shell would read it: quoted, or with its blanks as they are."""
+    try:
+        words = shlex.split(typed_path)
+    except ValueError:  # a quotation mark that is part of the name
+        words = []
+    return Path(words[0] if len(words) == 1 else typed_path).expanduser()
 
 
-def _request(settings: ChatSettings, conversation: Conversation) -> gateway_pb2.ChatRequest:
-    sampling = decoder_pb2.SamplingParams(temperature=settings.temperature, seed=settings.seed)
-    return gateway_pb2.ChatRequest(
-        messages=conversation.messages,
-        sampling_params=sampling,
-        stop_conditions=decoder_pb2.StopConditions(max_tokens=settings.max_tokens),
-    )
+def _ask(screen: Screen, talk: _Talk, question: str) -> None:
+    try:
+        talk.ask(question)
+    except ServiceError as error:
+        screen.note(f"error: {error.message}", style="red")
+    except StopRequested as stop:
+        if stop.number != signal.SIGINT:
+            raise
+        screen.answers.print()
+        screen.note("stopped; Ctrl-C once more leaves")

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deploy.stack.local import LocalStack, StackSettings
 from deploy.stack.paths import log_dir
-from deploy.terminal.screen import echo_logs, show_ready
+from deploy.terminal.screen import echo_logs, show_ready, show_starting
 
 
 class StopRequested(BaseException):
@@ -45,7 +45,7 @@ def running_stack(
 ) -> Iterator[LocalStack]:
     """Starts a stack, shows each tier's readiness, stops it at the end whatever happens.
 
-    A second signal while the services drain ends them at once.
+    A second signal while the services drain ends them, and streams with an error event.
 
     Raises:
         LaunchError: see `LocalStack.start`.
@@ -61,17 +61,25 @@ def running_stack(
             stack.start(
                 lambda event: show_ready(
                     console, event.tier, ports=event.ports, seconds=event.seconds
-                )
+                ),
+                lambda event: show_starting(
+                    console, event.tier, seconds=event.seconds, doing=event.doing
+                ),
             )
         yield stack
     except StopRequested:
-        console.print("stopping", style="dim")
+        _stop(stack, lambda: console.print("stopping", style="dim"))
         raise
     finally:
-        try:
-            stack.stop()
-        except StopRequested:
-            stack.stop(drain=False)
+        _stop(stack)
+
+
+def _stop(stack: LocalStack, announce: Callable[[], None] = lambda: None) -> None:
+    try:
+        announce()
+        stack.stop()
+    except StopRequested:
+        stack.stop(drain=False)
 
 
 def _with_logs(settings: StackSettings, environ: Mapping[str, str]) -> StackSettings:

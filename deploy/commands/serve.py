@@ -1,5 +1,6 @@
 """`tandem serve BUNDLE`: the three services until Ctrl-C, or until one of them dies."""
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -7,11 +8,16 @@ from rich.console import Console
 
 from deploy.commands.running import StopRequested, running_stack, stop_signals
 from deploy.stack.local import TIERS, LocalStack, StackSettings, check_bundle
-from deploy.terminal.screen import CommandError, describe_bundle
+from deploy.stack.record import recorded
+from deploy.stack.restarts import Restarts
+from deploy.terminal.screen import CommandError, describe_bundle, show_ready
 
 
-def run(console: Console, settings: StackSettings, *, verbose: bool) -> None:
+def run(console: Console, settings: StackSettings, *, verbose: bool, restarts: int = 0) -> None:
     """Runs until a stop signal.
+
+    Args:
+        restarts: How often a tier that dies is started again.
 
     Raises:
         LaunchError: the stack could not start, or a service died.
@@ -22,9 +28,24 @@ def run(console: Console, settings: StackSettings, *, verbose: bool) -> None:
             console.print(
                 describe_bundle(check_bundle(settings.bundle)), highlight=False, soft_wrap=True
             )
-            with running_stack(console, settings, verbose=verbose) as stack:
+            with (
+                running_stack(console, settings, verbose=verbose) as stack,
+                recorded(os.environ, http_port=stack.ports.http, addresses=stack.addresses),
+            ):
                 _show_doors(console, stack, time.monotonic() - started)
-                raise stack.wait()
+                raise stack.wait(
+                    Restarts(restarts),
+                    on_ready=lambda event: show_ready(
+                        console, event.tier, ports=event.ports, seconds=event.seconds
+                    ),
+                    on_restart=lambda error, pause_s: console.print(
+                        f"{error}; starting it again in {pause_s:.0f} s",
+                        style="red",
+                        markup=False,
+                        highlight=False,
+                        soft_wrap=True,
+                    ),
+                )
         except StopRequested:
             console.print("stopped", style="dim")
 
@@ -38,8 +59,10 @@ def _show_doors(console: Console, stack: LocalStack, seconds: float) -> None:
     )
 
 
-def tier_flags(assignments: Sequence[str], *, threads: int | None) -> dict[str, list[str]]:
-    """Further flags by tier, from `--set TIER.NAME=VALUE` and `--threads`.
+def tier_flags(
+    assignments: Sequence[str], *, threads: int | None, model_name: str | None = None
+) -> dict[str, list[str]]:
+    """Further flags by tier, from `--set TIER.NAME=VALUE` and options of their own.
 
     Raises:
         CommandError: an assignment of another form, or to an unknown tier.
@@ -48,6 +71,8 @@ def tier_flags(assignments: Sequence[str], *, threads: int | None) -> dict[str, 
     if threads is not None:
         flags["vision"].append(f"--threads={threads}")
         flags["decoder"].append(f"--threads={threads}")
+    if model_name is not None:
+        flags["gateway"].append(f"--model-name={model_name}")
     for assignment in assignments:
         target, equals, value = assignment.partition("=")
         tier, dot, name = target.partition(".")
@@ -59,3 +84,13 @@ def tier_flags(assignments: Sequence[str], *, threads: int | None) -> dict[str, 
             )
         flags[tier].append(f"--{name.replace('_', '-')}={value}")
     return flags
+
+
+def tier_arguments(arguments: Sequence[str]) -> list[str]:
+    """Arguments of `tandem serve TIER` as the service itself takes them.
+
+    A bundle that comes first, as in `tandem serve BUNDLE`, is the service's `--bundle`.
+    """
+    if arguments and not arguments[0].startswith("-"):
+        return [f"--bundle={arguments[0]}", *arguments[1:]]
+    return list(arguments)

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import IO, Any
 
 LAST_LINES = 20  # kept in memory, to say why a tier stopped
@@ -28,6 +29,18 @@ class TierReady:
     tier: str
     ports: Mapping[str, int]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierStarting:
+    """A tier is not ready yet; `seconds` is the time since its start.
+
+    `doing` is the last message of its log, "" before there is one.
+    """
+
+    tier: str
+    seconds: float
+    doing: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +70,21 @@ class Tier:
         *,
         events: SimpleQueue[TierEvent],
         log_file: Path | None = None,
+        keep_log: bool = False,  # write behind what is there
         echo: Echo | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),  # beside this process's own
     ) -> None:
         self.name = name
         self.pid: int | None = None  # the service's own process, known once it has started
         self._command = command
         self._events = events
         self._log_file = log_file
+        self._log_mode = "a" if keep_log else "w"
         self._echo = echo
+        self._environment = environment
         self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._doing = ""
+        self._asked = False  # to drain
         self._started = 0.0
         self._process: subprocess.Popen[str] | None = None
         self._waiter: threading.Thread | None = None
@@ -81,6 +100,7 @@ class Tier:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            env={**os.environ, **self._environment},
             start_new_session=True,  # Ctrl-C in the terminal reaches the launcher alone
         )
         readers = [
@@ -90,9 +110,15 @@ class Tier:
         self._waiter = threading.Thread(target=self._wait, args=(readers,), daemon=True)
         self._waiter.start()
 
+    def starting(self) -> TierStarting:
+        """How far its start is."""
+        seconds = time.monotonic() - self._started
+        return TierStarting(tier=self.name, seconds=seconds, doing=self._doing)
+
     def terminate(self) -> None:
-        """Asks the service to drain; asking twice ends it and all its processes at once."""
-        if self._process is not None and self._process.poll() is None:
+        """Asks the service to drain; does nothing when it was asked before."""
+        if self._process is not None and self._process.poll() is None and not self._asked:
+            self._asked = True
             self._process.send_signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> bool:
@@ -106,7 +132,8 @@ class Tier:
         """Ends the service and all its processes, now."""
         if self._process is None or self._process.poll() is not None:
             return
-        # The first SIGTERM may be the drain signal; merged signals are why this repeats.
+        # The guard's second SIGTERM ends the service at once; the first here may be the drain
+        # signal, and signals that arrive together are merged: hence as many as it takes.
         while not self.wait(0.2):
             self._process.send_signal(signal.SIGTERM)
 
@@ -123,12 +150,13 @@ class Tier:
             self._events.put(TierReady(tier=self.name, ports=event["ports"], seconds=seconds))
 
     def _read_stderr(self, stream: IO[str]) -> None:
-        log = _open_log(self._log_file)
+        log = _open_log(self._log_file, self._log_mode)
         with stream, ExitStack() as open_files:
             if log is not None:
                 open_files.enter_context(log)
             for line in stream:
                 self._last.append(line.rstrip("\n"))
+                self._doing = _event_of(line).get("message", self._doing)
                 if log is not None:
                     log = _append(log, line)
                 if self._echo is not None:
@@ -155,7 +183,7 @@ def _start_reader(target: Callable[[IO[str]], None], stream: IO[str] | None) -> 
 
 
 def _event_of(line: str) -> dict[str, Any]:
-    """A line of stdout as an event; {} for anything else a library may print there."""
+    """A line as an event or log record; {} for anything else a library may print."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -163,12 +191,12 @@ def _event_of(line: str) -> dict[str, Any]:
     return event if isinstance(event, dict) else {}
 
 
-def _open_log(path: Path | None) -> IO[str] | None:
+def _open_log(path: Path | None, mode: str) -> IO[str] | None:
     if path is None:
         return None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w", encoding="utf-8", buffering=1)
+        return path.open(mode, encoding="utf-8", buffering=1)
     except OSError:
         return None  # a read-only or full disk must not keep the model from serving
 

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +23,26 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screen:
+    """Where a command writes: what was asked for, and what is told about it.
+
+    They are two so that a pipe or a file gets the answers alone.
+    """
+
+    answers: Console
+    notes: Console
+
+    @classmethod
+    def of_process(cls) -> Self:
+        """Standard output and standard error."""
+        return cls(answers=Console(), notes=Console(stderr=True))
+
+    def note(self, text: str, *, style: str = "dim") -> None:
+        """Tells something beside the answer; `text` is plain, not markup."""
+        self.notes.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def describe_bundle(bundle: Bundle) -> str:
     """One line: which model, how quantized, which digest."""
     manifest = bundle.manifest
@@ -38,6 +60,16 @@ def show_ready(console: Console, tier: str, *, ports: Mapping[str, int], seconds
     console.print(
         f"[{TIER_COLOURS[tier]}]{tier:<{TIER_WIDTH}}[/] ready in {seconds:5.1f} s"
         f"  [dim]{shown}[/dim]",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_starting(console: Console, tier: str, *, seconds: float, doing: str) -> None:
+    """Prints that a tier does not serve yet, and the last it said."""
+    console.print(
+        f"[{TIER_COLOURS[tier]}]{tier:<{TIER_WIDTH}}[/] starting {seconds:5.1f} s"
+        f"  [dim]{escape(doing)}[/dim]",
         highlight=False,
         soft_wrap=True,
     )

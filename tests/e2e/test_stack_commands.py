@@ -22,11 +22,10 @@ def served(stacks: Stacks) -> ServedStack:
     return stacks.get(bundle("tied"))
 
 
-def tandem(
+def ran(
     *arguments: str, stdin: str = "", timeout_s: float = 100, **environment: str
-) -> list[str]:
-    """The lines a command prints; it must succeed."""
-    run = subprocess.run(
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments],
         input=stdin,
         capture_output=True,
@@ -34,8 +33,22 @@ def tandem(
         timeout=timeout_s,
         env={**os.environ, **environment},
     )
+
+
+def tandem(
+    *arguments: str, stdin: str = "", timeout_s: float = 100, **environment: str
+) -> list[str]:
+    """The lines a command prints; it must succeed, and have nothing to note."""
+    run = ran(*arguments, stdin=stdin, timeout_s=timeout_s, **environment)
     assert (run.returncode, run.stderr) == (0, "")
     return run.stdout.splitlines()
+
+
+def noted(*arguments: str, stdin: str = "") -> list[str]:
+    """The lines a command notes beside what it prints; it must succeed."""
+    run = ran(*arguments, stdin=stdin)
+    assert run.returncode == 0
+    return run.stderr.splitlines()
 
 
 @pytest.fixture
@@ -47,7 +60,7 @@ def image(tmp_path: Path) -> str:
 
 def test_chat_answers_a_image_question_with_its_cost(served: ServedStack, image: str) -> None:
     server = f"--server={served.stack.addresses['gateway']}"
-    lines = tandem(
+    lines = noted(
         "chat", server, "--image", image, "--temperature=0", "--max-tokens=8", "What is it?"
     )
     assert " + 8 tokens · first after " in lines[-1]
@@ -56,7 +69,7 @@ def test_chat_answers_a_image_question_with_its_cost(served: ServedStack, image:
 
 def test_chat_goes_on_about_the_same_image(served: ServedStack, image: str) -> None:
     server = f"--server={served.stack.addresses['gateway']}"
-    lines = tandem(
+    lines = noted(
         "chat", server, "-i", image, "--temperature=0", "--max-tokens=4", stdin="What?\nSure?\n"
     )
     prompts = [int(line.split(" + ")[0]) for line in lines if " + 4 tokens" in line]
@@ -103,6 +116,22 @@ def test_bench_ends_with_one_line_of_json() -> None:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two tests keep one exported bundle."""
     return tmp_path_factory.mktemp("cache")
+
+
+def test_bench_measures_a_server_that_runs(served: ServedStack) -> None:
+    server = f"--server={served.stack.addresses['gateway']}"
+    lines = tandem("bench", server, "--width=96", "--height=64", "--tokens=4", "--runs=1")
+    report = json.loads(lines[-1])
+    assert report["completion_tokens"] == 4
+    assert report["stages_ms"]["encode"] > 0
+    assert report["startup_s"] == report["memory_ready"] == {}
+
+
+def test_chat_says_what_a_tier_is(served: ServedStack) -> None:
+    for tier in ("vision", "decoder"):
+        run = ran("chat", f"--server={served.stack.addresses[tier]}", "Well?")
+        assert run.returncode == 2
+        assert f"is the {tier} tier" in run.stderr
 
 
 def test_demo_exports_once_and_answers_every_question(cache: Path) -> None:

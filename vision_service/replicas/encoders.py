@@ -54,8 +54,10 @@ class RayEncoders:
             SettingError: there are fewer GPUs than replicas.
         """
         started_s = time.perf_counter()
+        logger.info("starting Ray")
         await self._ray.start(reclaim_signals=reclaim_signals)
         ray_s = time.perf_counter() - started_s
+        logger.info("loading the vision tower into the replicas")
         self._handle = await self._ray.call(self._start_replicas)
         total_s = time.perf_counter() - started_s
         logger.info("started: ray %.1f s, replicas %.1f s", ray_s, total_s - ray_s)

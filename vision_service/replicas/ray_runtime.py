@@ -9,10 +9,11 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 
@@ -30,6 +31,7 @@ ADDRESS = "local"  # a Ray of our own; never one that happens to run on this mac
 
 _WATCH_INTERVAL_S = 1.0
 _SHUTDOWN_S = 10.0
+_NODE_POLL_S = 0.2
 _CORE_PROCESSES = ("gcs_server", "raylet")
 _WATCHER_STARTERS = ("start_monitor", "start_log_monitor", "start_api_server")
 _SOCKET_PATH_ROOM = 40  # longest temporary folder below which Ray's socket paths stay legal
@@ -111,7 +113,7 @@ class RayRuntime:
         config = self._config
         _adopt_logger("ray", logging.WARNING)
         _adopt_logger("ray.serve", logging.ERROR)  # it warns about every probe of a busy replica
-        with _without_watchers():
+        with _without_watchers(), _patient(config.startup_timeout_s):
             ray.init(
                 address=ADDRESS,
                 # So many workers are started beforehand: the replicas and Serve's controller.
@@ -154,6 +156,41 @@ def _without_watchers() -> Iterator[None]:
     finally:
         for name, starter in starters.items():
             setattr(node, name, starter)
+
+
+@contextmanager
+def _patient(timeout_s: float) -> Iterator[None]:
+    """Lets Ray wait for its node as long as we do.
+
+    Ray asks for the node until 30 s have passed, a number in the middle of its code; cores that
+    are busy with another model's start make that too short. Asking goes on here, within one
+    question of Ray's, as long as the node's process lives.
+
+    NOTE: a private name of the release that pyproject.toml pins, as above. What Ray can be told
+    in public is in vision_service/__main__.py.
+    """
+    services = ray._private.services
+    ask = services.get_node
+    deadline = time.monotonic() + timeout_s
+
+    def ask_on(*arguments: Any) -> Any:
+        while True:
+            try:
+                return ask(*arguments)
+            except RuntimeError:  # what Ray raises where the node is not known yet
+                if time.monotonic() >= deadline or not _node_lives():
+                    raise
+                time.sleep(_NODE_POLL_S)
+
+    services.get_node = ask_on
+    try:
+        yield
+    finally:
+        services.get_node = ask
+
+
+def _node_lives() -> bool:
+    return any(processes.name(pid) == "raylet" for pid in processes.descendants(os.getpid()))
 
 
 def _adopt_logger(name: str, level: int) -> None:

@@ -1,5 +1,6 @@
 """A gateway that answers from a script, in this process."""
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from types import TracebackType
@@ -22,11 +23,20 @@ class FakeGateway(gateway_pb2_grpc.ChatServiceServicer):
     with it. Use as a context manager.
     """
 
-    def __init__(self, answers: Sequence[str | ServiceError], *, complete: bool = True) -> None:
+    def __init__(
+        self,
+        answers: Sequence[str | ServiceError],
+        *,
+        complete: bool = True,
+        pause_s: float = 0.0,
+        services: Sequence[str] = (),
+    ) -> None:
         self.requests: list[gateway_pb2.ChatRequest] = []
         self.metadata: list[dict[str, str]] = []
         self._answers = list(answers)
         self._complete = complete  # False: streams end without their last message
+        self._pause_s = pause_s  # before every word but the first
+        self._services = ("", *services)  # which health is told of
         self._server = grpc.server(
             futures.ThreadPoolExecutor(max_workers=4), options=server_options(LARGE_MESSAGE_BYTES)
         )
@@ -48,7 +58,8 @@ class FakeGateway(gateway_pb2_grpc.ChatServiceServicer):
 
     def _health(self) -> health.HealthServicer:
         servicer = health.HealthServicer()
-        servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        for service in self._services:
+            servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
         return servicer
 
     def Complete(
@@ -63,6 +74,7 @@ class FakeGateway(gateway_pb2_grpc.ChatServiceServicer):
             return
         words = answer.split(" ")
         for index, word in enumerate(words):
+            time.sleep(self._pause_s if index else 0.0)
             yield gateway_pb2.ChatChunk(text=word if index == 0 else f" {word}", token_ids=[index])
         if self._complete:
             yield gateway_pb2.ChatChunk(completion=_completion(len(words)))

@@ -4,9 +4,11 @@
 
 MODE: serve; refuse (one line on stderr, exit 2); crash (exit 3 at once); silent (never ready);
 stubborn (ignores SIGTERM); family (starts a daemon in a session of its own, pid in `--note`);
-until-file (serves until the file `--note` exists, then exit 5).
+until-file (serves until the file `--note` exists, then exit 5); streaming (after SIGTERM ends when
+the decoder is gone, and writes `--note`). `--show-environment=NAME` logs that variable.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +16,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 
 def main(mode: str, flags: dict[str, str]) -> int:
@@ -23,9 +27,13 @@ def main(mode: str, flags: dict[str, str]) -> int:
     if mode == "crash":
         return 3
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else stop)
+    if mode == "streaming":
+        signal.signal(signal.SIGTERM, lambda *_: end_streams(flags))
     if mode == "family":
         start_daemon(Path(flags["note"]))
     sys.stderr.write(json.dumps({"level": "INFO", "message": "flags " + repr(flags)}) + "\n")
+    if name := flags.get("show-environment"):
+        sys.stderr.write(f"{name} is {os.environ[name]}\n")
     sys.stdout.write("a library prints this\n")
     if mode != "silent":
         sys.stdout.write(json.dumps({"event": "serving", "tier": "x", "ports": ports(flags)}))
@@ -48,6 +56,24 @@ def start_daemon(note: Path) -> None:
         note.write_text(str(daemon.pid))
         os._exit(0)
     os.wait()
+
+
+def end_streams(flags: dict[str, str]) -> None:
+    """What a gateway with a running stream does: it ends when the decoder has."""
+    decoder = f"--port={flags['decoder'].rpartition(':')[2]}"
+    while decoder in arguments_of_all():
+        time.sleep(0.02)
+    Path(flags["note"]).write_text("the error event")
+    sys.exit(0)
+
+
+def arguments_of_all() -> set[str]:
+    """Arguments of all processes; a zombie has none."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found.update(process.cmdline())
+    return found
 
 
 def stop(number: int, frame: object) -> None:

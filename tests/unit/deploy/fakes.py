@@ -36,6 +36,7 @@ def fake_settings(
     ports: Ports = ANY_FREE,
     startup_timeout_s: float = 30.0,
     drain_timeout_s: float = 5.0,
+    notice_s: float = 30.0,
 ) -> StackSettings:
     """A stack of fake services; each is given as its mode and further flags."""
     modes = {"vision": vision, "decoder": decoder, "gateway": gateway}
@@ -45,6 +46,7 @@ def fake_settings(
         log_dir=folder / "logs",
         startup_timeout_s=startup_timeout_s,
         drain_timeout_s=drain_timeout_s,
+        notice_s=notice_s,
         programs={
             tier: (sys.executable, str(FAKE_SERVICE), mode[0]) for tier, mode in modes.items()
         },

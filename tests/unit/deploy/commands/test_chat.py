@@ -10,14 +10,16 @@ from rich.console import Console
 from deploy.commands import chat
 from deploy.commands.chat import ChatSettings
 from deploy.terminal.answer import Answer
-from deploy.terminal.screen import CommandError
+from deploy.terminal.screen import CommandError, Screen
 from protos.tandem.v1 import gateway_pb2
 from protos.wire.errors import InvalidRequest, ServiceError
 from tests.unit.deploy.fake_gateway import FakeGateway
 
 
-def console() -> Console:
-    return Console(file=io.StringIO(), width=100)
+def console() -> Screen:
+    return Screen(
+        answers=Console(file=io.StringIO(), width=100), notes=Console(file=io.StringIO(), width=100)
+    )
 
 
 def shown(terminal: Console) -> str:
@@ -35,10 +37,8 @@ def test_the_answer_and_its_cost_are_shown() -> None:
     terminal = console()
     with FakeGateway(["a red square here"]) as gateway:
         chat.run(terminal, ChatSettings(server=gateway.address), [], "What is it?")
-    assert shown(terminal).splitlines() == [
-        "a red square here",
-        "7 + 4 tokens · first after 250 ms · 10.0 tok/s",
-    ]
+    assert shown(terminal.answers).splitlines() == ["a red square here"]
+    assert shown(terminal.notes).splitlines() == ["7 + 4 tokens · first after 250 ms · 10.0 tok/s"]
 
 
 @pytest.mark.parametrize(("milliseconds", "said"), [(4.2, "4 ms"), (20_460.0, "20.46 s")])
@@ -92,6 +92,56 @@ def test_follow_up_questions_carry_the_whole_conversation(
     assert [len(message.content) for message in second] == [2, 1, 1]
 
 
+@pytest.mark.parametrize("goodbye", ["/bye", "/exit", "exit"])
+def test_a_goodbye_ends_the_chat_and_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, goodbye: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"Well?\n{goodbye}\nStill there?\n"))
+    with FakeGateway(["yes"]) as gateway:
+        chat.run(console(), ChatSettings(server=gateway.address), [], None)
+    assert len(gateway.requests) == 1
+
+
+@pytest.mark.parametrize("command", ["/help", "/hlep", "/image"])
+def test_a_command_is_answered_here_with_the_list_of_commands(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{command}\n"))
+    terminal = console()
+    with FakeGateway([]) as gateway:
+        chat.run(terminal, ChatSettings(server=gateway.address), [], None)
+    assert "/image PATH" in shown(terminal.notes)
+    assert (f"error: {command} is" in shown(terminal.notes)) == (command != "/help")
+
+
+def test_a_question_may_begin_with_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("/etc/hosts is what?\n"))
+    with FakeGateway(["a file"]) as gateway:
+        chat.run(console(), ChatSettings(server=gateway.address), [], None)
+    assert gateway.requests[0].messages[0].content[0].text == "/etc/hosts is what?"
+
+
+def test_images_can_be_added_to_any_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, blank = image_file(tmp_path), image_file(tmp_path, "my cat.png")
+    lines = ("Hello?", f"/image {plain}", f"/image {blank}", f"/image '{blank}'", "And?", "Sure?")
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    with FakeGateway(["hi", "three cats", "yes"]) as gateway:
+        chat.run(console(), ChatSettings(server=gateway.address), [], None)
+    counts = [len(message.content) - 1 for message in gateway.requests[2].messages]
+    assert counts == [0, 0, 3, 0, 0]
+
+
+def test_a_bad_image_does_not_end_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("/image nowhere.png\nWell?\n"))
+    terminal = console()
+    with FakeGateway(["yes"]) as gateway:
+        chat.run(terminal, ChatSettings(server=gateway.address), [], None)
+    assert "error: cannot read nowhere.png" in shown(terminal.notes)
+    assert len(gateway.requests) == 1
+
+
 def test_a_refused_question_is_forgotten_and_the_chat_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -99,7 +149,7 @@ def test_a_refused_question_is_forgotten_and_the_chat_goes_on(
     terminal = console()
     with FakeGateway([InvalidRequest("the prompt is too long"), "fine"]) as gateway:
         chat.run(terminal, ChatSettings(server=gateway.address), [], None)
-    assert "error: the prompt is too long" in shown(terminal)
+    assert "error: the prompt is too long" in shown(terminal.notes)
     assert [message.content[0].text for message in gateway.requests[1].messages] == ["short"]
 
 
@@ -117,7 +167,7 @@ def test_control_characters_of_the_model_do_not_reach_the_terminal() -> None:
     terminal = console()
     with FakeGateway(["\x1b[2J[red]boo[/red]\x07"]) as gateway:
         chat.run(terminal, ChatSettings(server=gateway.address), [], "What?")
-    assert shown(terminal).splitlines()[0] == "[2J[red]boo[/red]"
+    assert shown(terminal.answers).splitlines()[0] == "[2J[red]boo[/red]"
 
 
 def test_no_server_is_one_clear_line() -> None:

@@ -45,6 +45,19 @@ def test_help_lists_every_command() -> None:
     assert all(f"│ {name}" in run.stdout for name in COMMANDS)
 
 
+@pytest.mark.parametrize("command", [(), ("chat",), ("serve",), ("serve", "decoder")])
+def test_short_help_is_help(command: tuple[str, ...]) -> None:
+    run = tandem(*command, "-h")
+    assert (run.returncode, run.stdout) == (0, tandem(*command, "--help").stdout)
+
+
+def test_a_shell_can_complete_commands() -> None:
+    words = {"_TANDEM_COMPLETE": "complete_bash", "COMP_WORDS": "tandem se", "COMP_CWORD": "1"}
+    script = Path(sys.executable).with_name("tandem")
+    run = subprocess.run([script], capture_output=True, text=True, env={**os.environ, **words})
+    assert run.stdout.split() == ["serve"]
+
+
 def test_the_version_is_the_packages() -> None:
     assert tandem("--version").stdout == f"tandem {metadata.version('tandem-vlm')}\n"
 
@@ -61,6 +74,29 @@ def test_a_damaged_bundle_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     run = tandem("verify", str(bundle))
     assert run.returncode == 2
     assert "vision/config.json is missing" in error_line(run)
+
+
+@pytest.mark.parametrize("command", ["serve", "verify", "bench"])
+def test_a_checkpoint_in_a_bundle_s_place_leads_to_export(tmp_path: Path, command: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    run = tandem(command, str(tmp_path))
+    assert run.returncode == 2
+    assert f"tandem export {tmp_path} BUNDLE" in error_line(run)
+
+
+def test_a_hub_id_in_a_bundle_s_place_leads_to_export() -> None:
+    run = tandem("serve", "Qwen/Qwen3-VL-2B-Instruct")
+    assert run.returncode == 2
+    assert "tandem export Qwen/Qwen3-VL-2B-Instruct BUNDLE" in error_line(run)
+
+
+@pytest.mark.parametrize("form", [("--bundle={}",), ("--bundle", "{}"), ("{}",)])
+def test_a_tier_takes_its_bundle_as_an_option_or_first(
+    tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    run = tandem("serve", "decoder", *(word.format(tmp_path / "nowhere") for word in form))
+    assert run.returncode == 2
+    assert f"no bundle at {tmp_path / 'nowhere'}" in run.stderr
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:
@@ -80,6 +116,10 @@ def test_settings_reach_the_tier_they_name() -> None:
         "decoder": ["--threads=1", "--max-slots=4"],
         "gateway": [],
     }
+
+
+def test_the_model_s_name_reaches_the_gateway() -> None:
+    assert tier_flags([], threads=None, model_name="eye")["gateway"] == ["--model-name=eye"]
 
 
 @pytest.mark.parametrize("assignment", ["decoder", "decoder=4", "router.x=1", "decoder.=1", "="])
@@ -124,14 +164,14 @@ from pathlib import Path
 from rich.console import Console
 from deploy.commands import serve
 from tests.unit.deploy.fakes import fake_settings
-settings = fake_settings(Path({folder!r}), decoder={decoder!r})
+settings = fake_settings(Path({folder!r}), gateway={gateway!r}, drain_timeout_s=60.0)
 serve.run(Console(), settings, verbose=False)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_stops_on_a_signal_and_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
-    program = textwrap.dedent(SERVE.format(folder=str(tmp_path), decoder=("serve",)))
+    program = textwrap.dedent(SERVE.format(folder=str(tmp_path), gateway=("serve",)))
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
     ) as launcher:
@@ -143,3 +183,20 @@ def test_serve_stops_on_a_signal_and_exits_with_0(tmp_path: Path, number: signal
     assert lines[4].startswith("ready in")
     assert rest.splitlines()[-2:] == ["stopping", "stopped"]
     assert launcher.returncode == 0
+
+
+def test_a_second_signal_ends_streams_with_their_error_event(tmp_path: Path) -> None:
+    note = tmp_path / "stream"
+    gateway = ("streaming", f"--note={note}")
+    program = textwrap.dedent(SERVE.format(folder=str(tmp_path), gateway=gateway))
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        for awaited in ("ready in", "stopping"):
+            while not launcher.stdout.readline().startswith(awaited):
+                pass
+            launcher.send_signal(signal.SIGTERM)
+        launcher.stdout.read()
+        assert launcher.wait(30.0) == 0
+    assert note.read_text() == "the error event"

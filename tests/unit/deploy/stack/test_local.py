@@ -6,13 +6,15 @@ import socket
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy.stack.local import LaunchError, LocalStack, StackSettings
 from deploy.stack.ports import ANY_FREE, Ports
-from deploy.stack.tier import TierReady
+from deploy.stack.restarts import Restarts
+from deploy.stack.tier import TierReady, TierStarting
 from tests.support.waiting import wait_until
 from tests.unit.deploy.fakes import empty_bundle, fake_services, fake_settings, is_alive
 
@@ -47,6 +49,17 @@ def test_the_gateway_is_told_where_the_other_tiers_are(tmp_path: Path) -> None:
     assert all(f"'{name}': '{address}'" in log for name, address in flags.items())
 
 
+def test_a_tier_s_environment_is_its_own(tmp_path: Path) -> None:
+    settings = replace(
+        fake_settings(tmp_path, decoder=("serve", "--show-environment=FAKE_KEY")),
+        environment={"decoder": {"FAKE_KEY": "of the decoder"}},
+    )
+    with LocalStack(settings):
+        pass
+    assert "FAKE_KEY is of the decoder" in (tmp_path / "logs" / "decoder.log").read_text()
+    assert "FAKE_KEY" not in os.environ
+
+
 def test_a_tier_that_refuses_its_settings_stops_the_start_with_its_own_line(
     tmp_path: Path,
 ) -> None:
@@ -68,6 +81,23 @@ def test_a_tier_that_never_becomes_ready_is_named(tmp_path: Path) -> None:
     assert str(error).startswith("gateway not ready after 2 s")
 
 
+def test_a_tier_that_is_still_starting_is_told_with_what_it_does(tmp_path: Path) -> None:
+    notices: list[TierStarting] = []
+    settings = fake_settings(tmp_path, vision=("silent",), startup_timeout_s=8.0, notice_s=0.2)
+    with pytest.raises(LaunchError):
+        LocalStack(settings).start(on_starting=notices.append)
+    last = notices[-1]
+    assert last.tier == "vision"  # the others served before
+    assert last.doing.startswith("flags {")  # the message of its last log record
+    assert 2.0 < last.seconds < 30.0
+
+
+def test_the_vision_tier_is_told_how_long_it_may_start(tmp_path: Path) -> None:
+    with LocalStack(fake_settings(tmp_path, startup_timeout_s=77.0)):
+        pass
+    assert "'startup-timeout-s': '77.0'" in (tmp_path / "logs" / "vision.log").read_text()
+
+
 def test_a_tier_that_dies_later_ends_the_wait_and_is_named(tmp_path: Path) -> None:
     with LocalStack(fake_settings(tmp_path)) as stack:
         os.kill(stack.pid("decoder"), signal.SIGKILL)
@@ -76,9 +106,61 @@ def test_a_tier_that_dies_later_ends_the_wait_and_is_named(tmp_path: Path) -> No
     assert fake_services() == set()
 
 
+def test_a_tier_that_dies_is_started_again_as_often_as_allowed(tmp_path: Path) -> None:
+    causes: list[str] = []
+    pauses: list[float] = []
+
+    def note(error: LaunchError, pause_s: float) -> None:
+        causes.append(str(error))
+        pauses.append(pause_s)
+
+    served: list[TierReady] = []
+
+    def kill(event: TierReady) -> None:
+        served.append(event)
+        os.kill(stack.pid(event.tier), signal.SIGKILL)
+
+    with LocalStack(fake_settings(tmp_path)) as stack:
+        first, gateway = stack.pid("decoder"), stack.pid("gateway")
+        os.kill(first, signal.SIGKILL)
+        error = stack.wait(Restarts(2, first_pause_s=0.1), on_ready=kill, on_restart=note)
+        assert is_alive(gateway)
+    assert str(error) == "decoder stopped (signal 9)"
+    assert causes == [str(error)] * 2
+    assert pauses == [0.1, 0.2]
+    assert [event.tier for event in served] == ["decoder"] * 2
+    assert served[0].ports == {"grpc": stack.ports.decoder}
+    log = (tmp_path / "logs" / "decoder.log").read_text()
+    assert log.count("flags {") == 3  # of every life
+    assert fake_services() == set()
+
+
+def test_the_pause_before_a_restart_doubles_up_to_a_minute_for_each_tier() -> None:
+    restarts = Restarts(8)
+    pauses = [restarts.next_pause_s("decoder") for _ in range(9)]
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, None]
+    assert restarts.next_pause_s("vision") == 1.0
+
+
 def test_a_tier_that_ignores_sigterm_is_killed_after_the_drain_time(tmp_path: Path) -> None:
     with LocalStack(fake_settings(tmp_path, vision=("stubborn",), drain_timeout_s=0.2)):
         pass
+    assert fake_services() == set()
+
+
+@pytest.mark.parametrize(("drain", "drain_timeout_s"), [(True, 0.2), (False, 60.0)])
+def test_streams_that_are_not_waited_for_end_with_their_error_event(
+    tmp_path: Path, drain: bool, drain_timeout_s: float
+) -> None:
+    note = tmp_path / "stream"
+    stack = LocalStack(
+        fake_settings(
+            tmp_path, gateway=("streaming", f"--note={note}"), drain_timeout_s=drain_timeout_s
+        )
+    )
+    stack.start()
+    stack.stop(drain=drain)
+    assert note.read_text() == "the error event"
     assert fake_services() == set()
 
 

@@ -1,0 +1,83 @@
+"""The running gateway that a user names: by its gRPC address, or by the URL of its HTTP door."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from deploy.client import ChatClient
+from deploy.stack.record import records
+from deploy.terminal.screen import CommandError
+from protos.wire import channels
+from protos.wire.addresses import LOOPBACK_NAMES, join, split
+
+
+@contextmanager
+def connected(server: str, *, api_key: str | None, otherwise: str) -> Iterator[ChatClient]:
+    """A client of the gateway at `server`.
+
+    Args:
+        server: See `grpc_address`.
+        otherwise: What the user can do where no server answers.
+
+    Raises:
+        CommandError: no server answers, or it is a tier behind the gateway.
+    """
+    address = grpc_address(server, os.environ)
+    with ChatClient(address, api_key=api_key) as client:
+        if not client.wait_until_serving():
+            raise CommandError(
+                f"no Tandem server answers at {_named(server, address)}; {otherwise}"
+            )
+        tier = client.tier()
+        if tier is not None:
+            raise CommandError(
+                f"{server} is the {tier} tier; {_whereabouts(tier, address, os.environ)}",
+                exit_code=2,
+            )
+        yield client
+
+
+def grpc_address(server: str, environ: Mapping[str, str]) -> str:
+    """`host:port` of the gRPC door of a gateway.
+
+    Args:
+        server: `host:port` of that door, or the URL or `host:port` of the HTTP door. Of stacks on
+            this machine the gRPC port is known; elsewhere it is taken for the usual one.
+
+    Raises:
+        CommandError: `server` is neither.
+    """
+    is_url = "://" in server
+    try:
+        host, port = _url_parts(server) if is_url else split(server)
+    except ValueError as error:
+        raise CommandError(f"--server: {error}", exit_code=2) from error
+    if host in LOOPBACK_NAMES:
+        for record in records(environ):
+            if record.http_port == port:
+                return record.addresses["gateway"]
+    return join(host, channels.GATEWAY_GRPC_PORT if is_url else port)
+
+
+def _url_parts(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError(f"{url!r} is no address, expected http://HOST:PORT/v1 or HOST:PORT")
+    return parts.hostname, parts.port or 80
+
+
+def _named(server: str, address: str) -> str:
+    if "://" not in server:
+        return address
+    return f"{address}, taken for the gRPC door of {server} (HOST:PORT names another one)"
+
+
+def _whereabouts(tier: str, address: str, environ: Mapping[str, str]) -> str:
+    port = split(address)[1]
+    for record in records(environ):
+        if split(record.addresses[tier])[1] == port:
+            return f"its gateway listens on {record.addresses['gateway']}"
+    return (
+        f"ask its gateway, which listens on port {channels.GATEWAY_GRPC_PORT} unless told another"
+    )

@@ -1,0 +1,66 @@
+"""How long Ray's start may take."""
+
+import inspect
+from typing import Any
+
+import pytest
+import ray
+
+from vision_service.__main__ import _startup_limits
+from vision_service.replicas import ray_runtime
+from vision_service.replicas.ray_runtime import _patient
+
+
+class LateNode:
+    """Answers the question for the node after so many refusals."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    def __call__(self, *arguments: Any) -> dict[str, str]:
+        if self.refusals == 0:
+            return {"asked": "/".join(arguments)}
+        self.refusals -= 1
+        raise RuntimeError("no such node")
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> LateNode:
+    node = LateNode(refusals=3)
+    monkeypatch.setattr(ray._private.services, "get_node", node)
+    monkeypatch.setattr(ray_runtime, "_NODE_POLL_S", 0.001)
+    monkeypatch.setattr(ray_runtime, "_node_lives", lambda: True)
+    return node
+
+
+def test_one_question_for_the_node_lasts_until_it_is_there(late: LateNode) -> None:
+    with _patient(30.0):
+        assert ray._private.services.get_node("address", "id") == {"asked": "address/id"}
+    assert ray._private.services.get_node is late
+
+
+def test_the_wait_ends_with_its_time(late: LateNode) -> None:
+    with _patient(0.0), pytest.raises(RuntimeError):
+        ray._private.services.get_node("address", "id")
+    assert late.refusals == 2
+
+
+def test_a_node_that_died_is_not_waited_for(
+    late: LateNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_runtime, "_node_lives", lambda: False)
+    with _patient(30.0), pytest.raises(RuntimeError):
+        ray._private.services.get_node("address", "id")
+    assert late.refusals == 2
+
+
+def test_ray_still_asks_for_its_node_by_the_name_that_is_replaced() -> None:
+    source = inspect.getsource(ray._private.node.Node.__init__)
+    assert "ray._private.services.get_node(" in source
+    assert "except RuntimeError" in source
+
+
+def test_ray_s_processes_wait_for_each_other_as_long() -> None:
+    limits = _startup_limits(90.5)
+    assert limits.pop("RAY_agent_register_timeout_ms") == "90500"
+    assert set(limits.values()) == {"91"}
