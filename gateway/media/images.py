@@ -6,12 +6,14 @@ Nothing here decodes pixels: an image's header gives its size, the size gives it
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from blake3 import blake3
 
+from gateway.media.sizing import ImageSizing, planned_size
 from protos.media import limits as defaults
 from protos.media.formats import ImageHeader, read_header
-from protos.media.images import Grid, ImageSettings, grid_thw
+from protos.media.images import Grid, ImageSettings, PixelRange
 from protos.media.limits import check_bytes, image_too_large, invalid_image
 from protos.wire.errors import InvalidRequest, Reason
 
@@ -27,7 +29,15 @@ class MediaLimits:
     max_request_images: int = defaults.MAX_REQUEST_IMAGES
     max_request_bytes: int = defaults.MAX_REQUEST_BYTES
     max_request_pixels: int = defaults.MAX_REQUEST_PIXELS
-    max_image_tokens: int | None = None  # None: as many as the checkpoint's largest area gives
+    max_image_tokens: int | None = None  # images are resized to it; None: no ceiling
+
+
+class ImageSource(NamedTuple):
+    """One image of a request: its place there, its file, and the size it should get."""
+
+    field: str
+    data: bytes
+    sizing: ImageSizing = ImageSizing()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +47,10 @@ class PlannedImage:
     data: bytes
     field: str  # where the client put it, for errors
     header: ImageHeader
+    areas: PixelRange  # what it is resized within
     grid: Grid
     token_count: int
-    digest: bytes  # keyed BLAKE3, 32 bytes
+    digest: bytes  # keyed BLAKE3 of file and grid, 32 bytes
 
 
 def image_bytes(url: str, *, field: str, limits: MediaLimits | None = None) -> bytes:
@@ -81,7 +92,7 @@ def image_bytes(url: str, *, field: str, limits: MediaLimits | None = None) -> b
 
 
 def plan_images(
-    sources: Sequence[tuple[str, bytes]],
+    sources: Sequence[ImageSource],
     settings: ImageSettings,
     *,
     limits: MediaLimits,
@@ -90,7 +101,7 @@ def plan_images(
     """Checks all images of a request and plans their placeholders.
 
     Args:
-        sources: Field and bytes of each image, in prompt order.
+        sources: The images, in prompt order.
         settings: The checkpoint's image settings.
         limits: What one request may bring.
         digest_key: 32 bytes; images have equal digests only under the same key.
@@ -101,37 +112,43 @@ def plan_images(
     _check_counts(sources, limits)
     planned = []
     pixels = 0
-    for field, data in sources:
+    for field, data, sizing in sources:
         header = read_header(data, field=field, max_pixels=limits.max_image_pixels)
         pixels += header.width * header.height
         if pixels > limits.max_request_pixels:
             raise image_too_large(field, "pixels in all images", pixels, limits.max_request_pixels)
-        grid = grid_thw(header.height, header.width, settings, field=field)
-        tokens = grid.tokens(settings.merge_size)
-        if limits.max_image_tokens is not None and tokens > limits.max_image_tokens:
-            raise image_too_large(field, "tokens", tokens, limits.max_image_tokens)
+        areas, grid = planned_size(
+            header, sizing, settings, most_tokens=limits.max_image_tokens, field=field
+        )
         planned.append(
             PlannedImage(
                 data=data,
                 field=field,
                 header=header,
+                areas=areas,
                 grid=grid,
-                token_count=tokens,
-                digest=blake3(data, key=digest_key).digest(),
+                token_count=grid.tokens(settings.merge_size),
+                digest=_digest(data, grid, digest_key),
             )
         )
     return tuple(planned)
 
 
-def _check_counts(sources: Sequence[tuple[str, bytes]], limits: MediaLimits) -> None:
+def _digest(data: bytes, grid: Grid, key: bytes) -> bytes:
+    """Names an image's features: they follow from the file and the size it is resized to."""
+    size = b"".join(side.to_bytes(4, "little") for side in grid)
+    return blake3(data, key=key).update(size).digest()
+
+
+def _check_counts(sources: Sequence[ImageSource], limits: MediaLimits) -> None:
     if len(sources) > limits.max_request_images:
         raise InvalidRequest(
             f"messages hold {len(sources)} images, expected at most {limits.max_request_images}",
             reason=Reason.IMAGE_TOO_LARGE,
             param="messages",
         )
-    for field, data in sources:
+    for field, data, _ in sources:
         check_bytes(data, field=field, most=limits.max_image_bytes)
-    total = sum(len(data) for _, data in sources)
+    total = sum(len(source.data) for source in sources)
     if total > limits.max_request_bytes:
         raise image_too_large("messages", "bytes in all images", total, limits.max_request_bytes)

@@ -76,6 +76,8 @@ class VisionClient(TierClient):
             bundle_digest=self.bundle_digest,
             image=image.data,
             expected_grid_thw=grid_to_proto(image.grid),
+            min_pixels=image.areas.min_pixels,
+            max_pixels=image.areas.max_pixels,
         )
         call = stub.Encode(
             request, timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, request_id),)

@@ -105,7 +105,8 @@ class Replica:
     def _inspect(self, image: EncodedImage) -> tuple[ImageHeader, Grid]:
         """What the header says, and the grid that follows from it; refuses what it can."""
         header = checked_header(image.data, self._limits)
-        grid = grid_thw(header.height, header.width, self._images, field=FIELD)
+        settings = self._images if image.areas is None else self._images.within(image.areas)
+        grid = grid_thw(header.height, header.width, settings, field=FIELD)
         if grid.patches > self._max_patches:
             raise image_too_large(FIELD, "patches", grid.patches, self._max_patches)
         if image.expected_grid is not None and grid != image.expected_grid:
