@@ -4,6 +4,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from protos.media.limits import (
+    MAX_ASPECT_RATIO,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_PIXELS,
+    MAX_IMAGE_TOKENS,
+    PILLOW_PIXELS,
+)
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.addresses import LOOPBACK_NAMES, bare, split
 from protos.wire.channels import (
@@ -63,6 +70,23 @@ class GatewayConfig:
     )
     max_body_bytes: int = setting("largest request", default=32 * MIB, least=1)
     max_header_bytes: int = setting("largest set of HTTP headers", default=16 * 1024)
+    max_image_mib: float = setting(
+        "largest file of an image, MiB; the vision tier's limit applies where it is lower",
+        default=MAX_IMAGE_BYTES / MIB,
+        above=0,
+    )
+    max_image_pixels: int = setting(
+        "most pixels of an image before resizing; the vision tier's limit applies where it is"
+        " lower",
+        default=MAX_IMAGE_PIXELS,
+        least=1,
+        most=PILLOW_PIXELS,
+    )
+    max_image_tokens: int = setting(
+        "tokens that a larger image is resized to; the default is for CPUs, 4096 suits a GPU",
+        default=MAX_IMAGE_TOKENS,
+        least=MAX_ASPECT_RATIO,  # the thinnest image has a token for each of its squares
+    )
     prepare_threads: int = setting("threads that parse and tokenize requests", default=2, least=1)
     request_deadline_s: float = setting(
         "seconds until an answer is complete, or a stream's first token is there", default=300.0

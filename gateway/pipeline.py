@@ -74,7 +74,12 @@ class Pipeline:
     ) -> PreparedPrompt:
         """The spliced prompt of a conversation; see `PromptBuilder.prepare`."""
         return await self._threads.run(
-            partial(self._builder.prepare, conversation, max_context=max_context)
+            partial(
+                self._builder.prepare,
+                conversation,
+                max_context=max_context,
+                tiers=self._vision.image_limits,
+            )
         )
 
     async def answer(self, job: ChatJob) -> AsyncGenerator[tuple[int, AnswerEvent], None]:

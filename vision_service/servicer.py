@@ -33,13 +33,25 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
     Args:
         bundle: What this tier serves.
         max_patches: Most patches of one image.
+        max_bytes: Most bytes of an image's file; only told here, the replicas check it.
+        max_pixels: Most pixels of one image before it is resized; only told, too.
         encode_timeout_s: Longest an Encode call may take where its deadline is later.
     """
 
-    def __init__(self, bundle: Bundle, *, max_patches: int, encode_timeout_s: float) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        max_patches: int,
+        max_bytes: int,
+        max_pixels: int,
+        encode_timeout_s: float,
+    ) -> None:
         self.encoders: Encoders | None = None
         self._bundle = bundle
         self._max_patches = max_patches
+        self._max_bytes = max_bytes
+        self._max_pixels = max_pixels
         self._encode_timeout_s = encode_timeout_s
 
     async def Encode(
@@ -73,6 +85,9 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             model_id=manifest.model_id,
             hidden_size=manifest.text.hidden_size,
             deepstack_level_count=manifest.deepstack_level_count,
+            max_image_bytes=self._max_bytes,
+            max_image_pixels=self._max_pixels,
+            max_image_patches=self._max_patches,
         )
 
     def _ready(self, request: vision_pb2.EncodeRequest) -> Encoders:

@@ -4,9 +4,9 @@ Nothing here decodes pixels: an image's header gives its size, the size gives it
 """
 
 import binascii
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 from blake3 import blake3
 
@@ -21,6 +21,21 @@ DIGEST_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TierLimits:
+    """What a vision tier says one image may be: bytes and pixels before resizing, patches after."""
+
+    max_image_bytes: int
+    max_image_pixels: int
+    max_image_patches: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.max_image_bytes} bytes, {self.max_image_pixels} pixels,"
+            f" {self.max_image_patches} patches"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediaLimits:
     """What one request may bring; sizes in bytes and in pixels before resizing."""
 
@@ -30,6 +45,24 @@ class MediaLimits:
     max_request_bytes: int = defaults.MAX_REQUEST_BYTES
     max_request_pixels: int = defaults.MAX_REQUEST_PIXELS
     max_image_tokens: int | None = None  # images are resized to it; None: no ceiling
+
+    def under(self, tiers: Iterable[TierLimits], *, merge_size: int) -> Self:
+        """The lower of these limits and those of every vision tier.
+
+        Args:
+            tiers: What each tier says.
+            merge_size: Patches along a token's side.
+        """
+        limits = self
+        for tier in tiers:
+            tokens = max(1, tier.max_image_patches // merge_size**2)
+            limits = replace(
+                limits,
+                max_image_bytes=min(limits.max_image_bytes, tier.max_image_bytes),
+                max_image_pixels=min(limits.max_image_pixels, tier.max_image_pixels),
+                max_image_tokens=min(limits.max_image_tokens or tokens, tokens),
+            )
+        return limits
 
 
 class ImageSource(NamedTuple):
@@ -53,7 +86,7 @@ class PlannedImage:
     digest: bytes  # keyed BLAKE3 of file and grid, 32 bytes
 
 
-def image_bytes(url: str, *, field: str, limits: MediaLimits | None = None) -> bytes:
+def image_bytes(url: str, *, field: str, most: int | None = None) -> bytes:
     """The bytes behind an image URL; only `data:` URLs in base64 are accepted.
 
     The URL's media type is ignored: the bytes themselves say what they are.
@@ -61,13 +94,13 @@ def image_bytes(url: str, *, field: str, limits: MediaLimits | None = None) -> b
     Args:
         url: What the client sent.
         field: Its place in the request, for errors.
-        limits: Defaults where None.
+        most: Largest file, bytes. None where the size of the whole request bounds it well enough
+            until `plan_images` compares it with the limit.
 
     Raises:
         InvalidRequest: URL_NOT_ALLOWED, any other kind of URL; INVALID_IMAGE, not base64 or
             empty; IMAGE_TOO_LARGE, found before anything is decoded.
     """
-    limits = limits or MediaLimits()
     if url[:5].lower() != "data:":
         raise InvalidRequest(
             f"{field} has a URL that is not allowed, expected a data: URL",
@@ -79,15 +112,16 @@ def image_bytes(url: str, *, field: str, limits: MediaLimits | None = None) -> b
     if comma < 0 or not url[:comma].lower().endswith(";base64"):
         raise invalid_image(field, "has a data: URL that is not base64")
     length = len(url) - comma - 1
-    if length // 4 * 3 > limits.max_image_bytes + 2:
-        raise image_too_large(field, "bytes", length // 4 * 3, limits.max_image_bytes)
+    if most is not None and length // 4 * 3 > most + 2:
+        raise image_too_large(field, "bytes", length // 4 * 3, most)
     if length % 4 or url.endswith("==="):  # Python's strict mode lets surplus padding pass.
         raise invalid_image(field, "has a data: URL that is not valid base64")
     try:
         data = binascii.a2b_base64(url[comma + 1 :], strict_mode=True)
     except ValueError as error:  # binascii.Error, and non-ASCII text
         raise invalid_image(field, "has a data: URL that is not valid base64") from error
-    check_bytes(data, field=field, most=limits.max_image_bytes)
+    if most is not None:
+        check_bytes(data, field=field, most=most)
     return data
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 
-from gateway.media.images import PlannedImage
+from gateway.media.images import PlannedImage, TierLimits
 from gateway.request.deadlines import seconds_left
 from gateway.tiers.convert import grid_to_proto, vision_error_for_client
 from gateway.tiers.router import Endpoint, Router
@@ -42,6 +42,12 @@ class VisionClient(TierClient):
             watch_interval_s=watch_interval_s,
         )
         self._level_count = level_count  # 1 + DeepStack levels
+
+    @property
+    def image_limits(self) -> tuple[TierLimits, ...]:
+        """What each address last said one image may be; any of them may get any image."""
+        found = (endpoint.image_limits for endpoint in self.router.endpoints)
+        return tuple(limits for limits in found if limits is not None)
 
     async def encode(
         self, image: PlannedImage, *, request_id: str, by_s: float, forward: Forward
@@ -106,7 +112,18 @@ async def _report(channel: grpc.aio.Channel) -> Report:
     stub = vision_pb2_grpc.VisionServiceStub(channel)
     request = vision_pb2.GetVisionModelInfoRequest()
     info = await stub.GetModelInfo(request, timeout=LOOK_TIMEOUT_S)
-    return Report(bundle_digest=info.bundle_digest)
+    return Report(bundle_digest=info.bundle_digest, image_limits=_limits(info))
+
+
+def _limits(info: tensor_pb2.ModelInfo) -> TierLimits | None:
+    """None from a tier of an earlier release, which does not say."""
+    if not (info.max_image_bytes and info.max_image_pixels and info.max_image_patches):
+        return None
+    return TierLimits(
+        max_image_bytes=info.max_image_bytes,
+        max_image_pixels=info.max_image_pixels,
+        max_image_patches=info.max_image_patches,
+    )
 
 
 class _NotStarted(Exception):

@@ -25,7 +25,7 @@ from vision_service.towers.tower import BatchEncoder, load_tower
 
 logger = logging.getLogger(__name__)
 
-_DECODERS = 2  # images decoded at once; bounds their memory (a 40 M pixel RGBA one: 0.5 GB)
+_DECODERS = 2  # images decoded at once; bounds their memory (a 65 M pixel RGBA one: 0.8 GB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,9 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
 
     def __init__(self, bundle: Bundle, *, port: int = 0) -> None:
         super().__init__(bundle, port=port)
+        self.max_image_bytes = 10 << 20
+        self.max_image_pixels = 65_000_000
+        self.max_image_patches = 65_536
         self.reset()
 
     def reset(self) -> None:
@@ -98,7 +101,11 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
     async def GetModelInfo(
         self, request: vision_pb2.GetVisionModelInfoRequest, context: Context
     ) -> tensor_pb2.ModelInfo:
-        return self.model_info()
+        info = self.model_info()
+        info.max_image_bytes = self.max_image_bytes
+        info.max_image_pixels = self.max_image_pixels
+        info.max_image_patches = self.max_image_patches
+        return info
 
     async def Encode(
         self, request: vision_pb2.EncodeRequest, context: Context

@@ -62,7 +62,9 @@ class Running:
 
 @asynccontextmanager
 async def served(encoders: FakeEncoders, *, timeout_s: float = 10.0) -> AsyncIterator[Running]:
-    servicer = VisionServicer(BUNDLE, max_patches=1000, encode_timeout_s=timeout_s)
+    servicer = VisionServicer(
+        BUNDLE, max_patches=1000, max_bytes=9999, max_pixels=80_000, encode_timeout_s=timeout_s
+    )
     servicer.encoders = encoders
     server = GrpcServer(
         host="127.0.0.1", port=0, max_receive_bytes=LARGE_MESSAGE_BYTES, drain_timeout_s=0
@@ -277,6 +279,12 @@ async def test_the_model_info_names_the_bundle(running: Running) -> None:
     info = await running.stub.GetModelInfo(vision_pb2.GetVisionModelInfoRequest())
     assert (info.bundle_digest, info.hidden_size, info.deepstack_level_count) == (DIGEST, 8, 2)
     assert (info.family, info.model_id, info.max_context) == ("qwen3_vl", "tiny", 0)
+
+
+async def test_the_model_info_tells_the_limits_of_images(running: Running) -> None:
+    info = await running.stub.GetModelInfo(vision_pb2.GetVisionModelInfoRequest())
+    assert (info.max_image_bytes, info.max_image_pixels) == (9999, 80_000)
+    assert info.max_image_patches == 1000
 
 
 async def test_each_request_leaves_one_line_without_its_content(

@@ -10,10 +10,18 @@ from typing import Any
 import pytest
 from PIL import Image, ImageOps
 
-from gateway.media.images import ImageSource, MediaLimits, PlannedImage, image_bytes, plan_images
+from gateway.media.images import (
+    ImageSource,
+    MediaLimits,
+    PlannedImage,
+    TierLimits,
+    image_bytes,
+    plan_images,
+)
 from gateway.media.sizing import LOW_DETAIL_TOKENS, Detail, ImageSizing
 from protos.media.formats import ImageHeader, read_header
 from protos.media.images import Grid, ImageSettings
+from protos.media.limits import MAX_IMAGE_PIXELS
 from protos.wire.errors import InvalidRequest, Reason
 from tests.support.prompts import encoded, png
 
@@ -36,9 +44,9 @@ def data_url(data: bytes, head: str = "data:image/png;base64,") -> str:
     return head + base64.b64encode(data).decode()
 
 
-def url_fault(url: str, limits: MediaLimits | None = None) -> Reason:
+def url_fault(url: str, most: int | None = None) -> Reason:
     with pytest.raises(InvalidRequest) as caught:
-        image_bytes(url, field=FIELD, limits=limits)
+        image_bytes(url, field=FIELD, most=most)
     assert caught.value.param == FIELD
     return caught.value.reason
 
@@ -97,11 +105,10 @@ def test_data_urls_that_are_not_strict_base64_are_refused(url: str) -> None:
 
 
 def test_a_long_url_is_refused_by_its_length_before_it_is_decoded() -> None:
-    limits = MediaLimits(max_image_bytes=9)
-    assert image_bytes(data_url(b"123456789"), field=FIELD, limits=limits) == b"123456789"
-    assert url_fault(data_url(b"1234567890"), limits) is Reason.IMAGE_TOO_LARGE
+    assert image_bytes(data_url(b"123456789"), field=FIELD, most=9) == b"123456789"
+    assert url_fault(data_url(b"1234567890"), 9) is Reason.IMAGE_TOO_LARGE
     # Not base64 at all, which decoding would have noticed first.
-    assert url_fault("data:;base64," + "!" * 100, limits) is Reason.IMAGE_TOO_LARGE
+    assert url_fault("data:;base64," + "!" * 100, 9) is Reason.IMAGE_TOO_LARGE
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -252,7 +259,7 @@ def answer_of(data: bytes) -> None:
         assert "0x" not in fault.message
         assert "BytesIO" not in fault.message
     else:
-        assert header.width * header.height <= 40_000_000
+        assert header.width * header.height <= MAX_IMAGE_PIXELS
 
 
 def plan(*sources: bytes, **limits: int) -> tuple[Grid, ...]:
@@ -296,6 +303,25 @@ def test_an_image_above_the_ceiling_is_resized_to_it() -> None:
     image = sized(png(1000, 800), most_tokens=256)
     assert image.areas == (4096, 256 * 1024)
     assert image.grid == Grid(1, 28, 34)
+
+
+def test_the_lower_of_all_limits_applies() -> None:
+    ours = MediaLimits(max_image_bytes=100, max_image_pixels=1000, max_image_tokens=300)
+    assert ours.under((), merge_size=2) == ours
+    low = TierLimits(max_image_bytes=99, max_image_pixels=1001, max_image_patches=1600)
+    thin = TierLimits(max_image_bytes=101, max_image_pixels=999, max_image_patches=1000)
+    assert ours.under((low, thin), merge_size=2) == MediaLimits(
+        max_image_bytes=99, max_image_pixels=999, max_image_tokens=250
+    )
+    assert MediaLimits().under((low,), merge_size=2).max_image_tokens == 400
+
+
+@pytest.mark.parametrize("claim", [claims_png, claims_jpeg])
+@pytest.mark.parametrize("size", [(8064, 6048), (8160, 6120), (9248, 6936)])
+def test_the_largest_photos_of_phones_are_taken(claim: Any, size: tuple[int, int]) -> None:
+    image = sized(claim(*size), most_tokens=1280)
+    assert (image.header.width, image.header.height) == size
+    assert 1200 < image.token_count <= 1280
 
 
 @pytest.mark.parametrize("size", [(3000, 2000), (3, 600), (600, 3), (1, 1), (31, 5000)])
