@@ -147,6 +147,7 @@ class Gateway:
             stream_s=config.stream_deadline_s,
             stream_idle_s=config.stream_idle_s,
             encode_s=config.encode_deadline_s,
+            encode_patches_per_s=config.encode_patches_per_s,
         )
         pipeline = Pipeline(
             vocab_size=manifest.text.vocab_size,

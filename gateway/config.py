@@ -93,7 +93,15 @@ class GatewayConfig:
     )
     stream_deadline_s: float = setting("seconds until a stream is complete", default=3600.0)
     stream_idle_s: float = setting("longest silence within a stream, seconds", default=60.0)
-    encode_deadline_s: float = setting("seconds to encode one image", default=60.0)
+    encode_deadline_s: float = setting(
+        "seconds to encode a request's images, beside those for their patches", default=60.0
+    )
+    encode_patches_per_s: float = setting(
+        "slowest pace of encoding that is waited for: a request's images get a second more for"
+        " every so many patches",
+        default=25.0,
+        above=0,
+    )
     slow_client_s: float = setting(
         "seconds a client may take for its headers, and between pieces of a body", default=20.0
     )

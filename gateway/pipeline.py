@@ -46,6 +46,10 @@ from protos.wire.errors import DeadlineExceeded, PromptTooLong, ServiceError
 # How long an answer's end waits for the encoder's times, which every answer but the shortest has.
 TIMES_WITHIN_S = 1.0
 
+# Features that come later than this before the first token is due are of no use. Ending their
+# encoding then lets the error name the image.
+ENCODED_BEFORE_S = 0.1
+
 
 class Pipeline:
     """Answers conversations with the tiers behind the gateway."""
@@ -152,8 +156,9 @@ class Pipeline:
         self, call: GenerateCall, admitted: Admitted, work: "_Work", watch: Stopwatch
     ) -> AsyncIterator[asyncio.Task[None]]:
         """Feeds the decoder beside the block; leaving it stops the feeding."""
-        encode_by_s = time.monotonic() + self._patience.encode_s
-        by_s = min(work.job.deadline.first_token_by_s, encode_by_s)
+        patches = sum(work.prompt.grids[index].patches for index in admitted.needed_spans)
+        encode_by_s = time.monotonic() + self._patience.encode_within_s(patches)
+        by_s = min(work.job.deadline.first_token_by_s - ENCODED_BEFORE_S, encode_by_s)
         feeding = asyncio.create_task(_feed(call, admitted, work.features, watch, by_s))
         try:
             yield feeding

@@ -87,6 +87,8 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
 
     def reset(self) -> None:
         self.requests: list[vision_pb2.EncodeRequest] = []
+        self.time_left_s: list[float | None] = []
+        self.encode_ms = 3.0
         self.failures: list[ServiceError] = []
         self.failures_midway: list[ServiceError] = []
         self.rows_short = 0
@@ -112,6 +114,7 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
     ) -> AsyncIterator[vision_pb2.EncodeChunk]:
         async with reporting_errors(context):
             self.requests.append(request)
+            self.time_left_s.append(context.time_remaining())
             if self.failures:
                 raise self.failures.pop(0)
             grid = request.expected_grid_thw
@@ -129,7 +132,9 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
                     if self.failures_midway:
                         raise self.failures_midway.pop(0)
             await asyncio.sleep(self.summary_delay_s)
-            summary = vision_pb2.EncodeSummary(queue_ms=1.0, preprocess_ms=2.0, encode_ms=3.0)
+            summary = vision_pb2.EncodeSummary(
+                queue_ms=1.0, preprocess_ms=2.0, encode_ms=self.encode_ms
+            )
             yield vision_pb2.EncodeChunk(summary=summary)
 
     async def _wait_if_held(self) -> None:
