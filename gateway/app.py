@@ -16,8 +16,10 @@ from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
 from gateway.http.listener import Listener
 from gateway.http.routes import http_app
+from gateway.media.images import MediaLimits
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PromptBuilder
+from gateway.prompt.inputs import PromptLimits
 from gateway.request.deadlines import Patience
 from gateway.request.sampling import presets
 from gateway.rpc.servicer import ChatServicer
@@ -27,9 +29,10 @@ from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.router import State
 from gateway.tiers.vision import VisionClient
 from protos.bundle.manifest import Bundle
+from protos.media.limits import MAX_REQUEST_PIXELS
 from protos.process.server import GrpcServer, bind
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
-from protos.wire.channels import LARGE_MESSAGE_BYTES
+from protos.wire.channels import LARGE_MESSAGE_BYTES, MIB
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,8 @@ class Gateway:
             watch_interval_s=config.watch_interval_s,
         )
         tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
-        builder = PromptBuilder(bundle, digest_key=tenants.image_key)
+        builder = PromptBuilder(bundle, limits=_limits(config), digest_key=tenants.image_key)
+        self._builder = builder
         self._token_bytes = TokenBytes(builder.tokenizer)
         self._service = self._make_service(bundle, builder, tenants)
         # Doors are closed together and first; what they use is closed after.
@@ -79,6 +83,7 @@ class Gateway:
         try:
             self._stack.enter_context(self._threads)
             await self._stack.enter_async_context(self._vision)
+            logger.info("images: %s", self.card()["image_limits"])
             await self._stack.enter_async_context(self._decoder)
             # Both ports are taken before either door opens.
             listening = bind(self._config.host, self._config.http_port)
@@ -129,6 +134,19 @@ class Gateway:
             "tiers": tiers,
         }
 
+    def card(self) -> dict[str, Any]:
+        """What GET /v1/models says of the model: the lower of this gateway's and its tiers' limits.
+
+        A tier that has not been there yet has no say.
+        """
+        contexts = (endpoint.max_context for endpoint in self._decoder.router.endpoints)
+        known = [context for context in contexts if context]
+        return self._service.served.card(
+            context_length=min([self._builder.max_context, *known]),
+            limits=self._builder.media_limits(self._vision.image_limits),
+            settings=self._builder.settings,
+        )
+
     def _make_service(
         self, bundle: Bundle, builder: PromptBuilder, tenants: Tenants
     ) -> ChatService:
@@ -138,6 +156,7 @@ class Gateway:
             stream_s=config.stream_deadline_s,
             stream_idle_s=config.stream_idle_s,
             encode_s=config.encode_deadline_s,
+            encode_patches_per_s=config.encode_patches_per_s,
         )
         pipeline = Pipeline(
             vocab_size=manifest.text.vocab_size,
@@ -191,7 +210,7 @@ class Gateway:
             max_body_bytes=config.max_body_bytes,
             slow_client_s=config.slow_client_s,
         )
-        app = http_app(chat=chat, served=self._service.served, health=self.health)
+        app = http_app(chat=chat, served=self._service.served, card=self.card, health=self.health)
         # Around everything, so that even the response to a bug carries the request's id.
         guarded = Guard(
             app,
@@ -206,6 +225,16 @@ class Gateway:
             slow_client_s=config.slow_client_s,
             drain_timeout_s=config.drain_timeout_s,
         )
+
+
+def _limits(config: GatewayConfig) -> PromptLimits:
+    media = MediaLimits(
+        max_image_bytes=int(config.max_image_mib * MIB),
+        max_image_pixels=config.max_image_pixels,
+        max_request_pixels=max(MAX_REQUEST_PIXELS, config.max_image_pixels),
+        max_image_tokens=config.max_image_tokens,
+    )
+    return PromptLimits(media=media)
 
 
 async def _cancel(task: "asyncio.Task[Any]") -> None:

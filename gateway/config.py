@@ -5,6 +5,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from protos.media.limits import (
+    MAX_ASPECT_RATIO,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_PIXELS,
+    MAX_IMAGE_TOKENS,
+    PILLOW_PIXELS,
+)
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.addresses import LOOPBACK_NAMES, bare, split
 from protos.wire.channels import (
@@ -72,6 +79,23 @@ class GatewayConfig:
     )
     max_body_bytes: int = setting("largest request", default=32 * MIB, least=1)
     max_header_bytes: int = setting("largest set of HTTP headers", default=16 * 1024)
+    max_image_mib: float = setting(
+        "largest file of an image, MiB; the vision tier's limit applies where it is lower",
+        default=MAX_IMAGE_BYTES / MIB,
+        above=0,
+    )
+    max_image_pixels: int = setting(
+        "most pixels of an image before resizing; the vision tier's limit applies where it is"
+        " lower",
+        default=MAX_IMAGE_PIXELS,
+        least=1,
+        most=PILLOW_PIXELS,
+    )
+    max_image_tokens: int = setting(
+        "tokens that a larger image is resized to; the default is for CPUs, 4096 suits a GPU",
+        default=MAX_IMAGE_TOKENS,
+        least=MAX_ASPECT_RATIO,  # the thinnest image has a token for each of its squares
+    )
     prepare_threads: int = setting(
         "threads that prepare short requests; long texts take half as many", default=2, least=1
     )
@@ -80,7 +104,15 @@ class GatewayConfig:
     )
     stream_deadline_s: float = setting("seconds until a stream is complete", default=3600.0)
     stream_idle_s: float = setting("longest silence within a stream, seconds", default=60.0)
-    encode_deadline_s: float = setting("seconds to encode one image", default=60.0)
+    encode_deadline_s: float = setting(
+        "seconds to encode a request's images, beside those for their patches", default=60.0
+    )
+    encode_patches_per_s: float = setting(
+        "slowest pace of encoding that is waited for: a request's images get a second more for"
+        " every so many patches",
+        default=25.0,
+        above=0,
+    )
     slow_client_s: float = setting(
         "seconds a client may take for its headers, and between pieces of a body", default=20.0
     )

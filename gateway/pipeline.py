@@ -51,6 +51,10 @@ LONG_TEXT_CHARS = 64 * 1024
 # How long an answer's end waits for the encoder's times, which every answer but the shortest has.
 TIMES_WITHIN_S = 1.0
 
+# Features that come later than this before the first token is due are of no use. Ending their
+# encoding then lets the error name the image.
+ENCODED_BEFORE_S = 0.1
+
 
 class Pipeline:
     """Answers conversations with the tiers behind the gateway."""
@@ -79,7 +83,12 @@ class Pipeline:
     ) -> PreparedPrompt:
         """The spliced prompt of a conversation; see `PromptBuilder.prepare`."""
         return await self._threads.run(
-            partial(self._builder.prepare, conversation, max_context=max_context),
+            partial(
+                self._builder.prepare,
+                conversation,
+                max_context=max_context,
+                tiers=self._vision.image_limits,
+            ),
             long=holds_more_than(conversation, LONG_TEXT_CHARS),
         )
 
@@ -162,8 +171,9 @@ class Pipeline:
         self, call: GenerateCall, admitted: Admitted, work: "_Work", watch: Stopwatch
     ) -> AsyncIterator[asyncio.Task[None]]:
         """Feeds the decoder beside the block; leaving it stops the feeding."""
-        encode_by_s = time.monotonic() + self._patience.encode_s
-        by_s = min(work.job.deadline.first_token_by_s, encode_by_s)
+        patches = sum(work.prompt.grids[index].patches for index in admitted.needed_spans)
+        encode_by_s = time.monotonic() + self._patience.encode_within_s(patches)
+        by_s = min(work.job.deadline.first_token_by_s - ENCODED_BEFORE_S, encode_by_s)
         feeding = asyncio.create_task(_feed(call, admitted, work.features, watch, by_s))
         try:
             yield feeding

@@ -44,6 +44,8 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
     servicer = VisionServicer(
         bundle,
         max_patches=config.max_image_patches,
+        max_bytes=config.max_image_bytes,
+        max_pixels=config.max_image_pixels,
         encode_timeout_s=config.encode_timeout_s,
     )
     vision_pb2_grpc.add_VisionServiceServicer_to_server(servicer, server.server)

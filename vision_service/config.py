@@ -4,12 +4,11 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from protos.media.limits import MAX_IMAGE_PIXELS
+from protos.media.limits import MAX_IMAGE_PIXELS, PILLOW_PIXELS
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.channels import MIB, VISION_PORT
 
 DEVICES = ("cpu", "cuda")
-PILLOW_PIXELS = 178_956_970  # Pillow itself refuses more
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -65,6 +64,11 @@ class VisionConfig:
         """Torch threads of one replica on a machine with `cores` cores."""
         return self.threads or max(1, cores // self.most_replicas)
 
+    @property
+    def max_image_bytes(self) -> int:
+        """`max_image_mib` in bytes."""
+        return int(self.max_image_mib * MIB)
+
     def replica_settings(self, *, cores: int) -> dict[str, Any]:
         """The fields of `replica.ReplicaSettings` as plain values."""
         return {
@@ -74,7 +78,7 @@ class VisionConfig:
             "threads": self.replica_threads(cores),
             "max_batch_patches": self.max_batch_patches,
             "max_queued_patches": self.max_queued_patches,
-            "max_image_bytes": int(self.max_image_mib * MIB),
+            "max_image_bytes": self.max_image_bytes,
             "max_image_pixels": self.max_image_pixels,
             "max_image_patches": self.max_image_patches,
         }

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from protos.media.images import Grid
+from protos.media.images import Grid, PixelRange
 from protos.tandem.v1 import vision_pb2
 from protos.wire.errors import Reason, ServiceError, error_for
 
@@ -27,10 +27,17 @@ class Patches(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedImage:
-    """An image file, and the grid its sender expects of it; None: none in particular."""
+    """An image file.
+
+    Attributes:
+        data: The file.
+        expected_grid: The grid its sender expects of it; None: none in particular.
+        areas: What it is resized within; None: the checkpoint's areas.
+    """
 
     data: bytes
     expected_grid: Grid | None = None
+    areas: PixelRange | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +50,11 @@ class EncodeJob:
         """The job without any class of ours."""
         if isinstance(self.source, Patches):
             return {"pixel_values": self.source.pixel_values, "grid": tuple(self.source.grid)}
-        expected = self.source.expected_grid
+        expected, areas = self.source.expected_grid, self.source.areas
         return {
             "image": self.source.data,
             "expected_grid": None if expected is None else tuple(expected),
+            "areas": None if areas is None else tuple(areas),
         }
 
     @classmethod
@@ -54,9 +62,14 @@ class EncodeJob:
         """Undoes `to_plain`."""
         if "pixel_values" in plain:
             return cls(source=Patches(plain["pixel_values"], Grid(*plain["grid"])))
-        expected = plain["expected_grid"]
-        grid = None if expected is None else Grid(*expected)
-        return cls(source=EncodedImage(data=plain["image"], expected_grid=grid))
+        expected, areas = plain["expected_grid"], plain["areas"]
+        return cls(
+            source=EncodedImage(
+                data=plain["image"],
+                expected_grid=None if expected is None else Grid(*expected),
+                areas=None if areas is None else PixelRange(*areas),
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from protos.bundle.manifest import Bundle
-from protos.media.images import Grid
+from protos.media.images import Grid, PixelRange
 from protos.process.request_log import recording
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire import tensors
@@ -33,13 +33,25 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
     Args:
         bundle: What this tier serves.
         max_patches: Most patches of one image.
+        max_bytes: Most bytes of an image's file; only told here, the replicas check it.
+        max_pixels: Most pixels of one image before it is resized; only told, too.
         encode_timeout_s: Longest an Encode call may take where its deadline is later.
     """
 
-    def __init__(self, bundle: Bundle, *, max_patches: int, encode_timeout_s: float) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        max_patches: int,
+        max_bytes: int,
+        max_pixels: int,
+        encode_timeout_s: float,
+    ) -> None:
         self.encoders: Encoders | None = None
         self._bundle = bundle
         self._max_patches = max_patches
+        self._max_bytes = max_bytes
+        self._max_pixels = max_pixels
         self._encode_timeout_s = encode_timeout_s
 
     async def Encode(
@@ -73,6 +85,9 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             model_id=manifest.model_id,
             hidden_size=manifest.text.hidden_size,
             deepstack_level_count=manifest.deepstack_level_count,
+            max_image_bytes=self._max_bytes,
+            max_image_pixels=self._max_pixels,
+            max_image_patches=self._max_patches,
         )
 
     def _ready(self, request: vision_pb2.EncodeRequest) -> Encoders:
@@ -90,7 +105,11 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             expected = self._to_grid(request.expected_grid_thw, "expected_grid_thw")
         source = request.WhichOneof("source")
         if source == "image":
-            return EncodeJob(source=EncodedImage(data=request.image, expected_grid=expected))
+            return EncodeJob(
+                source=EncodedImage(
+                    data=request.image, expected_grid=expected, areas=_areas(request)
+                )
+            )
         if source == "patches":
             return EncodeJob(source=self._to_patches(request.patches, expected))
         raise InvalidRequest("image or patches must be set, got neither", param="source")
@@ -146,6 +165,20 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
                 return await encoders.encode(job)
         except TimeoutError as error:
             raise DeadlineExceeded(f"encoding took longer than {limit_s:.0f} s") from error
+
+
+def _areas(request: vision_pb2.EncodeRequest) -> PixelRange | None:
+    given = request.HasField("min_pixels"), request.HasField("max_pixels")
+    if not any(given):
+        return None
+    areas = PixelRange(request.min_pixels, request.max_pixels)
+    if not all(given) or not 1 <= areas.min_pixels <= areas.max_pixels:
+        raise InvalidRequest(
+            f"min_pixels is {areas.min_pixels} and max_pixels is {areas.max_pixels}, expected"
+            " neither, or 1 <= min_pixels <= max_pixels",
+            param="min_pixels",
+        )
+    return areas
 
 
 def _id_in_metadata(context: Context) -> str:

@@ -4,6 +4,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.media.images import MediaLimits
+from gateway.media.sizing import LOW_DETAIL_TOKENS
+from protos.media.formats import FORMATS
+from protos.media.images import ImageSettings
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import ModelNotFound
 
@@ -33,11 +37,39 @@ class ServedModel:
                 f"the model is not served here, expected {self.name}", param="model"
             )
 
-    def card(self) -> dict[str, Any]:
-        """OpenAI's model object."""
+    def card(
+        self, *, context_length: int, limits: MediaLimits, settings: ImageSettings
+    ) -> dict[str, Any]:
+        """OpenAI's model object, and what the model takes.
+
+        Args:
+            context_length: Most tokens of prompt and answer.
+            limits: What images of a request may be.
+            settings: The checkpoint's image settings.
+        """
         return {
             "id": self.name,
             "object": "model",
             "created": self.created,
             "owned_by": "tandem",
+            "context_length": context_length,
+            "input_modalities": ["text", "image"],
+            "output_modalities": ["text"],
+            "image_limits": _image_limits(limits, settings),
         }
+
+
+def _image_limits(limits: MediaLimits, settings: ImageSettings) -> dict[str, Any]:
+    """A file above a limit is refused; an image above `max_tokens` is resized to it."""
+    pixels_per_token = settings.factor**2
+    largest = settings.max_pixels // pixels_per_token
+    return {
+        "formats": [kind.name for kind in FORMATS],
+        "max_images": limits.max_request_images,
+        "max_bytes": limits.max_image_bytes,
+        "max_pixels": limits.max_image_pixels,
+        "max_tokens": limits.max_image_tokens or largest,
+        "default_max_tokens": min(limits.max_image_tokens or largest, largest),
+        "low_detail_tokens": LOW_DETAIL_TOKENS,
+        "pixels_per_token": pixels_per_token,
+    }

@@ -16,23 +16,28 @@ from protos.wire.errors import InternalError, ServiceError
 
 
 def http_app(
-    *, chat: ChatCompletions, served: ServedModel, health: Callable[[], dict[str, Any]]
+    *,
+    chat: ChatCompletions,
+    served: ServedModel,
+    card: Callable[[], dict[str, Any]],
+    health: Callable[[], dict[str, Any]],
 ) -> Starlette:
     """The ASGI application.
 
     Args:
         chat: Serves the one route that works.
         served: The model.
+        card: Its model object; what it takes may change as tiers come and go.
         health: The body of GET /health, whose `status` is ok or degraded where something is
             answered, and `ready` whether requests should be sent here.
     """
 
     async def models(_: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [served.card()]})
+        return JSONResponse({"object": "list", "data": [card()]})
 
     async def model(request: Request) -> Response:
         served.check(request.path_params["name"])
-        return JSONResponse(served.card())
+        return JSONResponse(card())
 
     async def health_report(_: Request) -> Response:
         report = health()

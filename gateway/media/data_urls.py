@@ -20,7 +20,7 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\n\f\r"
 
 
-def data_url_bytes(url: str, *, field: str, most: int) -> bytes:
+def data_url_bytes(url: str, *, field: str, most: int | None) -> bytes:
     """The bytes in a `data:` URL in base64, whatever its media type and parameters.
 
     White space, missing padding, percent-encoding and the URL-safe alphabet are accepted.
@@ -28,7 +28,8 @@ def data_url_bytes(url: str, *, field: str, most: int) -> bytes:
     Args:
         url: Begins with "data:", in any case.
         field: Its place in the request, for errors.
-        most: Most bytes of the result; a longer URL is not decoded.
+        most: Most bytes of the result; a longer URL is not decoded. None: the request's size is
+            all that bounds it.
 
     Raises:
         InvalidRequest: INVALID_IMAGE, not base64; IMAGE_TOO_LARGE.
@@ -46,7 +47,7 @@ def data_url_bytes(url: str, *, field: str, most: int) -> bytes:
     if b"=" in text:  # Python's strict mode lets surplus padding pass
         raise _damaged(field)
     size = len(text) * 3 // 4
-    if size > most:
+    if most is not None and size > most:
         raise image_too_large(field, "bytes", size, most)
     try:
         return binascii.a2b_base64(text + b"=" * (-len(text) % 4), strict_mode=True)

@@ -3,19 +3,36 @@
 Nothing here decodes pixels: an image's header gives its size, the size gives its grid.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 from blake3 import blake3
 
 from gateway.media.data_urls import data_url_bytes
+from gateway.media.sizing import ImageSizing, planned_size
 from protos.media import limits as defaults
 from protos.media.formats import ImageHeader, read_header
-from protos.media.images import Grid, ImageSettings, grid_thw
+from protos.media.images import Grid, ImageSettings, PixelRange
 from protos.media.limits import check_bytes, image_too_large
 from protos.wire.errors import InvalidRequest, Reason
 
 DIGEST_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierLimits:
+    """What a vision tier says one image may be: bytes and pixels before resizing, patches after."""
+
+    max_image_bytes: int
+    max_image_pixels: int
+    max_image_patches: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.max_image_bytes} bytes, {self.max_image_pixels} pixels,"
+            f" {self.max_image_patches} patches"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +44,33 @@ class MediaLimits:
     max_request_images: int = defaults.MAX_REQUEST_IMAGES
     max_request_bytes: int = defaults.MAX_REQUEST_BYTES
     max_request_pixels: int = defaults.MAX_REQUEST_PIXELS
-    max_image_tokens: int | None = None  # None: as many as the checkpoint's largest area gives
+    max_image_tokens: int | None = None  # images are resized to it; None: no ceiling
+
+    def under(self, tiers: Iterable[TierLimits], *, merge_size: int) -> Self:
+        """The lower of these limits and those of every vision tier.
+
+        Args:
+            tiers: What each tier says.
+            merge_size: Patches along a token's side.
+        """
+        limits = self
+        for tier in tiers:
+            tokens = max(1, tier.max_image_patches // merge_size**2)
+            limits = replace(
+                limits,
+                max_image_bytes=min(limits.max_image_bytes, tier.max_image_bytes),
+                max_image_pixels=min(limits.max_image_pixels, tier.max_image_pixels),
+                max_image_tokens=min(limits.max_image_tokens or tokens, tokens),
+            )
+        return limits
+
+
+class ImageSource(NamedTuple):
+    """One image of a request: its place there, its file, and the size it should get."""
+
+    field: str
+    data: bytes
+    sizing: ImageSizing = ImageSizing()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +80,13 @@ class PlannedImage:
     data: bytes
     field: str  # where the client put it, for errors
     header: ImageHeader
+    areas: PixelRange  # what it is resized within
     grid: Grid
     token_count: int
-    digest: bytes  # keyed BLAKE3, 32 bytes
+    digest: bytes  # keyed BLAKE3 of file and grid, 32 bytes
 
 
-def image_bytes(url: str, *, field: str, limits: MediaLimits | None = None) -> bytes:
+def image_bytes(url: str, *, field: str, most: int | None = None) -> bytes:
     """The bytes behind an image URL; only `data:` URLs in base64 are accepted.
 
     The URL's media type is ignored: the bytes themselves say what they are.
@@ -50,26 +94,27 @@ def image_bytes(url: str, *, field: str, limits: MediaLimits | None = None) -> b
     Args:
         url: What the client sent.
         field: Its place in the request, for errors.
-        limits: Defaults where None.
+        most: Largest file, bytes. None where the size of the whole request bounds it well enough
+            until `plan_images` compares it with the limit.
 
     Raises:
         InvalidRequest: URL_NOT_ALLOWED, any other kind of URL; INVALID_IMAGE, not base64 or
             empty; IMAGE_TOO_LARGE, found before anything is decoded.
     """
-    limits = limits or MediaLimits()
     if url[:5].lower() != "data:":
         raise InvalidRequest(
             f"{field} has a URL that is not allowed, expected a data: URL",
             reason=Reason.URL_NOT_ALLOWED,
             param=field,
         )
-    data = data_url_bytes(url, field=field, most=limits.max_image_bytes)
-    check_bytes(data, field=field, most=limits.max_image_bytes)
+    data = data_url_bytes(url, field=field, most=most)
+    if most is not None:
+        check_bytes(data, field=field, most=most)
     return data
 
 
 def plan_images(
-    sources: Sequence[tuple[str, bytes]],
+    sources: Sequence[ImageSource],
     settings: ImageSettings,
     *,
     limits: MediaLimits,
@@ -78,7 +123,7 @@ def plan_images(
     """Checks all images of a request and plans their placeholders.
 
     Args:
-        sources: Field and bytes of each image, in prompt order.
+        sources: The images, in prompt order.
         settings: The checkpoint's image settings.
         limits: What one request may bring.
         digest_key: 32 bytes; images have equal digests only under the same key.
@@ -89,37 +134,43 @@ def plan_images(
     _check_counts(sources, limits)
     planned = []
     pixels = 0
-    for field, data in sources:
+    for field, data, sizing in sources:
         header = read_header(data, field=field, max_pixels=limits.max_image_pixels)
         pixels += header.width * header.height
         if pixels > limits.max_request_pixels:
             raise image_too_large(field, "pixels in all images", pixels, limits.max_request_pixels)
-        grid = grid_thw(header.height, header.width, settings, field=field)
-        tokens = grid.tokens(settings.merge_size)
-        if limits.max_image_tokens is not None and tokens > limits.max_image_tokens:
-            raise image_too_large(field, "tokens", tokens, limits.max_image_tokens)
+        areas, grid = planned_size(
+            header, sizing, settings, most_tokens=limits.max_image_tokens, field=field
+        )
         planned.append(
             PlannedImage(
                 data=data,
                 field=field,
                 header=header,
+                areas=areas,
                 grid=grid,
-                token_count=tokens,
-                digest=blake3(data, key=digest_key).digest(),
+                token_count=grid.tokens(settings.merge_size),
+                digest=_digest(data, grid, digest_key),
             )
         )
     return tuple(planned)
 
 
-def _check_counts(sources: Sequence[tuple[str, bytes]], limits: MediaLimits) -> None:
+def _digest(data: bytes, grid: Grid, key: bytes) -> bytes:
+    """Names an image's features: they follow from the file and the size it is resized to."""
+    size = b"".join(side.to_bytes(4, "little") for side in grid)
+    return blake3(data, key=key).update(size).digest()
+
+
+def _check_counts(sources: Sequence[ImageSource], limits: MediaLimits) -> None:
     if len(sources) > limits.max_request_images:
         raise InvalidRequest(
             f"messages hold {len(sources)} images, expected at most {limits.max_request_images}",
             reason=Reason.IMAGE_TOO_LARGE,
             param="messages",
         )
-    for field, data in sources:
+    for field, data, _ in sources:
         check_bytes(data, field=field, most=limits.max_image_bytes)
-    total = sum(len(data) for _, data in sources)
+    total = sum(len(source.data) for source in sources)
     if total > limits.max_request_bytes:
         raise image_too_large("messages", "bytes in all images", total, limits.max_request_bytes)

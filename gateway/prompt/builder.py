@@ -1,13 +1,20 @@
 """From a conversation to a spliced prompt: ids, positions, spans and the images behind them."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.media.images import DIGEST_KEY_BYTES, PlannedImage, plan_images
+from gateway.media.images import (
+    DIGEST_KEY_BYTES,
+    MediaLimits,
+    PlannedImage,
+    TierLimits,
+    plan_images,
+)
 from gateway.prompt import provenance
 from gateway.prompt.families.family import ThoughtTokens
 from gateway.prompt.families.registry import family_named
@@ -22,6 +29,8 @@ from gateway.request.conversation import Conversation
 from protos.bundle.manifest import Bundle, BundleError
 from protos.media.images import Grid, ImageSettings
 from protos.wire.errors import InvalidRequest, PromptTooLong, Reason
+
+_SMALLER = ", of images alone; detail low or max_pixels makes them smaller"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +88,23 @@ class PromptBuilder:
         self._reserved = (self._template.source, *(token.content for token in self.tokenizer.added))
         self._digest_key = digest_key or os.urandom(DIGEST_KEY_BYTES)
 
+    def media_limits(self, tiers: Sequence[TierLimits] = ()) -> MediaLimits:
+        """What images of a request may be: the lower of our limits and the vision tiers'."""
+        return self.limits.media.under(tiers, merge_size=self.settings.merge_size)
+
     def prepare(
-        self, conversation: Conversation, *, max_context: int | None = None
+        self,
+        conversation: Conversation,
+        *,
+        max_context: int | None = None,
+        tiers: Sequence[TierLimits] = (),
     ) -> PreparedPrompt:
         """The spliced prompt of a conversation.
 
         Args:
             conversation: What the client sent; checked here.
             max_context: Most tokens of prompt and answer; the model's own where None.
+            tiers: What the vision tiers say images may be.
 
         Raises:
             InvalidRequest: a message, tool or image at fault, named.
@@ -103,12 +121,12 @@ class PromptBuilder:
         images = plan_images(
             inputs.images,
             self.settings,
-            limits=self.limits.media,
+            limits=self.media_limits(tiers),
             digest_key=self._digest_key,
         )
         planned = sum(image.token_count for image in images)
         if planned >= window:  # Known before any text is tokenized.
-            raise _too_long(planned, window)
+            raise _too_long(planned, window, hint=_SMALLER)
         ids = self._encode_within(inputs, window, beside=planned - len(images))
         prompt = self._family.expand(ids, images, self._special)
         length = len(prompt.input_ids)
@@ -233,10 +251,10 @@ class PromptBuilder:
                 )
 
 
-def _too_long(length: int, window: int, qualifier: str = "") -> PromptTooLong:
+def _too_long(length: int, window: int, qualifier: str = "", *, hint: str = "") -> PromptTooLong:
     return PromptTooLong.of(
         window,
         f"your messages resulted in {qualifier}{length} tokens > limit {window - 1} with room for"
-        " one token of answer",
+        f" one token of answer{hint}",
         param="messages",
     )

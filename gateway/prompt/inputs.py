@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from gateway.media.images import MediaLimits
+from gateway.media.images import ImageSource, MediaLimits
 from gateway.prompt.provenance import strings_in
 from gateway.request.conversation import Conversation, Message, TextPart
 from protos.wire.errors import InvalidRequest, Reason
@@ -33,7 +33,7 @@ class PromptInputs:
         conversation: As the client sent it.
         texts: The client's strings that every template writes.
         other_texts: Its strings that a template may write besides: tool schemas, names, ids.
-        images: Field and bytes of each image.
+        images: Field, file and wanted size of each image.
         tool_data: Field and JSON data of each tool schema and of the arguments of each call.
         part_count: Parts of all messages.
     """
@@ -41,7 +41,7 @@ class PromptInputs:
     conversation: Conversation
     texts: tuple[str, ...]
     other_texts: tuple[str, ...]
-    images: tuple[tuple[str, bytes], ...]
+    images: tuple[ImageSource, ...]
     tool_data: tuple[tuple[str, Any], ...]
     part_count: int
 
@@ -116,7 +116,7 @@ class _Reading:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.other_texts: list[str] = []
-        self.images: list[tuple[str, bytes]] = []
+        self.images: list[ImageSource] = []
         self.tool_data: list[tuple[str, Any]] = []
         self.part_count = 0
 
@@ -141,7 +141,8 @@ class _Reading:
             if isinstance(part, TextPart):
                 self.texts.append(part.text)
             else:
-                self.images.append((f"{field}.content[{index}]", part.data))
+                place = f"{field}.content[{index}]"
+                self.images.append(ImageSource(place, part.data, part.sizing))
 
     def _other(self, text: str | None) -> None:
         if text is not None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from gateway.media.sizing import ImageSizing
+
 
 class Role(StrEnum):
     """Who speaks; the values are the chat template's role names."""
@@ -30,10 +32,12 @@ class TextPart:
 class ImagePart:
     """An encoded image (PNG, JPEG, WebP, GIF or BMP) as the client sent it.
 
-    The HTTP door gets `data` from `gateway.media.images.image_bytes(url, field)`.
+    The HTTP door gets `data` from `gateway.media.images.image_bytes(url, field)`. `sizing` is what
+    the client says of the size it is resized to.
     """
 
     data: bytes
+    sizing: ImageSizing = ImageSizing()
 
 
 Part = TextPart | ImagePart

@@ -21,7 +21,12 @@ class Patience:
     request_s: float  # a whole answer; a stream's first token
     stream_s: float  # a whole stream
     stream_idle_s: float  # silence within a stream
-    encode_s: float  # one image
+    encode_s: float  # a request's images, beside the time for their patches
+    encode_patches_per_s: float  # the slowest pace that is waited for
+
+    def encode_within_s(self, patches: int) -> float:
+        """How long encoding images of so many patches together may take."""
+        return self.encode_s + patches / self.encode_patches_per_s
 
     def deadline(
         self, arrived_s: float, *, stream: bool, client_left_s: float | None = None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, AnswerThought, OutputToken
+from gateway.media.sizing import Detail, ImageSizing
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintKind, ConstraintSpec, invalid, with_whitespace
 from gateway.request.conversation import (
@@ -27,6 +28,12 @@ _ROLES = {
     gateway_pb2.ROLE_USER: Role.USER,
     gateway_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
     gateway_pb2.ROLE_TOOL: Role.TOOL,
+}
+_DETAILS = {
+    gateway_pb2.IMAGE_DETAIL_UNSPECIFIED: Detail.AUTO,
+    gateway_pb2.IMAGE_DETAIL_AUTO: Detail.AUTO,
+    gateway_pb2.IMAGE_DETAIL_LOW: Detail.LOW,
+    gateway_pb2.IMAGE_DETAIL_HIGH: Detail.HIGH,
 }
 _FINISH_REASONS = {ours: wire for wire, ours in FINISH_REASONS.items()}
 
@@ -106,7 +113,19 @@ def _part(part: gateway_pb2.ContentPart, field: str) -> Part:
     kind = part.WhichOneof("part")
     if kind is None:
         raise InvalidRequest(f"{field} is empty, expected text or image", param=field)
-    return TextPart(text=part.text) if kind == "text" else ImagePart(data=part.image)
+    if kind == "text":
+        return TextPart(text=part.text)
+    if part.detail not in _DETAILS:
+        raise InvalidRequest(
+            f"{field}.detail is {part.detail}, expected auto, low or high", param=f"{field}.detail"
+        )
+    sizing = ImageSizing(
+        detail=_DETAILS[part.detail],
+        min_pixels=part.min_pixels if part.HasField("min_pixels") else None,
+        max_pixels=part.max_pixels if part.HasField("max_pixels") else None,
+    )
+    sizing.check(field=field)
+    return ImagePart(data=part.image, sizing=sizing)
 
 
 def _tool_call(text: str, field: str) -> ToolCall:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from blake3 import blake3
 
+from gateway.media.images import TierLimits
 from protos.wire.errors import ModelMismatch, Reason, ServiceError, error_for
 
 RETRY_AFTER_S = 1.0
@@ -34,6 +35,7 @@ class Endpoint:
     has_served: bool = False  # at some time since this gateway started
     max_context: int = 0  # tokens; 0 from the vision tier
     misses: int = 0  # looks in a row that were not answered in time
+    image_limits: TierLimits | None = None  # as last reported; None until then
     calls: int = 0  # this gateway's calls at work there
     reported_load: int = 0  # sequences running and waiting there at the last look
 

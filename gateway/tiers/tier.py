@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from gateway.media.images import TierLimits
 from gateway.tiers.router import Endpoint, Router, State
 from protos.bundle.manifest import BundleError
 from protos.wire.channels import channel_options, is_serving
@@ -25,6 +26,7 @@ class Report:
     bundle_digest: str
     max_context: int = 0  # tokens of one sequence; 0 where there are none
     load: int = 0  # sequences running and waiting
+    image_limits: TierLimits | None = None  # of a tier that takes images
 
 
 class TierClient:
@@ -121,6 +123,9 @@ class TierClient:
         endpoint.misses = 0
         endpoint.max_context = report.max_context
         endpoint.reported_load = report.load
+        if report.image_limits not in (None, endpoint.image_limits):
+            endpoint.image_limits = report.image_limits
+            logger.info("images at %s: at most %s", endpoint.address, report.image_limits)
         if report.bundle_digest != self.bundle_digest:
             self._note(endpoint, State.MISMATCHED)
         elif await is_serving(channel, timeout_s=LOOK_TIMEOUT_S):

@@ -5,21 +5,29 @@ passed on.
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 
-from gateway.media.images import PlannedImage
+from gateway.media.images import PlannedImage, TierLimits
 from gateway.request.deadlines import seconds_left
 from gateway.tiers.convert import grid_to_proto, vision_error_for_client
+from gateway.tiers.pace import EncodePace
 from gateway.tiers.router import Endpoint, Router
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient, code_of
 from protos.media.images import Grid
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire.channels import REQUEST_ID_KEY
-from protos.wire.errors import Reason, ServiceError, from_rpc_error
+from protos.wire.errors import DeadlineExceeded, Reason, ServiceError, from_rpc_error
 
 logger = logging.getLogger(__name__)
+
+# What clients and operators can do about an image that takes too long.
+_HELP = (
+    "detail low or max_pixels make it smaller; the server's settings are max_image_tokens,"
+    " encode_deadline_s, encode_patches_per_s and request_deadline_s"
+)
 
 Forward = Callable[[tensor_pb2.FeatureChunk], Awaitable[None]]
 
@@ -42,6 +50,13 @@ class VisionClient(TierClient):
             watch_interval_s=watch_interval_s,
         )
         self._level_count = level_count  # 1 + DeepStack levels
+        self._pace = EncodePace()
+
+    @property
+    def image_limits(self) -> tuple[TierLimits, ...]:
+        """What each address last said one image may be; any of them may get any image."""
+        found = (endpoint.image_limits for endpoint in self.router.endpoints)
+        return tuple(limits for limits in found if limits is not None)
 
     async def encode(
         self, image: PlannedImage, *, request_id: str, by_s: float, forward: Forward
@@ -50,7 +65,9 @@ class VisionClient(TierClient):
 
         Raises:
             ServiceError: what the vision tier answered, or VISION_UNAVAILABLE.
+            DeadlineExceeded: time is up, or cannot be enough at the tier's recent pace.
         """
+        self._check_time(image, by_s)
         first = await self.ready()
         try:
             return await self._encode_at(first, image, request_id, by_s, forward)
@@ -60,6 +77,17 @@ class VisionClient(TierClient):
             return await self._encode_at(second, image, request_id, by_s, forward)
         except _NotStarted as failure:
             raise failure.error from failure
+
+    def _check_time(self, image: PlannedImage, by_s: float) -> None:
+        """Refuses an image that cannot be ready in time, before any work is spent on it."""
+        pace, left_s = self._pace.patches_per_s(), seconds_left(by_s)
+        patches = image.grid.patches
+        if pace is not None and patches / pace > left_s:
+            raise DeadlineExceeded(
+                f"{image.field} needs about {patches / pace:.0f} s of encoding ({patches} patches"
+                f" at {pace:.3g} a second), the request has {left_s:.0f} s left for it; {_HELP}",
+                param=image.field,
+            )
 
     async def _encode_at(
         self,
@@ -76,7 +104,10 @@ class VisionClient(TierClient):
             bundle_digest=self.bundle_digest,
             image=image.data,
             expected_grid_thw=grid_to_proto(image.grid),
+            min_pixels=image.areas.min_pixels,
+            max_pixels=image.areas.max_pixels,
         )
+        begun_s = time.monotonic()
         call = stub.Encode(
             request, timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, request_id),)
         )
@@ -93,18 +124,41 @@ class VisionClient(TierClient):
             )
             if code_of(error) is grpc.StatusCode.UNAVAILABLE and not reading.started:
                 raise _NotStarted(failure) from error
+            if isinstance(failure, DeadlineExceeded):
+                raise _too_slow(image, time.monotonic() - begun_s) from error
             raise failure from error
         finally:
             call.cancel()
             endpoint.calls -= 1
-        return reading.summary()
+        summary = reading.summary()
+        self._pace.note(image.grid.patches, summary.encode_ms)
+        return summary
+
+
+def _too_slow(image: PlannedImage, spent_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{image.field} was not encoded within {spent_s:.1f} s ({image.grid.patches} patches);"
+        f" {_HELP}",
+        param=image.field,
+    )
 
 
 async def _report(channel: grpc.aio.Channel) -> Report:
     stub = vision_pb2_grpc.VisionServiceStub(channel)
     request = vision_pb2.GetVisionModelInfoRequest()
     info = await stub.GetModelInfo(request, timeout=LOOK_TIMEOUT_S)
-    return Report(bundle_digest=info.bundle_digest)
+    return Report(bundle_digest=info.bundle_digest, image_limits=_limits(info))
+
+
+def _limits(info: tensor_pb2.ModelInfo) -> TierLimits | None:
+    """None from a tier of an earlier release, which does not say."""
+    if not (info.max_image_bytes and info.max_image_pixels and info.max_image_patches):
+        return None
+    return TierLimits(
+        max_image_bytes=info.max_image_bytes,
+        max_image_pixels=info.max_image_pixels,
+        max_image_patches=info.max_image_patches,
+    )
 
 
 class _NotStarted(Exception):

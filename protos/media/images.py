@@ -7,7 +7,7 @@ Both use these functions, so that a plan never disagrees with its features.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -26,6 +26,13 @@ _FIXED_STEPS: Mapping[str, Any] = {
     "resample": 3,  # bicubic
 }
 _RESCALE_FACTOR = 1 / 255
+
+
+class PixelRange(NamedTuple):
+    """Areas in pixels that an image is resized to lie within; 1 <= min_pixels <= max_pixels."""
+
+    min_pixels: int
+    max_pixels: int
 
 
 class Grid(NamedTuple):
@@ -65,6 +72,10 @@ class ImageSettings:
     def factor(self) -> int:
         """Pixels of one placeholder's side; resized sides are multiples of it."""
         return self.patch_size * self.merge_size
+
+    def within(self, areas: PixelRange) -> Self:
+        """These settings with other areas, as transformers' `size` of one call sets them."""
+        return replace(self, min_pixels=areas.min_pixels, max_pixels=areas.max_pixels)
 
     @classmethod
     def from_file(cls, file: Path) -> Self:

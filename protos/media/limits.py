@@ -6,11 +6,20 @@ The constants are defaults; a tier's settings may choose others.
 from protos.wire.errors import InvalidRequest, Reason
 
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
-MAX_IMAGE_PIXELS = 40_000_000
+MAX_IMAGE_PIXELS = 65_000_000  # phones write 48.8 (8064 x 6048), 50 and 64.1 (9248 x 6936)
+PILLOW_PIXELS = 178_956_970  # Pillow itself refuses more
+MAX_IMAGE_TOKENS = 1280  # what two slow cores encode and prefill within the default deadlines
 MAX_REQUEST_IMAGES = 16
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
-MAX_REQUEST_PIXELS = 120_000_000
+MAX_REQUEST_PIXELS = 4 * MAX_IMAGE_PIXELS
 MAX_ASPECT_RATIO = 200  # of transformers' smart_resize; exactly 200 is accepted
+
+# The setting behind a limit, of the gateway and of the vision tier alike.
+_SETTINGS = {
+    "bytes": "max_image_mib",
+    "pixels": "max_image_pixels",
+    "patches": "max_image_patches",
+}
 
 
 def check_bytes(data: bytes, *, field: str, most: int) -> None:
@@ -55,8 +64,9 @@ def invalid_image(field: str, fault: str) -> InvalidRequest:
 
 def image_too_large(field: str, unit: str, actual: int, limit: int) -> InvalidRequest:
     """The error for an image, or all of them, above a limit; `unit` is what is counted."""
+    named = f" ({_SETTINGS[unit]})" if unit in _SETTINGS else ""
     return InvalidRequest(
-        f"{field} has {actual} {unit}, expected at most {limit}",
+        f"{field} has {actual} {unit}, expected at most {limit}{named}",
         reason=Reason.IMAGE_TOO_LARGE,
         param=field,
     )

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from protos.media.images import ImageSettings, grid_thw
+from protos.media.images import ImageSettings, PixelRange, grid_thw
 from tests.support import bundles, torchvision_schemas
 from tests.support.checkpoint_names import NAMES
 from vision_service.media.images import ImageLimits, checked_header, decode_rgb
@@ -36,10 +36,20 @@ class Pair:
         self.ours = ImageSettings.from_file(checkpoint / "preprocessor_config.json")
         self.theirs: Any = AutoImageProcessor.from_pretrained(checkpoint)
 
-    def check(self, image: Image.Image, pixels: npt.NDArray[np.uint8]) -> None:
-        expected = self.theirs(images=[image], return_tensors="pt")
+    def check(
+        self,
+        image: Image.Image,
+        pixels: npt.NDArray[np.uint8],
+        areas: PixelRange | None = None,
+    ) -> None:
+        size = {}
+        if areas is not None:
+            edges = {"shortest_edge": areas.min_pixels, "longest_edge": areas.max_pixels}
+            size = {"size": edges}
+        expected = self.theirs(images=[image], return_tensors="pt", **size)
         height, width = pixels.shape[:2]
-        grid = grid_thw(height, width, self.ours)
+        ours = self.ours if areas is None else self.ours.within(areas)
+        grid = grid_thw(height, width, ours)
         patches = to_patches(pixels, grid, self.ours)
         assert tuple(grid) == tuple(expected["image_grid_thw"][0].tolist())
         reference = expected["pixel_values"].numpy()
@@ -93,6 +103,17 @@ def test_large_and_extreme_images_keep_exact_patches(
 ) -> None:
     image = image_of(*size, seed=7)
     published.check(image, np.asarray(image))
+
+
+@pytest.mark.parametrize("size", [(800, 1000), (1000, 41), (60, 90), (256, 256)])
+@pytest.mark.parametrize(
+    "areas", [(1, 1024), (1024, 50_176), (65_536, 262_144), (50_176, 50_176), (1 << 20, 1 << 21)]
+)
+def test_areas_of_one_image_give_the_patches_of_transformers_size(
+    published: Pair, size: tuple[int, int], areas: tuple[int, int]
+) -> None:
+    image = image_of(*size, seed=11)
+    published.check(image, np.asarray(image), PixelRange(*areas))
 
 
 def encoded(image: Image.Image, name: str, **options: Any) -> bytes:

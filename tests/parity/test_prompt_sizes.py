@@ -3,15 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from gateway.media.sizing import Detail, ImageSizing
+from gateway.prompt.builder import PromptBuilder
+from gateway.request.conversation import ImagePart, Message, Role, TextPart
 from protos.media import images as images
-from protos.media.images import Grid, ImageSettings
+from protos.media.images import Grid, ImageSettings, PixelRange
 from protos.wire.errors import InvalidRequest, Reason
 from tests.support import bundles, torchvision_schemas
 from tests.support.checkpoint_names import NAMES
+from tests.support.oracle import oracle
+from tests.support.prompts import images_of, png, processor_bundle, talk, transformers_messages
 
 torchvision_schemas.install()
 from transformers import AutoImageProcessor  # noqa: E402
@@ -82,6 +88,47 @@ def test_patch_counts_equal_the_checkpoints_processor(
     patches = reference.get_number_of_image_patches(height, width)
     assert grid.t * grid.h * grid.w == patches
     assert grid.tokens(ours.merge_size) == patches // reference.merge_size**2
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> PromptBuilder:
+    folder = tmp_path_factory.mktemp("sizes") / "bundle"
+    return PromptBuilder(processor_bundle(bundles.checkpoint("tied"), folder))
+
+
+@pytest.mark.parametrize(
+    ("sizing", "areas"),
+    [
+        (ImageSizing(), None),
+        (ImageSizing(min_pixels=16_384, max_pixels=50_176), (16_384, 50_176)),
+        (ImageSizing(max_pixels=2048), (2048, 2048)),
+        (ImageSizing(min_pixels=400_000, max_pixels=500_000), (400_000, 500_000)),
+        (ImageSizing(detail=Detail.LOW, min_pixels=1), (1, 256 * 1024)),
+    ],
+)
+@pytest.mark.parametrize("size", [(600, 800), (700, 20), (90, 60)])
+def test_a_prompt_with_areas_equals_that_of_transformers_with_this_size(
+    builder: PromptBuilder,
+    monkeypatch: pytest.MonkeyPatch,
+    sizing: ImageSizing,
+    areas: tuple[int, int] | None,
+    size: tuple[int, int],
+) -> None:
+    parts = (TextPart(text="a"), ImagePart(data=png(*size), sizing=sizing), TextPart(text="b"))
+    conversation = talk(Message(role=Role.USER, content=parts))
+    actual = builder.prepare(conversation)
+    reference = oracle(bundles.checkpoint("tied"))
+    if areas is not None:
+        assert actual.images[0].areas == PixelRange(*areas)
+        processor = reference.processor.image_processor
+        edges = type(processor.size)(shortest_edge=areas[0], longest_edge=areas[1])
+        monkeypatch.setattr(processor, "size", edges)
+    wanted = reference.prepare(transformers_messages(conversation), images_of(conversation))
+    assert wanted.image_grid_thw is not None
+    assert [list(grid) for grid in actual.grids] == wanted.image_grid_thw.tolist()
+    assert actual.input_ids.tolist() == wanted.input_ids.tolist()
+    assert np.array_equal(actual.position_ids, wanted.position_ids)
+    assert actual.position_delta == wanted.delta
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (0, 0)])

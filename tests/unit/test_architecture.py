@@ -28,7 +28,8 @@ LAYERS = {
     "protos": [["tandem"], ["bundle", "wire"], ["media", "process"]],
     "kernels": [["build", "layout"], ["library"], ["resize"]],
     "gateway": [
-        ["config", "request", "media", "threads"],
+        ["config", "media", "threads"],
+        ["request"],
         ["access", "prompt"],
         ["answer"],
         ["tiers"],

@@ -25,7 +25,7 @@ from vision_service.towers.tower import BatchEncoder, load_tower
 
 logger = logging.getLogger(__name__)
 
-_DECODERS = 2  # images decoded at once; bounds their memory (a 40 M pixel RGBA one: 0.5 GB)
+_DECODERS = 2  # images decoded at once; bounds their memory (a 65 M pixel RGBA one: 0.8 GB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,8 @@ class Replica:
     def _inspect(self, image: EncodedImage) -> tuple[ImageHeader, Grid]:
         """What the header says, and the grid that follows from it; refuses what it can."""
         header = checked_header(image.data, self._limits)
-        grid = grid_thw(header.height, header.width, self._images, field=FIELD)
+        settings = self._images if image.areas is None else self._images.within(image.areas)
+        grid = grid_thw(header.height, header.width, settings, field=FIELD)
         if grid.patches > self._max_patches:
             raise image_too_large(FIELD, "patches", grid.patches, self._max_patches)
         if image.expected_grid is not None and grid != image.expected_grid:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage, ResponseFormat
 from gateway.media.images import image_bytes
+from gateway.media.sizing import Detail, ImageSizing
 from gateway.request.constraint import (
     ConstraintSpec,
     from_response_format,
@@ -28,7 +29,6 @@ from protos.wire.errors import InvalidRequest, Reason, Unsupported
 from protos.wire.sampling import PARAMETERS
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-_DETAILS = (None, "auto", "low", "high", "original")
 _VIDEO_PARTS = ("video", "video_url", "input_video")
 # Known elsewhere and without effect on an answer: marks for prompt caches, what clients echo of
 # parts they got, and the file's type, which the file says itself.
@@ -210,20 +210,37 @@ def _part(raw: object, path: str, role: Role) -> Part:
             reason=Reason.UNSUPPORTED_MEDIA,
             param=path,
         )
-    _check_fields(raw, path, {"type", kind} | _IDLE_OF_PART)
     if kind == "image_url":
-        return ImagePart(data=image_bytes(_url(raw.get("image_url"), path), field=path))
+        return _image(raw, path)
+    _check_fields(raw, path, {"type", kind} | _IDLE_OF_PART)
     text = raw.get(kind)
     if not isinstance(text, str):
         raise InvalidRequest(f"{path}.{kind} must be a string", param=f"{path}.{kind}")
     return TextPart(text=text)
 
 
-def _url(image_url: object, path: str) -> str:
-    """The URL of an image part: OpenAI's object, or the bare string some clients send.
+def _image(raw: Mapping[str, Any], path: str) -> ImagePart:
+    """An image part; its areas are named and placed as Qwen's own clients do."""
+    _check_fields(raw, path, {"type", "image_url", "min_pixels", "max_pixels"} | _IDLE_OF_PART)
+    url, detail = _url(raw.get("image_url"), path)
+    sizing = ImageSizing(
+        detail=detail,
+        min_pixels=_area(raw, "min_pixels", path),
+        max_pixels=_area(raw, "max_pixels", path),
+    )
+    sizing.check(field=path)
+    return ImagePart(data=image_bytes(url, field=path), sizing=sizing)
 
-    `detail` is accepted and has no effect: the checkpoint's own size limits apply.
-    """
+
+def _area(raw: Mapping[str, Any], name: str, path: str) -> int | None:
+    value = raw.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise InvalidRequest(f"{path}.{name} must be an integer", param=f"{path}.{name}")
+    return value
+
+
+def _url(image_url: object, path: str) -> tuple[str, Detail]:
+    """URL and detail of an image part: OpenAI's object, or the bare string some clients send."""
     url, detail = image_url, None
     if isinstance(image_url, Mapping):
         _check_fields(image_url, f"{path}.image_url", {"url", "detail"} | _IDLE_OF_URL)
@@ -232,12 +249,14 @@ def _url(image_url: object, path: str) -> str:
         raise InvalidRequest(
             f'{path}.image_url must be {{"url": "data:image/...;base64,..."}}', param=path
         )
-    if detail not in _DETAILS:
+    if detail is None:
+        return url, Detail.AUTO
+    if detail not in tuple(Detail):
         raise InvalidRequest(
             f"{path}.image_url.detail must be auto, low, high or original",
             param=f"{path}.image_url.detail",
         )
-    return url
+    return url, Detail(detail)
 
 
 def _check_fields(given: Mapping[str, Any], path: str, known: Set[str]) -> None:

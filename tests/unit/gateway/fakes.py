@@ -80,10 +80,15 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
 
     def __init__(self, bundle: Bundle, *, port: int = 0) -> None:
         super().__init__(bundle, port=port)
+        self.max_image_bytes = 10 << 20
+        self.max_image_pixels = 65_000_000
+        self.max_image_patches = 65_536
         self.reset()
 
     def reset(self) -> None:
         self.requests: list[vision_pb2.EncodeRequest] = []
+        self.time_left_s: list[float | None] = []
+        self.encode_ms = 3.0
         self.failures: list[ServiceError] = []
         self.failures_midway: list[ServiceError] = []
         self.rows_short = 0
@@ -98,13 +103,18 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
     async def GetModelInfo(
         self, request: vision_pb2.GetVisionModelInfoRequest, context: Context
     ) -> tensor_pb2.ModelInfo:
-        return self.model_info()
+        info = self.model_info()
+        info.max_image_bytes = self.max_image_bytes
+        info.max_image_pixels = self.max_image_pixels
+        info.max_image_patches = self.max_image_patches
+        return info
 
     async def Encode(
         self, request: vision_pb2.EncodeRequest, context: Context
     ) -> AsyncIterator[vision_pb2.EncodeChunk]:
         async with reporting_errors(context):
             self.requests.append(request)
+            self.time_left_s.append(context.time_remaining())
             if self.failures:
                 raise self.failures.pop(0)
             grid = request.expected_grid_thw
@@ -122,7 +132,9 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
                     if self.failures_midway:
                         raise self.failures_midway.pop(0)
             await asyncio.sleep(self.summary_delay_s)
-            summary = vision_pb2.EncodeSummary(queue_ms=1.0, preprocess_ms=2.0, encode_ms=3.0)
+            summary = vision_pb2.EncodeSummary(
+                queue_ms=1.0, preprocess_ms=2.0, encode_ms=self.encode_ms
+            )
             yield vision_pb2.EncodeChunk(summary=summary)
 
     async def _wait_if_held(self) -> None:

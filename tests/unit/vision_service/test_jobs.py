@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protos.media.images import Grid
+from protos.media.images import Grid, PixelRange
 from protos.tandem.v1 import vision_pb2
 from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Patches
 
@@ -13,8 +13,11 @@ PLAIN = {bytes, str, float, tuple, dict, np.ndarray, type(None)}
 
 
 @pytest.mark.parametrize("expected", [None, Grid(1, 4, 6)])
-def test_an_image_crosses_with_the_grid_its_sender_expects(expected: Grid | None) -> None:
-    job = EncodeJob(source=EncodedImage(data=b"file", expected_grid=expected))
+@pytest.mark.parametrize("areas", [None, PixelRange(64, 4096)])
+def test_an_image_crosses_with_the_grid_its_sender_expects(
+    expected: Grid | None, areas: PixelRange | None
+) -> None:
+    job = EncodeJob(source=EncodedImage(data=b"file", expected_grid=expected, areas=areas))
     plain = job.to_plain()
     assert {type(value) for value in plain.values()} <= PLAIN
     assert EncodeJob.from_plain(plain) == job

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from protos.bundle.manifest import Bundle
-from protos.media.images import Grid
+from protos.media.images import Grid, PixelRange
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire import tensors
@@ -62,7 +62,9 @@ class Running:
 
 @asynccontextmanager
 async def served(encoders: FakeEncoders, *, timeout_s: float = 10.0) -> AsyncIterator[Running]:
-    servicer = VisionServicer(BUNDLE, max_patches=1000, encode_timeout_s=timeout_s)
+    servicer = VisionServicer(
+        BUNDLE, max_patches=1000, max_bytes=9999, max_pixels=80_000, encode_timeout_s=timeout_s
+    )
     servicer.encoders = encoders
     server = GrpcServer(
         host="127.0.0.1", port=0, max_receive_bytes=LARGE_MESSAGE_BYTES, drain_timeout_s=0
@@ -117,6 +119,13 @@ async def test_a_stream_is_a_header_then_every_level_then_a_summary(running: Run
     assert running.encoders.jobs[0].source == EncodedImage(data=b"bytes")
 
 
+async def test_areas_reach_the_encoders(running: Running) -> None:
+    request = vision_pb2.EncodeRequest(image=b"bytes", min_pixels=64, max_pixels=1 << 33)
+    await running.encode(request)
+    areas = PixelRange(64, 1 << 33)
+    assert running.encoders.jobs[0].source == EncodedImage(data=b"bytes", areas=areas)
+
+
 async def test_chunks_hold_at_most_one_mebibyte_and_their_checksum() -> None:
     encoders = FakeEncoders(levels=2, hidden=2560)
     encoders.grid = Grid(1, 26, 38)  # 247 rows of 10 KiB: three chunks a level
@@ -139,6 +148,12 @@ async def test_patches_reach_the_encoders_as_they_were_sent(running: Running) ->
     assert np.array_equal(source.pixel_values, pixels)
 
 
+BAD_AREAS: tuple[dict[str, Any], ...] = (
+    {"min_pixels": 1},
+    {"max_pixels": 1},
+    {"min_pixels": 0, "max_pixels": 1},
+    {"min_pixels": 2, "max_pixels": 1},
+)
 NAN = np.full((24, WIDTH), np.nan, dtype=np.float32)
 INF = np.full((24, WIDTH), np.inf, dtype=np.float32)
 
@@ -177,6 +192,10 @@ INF = np.full((24, WIDTH), np.inf, dtype=np.float32)
             vision_pb2.EncodeRequest(image=b"x", expected_grid_thw=grid_message(1, 3, 2)),
             Reason.SHAPE_MISMATCH,
             "expected_grid_thw.h",
+        ),
+        *(
+            (vision_pb2.EncodeRequest(image=b"x", **areas), Reason.INVALID_PARAMETER, "min_pixels")
+            for areas in BAD_AREAS
         ),
         (
             vision_pb2.EncodeRequest(image=b"x", bundle_digest="e" * 64),
@@ -260,6 +279,12 @@ async def test_the_model_info_names_the_bundle(running: Running) -> None:
     info = await running.stub.GetModelInfo(vision_pb2.GetVisionModelInfoRequest())
     assert (info.bundle_digest, info.hidden_size, info.deepstack_level_count) == (DIGEST, 8, 2)
     assert (info.family, info.model_id, info.max_context) == ("qwen3_vl", "tiny", 0)
+
+
+async def test_the_model_info_tells_the_limits_of_images(running: Running) -> None:
+    info = await running.stub.GetModelInfo(vision_pb2.GetVisionModelInfoRequest())
+    assert (info.max_image_bytes, info.max_image_pixels) == (9999, 80_000)
+    assert info.max_image_patches == 1000
 
 
 async def test_each_request_leaves_one_line_without_its_content(

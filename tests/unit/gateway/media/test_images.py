@@ -5,13 +5,23 @@ import io
 import random
 import struct
 import zlib
+from typing import Any
 
 import pytest
 from PIL import Image, ImageOps
 
-from gateway.media.images import MediaLimits, image_bytes, plan_images
+from gateway.media.images import (
+    ImageSource,
+    MediaLimits,
+    PlannedImage,
+    TierLimits,
+    image_bytes,
+    plan_images,
+)
+from gateway.media.sizing import Detail, ImageSizing
 from protos.media.formats import ImageHeader, read_header
 from protos.media.images import Grid, ImageSettings
+from protos.media.limits import MAX_IMAGE_PIXELS
 from protos.wire.errors import InvalidRequest, Reason
 from tests.support.prompts import encoded, png
 
@@ -34,9 +44,9 @@ def data_url(data: bytes, head: str = "data:image/png;base64,") -> str:
     return head + base64.b64encode(data).decode()
 
 
-def url_fault(url: str, limits: MediaLimits | None = None) -> Reason:
+def url_fault(url: str, most: int | None = None) -> Reason:
     with pytest.raises(InvalidRequest) as caught:
-        image_bytes(url, field=FIELD, limits=limits)
+        image_bytes(url, field=FIELD, most=most)
     assert caught.value.param == FIELD
     return caught.value.reason
 
@@ -101,11 +111,10 @@ def test_data_urls_that_browsers_would_not_take_are_refused(url: str) -> None:
 
 
 def test_a_long_url_is_refused_by_its_length_before_it_is_decoded() -> None:
-    limits = MediaLimits(max_image_bytes=9)
-    assert image_bytes(data_url(b"123456789"), field=FIELD, limits=limits) == b"123456789"
-    assert url_fault(data_url(b"1234567890"), limits) is Reason.IMAGE_TOO_LARGE
+    assert image_bytes(data_url(b"123456789"), field=FIELD, most=9) == b"123456789"
+    assert url_fault(data_url(b"1234567890"), 9) is Reason.IMAGE_TOO_LARGE
     # Not base64 at all, which decoding would have noticed first.
-    assert url_fault("data:;base64," + "!" * 100, limits) is Reason.IMAGE_TOO_LARGE
+    assert url_fault("data:;base64," + "!" * 100, 9) is Reason.IMAGE_TOO_LARGE
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -256,11 +265,13 @@ def answer_of(data: bytes) -> None:
         assert "0x" not in fault.message
         assert "BytesIO" not in fault.message
     else:
-        assert header.width * header.height <= 40_000_000
+        assert header.width * header.height <= MAX_IMAGE_PIXELS
 
 
 def plan(*sources: bytes, **limits: int) -> tuple[Grid, ...]:
-    named = [(f"messages[0].content[{index}]", data) for index, data in enumerate(sources)]
+    named = [
+        ImageSource(f"messages[0].content[{index}]", data) for index, data in enumerate(sources)
+    ]
     planned = plan_images(named, SETTINGS, limits=MediaLimits(**limits), digest_key=KEY)
     return tuple(image.grid for image in planned)
 
@@ -282,16 +293,48 @@ def test_limits_of_a_request_name_the_image_that_breaks_them() -> None:
     assert plan_fault(small, small, max_request_bytes=len(small))[1] == "messages"
     fault = plan_fault(small, small, max_request_pixels=64 * 64 + 1)
     assert fault == (Reason.IMAGE_TOO_LARGE, "messages[0].content[1]")
-    fault = plan_fault(small, png(64, 96), max_image_tokens=4)
-    assert fault == (Reason.IMAGE_TOO_LARGE, "messages[0].content[1]")
     fault = plan_fault(small, png(4000, 10))
     assert fault == (Reason.INVALID_IMAGE, "messages[0].content[1]")
+
+
+def sized(data: bytes, most_tokens: int | None = None, **sizing: Any) -> PlannedImage:
+    source = ImageSource("x", data, ImageSizing(**sizing))
+    limits = MediaLimits(max_image_tokens=most_tokens)
+    (image,) = plan_images([source], SETTINGS, limits=limits, digest_key=KEY)
+    return image
+
+
+def test_the_lower_of_all_limits_applies() -> None:
+    ours = MediaLimits(max_image_bytes=100, max_image_pixels=1000, max_image_tokens=300)
+    assert ours.under((), merge_size=2) == ours
+    low = TierLimits(max_image_bytes=99, max_image_pixels=1001, max_image_patches=1600)
+    thin = TierLimits(max_image_bytes=101, max_image_pixels=999, max_image_patches=1000)
+    assert ours.under((low, thin), merge_size=2) == MediaLimits(
+        max_image_bytes=99, max_image_pixels=999, max_image_tokens=250
+    )
+    assert MediaLimits().under((low,), merge_size=2).max_image_tokens == 400
+
+
+@pytest.mark.parametrize("claim", [claims_png, claims_jpeg])
+@pytest.mark.parametrize("size", [(8064, 6048), (8160, 6120), (9248, 6936)])
+def test_the_largest_photos_of_phones_are_taken(claim: Any, size: tuple[int, int]) -> None:
+    image = sized(claim(*size), most_tokens=1280)
+    assert (image.header.width, image.header.height) == size
+    assert 1200 < image.token_count <= 1280
+
+
+def test_an_image_of_another_size_has_another_digest() -> None:
+    photo = png(1000, 800)
+    low = sized(photo, detail=Detail.LOW)
+    assert low.digest != sized(photo).digest
+    assert low.digest == sized(photo, max_pixels=256 * 1024).digest
 
 
 def test_digests_depend_on_bytes_and_key_only() -> None:
     def digest(data: bytes, key: bytes) -> bytes:
         limits = MediaLimits()
-        (image,) = plan_images([("x", data)], SETTINGS, limits=limits, digest_key=key)
+        source = ImageSource("x", data)
+        (image,) = plan_images([source], SETTINGS, limits=limits, digest_key=key)
         return image.digest
 
     red, blue = png(64, 64), png(64, 64, colour=(0, 0, 250))

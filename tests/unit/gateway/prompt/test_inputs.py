@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from gateway.media.images import ImageSource
 from gateway.prompt.inputs import PromptInputs, PromptLimits
 from gateway.request.conversation import (
     Conversation,
@@ -38,7 +39,10 @@ def test_everything_is_found_in_order_and_under_its_field() -> None:
     assert inputs.texts == ("Be brief.", "What?", "look", "at", "sky", "Hm.", "blue")
     in_tool = ("type", "function", "function", "name", "look")
     assert inputs.other_texts == (*in_tool, "Ann", "c1", "c1")
-    assert inputs.images == (("messages[1].content[0]", b"a"), ("messages[1].content[2]", b"b"))
+    assert inputs.images == (
+        ImageSource("messages[1].content[0]", b"a"),
+        ImageSource("messages[1].content[2]", b"b"),
+    )
     assert inputs.tool_data == (
         ("tools[0]", TOOL),
         ("messages[2].tool_calls[0]", {"at": ["sky"]}),

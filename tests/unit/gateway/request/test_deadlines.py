@@ -7,9 +7,18 @@ import pytest
 from gateway.request.deadlines import Patience, seconds_left
 from protos.wire.errors import DeadlineExceeded
 
+PATIENCE = Patience(
+    request_s=300, stream_s=3600, stream_idle_s=60, encode_s=60, encode_patches_per_s=25
+)
+
+
+def test_the_time_to_encode_grows_with_the_patches() -> None:
+    assert PATIENCE.encode_within_s(0) == 60
+    assert PATIENCE.encode_within_s(5000) == 260
+
 
 def test_a_clients_deadline_only_shortens_ours() -> None:
-    patience = Patience(request_s=300, stream_s=3600, stream_idle_s=60, encode_s=60)
+    patience = PATIENCE
     now = time.monotonic()
     assert patience.deadline(now, stream=False).complete_by_s == now + 300
     streamed = patience.deadline(now, stream=True)

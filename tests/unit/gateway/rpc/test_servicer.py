@@ -126,6 +126,29 @@ async def test_prepare_returns_what_complete_sends(stage: Stage) -> None:
     assert [(grid.t, grid.h, grid.w) for grid in prompt.grid_thw] == [(1, 16, 16), (1, 14, 20)]
 
 
+async def test_detail_and_areas_choose_an_images_size(stage: Stage) -> None:
+    asked = request(png(1000, 800), png(1000, 800), png(64, 64))
+    low, small, large = asked.messages[0].content
+    low.detail = gateway_pb2.IMAGE_DETAIL_LOW
+    small.max_pixels = 50_176
+    large.min_pixels = 160_000
+    prompt = await stage.grpc.Prepare(gateway_pb2.PrepareRequest(messages=asked.messages))
+    assert [(grid.h, grid.w) for grid in prompt.grid_thw] == [(28, 34), (12, 14), (26, 26)]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"detail": 9}, {"min_pixels": 0}, {"min_pixels": 2, "max_pixels": 1}]
+)
+async def test_a_size_that_makes_no_sense_is_refused(stage: Stage, fields: dict[str, int]) -> None:
+    asked = request("What?")
+    asked.messages[0].content.add(image=png(64, 64), **fields)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await complete(stage, asked)
+    error = from_rpc_error(caught.value)
+    assert error.param == f"messages[0].content[1].{next(iter(fields))}"
+    assert stage.vision.requests == []
+
+
 async def test_a_tool_conversation_is_rendered_as_over_http(stage: Stage) -> None:
     tool = '{"type": "function", "function": {"name": "look", "parameters": {}}}'
     call = '{"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}'

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from protos.media.images import Grid, ImageSettings
+from protos.media.images import Grid, ImageSettings, PixelRange
 from protos.wire.errors import Overloaded, Reason
 from tests.unit.vision_service.fakes import FakeTower
 from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Patches, error_from_plain
@@ -87,6 +87,15 @@ async def test_a_grid_other_than_the_expected_one_is_refused() -> None:
     error = await refusal(replica_of(tower), job(image(), expected_grid=Grid(1, 8, 4)))
     assert (error.reason, error.param) == (Reason.SHAPE_MISMATCH, "expected_grid_thw")
     assert tower.batches == []
+
+
+async def test_areas_of_a_job_take_the_place_of_the_checkpoints() -> None:
+    for areas, grid in (((16, 64), Grid(1, 2, 4)), ((512, 4096), Grid(1, 8, 16))):
+        source = EncodedImage(data=image(), expected_grid=grid, areas=PixelRange(*areas))
+        answer = await replica_of(FakeTower()).encode(EncodeJob(source=source).to_plain())
+        encoded = Encoded.from_plain(answer)
+        assert encoded.grid == grid
+        assert encoded.features.shape[1] == grid.tokens(2)
 
 
 async def test_exif_orientation_turns_the_grid() -> None:

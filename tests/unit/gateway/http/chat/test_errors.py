@@ -65,6 +65,19 @@ BAD: list[tuple[dict[str, Any], Reason, str | None]] = [
         Reason.INVALID_PARAMETER,
         f"{PART}.image_url.detail",
     ),
+    *(
+        ({"messages": one_part(image_part() | {name: value})}, Reason.INVALID_PARAMETER, at)
+        for name, at in (
+            ("min_pixels", f"{PART}.min_pixels"),
+            ("max_pixels", f"{PART}.max_pixels"),
+        )
+        for value in (0, -5, 1 << 31, 1.5, True, "1")
+    ),
+    (
+        {"messages": one_part(image_part() | {"min_pixels": 9, "max_pixels": 8})},
+        Reason.INVALID_PARAMETER,
+        f"{PART}.min_pixels",
+    ),
     ({"messages": one_part(image_part(1, 300))}, Reason.INVALID_IMAGE, PART),
     (
         {"messages": [{"role": "user", "content": [image_part()] * 17}]},

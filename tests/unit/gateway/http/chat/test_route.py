@@ -90,6 +90,20 @@ async def test_features_of_every_image_reach_the_decoder(stage: Stage) -> None:
     assert grids == {(16, 16), (14, 20)}
 
 
+async def test_detail_and_areas_of_each_image_reach_the_vision_tier(stage: Stage) -> None:
+    low, small, plain = image_part(1000, 800), image_part(1000, 800), image_part(320, 256)
+    low["image_url"]["detail"] = "low"
+    small |= {"min_pixels": 1024, "max_pixels": 50_176}
+    messages = [{"role": "user", "content": [low, small, plain]}]
+    response = await stage.post(messages=messages)
+    assert response.status_code == 200, response.text
+    spans = stage.decoder.starts[0].visual_spans
+    assert [span.length for span in spans] == [14 * 17, 6 * 7, 8 * 10]
+    asked = {(call.expected_grid_thw.h, call.max_pixels) for call in stage.vision.requests}
+    assert {(28, 256 * 1024), (12, 50_176)} < asked
+    assert len({span.digest for span in spans}) == 3
+
+
 async def test_a_image_the_decoder_has_cached_is_not_encoded(stage: Stage) -> None:
     stage.decoder.cached_spans = frozenset({0})
     stage.decoder.cached_tokens = 5

@@ -88,8 +88,8 @@ async def test_an_unknown_field_is_refused_by_its_path(
 @pytest.mark.parametrize(
     ("part", "param"),
     [
-        (IMAGE | {"max_pixels": 50_176}, "max_pixels"),
-        (IMAGE | {"min_pixels": 50_176}, "min_pixels"),
+        (TEXT | {"max_pixels": 50_176}, "max_pixels"),
+        (TEXT | {"min_pixels": 50_176}, "min_pixels"),
         (IMAGE | {"resized_height": 280, "resized_width": 420}, "resized_height"),
         (IMAGE | {"text": "What is this?"}, "text"),
         ({"type": "image_url", "image_url": URL | {"max_pixels": 1}}, "image_url.max_pixels"),
