@@ -30,8 +30,9 @@ class SlowBuilder:
 
 async def test_a_short_chat_does_not_wait_for_eight_long_ones() -> None:
     builder = SlowBuilder()
-    rest = dict.fromkeys(("vocab_size", "token_bytes", "vision", "decoder", "patience"), None)
-    parts: dict[str, Any] = {**rest, "builder": builder}
+    rest = dict.fromkeys(("vocab_size", "token_bytes", "decoder", "patience"), None)
+    vision = SimpleNamespace(image_limits=())
+    parts: dict[str, Any] = {**rest, "vision": vision, "builder": builder}
     with Threads(2) as threads:
         pipeline = Pipeline(threads=threads, **parts)
         long = talk(user("a" * (LONG_TEXT_CHARS + 1)))
