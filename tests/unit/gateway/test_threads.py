@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,7 +23,9 @@ class SlowBuilder:
     def __init__(self) -> None:
         self.let = threading.Event()
 
-    def prepare(self, conversation: Conversation, *, max_context: int | None) -> PreparedPrompt:
+    def prepare(
+        self, conversation: Conversation, *, max_context: int | None, tiers: object = ()
+    ) -> PreparedPrompt:
         if holds_more_than(conversation, 1000):
             assert self.let.wait(timeout=20)
         return cast(PreparedPrompt, conversation)
