@@ -207,6 +207,20 @@ def test_a_misspelt_setting_is_refused_in_one_line() -> None:
     assert "max-slotz" in line
 
 
+def test_a_stream_that_is_not_waited_for_ends_with_an_error_event(tmp_path: Path) -> None:
+    settings = StackSettings(
+        bundle=bundle("tied"), ports=ANY_FREE, flags=ENOUGH_CONTEXT, log_dir=tmp_path
+    )
+    stack = LocalStack(settings)
+    stack.start()
+    with OpenAI(base_url=stack.http_url, api_key="unused", max_retries=0) as client:
+        stream = start_stream(client)
+        stack.stop(drain=False)
+        with pytest.raises(openai.APIError) as broken:  # a cut would be an error of httpx
+            list(stream)
+    assert broken.value.code in ("decoder_unavailable", "unavailable_error")
+
+
 def test_a_decoder_with_another_bundle_is_refused_in_one_line() -> None:
     events: SimpleQueue[TierEvent] = SimpleQueue()
     decoder = tier("decoder_service", events, bundle("odd"), "--port=0")
