@@ -16,7 +16,7 @@ MOST_FILES_IN_A_FOLDER = 13
 ALLOWED = {
     "protos": set[str](),
     "kernels": set[str](),
-    "vision_service": {"protos"},
+    "vision_service": {"protos", "kernels"},
     "decoder_service": {"protos", "kernels"},
     "gateway": {"protos"},
     "deploy": {"protos", "kernels", "decoder_service"},  # export/int8_cache.py runs the model
@@ -61,6 +61,7 @@ LAYERS = {
         ["options"],
         ["partial", "checkpoint", "reference"],
         ["tables", "decoder", "paths"],
+        ["vision"],
         ["manifest"],
         ["int8_cache", "quality"],
         ["exporter"],
@@ -73,7 +74,11 @@ FENCES = {
     "torch": ("vision_service/", "deploy/export/"),
     "transformers": ("vision_service/", "deploy/export/"),
     "ray": ("vision_service/replicas/ray_serve.py",),
-    "onnxruntime": ("decoder_service/model/sessions.py", "deploy/export/"),
+    "onnxruntime": (
+        "decoder_service/model/sessions.py",
+        "vision_service/towers/onnx_tower.py",
+        "deploy/export/",
+    ),
     "onnxruntime_genai": ("deploy/export/",),
     "onnx": ("deploy/export/",),
     "onnx_ir": ("deploy/export/",),
