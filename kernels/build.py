@@ -30,15 +30,14 @@ AVX512 = (
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
     "-mprefer-vector-width=512",
 )
-# What is compiled for which instruction sets.
+INSTRUCTION_SETS = {"avx512": AVX512, "avxvnni": AVXVNNI, "avx2": AVX2}
+# The arithmetic, compiled once for each instruction set; what surrounds it runs on any processor.
+KERNELS = ("matmul", "attention")
+SURROUNDINGS = ("matmul_op", "attention_op", "processor", "library")
+# Sources with what each is compiled for and the compiler's flags for that.
 UNITS = (
-    ("matmul.cpp", "avx512", AVX512),
-    ("matmul.cpp", "avxvnni", AVXVNNI),
-    ("matmul.cpp", "avx2", AVX2),
-    ("attention.cpp", "avx512", AVX512),
-    ("attention.cpp", "avxvnni", AVXVNNI),
-    ("attention.cpp", "avx2", AVX2),
-    ("operators.cpp", "any", ()),
+    *((name, isa, flags) for name in KERNELS for isa, flags in INSTRUCTION_SETS.items()),
+    *((name, "any", ()) for name in SURROUNDINGS),
 )
 
 
@@ -59,9 +58,9 @@ def build(library: Path = LIBRARY) -> Path:
     """
     with tempfile.TemporaryDirectory() as folder:
         objects = []
-        for source, name, flags in UNITS:
-            made = Path(folder) / f"{Path(source).stem}.{name}.o"
-            _compile(["c++", *FLAGS, *flags, "-c", str(SOURCES / source), "-o", str(made)], folder)
+        for name, isa, flags in UNITS:
+            source, made = SOURCES / f"{name}.cpp", Path(folder) / f"{name}.{isa}.o"
+            _compile(["c++", *FLAGS, *flags, "-c", str(source), "-o", str(made)], folder)
             objects.append(str(made))
         linked = Path(folder) / library.name
         # The C driver: nothing of a C++ runtime is used or wanted in the process.

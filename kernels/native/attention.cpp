@@ -1,17 +1,17 @@
-// Causal attention of grouped queries over a cache that is written in place, from the product of the
-// hidden states with the joined query, key and value weights: RMS norms per head, rotary positions,
-// the cache, softmax(QK)V. Rows of a run belong to any number of sequences.
+// Causal attention of grouped queries over a cache that is written in place, from the product of
+// the hidden states with the joined query, key and value weights: RMS norms per head, rotary
+// positions, the cache, softmax(QK)V. A run holds segments: new tokens of any number of sequences.
 //
 // Source: transformers Qwen3VLTextAttention.forward.
 //
-// Several tokens of a sequence: the lanes of a register are queries (tokens times the heads of a group), so
-// maxima, exponentials and sums need no steps across lanes, and every key and value is a broadcast
-// operand. Keys come in tiles of 64 from the beginning of the sequence whatever the chunk is, so a
-// token's result does not depend on how its prompt was divided (online softmax: Milakov and
-// Gimelshein 2018; tiles: Dao et al. 2022).
+// Segments of several tokens: the lanes of a register are queries (tokens times the heads of a
+// group), so maxima, exponentials and sums need no steps across lanes, and every key and value is a
+// broadcast operand. Keys come in tiles of 64 from the beginning of the sequence whatever the chunk
+// is, so a token's result does not depend on how its prompt was divided (online softmax: Milakov
+// and Gimelshein 2018; tiles: Dao et al. 2022).
 //
-// One token a sequence: reading the cache is what it costs. The lanes are neighbouring numbers of a
-// key or a value, which is read once for all heads of its group.
+// Segments of one token: reading the cache is what they cost. The lanes are neighbouring numbers of
+// a key or a value, which is read once for all heads of its group.
 //
 // Arithmetic is in float32 whatever the cache holds.
 #include "attention.h"
@@ -23,13 +23,15 @@
 namespace TANDEM_ISA {
 namespace {
 
-constexpr size_t TILE = 64;           // keys looked at together
-constexpr size_t LANES = 2 * WIDTH;   // queries computed together, in two registers
-constexpr size_t SPAN = 128;          // the same, of one token: keys and values fit the cache
-constexpr size_t STEP = 8;            // broadcast operands per loop; 16 sums in registers
-constexpr size_t MOST_SIZE = 256;     // of a head
+constexpr size_t TILE = 64;          // keys that several tokens look at together
+constexpr size_t SPAN = 128;         // keys that one token looks at together: they fit a core's cache
+constexpr size_t LANES = 2 * WIDTH;  // queries computed together, in two registers
+constexpr size_t STEP = 8;           // broadcast operands per loop; 16 sums in registers
 constexpr float LOWEST = -__builtin_inff();
-constexpr size_t AHEAD = 1536;        // bytes: a cache is read faster than the prefetcher does
+// Bytes between the row that is read and the one that is asked for: one token reads its cache
+// faster than the processor's own prefetching brings it.
+constexpr size_t AHEAD = 1536;
+static_assert(MOST_GROUPED_HEADS <= LANES, "a block holds at least one token of a group");
 
 // Asks for the cache lines of `bytes` bytes, some way ahead of what is being read.
 INLINE void prefetch(const void* at, size_t bytes) {
@@ -53,13 +55,13 @@ INLINE Cache<Number> cache_of(const Attention& work, size_t slot, size_t kv_head
 // ---------------------------------------------------------------------------------------------
 // Norms and positions
 
-// out = turned(x / rms(x) * weight); the halves of a head are the parts of its complex numbers.
+// out = rotated(x / rms(x) * weight); the halves of a head are the parts of its complex numbers.
 // Products are rounded before they are added, as the model's authors' code does: the same numbers
 // wherever possible.
-INLINE void norm_and_turn(const Attention& work, const float* x, const float* weight, size_t row,
+INLINE void norm_and_rotate(const Attention& work, const float* x, const float* weight, size_t row,
                           float* out) {
 #pragma clang fp contract(off)
-  Floats squares = spread(0.0f);
+  Floats squares = broadcast(0.0f);
   for (size_t d = 0; d < work.size; d += WIDTH) {
     const Floats part = load(x + d);
     squares = fma(part, part, squares);
@@ -82,50 +84,50 @@ INLINE void copy(const float* from, size_t size, float* to) {
 // What float16 cannot hold becomes the most it can, not infinity; a NaN stays one (the second
 // operand is given back), so that the sequence it belongs to is found out.
 INLINE void copy(const float* from, size_t size, _Float16* to) {
-  const Floats most = spread(65504.0f), least = spread(-65504.0f);
+  const Floats most = broadcast(65504.0f), least = broadcast(-65504.0f);
   for (size_t i = 0; i < size; i += WIDTH) store(to + i, min(most, max(least, load(from + i))));
 }
 
 template <typename Number>
-INLINE void prepare_as(const Attention& work, const Sequence& sequence, size_t token, size_t row) {
+INLINE void prepare_as(const Attention& work, const Segment& segment, size_t token, size_t row) {
   const size_t size = work.size;
   const float* joined = work.joined + row * (work.heads + 2 * work.kv_heads) * size;
   for (size_t head = 0; head < work.heads; head++)
-    norm_and_turn(work, joined + head * size, work.query_norm, row,
+    norm_and_rotate(work, joined + head * size, work.query_norm, row,
                   work.queries + (row * work.heads + head) * size);
   const float* keys = joined + work.heads * size;
   const float* values = keys + work.kv_heads * size;
-  const size_t at = (sequence.past + token) * size;
+  const size_t at = (segment.past + token) * size;
   for (size_t head = 0; head < work.kv_heads; head++) {
-    const Cache<Number> cache = cache_of<Number>(work, sequence.slot, head);
-    float key[MOST_SIZE];
-    norm_and_turn(work, keys + head * size, work.key_norm, row, key);
+    const Cache<Number> cache = cache_of<Number>(work, segment.slot, head);
+    float key[MOST_HEAD_DIM];
+    norm_and_rotate(work, keys + head * size, work.key_norm, row, key);
     copy(key, size, cache.keys + at);
     copy(values + head * size, size, cache.values + at);
   }
 }
 
-void prepare(const Attention& work, const Sequence& sequence, size_t token, size_t row) {
+void prepare(const Attention& work, const Segment& segment, size_t token, size_t row) {
   if (work.half)
-    prepare_as<_Float16>(work, sequence, token, row);
+    prepare_as<_Float16>(work, segment, token, row);
   else
-    prepare_as<float>(work, sequence, token, row);
+    prepare_as<float>(work, segment, token, row);
 }
 
 size_t group_of(const Attention& work) { return work.heads / work.kv_heads; }
 
 // ---------------------------------------------------------------------------------------------
-// Chunks
+// Several tokens of a segment
 
 // Tokens whose heads of one group fill the lanes.
 size_t block_tokens(const Attention& work) { return LANES / group_of(work); }
 
 // The working memory of one block of queries, some 140 KB of the stack.
 struct Block {
-  alignas(64) float queries[MOST_SIZE * LANES];  // [size, LANES]
-  alignas(64) float sums[MOST_SIZE * LANES];     // [size, LANES], of weighted values
+  alignas(64) float queries[MOST_HEAD_DIM * LANES];  // [size, LANES]
+  alignas(64) float sums[MOST_HEAD_DIM * LANES];     // [size, LANES], of weighted values
   alignas(64) float scores[TILE * LANES];        // [TILE, LANES]
-  alignas(64) float rows[TILE * MOST_SIZE];      // [TILE, size], keys or values in float32
+  alignas(64) float rows[TILE * MOST_HEAD_DIM];      // [TILE, size], keys or values in float32
   Floats positions[2], highest[2], totals[2];
 };
 
@@ -140,37 +142,38 @@ template <size_t N>
 INLINE void score(const float* keys, size_t size, const float* queries, float scale,
                   float* scores) {
   Floats made[N][2];
-  for (size_t t = 0; t < N; t++) made[t][0] = made[t][1] = spread(0.0f);
+  for (size_t t = 0; t < N; t++) made[t][0] = made[t][1] = broadcast(0.0f);
   for (size_t d = 0; d < size; d++) {
     const Floats low = load(queries + d * LANES), high = load(queries + d * LANES + WIDTH);
 #pragma unroll
     for (size_t t = 0; t < N; t++) {
-      const Floats key = spread(keys[t * size + d]);
+      const Floats key = broadcast(keys[t * size + d]);
       made[t][0] = fma(key, low, made[t][0]);
       made[t][1] = fma(key, high, made[t][1]);
     }
   }
   for (size_t t = 0; t < N; t++) {
-    store(scores + t * LANES, mul(made[t][0], spread(scale)));
-    store(scores + t * LANES + WIDTH, mul(made[t][1], spread(scale)));
+    store(scores + t * LANES, mul(made[t][0], broadcast(scale)));
+    store(scores + t * LANES + WIDTH, mul(made[t][1], broadcast(scale)));
   }
 }
 
 // Turns the scores of a tile into weights; returns what earlier sums are to be multiplied with.
-INLINE void weigh(Block& block, size_t first, size_t count, bool is_masked, Floats (&faded)[2]) {
+INLINE void softmax_tile(Block& block, size_t first, size_t count, bool is_masked,
+                         Floats (&rescale)[2]) {
   for (int half = 0; half < 2; half++) {
     float* scores = block.scores + half * WIDTH;
     Floats highest = block.highest[half];
     for (size_t t = 0; t < count; t++) {
       Floats score = load(scores + t * LANES);
       if (is_masked) {
-        score = where_at_most(spread(float(first + t)), block.positions[half], score);
+        score = where_at_most(broadcast(float(first + t)), block.positions[half], score);
         store(scores + t * LANES, score);
       }
       highest = max(highest, score);
     }
-    faded[half] = exp(sub(block.highest[half], highest));
-    Floats total = mul(block.totals[half], faded[half]);
+    rescale[half] = exp(sub(block.highest[half], highest));
+    Floats total = mul(block.totals[half], rescale[half]);
     for (size_t t = 0; t < count; t++) {
       const Floats weight = exp(sub(load(scores + t * LANES), highest));
       store(scores + t * LANES, weight);
@@ -181,21 +184,21 @@ INLINE void weigh(Block& block, size_t first, size_t count, bool is_masked, Floa
   }
 }
 
-// sums[d] = sums[d] * faded + values[:, d] . weights
-INLINE void gather(Block& block, const float* values, size_t size, size_t count,
-                   const Floats (&faded)[2]) {
+// sums[d] = sums[d] * rescale + values[:, d] . weights
+INLINE void accumulate_values(Block& block, const float* values, size_t size, size_t count,
+                              const Floats (&rescale)[2]) {
   for (size_t d = 0; d < size; d += STEP) {
     Floats made[STEP][2];
 #pragma unroll
     for (size_t j = 0; j < STEP; j++)
       for (int half = 0; half < 2; half++)
-        made[j][half] = mul(load(block.sums + (d + j) * LANES + half * WIDTH), faded[half]);
+        made[j][half] = mul(load(block.sums + (d + j) * LANES + half * WIDTH), rescale[half]);
     for (size_t t = 0; t < count; t++) {
       const Floats low = load(block.scores + t * LANES);
       const Floats high = load(block.scores + t * LANES + WIDTH);
 #pragma unroll
       for (size_t j = 0; j < STEP; j++) {
-        const Floats value = spread(values[t * size + d + j]);
+        const Floats value = broadcast(values[t * size + d + j]);
         made[j][0] = fma(value, low, made[j][0]);
         made[j][1] = fma(value, high, made[j][1]);
       }
@@ -209,10 +212,10 @@ INLINE void gather(Block& block, const float* values, size_t size, size_t count,
 
 template <typename Number>
 void attend_block(const Attention& work, const Part& part) {
-  const size_t size = work.size, group = group_of(work), past = part.sequence.past;
-  const size_t first = part.block * block_tokens(work), left = part.sequence.tokens - first;
+  const size_t size = work.size, group = group_of(work), past = part.segment.past;
+  const size_t first = part.block * block_tokens(work), left = part.segment.tokens - first;
   const size_t tokens = left < block_tokens(work) ? left : block_tokens(work);
-  const Cache<Number> cache = cache_of<Number>(work, part.sequence.slot, part.kv_head);
+  const Cache<Number> cache = cache_of<Number>(work, part.segment.slot, part.kv_head);
   // Queries and results of a lane: its token's row, its head of the group.
   const auto place = [&](size_t lane) {
     const size_t row = part.first + first + lane / group;
@@ -230,8 +233,8 @@ void attend_block(const Attention& work, const Part& part) {
   }
   for (int half = 0; half < 2; half++) {
     block.positions[half] = load(positions + half * WIDTH);
-    block.highest[half] = spread(LOWEST);
-    block.totals[half] = spread(0.0f);
+    block.highest[half] = broadcast(LOWEST);
+    block.totals[half] = broadcast(0.0f);
   }
   const size_t stop = past + first + tokens;  // the last query's own key is the last one seen
   for (size_t at = 0; at < stop; at += TILE) {
@@ -239,15 +242,13 @@ void attend_block(const Attention& work, const Part& part) {
     const float* keys = in_floats(cache.keys + at * size, count * size, block.rows);
     size_t t = 0;
     for (; t + STEP <= count; t += STEP)
-      score<STEP>(keys + t * size, size, block.queries, work.scale,
-                  block.scores + t * LANES);
+      score<STEP>(keys + t * size, size, block.queries, work.scale, block.scores + t * LANES);
     for (; t < count; t++)
-      score<1>(keys + t * size, size, block.queries, work.scale,
-                  block.scores + t * LANES);
-    Floats faded[2];
-    weigh(block, at, count, at + count > past + first, faded);
+      score<1>(keys + t * size, size, block.queries, work.scale, block.scores + t * LANES);
+    Floats rescale[2];
+    softmax_tile(block, at, count, at + count > past + first, rescale);
     const float* values = in_floats(cache.values + at * size, count * size, block.rows);
-    gather(block, values, size, count, faded);
+    accumulate_values(block, values, size, count, rescale);
   }
   float totals[LANES];
   for (int half = 0; half < 2; half++) store(totals + half * WIDTH, block.totals[half]);
@@ -259,7 +260,7 @@ void attend_block(const Attention& work, const Part& part) {
 }
 
 // ---------------------------------------------------------------------------------------------
-// One token a sequence
+// The only token of a segment
 
 // scores[head][t] = keys[t] . queries[head] * scale, for T keys and H heads
 template <size_t T, size_t H, typename Number>
@@ -267,14 +268,15 @@ INLINE void score_rows(const Number* keys, size_t size, const float* queries, fl
                        float* scores, size_t stride) {
   Floats made[T][H];
   for (size_t t = 0; t < T; t++)
-    for (size_t h = 0; h < H; h++) made[t][h] = spread(0.0f);
+    for (size_t h = 0; h < H; h++) made[t][h] = broadcast(0.0f);
   prefetch(keys, T * size * sizeof(Number));
   for (size_t d = 0; d < size; d += WIDTH)
 #pragma unroll
     for (size_t t = 0; t < T; t++) {
       const Floats key = load(keys + t * size + d);
 #pragma unroll
-      for (size_t h = 0; h < H; h++) made[t][h] = fma(key, load(queries + h * size + d), made[t][h]);
+      for (size_t h = 0; h < H; h++)
+        made[t][h] = fma(key, load(queries + h * size + d), made[t][h]);
     }
   for (size_t t = 0; t < T; t++)
     for (size_t h = 0; h < H; h++) scores[h * stride + t] = sum(made[t][h]) * scale;
@@ -286,13 +288,14 @@ INLINE void score_heads(const Number* keys, size_t count, size_t size, const flo
   size_t t = 0;
   for (; t + 4 <= count; t += 4)
     score_rows<4, H>(keys + t * size, size, queries, scale, scores + t, stride);
-  for (; t < count; t++) score_rows<1, H>(keys + t * size, size, queries, scale, scores + t, stride);
+  for (; t < count; t++)
+    score_rows<1, H>(keys + t * size, size, queries, scale, scores + t, stride);
 }
 
 // out[head] += weights[head] . values, for H heads
 template <size_t H, typename Number>
-INLINE void gather_heads(const Number* values, size_t count, size_t size, const float* weights,
-                         size_t stride, float* out) {
+INLINE void accumulate_heads(const Number* values, size_t count, size_t size,
+                             const float* weights, size_t stride, float* out) {
   constexpr size_t PARTS = 4;
   size_t d = 0;
   for (; d + PARTS * WIDTH <= size; d += PARTS * WIDTH) {
@@ -307,7 +310,7 @@ INLINE void gather_heads(const Number* values, size_t count, size_t size, const 
         const Floats value = load(values + t * size + d + p * WIDTH);
 #pragma unroll
         for (size_t h = 0; h < H; h++)
-          made[h][p] = fma(value, spread(weights[h * stride + t]), made[h][p]);
+          made[h][p] = fma(value, broadcast(weights[h * stride + t]), made[h][p]);
       }
     }
 #pragma unroll
@@ -318,7 +321,7 @@ INLINE void gather_heads(const Number* values, size_t count, size_t size, const 
     for (size_t h = 0; h < H; h++) {
       Floats made = load(out + h * size + d);
       for (size_t t = 0; t < count; t++)
-        made = fma(load(values + t * size + d), spread(weights[h * stride + t]), made);
+        made = fma(load(values + t * size + d), broadcast(weights[h * stride + t]), made);
       store(out + h * size + d, made);
     }
 }
@@ -333,7 +336,7 @@ INLINE void by_heads(size_t group, Work&& work) {
 }
 
 INLINE float highest_of(float* scores, size_t count) {
-  Floats highest = spread(LOWEST);
+  Floats highest = broadcast(LOWEST);
   const size_t padded = (count + WIDTH - 1) / WIDTH * WIDTH;
   for (size_t t = count; t < padded; t++) scores[t] = LOWEST;
   for (size_t t = 0; t < padded; t += WIDTH) highest = max(highest, load(scores + t));
@@ -342,9 +345,9 @@ INLINE float highest_of(float* scores, size_t count) {
 
 // Exponentials of scores less the highest, in place; returns their sum.
 INLINE float exponentials(float* scores, size_t count, float highest) {
-  Floats total = spread(0.0f);
+  Floats total = broadcast(0.0f);
   for (size_t t = 0; t < count; t += WIDTH) {
-    const Floats weight = exp(sub(load(scores + t), spread(highest)));
+    const Floats weight = exp(sub(load(scores + t), broadcast(highest)));
     store(scores + t, weight);
     total = add(total, weight);
   }
@@ -353,13 +356,13 @@ INLINE float exponentials(float* scores, size_t count, float highest) {
 
 INLINE void scale_by(float* values, size_t count, float factor) {
   for (size_t i = 0; i < count; i += WIDTH)
-    store(values + i, mul(load(values + i), spread(factor)));
+    store(values + i, mul(load(values + i), broadcast(factor)));
 }
 
 template <typename Number>
 void attend_token(const Attention& work, const Part& part) {
-  const size_t size = work.size, group = group_of(work), length = part.sequence.past + 1;
-  const Cache<Number> cache = cache_of<Number>(work, part.sequence.slot, part.kv_head);
+  const size_t size = work.size, group = group_of(work), length = part.segment.past + 1;
+  const Cache<Number> cache = cache_of<Number>(work, part.segment.slot, part.kv_head);
   const size_t first = (part.first * work.heads + part.kv_head * group) * size;
   const float* queries = work.queries + first;
   float* out = work.out + first;
@@ -379,13 +382,13 @@ void attend_token(const Attention& work, const Part& part) {
     for (size_t head = 0; head < group; head++) {
       const float most = highest_of(scores + head * SPAN, count);
       const float higher = most > highest[head] ? most : highest[head];
-      const float faded = sum(exp(spread(highest[head] - higher))) / WIDTH;
-      totals[head] = totals[head] * faded + exponentials(scores + head * SPAN, count, higher);
-      scale_by(out + head * size, size, faded);
+      const float rescale = sum(exp(broadcast(highest[head] - higher))) / WIDTH;
+      totals[head] = totals[head] * rescale + exponentials(scores + head * SPAN, count, higher);
+      scale_by(out + head * size, size, rescale);
       highest[head] = higher;
     }
     by_heads(group, [&]<size_t H>(size_t head) __attribute__((always_inline)) {
-      gather_heads<H>(cache.values + at * size, count, size, scores + head * SPAN, SPAN,
+      accumulate_heads<H>(cache.values + at * size, count, size, scores + head * SPAN, SPAN,
                       out + head * size);
     });
   }
@@ -397,7 +400,7 @@ void attend_token(const Attention& work, const Part& part) {
 
 template <typename Number>
 INLINE void compute_as(const Attention& work, const Part& part) {
-  if (part.sequence.tokens == 1)
+  if (part.segment.tokens == 1)
     attend_token<Number>(work, part);
   else
     attend_block<Number>(work, part);

@@ -2,10 +2,10 @@
 //
 // A register holds four neighbouring inputs of 16 (AVX2: 8) outputs, as layout.py packs them, and
 // one dot product instruction adds four products to each. The weights of a tile of 32 outputs are
-// read from beginning to end: one stream a thread, which the processor reads ahead best. Weights are used as unsigned nibbles;
-// their zero point of 8 is in the sums' starting values. Sums of a block are exact integers; blocks
-// are added in float32 in their order, whatever the number of rows and threads, so that a row's
-// result does not depend on what is computed beside it.
+// read from beginning to end: one stream a thread, which the processor reads ahead best. Weights
+// are used as unsigned nibbles; their zero point of 8 is in the sums' starting values. Sums of a
+// block are exact integers; blocks are added in float32 in their order, whatever the number of rows
+// and threads, so that a row's result does not depend on what is computed beside it.
 //
 // One weight register serves every row of a tile, so few rows cost little more than reading the
 // weights, and many rows keep the multipliers busy.
@@ -18,11 +18,11 @@
 namespace TANDEM_ISA {
 namespace {
 
-constexpr int LANES = 32;                   // outputs of a weight tile
-constexpr int COLUMNS = LANES / WIDTH;      // registers of one
-constexpr int HALF = COLUMNS / 2;           // gated: registers of gates, the others are ups
-constexpr int ROWS = WIDTH == 16 ? 12 : 2;  // what the registers have room for
-// Bytes: the processor's own prefetching stops at every page; twelve rows take a third longer with it.
+constexpr int COLUMNS = TILE_OUTPUTS / WIDTH;  // registers of a tile's outputs
+constexpr int HALF = COLUMNS / 2;              // gated: registers of gates, the others are ups
+constexpr int ROWS = WIDTH == 16 ? 12 : 2;     // as many as the registers have room for
+// Bytes between what is multiplied and what is asked for. The processor's own prefetching stops at
+// every page of 4 KB; without this a product of twelve rows takes a third longer.
 constexpr size_t AHEAD = 3072;
 
 struct Results {
@@ -32,19 +32,19 @@ struct Results {
 template <int M>
 INLINE void sums(const Weight& weight, const Activations& tile, size_t index, Results& results) {
   const size_t octets = weight.block_size / 8;
-  const uint8_t* values = weight.values + index * weight.blocks * octets * LANES * 4;
-  const float* scales = weight.scales + index * weight.blocks * LANES;
+  const uint8_t* values = weight.values + index * weight.blocks * octets * TILE_OUTPUTS * 4;
+  const float* scales = weight.scales + index * weight.blocks * TILE_OUTPUTS;
   const int32_t* quads = tile.quads;
   for (int m = 0; m < M; m++)
-    for (int j = 0; j < COLUMNS; j++) results.values[m][j] = spread(0.0f);
+    for (int j = 0; j < COLUMNS; j++) results.values[m][j] = broadcast(0.0f);
   for (size_t block = 0; block < weight.blocks; block++) {
     Ints low_sums[M][COLUMNS], high_sums[COLUMNS];
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
-      for (int j = 0; j < COLUMNS; j++) low_sums[m][j] = spread(tile.starts[block * M + m]);
+      for (int j = 0; j < COLUMNS; j++) low_sums[m][j] = broadcast(tile.starts[block * M + m]);
     // With one row a single chain of sums per output would wait for itself.
-    for (int j = 0; j < COLUMNS; j++) high_sums[j] = spread(int32_t(0));
+    for (int j = 0; j < COLUMNS; j++) high_sums[j] = broadcast(int32_t(0));
     for (size_t octet = 0; octet < octets; octet++) {
       Ints low[COLUMNS], high[COLUMNS];
 #pragma unroll
@@ -56,16 +56,16 @@ INLINE void sums(const Weight& weight, const Activations& tile, size_t index, Re
         low[j] = low_nibbles(both);
         high[j] = high_nibbles(both);
       }
-      values += LANES * 4;
+      values += TILE_OUTPUTS * 4;
 #pragma unroll
       for (int m = 0; m < M; m++) {
-        const Ints x = spread(quads[m]);
+        const Ints x = broadcast(quads[m]);
 #pragma unroll
         for (int j = 0; j < COLUMNS; j++) low_sums[m][j] = dot(low_sums[m][j], low[j], x);
       }
 #pragma unroll
       for (int m = 0; m < M; m++) {
-        const Ints x = spread(quads[M + m]);
+        const Ints x = broadcast(quads[M + m]);
 #pragma unroll
         for (int j = 0; j < COLUMNS; j++) {
           Ints& total = M == 1 ? high_sums[j] : low_sums[m][j];
@@ -81,16 +81,16 @@ INLINE void sums(const Weight& weight, const Activations& tile, size_t index, Re
 #pragma unroll
       for (int m = 0; m < M; m++) {
         Floats& total = results.values[m][j];
-        total = fma(to_floats(low_sums[m][j]), mul(scale, spread(tile.scales[block * M + m])),
+        total = fma(to_floats(low_sums[m][j]), mul(scale, broadcast(tile.scales[block * M + m])),
                     total);
       }
     }
-    scales += LANES;
+    scales += TILE_OUTPUTS;
   }
 }
 
 INLINE Floats silu(Floats x) {
-  return div(x, add(spread(1.0f), exp(sub(spread(0.0f), x))));
+  return div(x, add(broadcast(1.0f), exp(sub(broadcast(0.0f), x))));
 }
 
 // Writes the outputs in N registers; `valid` of them exist.
@@ -110,7 +110,7 @@ template <int M, bool GATED>
 INLINE void multiply_tile(const Weight& weight, const Activations& tile, size_t index, float* out) {
   Results results;
   sums<M>(weight, tile, index, results);
-  const size_t column = index * (GATED ? LANES / 2 : LANES);
+  const size_t column = index * (GATED ? TILE_OUTPUTS / 2 : TILE_OUTPUTS);
   for (int m = 0; m < M; m++) {
     float* at = out + m * weight.outputs + column;
     Floats* parts = results.values[m];
@@ -150,18 +150,18 @@ void multiply(const Weight& weight, const Activations& tile, size_t rows, size_t
 // Quantizes one block of one row; `count` of its values exist, the others are 0.
 INLINE void quantize_block(const float* x, size_t count, size_t block_size, size_t rows,
                            int32_t* quads, int32_t* start, float* scale) {
-  float padded[256];  // the largest block
+  float padded[MOST_BLOCK_SIZE];
   if (count < block_size) {
     memset(padded, 0, block_size * sizeof(float));
     memcpy(padded, x, count * sizeof(float));
     x = padded;
   }
-  Floats peaks = spread(0.0f);
+  Floats peaks = broadcast(0.0f);
   for (size_t i = 0; i < block_size; i += WIDTH) peaks = max(peaks, abs(load(x + i)));
   const float most = peak(peaks);
   const bool is_zero = most < 1e-30f;  // and what a division by it would make infinite
-  const Floats inverse = spread(is_zero ? 0.0f : 127.0f / most);
-  Ints total = spread(int32_t(0));
+  const Floats inverse = broadcast(is_zero ? 0.0f : 127.0f / most);
+  Ints total = broadcast(int32_t(0));
   for (size_t i = 0; i < block_size; i += WIDTH) {
     const Ints rounded = to_ints(mul(load(x + i), inverse));
     total = add(total, rounded);
@@ -188,6 +188,6 @@ void quantize(const Weight& weight, const float* x, size_t rows, size_t begin, s
 
 }  // namespace
 
-const MatMul MATMUL = {ROWS, quantize, multiply};
+const MatMulKernel MATMUL = {ROWS, quantize, multiply};
 
 }  // namespace TANDEM_ISA

@@ -34,7 +34,7 @@ INLINE void store(_Float16* p, Floats x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-INLINE Floats spread(float x) { return _mm512_set1_ps(x); }
+INLINE Floats broadcast(float x) { return _mm512_set1_ps(x); }
 INLINE Floats add(Floats x, Floats y) { return _mm512_add_ps(x, y); }
 INLINE Floats sub(Floats x, Floats y) { return _mm512_sub_ps(x, y); }
 INLINE Floats mul(Floats x, Floats y) { return _mm512_mul_ps(x, y); }
@@ -56,7 +56,7 @@ INLINE Floats where_at_most(Floats x, Floats y, Floats z) {
 }
 
 INLINE Ints load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
-INLINE Ints spread(int32_t x) { return _mm512_set1_epi32(x); }
+INLINE Ints broadcast(int32_t x) { return _mm512_set1_epi32(x); }
 INLINE Ints low_nibbles(Ints x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 INLINE Ints high_nibbles(Ints x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
 INLINE Ints add(Ints x, Ints y) { return _mm512_add_epi32(x, y); }
@@ -84,7 +84,7 @@ INLINE void store(_Float16* p, Floats x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-INLINE Floats spread(float x) { return _mm256_set1_ps(x); }
+INLINE Floats broadcast(float x) { return _mm256_set1_ps(x); }
 INLINE Floats add(Floats x, Floats y) { return _mm256_add_ps(x, y); }
 INLINE Floats sub(Floats x, Floats y) { return _mm256_sub_ps(x, y); }
 INLINE Floats mul(Floats x, Floats y) { return _mm256_mul_ps(x, y); }
@@ -117,7 +117,7 @@ INLINE Floats where_at_most(Floats x, Floats y, Floats z) {
 INLINE Ints load_bytes(const uint8_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
-INLINE Ints spread(int32_t x) { return _mm256_set1_epi32(x); }
+INLINE Ints broadcast(int32_t x) { return _mm256_set1_epi32(x); }
 INLINE Ints low_nibbles(Ints x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
 INLINE Ints high_nibbles(Ints x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
 INLINE Ints add(Ints x, Ints y) { return _mm256_add_epi32(x, y); }
@@ -149,22 +149,22 @@ INLINE void store_bytes(int8_t* p, Ints x) {
 // Source: Cephes' expf, a polynomial on [-ln 2 / 2, ln 2 / 2].
 INLINE Floats exp(Floats x) {
   constexpr float LEAST = -87.3f;
-  const Floats clipped = min(max(x, spread(LEAST)), spread(88.0f));
-  const Floats n = round(mul(clipped, spread(1.44269504088896341f)));
-  Floats r = fma(n, spread(-0.693359375f), clipped);
-  r = fma(n, spread(2.12194440e-4f), r);
-  Floats p = spread(1.9875691500e-4f);
-  p = fma(p, r, spread(1.3981999507e-3f));
-  p = fma(p, r, spread(8.3334519073e-3f));
-  p = fma(p, r, spread(4.1665795894e-2f));
-  p = fma(p, r, spread(1.6666665459e-1f));
-  p = fma(p, r, spread(5.0000001201e-1f));
-  p = fma(p, mul(r, r), add(r, spread(1.0f)));
+  const Floats clipped = min(max(x, broadcast(LEAST)), broadcast(88.0f));
+  const Floats n = round(mul(clipped, broadcast(1.44269504088896341f)));
+  Floats r = fma(n, broadcast(-0.693359375f), clipped);
+  r = fma(n, broadcast(2.12194440e-4f), r);
+  Floats p = broadcast(1.9875691500e-4f);
+  p = fma(p, r, broadcast(1.3981999507e-3f));
+  p = fma(p, r, broadcast(8.3334519073e-3f));
+  p = fma(p, r, broadcast(4.1665795894e-2f));
+  p = fma(p, r, broadcast(1.6666665459e-1f));
+  p = fma(p, r, broadcast(5.0000001201e-1f));
+  p = fma(p, mul(r, r), add(r, broadcast(1.0f)));
   const Floats made = mul(p, power_of_two(n));
 #if defined(__AVX512VNNI__)
-  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, spread(LEAST), _CMP_GE_OQ), made);
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, broadcast(LEAST), _CMP_GE_OQ), made);
 #else
-  return _mm256_and_ps(_mm256_cmp_ps(x, spread(LEAST), _CMP_GE_OQ), made);
+  return _mm256_and_ps(_mm256_cmp_ps(x, broadcast(LEAST), _CMP_GE_OQ), made);
 #endif
 }
 

@@ -1,0 +1,41 @@
+// What the shared library offers: its operators, to a session of ONNX Runtime; to Python, which
+// instruction set they use.
+#include "onnxruntime.h"
+#include "operators.h"
+#include "processor.h"
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+constexpr const ort::Operator* OPERATORS[] = {
+    &MATMUL_INT4,
+    &ATTENTION,
+};
+
+}  // namespace
+
+// What ONNX Runtime calls when a session registers the library.
+EXPORTED ort::Status* RegisterCustomOps(ort::SessionOptions* options, const ort::ApiBase* base) {
+  const ort::Api* api = base->get_api(ort::API_VERSION);
+  if (api == nullptr) return nullptr;  // older than any this project installs
+  // Each session gets a domain of its own, which nothing frees: some 100 bytes.
+  ort::Domain* domain = nullptr;
+  ort::Status* status = api->create_domain("tandem", &domain);
+  for (const ort::Operator* op : OPERATORS)
+    if (status == nullptr) status = api->add_operator(domain, op);
+  return status != nullptr ? status : api->add_domain(options, domain);
+}
+
+// The instruction set in use, or an empty text where the operators cannot run.
+EXPORTED const char* tandem_instruction_set() {
+  switch (instruction_set()) {
+    case InstructionSet::AVX512: return "avx512";
+    case InstructionSet::AVXVNNI: return "avxvnni";
+    case InstructionSet::AVX2: return "avx2";
+    default: return "";
+  }
+}
+
+// Lets tests run the kernels of lesser processors: 1 is AVX2, 2 AVX-VNNI, 3 all there is.
+EXPORTED void tandem_allow(int most) { allow(static_cast<InstructionSet>(most)); }

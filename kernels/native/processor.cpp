@@ -1,0 +1,61 @@
+// Asks the processor what it has, and the operating system which registers it saves.
+//
+// Source: Intel 64 and IA-32 Architectures Software Developer's Manual, CPUID and XGETBV.
+#include "processor.h"
+
+#include <cpuid.h>
+#include <stdint.h>
+
+namespace {
+
+// One bit of a register that CPUID fills.
+constexpr uint32_t bit(int place) { return uint32_t(1) << place; }
+
+// Leaf 1, ECX.
+constexpr uint32_t FMA = bit(12), OSXSAVE = bit(27), F16C = bit(29);
+// Leaf 7, subleaf 0, EBX.
+constexpr uint32_t AVX2 = bit(5);
+constexpr uint32_t AVX512F = bit(16), AVX512DQ = bit(17), AVX512BW = bit(30), AVX512VL = bit(31);
+// Leaf 7, subleaf 0, ECX.
+constexpr uint32_t AVX512_VNNI = bit(11);
+// Leaf 7, subleaf 1, EAX.
+constexpr uint32_t AVX_VNNI = bit(4);
+// XCR0, the registers that the operating system saves: SSE's and AVX's; with AVX-512 the mask
+// registers, the upper halves of the first sixteen, and the other sixteen too.
+constexpr uint32_t AVX_STATE = bit(1) | bit(2);
+constexpr uint32_t AVX512_STATE = AVX_STATE | bit(5) | bit(6) | bit(7);
+
+constexpr bool has_all(uint32_t found, uint32_t wanted) { return (found & wanted) == wanted; }
+
+uint32_t saved_registers() {
+  uint32_t low = 0, high = 0;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+InstructionSet detected() {
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return InstructionSet::NONE;
+  // Without OSXSAVE there is no XGETBV to ask with.
+  if (!has_all(ecx, OSXSAVE | FMA | F16C)) return InstructionSet::NONE;
+  const uint32_t saved = saved_registers();
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return InstructionSet::NONE;
+  if (!has_all(saved, AVX_STATE) || !has_all(ebx, AVX2)) return InstructionSet::NONE;
+  const bool has_512 = has_all(ebx, AVX512F | AVX512DQ | AVX512BW | AVX512VL);
+  if (has_all(saved, AVX512_STATE) && has_512 && has_all(ecx, AVX512_VNNI))
+    return InstructionSet::AVX512;
+  if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && has_all(eax, AVX_VNNI))
+    return InstructionSet::AVXVNNI;
+  return InstructionSet::AVX2;
+}
+
+InstructionSet most_allowed = InstructionSet::AVX512;
+
+}  // namespace
+
+InstructionSet instruction_set() {
+  static const InstructionSet found = detected();
+  return found < most_allowed ? found : most_allowed;
+}
+
+void allow(InstructionSet most) { most_allowed = most; }
