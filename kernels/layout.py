@@ -5,14 +5,14 @@ sixteen of them, which is what an 8-bit dot product instruction takes. Two such 
 their bytes: the low nibbles are four inputs, the high nibbles the four after them. A file that
 holds this is mapped and multiplied as it lies; nothing is packed when a decoder starts.
 
-    packed[tile, block, octet, 4 * lane + i]  low nibble:  weight[32 * tile + lane, 8 * octet + i]
-                                              high nibble: ... 8 * octet + 4 + i]   (in the block)
-    scales[tile, block, lane]
+    packed[tile, block, octet, 4 * out + i]  low nibble:  weight[32 * tile + out, 8 * octet + i]
+                                             high nibble: ... 8 * octet + 4 + i]    (in the block)
+    scales[tile, block, out]
 
 A nibble q stands for (q - 8) * scale. Outputs are padded to whole tiles and inputs to whole blocks
-with weights of zero. A gated product's tile holds 16 gates and then their 16 ups (`interleave`).
+with weights of zero. A gated product's tile holds 16 gates and then their 16 ups.
 
-Tests: tests/unit/kernels/test_operators.py.
+Tests: tests/unit/kernels/test_operators.py computes with it, test_layout.py compares constants.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,15 @@ import numpy.typing as npt
 DOMAIN = "tandem"
 MATMUL = "MatMulInt4"
 ATTENTION = "Attention"
-LANES = 32  # outputs of a tile
+
+# The same numbers stand in kernels/native/{matmul,attention}.h, whose code they shape.
+TILE_OUTPUTS = 32
+BLOCK_SIZE_STEP, MOST_BLOCK_SIZE = 16, 256  # inputs that share one scale
+HEAD_DIM_STEP, MOST_HEAD_DIM = 16, 256
+MOST_GROUPED_HEADS = 16  # query heads of one KV head
+
 OCTET = 8  # inputs in a byte row: four in the low nibbles, four in the high ones
-ZERO = 0x88
+ZERO = 0x88  # two nibbles of 8, which stand for 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +52,21 @@ def pack(values: npt.NDArray[np.uint8], scales: npt.NDArray[np.float32]) -> Pack
     """
     outputs, blocks, half = values.shape
     octets = half * 2 // OCTET
-    padded = _padded(values, LANES, ZERO)
-    tiles = len(padded) // LANES
-    split = padded.reshape(tiles, LANES, blocks, octets, 4)  # four bytes of two inputs each
-    quads = np.empty((tiles, blocks, octets, LANES, 4), np.uint8)
+    padded = _padded(values, TILE_OUTPUTS, ZERO)
+    tiles = len(padded) // TILE_OUTPUTS
+    split = padded.reshape(tiles, TILE_OUTPUTS, blocks, octets, 4)  # four bytes of two inputs each
+    quads = np.empty((tiles, blocks, octets, TILE_OUTPUTS, 4), np.uint8)
     for index in range(4):  # inputs 0..3 of an octet lie in its bytes 0 and 1, 4..7 in 2 and 3
         low, high = split[..., index // 2], split[..., 2 + index // 2]
         shift = 4 * (index % 2)
         made = (low >> shift) & 15 | ((high >> shift) & 15) << 4
         quads[..., index] = made.transpose(0, 2, 3, 1)
-    widened = _padded(scales.reshape(outputs, blocks), LANES, 0)
+    widened = _padded(scales.reshape(outputs, blocks), TILE_OUTPUTS, 0)
     return PackedWeight(
-        values=quads.reshape(tiles, blocks, octets, LANES * 4),
-        scales=np.ascontiguousarray(widened.reshape(tiles, LANES, blocks).transpose(0, 2, 1)),
+        values=quads.reshape(tiles, blocks, octets, TILE_OUTPUTS * 4),
+        scales=np.ascontiguousarray(
+            widened.reshape(tiles, TILE_OUTPUTS, blocks).transpose(0, 2, 1)
+        ),
     )
 
 
@@ -73,7 +81,7 @@ def pack_gated(values: npt.NDArray[np.uint8], scales: npt.NDArray[np.float32]) -
 
 def _interleaved(gate: npt.NDArray[Any], up: npt.NDArray[Any], padding: int) -> npt.NDArray[Any]:
     """Rows of both in turn, 16 of each."""
-    half = LANES // 2
+    half = TILE_OUTPUTS // 2
     parts = [_padded(rows, half, padding).reshape(-1, half, *rows.shape[1:]) for rows in (gate, up)]
     return np.stack(parts, axis=1).reshape(-1, *gate.shape[1:])
 

@@ -30,10 +30,6 @@ from protos.bundle.manifest import TextDims
 DATA_NAME = "model.tandem.onnx.data"
 KV_DTYPES = ("float16", "float32")
 
-HEAD_DIM_STEP = 16  # numbers of a register; the operators take whole ones
-MOST_HEAD_DIM = 256
-MOST_GROUPED_HEADS = 16  # query heads of one KV head
-
 PAGE_BYTES = 4096
 VERSION = 1  # of the operators' domain
 
@@ -53,8 +49,9 @@ NAMES = (*(graph_name(dtype) for dtype in KV_DTYPES), DATA_NAME)
 def fits(text: TextDims) -> bool:
     """Whether the operators compute a model of these shapes; those of real ones they do."""
     grouped = text.num_attention_heads // text.num_key_value_heads
-    is_whole = text.head_dim % HEAD_DIM_STEP == 0 and text.head_dim <= MOST_HEAD_DIM
-    return is_whole and grouped <= MOST_GROUPED_HEADS
+    is_whole = text.head_dim % layout.HEAD_DIM_STEP == 0
+    fits_memory = text.head_dim <= layout.MOST_HEAD_DIM
+    return is_whole and fits_memory and grouped <= layout.MOST_GROUPED_HEADS
 
 
 def write(portable: Path, folder: Path, advance: Advance) -> None:
