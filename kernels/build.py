@@ -30,13 +30,19 @@ AVX512 = (
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
     "-mprefer-vector-width=512",
 )
+AMX = (*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16")
 INSTRUCTION_SETS = {"avx512": AVX512, "avxvnni": AVXVNNI, "avx2": AVX2}
 # The arithmetic, compiled once for each instruction set; what surrounds it runs on any processor.
-KERNELS = ("matmul", "attention")
-SURROUNDINGS = ("matmul_op", "attention_op", "processor", "library")
+KERNELS = ("matmul", "attention", "matmul_int8", "tower_attention")
+TILE_KERNELS = ("matmul_int8",)  # that have a fourth one, for matrix tiles
+SURROUNDINGS = (
+    *("matmul_op", "attention_op", "matmul_int8_op", "tower_attention_op"),
+    *("processor", "library"),
+)
 # Sources with what each is compiled for and the compiler's flags for that.
 UNITS = (
     *((name, isa, flags) for name in KERNELS for isa, flags in INSTRUCTION_SETS.items()),
+    *((name, "amx", AMX) for name in TILE_KERNELS),
     *((name, "any", ()) for name in SURROUNDINGS),
 )
 
