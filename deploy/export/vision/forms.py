@@ -1,11 +1,17 @@
-"""How the forms of the tower's graph multiply and attend."""
+"""How the forms of the tower's graph multiply and attend.
+
+`Portable` runs anywhere, `Exact` attends with Tandem's operator, `Fast` multiplies with Tandem's
+in int8 too.
+"""
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from deploy.export.vision.builder import MICROSOFT, Constants, GraphBuilder, value
-from deploy.export.vision.tower_graph import TowerConfig
+from deploy.export.vision.tower_graph import NORM_EPSILON, TowerConfig
+from kernels import int8_layout, layout
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
@@ -31,10 +37,14 @@ class Portable:
         name: str,
         x: ir.Value,
         *,
+        norm: str | None = None,
         gelu: str | None = None,
         residual: ir.Value | None = None,
     ) -> ir.Value:
         """See `tower_graph.Form`."""
+        if norm is not None:
+            weights = [graph.constant(self.tensor(f"{norm}.{part}")) for part in ("weight", "bias")]
+            x = graph.node("LayerNormalization", x, *weights, axis=-1, epsilon=NORM_EPSILON)
         weight = graph.constant(self.tensor(f"{name}.weight"))
         bias = graph.constant(self.tensor(f"{name}.bias"))
         made = graph.node("Gemm", x, weight, bias)
@@ -99,3 +109,68 @@ class Portable:
         outputs[0].type, outputs[0].shape = ir.TensorType(BOOL), ir.Shape(())
         outputs[1].type = done.type
         return ir.Graph([index, go_on, done], outputs, nodes=nodes, name="segment")
+
+
+class Exact(Portable):
+    """The portable form's products in float32, and Tandem's attention."""
+
+    def attention(self, graph: GraphBuilder, joined: ir.Value) -> ir.Value:
+        """See `tower_graph.Form`."""
+        inputs = ("rotary_cos", "rotary_sin", "segment_bounds")
+        return graph.node(
+            int8_layout.ATTENTION,
+            joined,
+            *(graph.input(name) for name in inputs),
+            domain=layout.DOMAIN,
+            num_heads=self._config.head_count,
+        )
+
+
+class Fast(Exact):
+    """Products in int8, with the norms before and the sums after them in the same operator.
+
+    Args:
+        config: The tower's shapes.
+        constants: Float32 constants: the position table and the norms.
+        packed: The products' weights, by `packed_name`.
+    """
+
+    def __init__(self, config: TowerConfig, constants: Constants, packed: Constants) -> None:
+        super().__init__(config, constants)
+        self._packed = packed
+
+    def linear(
+        self,
+        graph: GraphBuilder,
+        name: str,
+        x: ir.Value,
+        *,
+        norm: str | None = None,
+        gelu: str | None = None,
+        residual: ir.Value | None = None,
+    ) -> ir.Value:
+        """See `tower_graph.Form`."""
+        parts = {key: self._packed.tensor(packed_name(name, key)) for key in PACKED}
+        nothing = graph.constant(ir.tensor(np.zeros(0, np.float32), name="nothing"))
+        rows = nothing if norm is None else graph.constant(self._packed.tensor(norm))
+        inputs, outputs = self._config.shape_of(name)
+        return graph.node(
+            int8_layout.MATMUL,
+            x,
+            *(graph.constant(part) for part in parts.values()),
+            nothing if residual is None else residual,
+            rows,
+            domain=layout.DOMAIN,
+            K=inputs,
+            N=outputs,
+            activation=int8_layout.ACTIVATIONS[gelu],
+            epsilon=NORM_EPSILON,
+        )
+
+
+PACKED = ("values", "scales", "sums", "biases")  # constants of a packed weight, in inputs' order
+
+
+def packed_name(product: str, part: str) -> str:
+    """The name of a packed weight's constant."""
+    return f"{product}.int8.{part}"

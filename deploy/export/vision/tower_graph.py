@@ -38,6 +38,7 @@ class TowerConfig:
 
     depth: int
     hidden_size: int
+    intermediate_size: int
     head_count: int
     patch_dim: int
     merged_patches: int  # patches of one token
@@ -59,6 +60,7 @@ class TowerConfig:
         return cls(
             depth=config["depth"],
             hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
             head_count=config["num_heads"],
             patch_dim=config["in_channels"] * volume,
             merged_patches=config["spatial_merge_size"] ** 2,
@@ -82,6 +84,27 @@ class TowerConfig:
         merged = (f"{name}.linear_fc{number}" for name in mergers for number in (1, 2))
         return ("patch_embed.proj", *blocks, *merged)
 
+    def shape_of(self, product: str) -> tuple[int, int]:
+        """Inputs and outputs of one of `products`."""
+        hidden, merged = self.hidden_size, self.hidden_size * self.merged_patches
+        if "merger" in product:
+            return (merged, merged if product.endswith("linear_fc1") else self.out_hidden_size)
+        shapes = {
+            "attn.qkv": (hidden, 3 * hidden),
+            "attn.proj": (hidden, hidden),
+            "mlp.linear_fc1": (hidden, self.intermediate_size),
+            "mlp.linear_fc2": (self.intermediate_size, hidden),
+            "patch_embed.proj": (self.patch_dim, hidden),
+        }
+        return next(shape for end, shape in shapes.items() if product.endswith(end))
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Names of the norms that come right before a product."""
+        blocks = (f"blocks.{index}.norm{part}" for index in range(self.depth) for part in (1, 2))
+        levels = range(len(self.deepstack_indexes))
+        return (*blocks, *(f"deepstack_merger_list.{level}.norm" for level in levels))
+
 
 class Form(Protocol):
     """How a graph multiplies and attends."""
@@ -92,10 +115,11 @@ class Form(Protocol):
         name: str,
         x: ir.Value,
         *,
+        norm: str | None = None,
         gelu: str | None = None,
         residual: ir.Value | None = None,
     ) -> ir.Value:
-        """x @ weight + bias, then an activation or a sum with `residual`."""
+        """norm(x) @ weight + bias, then an activation or a sum with `residual`."""
         ...
 
     def attention(self, graph: GraphBuilder, joined: ir.Value) -> ir.Value:
@@ -159,21 +183,27 @@ class _Tower:
 
     def _block(self, name: str, hidden: ir.Value) -> ir.Value:
         graph, form = self._graph, self._form
-        joined = form.linear(graph, f"{name}.attn.qkv", self._norm(f"{name}.norm1", hidden))
+        joined = form.linear(graph, f"{name}.attn.qkv", hidden, norm=f"{name}.norm1")
         attended = form.attention(graph, joined)
         hidden = form.linear(graph, f"{name}.attn.proj", attended, residual=hidden)
-        normed = self._norm(f"{name}.norm2", hidden)
-        wide = form.linear(graph, f"{name}.mlp.linear_fc1", normed, gelu=self._config.gelu)
-        return form.linear(graph, f"{name}.mlp.linear_fc2", wide, residual=hidden)
+        first, second = f"{name}.mlp.linear_fc1", f"{name}.mlp.linear_fc2"
+        wide = form.linear(graph, first, hidden, norm=f"{name}.norm2", gelu=self._config.gelu)
+        return form.linear(graph, second, wide, residual=hidden)
 
     def _merger(self, name: str, hidden: ir.Value, *, is_norm_wide: bool) -> ir.Value:
         graph = self._graph
+        norm = f"{name}.norm"
         width = graph.small(-1, self._config.hidden_size * self._config.merged_patches)
-        if is_norm_wide:
-            merged = self._norm(f"{name}.norm", graph.node("Reshape", hidden, width))
-        else:
-            merged = graph.node("Reshape", self._norm(f"{name}.norm", hidden), width)
-        wide = self._form.linear(graph, f"{name}.linear_fc1", merged, gelu="none")
+        if not is_norm_wide:
+            hidden = self._norm(norm, hidden)
+        merged = graph.node("Reshape", hidden, width)
+        wide = self._form.linear(
+            graph,
+            f"{name}.linear_fc1",
+            merged,
+            norm=norm if is_norm_wide else None,
+            gelu="none",
+        )
         return self._form.linear(graph, f"{name}.linear_fc2", wide)
 
     def _norm(self, name: str, x: ir.Value) -> ir.Value:
