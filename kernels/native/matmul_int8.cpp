@@ -1,5 +1,6 @@
 // Products of INT8 weights, one scale an output, with activations that are quantized to int8, one
-// scale a row. Sums are exact integers on every instruction set. What surrounds a product in a
+// scale a row. The bytes of a row stand for what lies around the middle of its range, which for
+// what GELU gives is far from zero; the middle's share in a product is that of the weights' sum. Sums are exact integers on every instruction set. What surrounds a product in a
 // transformer is done while its numbers are in registers: the layer norm before it, bias, GELU and
 // the sum with the residual stream after it.
 //
@@ -52,27 +53,23 @@ INLINE void layer_norm(const Int8Weight& weight, const float* x, float* out) {
   for (size_t i = 0; i < count; i++) out[i] = (x[i] - mean) * inverse * gains[i] + biases[i];
 }
 
-// Rounds a row to bytes, moved up by the offset; returns its scale. Both arrays reach to the
-// padding's end.
-INLINE float to_bytes(const float* x, size_t padded, uint8_t* bytes) {
-  Floats peaks = broadcast(0.0f);
-  for (size_t i = 0; i < padded; i += WIDTH) peaks = max(peaks, abs(load(x + i)));
-  const float most = peak(peaks);
-  const bool is_zero = most < 1e-30f;  // and what a division by it would make infinite
-  const Floats inverse = broadcast(is_zero ? 0.0f : 127.0f / most);
-  const Ints offset = broadcast(int32_t(BYTE_OFFSET));
-  for (size_t i = 0; i < padded; i += WIDTH) {
-    const Ints rounded = to_ints(mul(load(x + i), inverse));
-#if defined(__AVX512VNNI__)
-    store_bytes(reinterpret_cast<int8_t*>(bytes + i), add(rounded, offset));
-#else
-    int8_t* to = reinterpret_cast<int8_t*>(bytes + i);
-    store_bytes(to, rounded);  // saturates at 127, so the offset comes after it
-    for (int lane = 0; lane < WIDTH; lane++) to[lane] ^= int8_t(BYTE_OFFSET);
-    (void)offset;
-#endif
+// Rounds a row to bytes, moved up by the offset. Both arrays reach to the padding's end.
+INLINE Int8Range to_bytes(const float* x, size_t padded, uint8_t* bytes) {
+  Floats highs = load(x), lows = highs;
+  for (size_t i = WIDTH; i < padded; i += WIDTH) {
+    highs = max(highs, load(x + i));
+    lows = min(lows, load(x + i));
   }
-  return is_zero ? 0.0f : most / 127.0f;
+  const float high = peak(highs), low = -peak(sub(broadcast(0.0f), lows));
+  const float middle = 0.5f * high + 0.5f * low, most = high - middle;
+  const bool is_flat = most < 1e-30f;  // and what a division by it would make infinite
+  const Floats inverse = broadcast(is_flat ? 0.0f : 127.0f / most), centre = broadcast(middle);
+  for (size_t i = 0; i < padded; i += WIDTH) {
+    const Ints rounded = to_ints(mul(sub(load(x + i), centre), inverse));
+    store_bytes(reinterpret_cast<int8_t*>(bytes + i), rounded);
+  }
+  for (size_t i = 0; i < padded; i++) bytes[i] ^= BYTE_OFFSET;
+  return {is_flat ? 0.0f : most / 127.0f, middle};
 }
 
 // Whether no number is infinite or none at all; both make a NaN of zero times them.
@@ -82,17 +79,18 @@ INLINE bool is_finite(const float* x, size_t padded) {
   return sum(total) == 0.0f;
 }
 
-// One row, normed and padded with zeros, then rounded.
-INLINE float quantize_row(const Int8Weight& weight, const float* x, uint8_t* bytes) {
+// One row, normed and padded, then rounded.
+INLINE Int8Range quantize_row(const Int8Weight& weight, const float* x, uint8_t* bytes) {
   alignas(64) float row[INT8_INPUTS];
   if (weight.norm != nullptr)
     layer_norm(weight, x, row);
   else
     memcpy(row, x, weight.inputs * sizeof(float));
-  memset(row + weight.inputs, 0, (weight.padded - weight.inputs) * sizeof(float));
-  const float scale = to_bytes(row, weight.padded, bytes);
-  // What is no number has no largest value; the row's outputs are to be NaN too.
-  return is_finite(row, weight.padded) ? scale : __builtin_nanf("");
+  // With a number of the row, which leaves its range as it is.
+  for (size_t i = weight.inputs; i < weight.padded; i++) row[i] = row[0];
+  const Int8Range range = to_bytes(row, weight.padded, bytes);
+  // What is no number has no range; the row's outputs are to be NaN too.
+  return is_finite(row, weight.padded) ? range : Int8Range{__builtin_nanf(""), 0.0f};
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -127,7 +125,7 @@ INLINE Floats activated(Floats x, Activation activation) {
 }
 
 // Writes the outputs of one row of sums, from output `column` of the product on.
-INLINE void write(const Int8Weight& weight, const Ints (&sums)[COLUMNS], float scale,
+INLINE void write(const Int8Weight& weight, const Ints (&sums)[COLUMNS], Int8Range range,
                   size_t column, const float* residual, float* out) {
   const size_t left = weight.outputs - column;
   alignas(64) float edge[PART];
@@ -135,8 +133,9 @@ INLINE void write(const Int8Weight& weight, const Ints (&sums)[COLUMNS], float s
 #pragma unroll
   for (size_t j = 0; j < COLUMNS; j++) {
     const size_t at = column + j * WIDTH;
-    const Floats scales = mul(load(weight.scales + at), broadcast(scale));
-    Floats made = fma(to_floats(sums[j]), scales, load(weight.biases + at));
+    const Floats middles = mul(to_floats(load_ints(weight.sums + at)), broadcast(range.middle));
+    const Floats product = fma(to_floats(sums[j]), broadcast(range.scale), middles);
+    Floats made = fma(product, load(weight.scales + at), load(weight.biases + at));
     made = activated(made, weight.activation);
     if (residual != nullptr && left >= PART) made = add(made, load(residual + at));
     store(to + j * WIDTH, made);
@@ -167,7 +166,7 @@ void quantize(const Int8Weight& weight, const float* x, size_t rows, const Int8R
   alignas(64) uint8_t bytes[INT8_INPUTS];
   const size_t steps = weight.padded / INT8_STEP;
   for (size_t row = 0; row < rows; row++) {
-    tile.scales[row] = quantize_row(weight, x + row * weight.inputs, bytes);
+    tile.ranges[row] = quantize_row(weight, x + row * weight.inputs, bytes);
     uint8_t* to = tile.bytes + row / TILE_ROWS * TILE_ROWS * weight.padded +
                   row % TILE_ROWS * INT8_STEP;
     for (size_t step = 0; step < steps; step++)
@@ -217,7 +216,7 @@ void multiply(const Int8Weight& weight, const Int8Rows& tile, size_t rows, size_
       const Ints made[COLUMNS] = {add(starts[0], load_ints(sums[row])),
                                   add(starts[1], load_ints(sums[row] + WIDTH))};
       const size_t at = row * weight.outputs;
-      write(weight, made, tile.scales[row], column, residual == nullptr ? nullptr : residual + at,
+      write(weight, made, tile.ranges[row], column, residual == nullptr ? nullptr : residual + at,
             out + at);
     }
   }
@@ -238,7 +237,7 @@ constexpr size_t ROWS = 4;
 void quantize(const Int8Weight& weight, const float* x, size_t rows, const Int8Rows& tile) {
   alignas(64) uint8_t bytes[INT8_INPUTS];
   for (size_t row = 0; row < rows; row++) {
-    tile.scales[row] = quantize_row(weight, x + row * weight.inputs, bytes);
+    tile.ranges[row] = quantize_row(weight, x + row * weight.inputs, bytes);
     for (size_t i = 0; i < weight.padded; i += 4)
       memcpy(tile.bytes + i * rows + row * 4, bytes + i, 4);
   }
@@ -272,7 +271,7 @@ INLINE void multiply_part(const Int8Weight& weight, const Int8Rows& tile, const 
   }
   for (size_t m = 0; m < M; m++) {
     const size_t at = m * weight.outputs;
-    write(weight, sums[m], tile.scales[m], column, residual == nullptr ? nullptr : residual + at,
+    write(weight, sums[m], tile.ranges[m], column, residual == nullptr ? nullptr : residual + at,
           out + at);
   }
 }

@@ -23,10 +23,15 @@ struct Int8Weight {
   Activation activation;
 };
 
-// Rows in 8 bits, one scale each; in tiles of neighbouring rows, as the kernel reads them.
+// A row's numbers are scale * byte + middle.
+struct Int8Range {
+  float scale, middle;
+};
+
+// Rows in 8 bits; in tiles of neighbouring rows, as the kernel reads them.
 struct Int8Rows {
-  uint8_t* bytes;  // of the tile, `padded` a row
-  float* scales;   // [rows of the tile]
+  uint8_t* bytes;     // of the tile, `padded` a row
+  Int8Range* ranges;  // [rows of the tile]
 };
 
 struct Int8Kernel {

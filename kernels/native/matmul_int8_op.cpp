@@ -83,12 +83,12 @@ class MatMulInt8Op {
     const Int8Kernel& kernel = kernel_in_use();
     const size_t tile_rows = kernel.row_tile, tiles = divided(rows, tile_rows);
     const size_t bytes = tiles * tile_rows * weight.padded;
-    Scratch scratch(bytes + tiles * tile_rows * sizeof(float));
+    Scratch scratch(bytes + tiles * tile_rows * sizeof(Int8Range));
     if (scratch.data() == nullptr) return run.refuse("MatMulInt8: out of memory");
     const auto tile_at = [&](size_t tile) {
-      auto* scales = reinterpret_cast<float*>(scratch.data() + bytes);
+      auto* ranges = reinterpret_cast<Int8Range*>(scratch.data() + bytes);
       auto* from = reinterpret_cast<uint8_t*>(scratch.data());
-      return Int8Rows{from + tile * tile_rows * weight.padded, scales + tile * tile_rows};
+      return Int8Rows{from + tile * tile_rows * weight.padded, ranges + tile * tile_rows};
     };
     const auto rows_of = [&](size_t tile) {
       const size_t left = rows - tile * tile_rows;

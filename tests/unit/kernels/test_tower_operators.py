@@ -97,16 +97,23 @@ class Product:
         (made,) = self.session.run(None, feeds)
         return np.asarray(made)
 
-    def integers(self, x: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-        """Rows in int8, and their scales [rows, 1]."""
-        peaks = np.abs(x).max(axis=1, keepdims=True)
-        inverse = np.divide(np.float32(127), peaks, out=np.zeros_like(peaks), where=peaks > 0)
-        return np.rint(x * inverse).astype(np.int64), peaks / np.float32(127)
+    def integers(self, x: Floats) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
+        """Rows in int8, and their scales and the middles of their ranges, both [rows, 1]."""
+        high, low = x.max(axis=1, keepdims=True), x.min(axis=1, keepdims=True)
+        middles = np.float32(0.5) * high + np.float32(0.5) * low
+        most = high - middles
+        inverse = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > 0)
+        return (
+            np.rint((x - middles) * inverse).astype(np.int64),
+            most / np.float32(127),
+            middles,
+        )
 
     def expected(self, x: Floats, residual: Floats | None = None) -> npt.NDArray[np.float64]:
-        rows, scales = self.integers(x)
-        sums = rows @ self.values.astype(np.int64).T
-        made = sums * (scales.astype(np.float64) * self.scales) + self.bias
+        rows, scales, middles = self.integers(x)
+        values = self.values.astype(np.int64)
+        products = rows @ values.T * scales.astype(np.float64) + middles * values.sum(axis=1)
+        made = products * self.scales + self.bias
         if self.gelu == "tanh":
             inner = math.sqrt(2 / math.pi) * (made + 0.044715 * made**3)
             made = 0.5 * made * (1 + np.tanh(inner))
@@ -129,9 +136,17 @@ def test_the_largest_integers_do_not_overflow(sign: int) -> None:
     weight[1::2] = -127
     product = Product(weight)
     x = np.full((33, 4096), 127 * sign, np.float32)
-    wanted = np.where(np.arange(64) % 2, -1, 1) * float(sign * 127 * 127 * 4096)
+    x[:, 0] *= -1  # so that the bytes are the numbers
+    wanted = np.where(np.arange(64) % 2, -1, 1) * float(sign * 127 * 127 * 4094)
     without_bias = product.run(x).astype(np.float64) - product.bias
     np.testing.assert_allclose(without_bias, np.broadcast_to(wanted, (33, 64)), rtol=1e-7)
+
+
+def test_a_row_of_one_number_is_exact() -> None:
+    product = Product(random(96, 100))
+    x = np.repeat(random(7, 1), 100, axis=1)
+    exact = x.astype(np.float64) @ (product.values * product.scales[:, None].astype(float)).T
+    np.testing.assert_allclose(product.run(x), exact + product.bias, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("gelu", ["tanh", "none"])
