@@ -10,15 +10,19 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as checks
 from hypothesis import strategies as st
 
+from deploy.export.vision.likeness import likeness
 from protos.media.images import Grid
 from tests.support import bundles, towers
 from tests.support.checkpoint_names import NAMES
 from tests.support.oracle import Float32Array, oracle
-from vision_service.towers.onnx_tower import OnnxTower
+from vision_service.towers.onnx_tower import FORMS, OnnxTower
 from vision_service.towers.watch import Abandoned
 
 TOLERANCE = 1e-5  # relative to the largest value of a level
-EXACT_FORMS = ("portable",)
+EXACT_FORMS = ("portable", "exact")
+# Cosines of the fast form's tokens with float32: mean and first percentile of every level. The tiny
+# towers are narrower than real ones, so fewer roundings average out.
+LEAST_MEAN, LEAST_PERCENTILE = 0.9995, 0.999
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,14 +96,40 @@ def test_an_abandoned_run_ends_early(tower: OnnxTower, name: str) -> None:
         tower.encode([towers.random_pixels(config, grid, 0)], [grid], lambda: True)
 
 
-def test_neither_torch_nor_transformers_is_imported() -> None:
+def test_the_fast_form_keeps_every_tokens_direction(name: str) -> None:
+    fast = OnnxTower.load(towers.bundle(name), form="fast", threads=2)
+    config = towers.config(name)
+    merge = config["spatial_merge_size"]
+    grids = [Grid(1, h * merge, w * merge) for h, w in ((12, 17), (1, 30), (9, 9))]
+    pixels = [towers.random_pixels(config, grid, seed) for seed, grid in enumerate(grids)]
+    made, wanted = fast.encode(pixels, grids), reference(name, pixels, grids)
+    for level in likeness([np.concatenate(made, axis=1)], [wanted]):
+        assert level.mean >= LEAST_MEAN
+        assert level.first_percentile >= LEAST_PERCENTILE
+
+
+@pytest.mark.parametrize("form", ["exact", "fast"])
+def test_an_image_does_not_depend_on_what_is_encoded_beside_it(name: str, form: str) -> None:
+    tower = OnnxTower.load(towers.bundle(name), form=form, threads=2)
+    config = towers.config(name)
+    merge = config["spatial_merge_size"]
+    grids = [Grid(1, 3 * merge, 7 * merge), Grid(1, 11 * merge, 5 * merge)]
+    pixels = [towers.random_pixels(config, grid, seed) for seed, grid in enumerate(grids)]
+    together = tower.encode(pixels, grids)
+    for image, grid, made in zip(pixels, grids, together, strict=True):
+        (alone,) = tower.encode([image], [grid])
+        assert_close(made, alone)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_neither_torch_nor_transformers_is_imported(form: str) -> None:
     code = f"""
 import sys
 from pathlib import Path
 import numpy as np
 from protos.media.images import Grid
 from vision_service.towers.onnx_tower import OnnxTower
-tower = OnnxTower.load(Path({str(towers.bundle("odd"))!r}), form="portable", threads=1)
+tower = OnnxTower.load(Path({str(towers.bundle("odd"))!r}), form={form!r}, threads=1)
 tower.encode([np.zeros((9, 384), np.float32)], [Grid(1, 3, 3)])
 assert not {{"torch", "transformers", "onnx", "ray"}} & set(sys.modules)
 """
