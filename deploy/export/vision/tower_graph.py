@@ -85,10 +85,8 @@ class TowerConfig:
         return ("patch_embed.proj", *blocks, *merged)
 
     def shape_of(self, product: str) -> tuple[int, int]:
-        """Inputs and outputs of one of `products`."""
-        hidden, merged = self.hidden_size, self.hidden_size * self.merged_patches
-        if "merger" in product:
-            return (merged, merged if product.endswith("linear_fc1") else self.out_hidden_size)
+        """Inputs and outputs of one of `products`, the mergers' apart."""
+        hidden = self.hidden_size
         shapes = {
             "attn.qkv": (hidden, 3 * hidden),
             "attn.proj": (hidden, hidden),
@@ -100,10 +98,8 @@ class TowerConfig:
 
     @property
     def norms(self) -> tuple[str, ...]:
-        """Names of the norms that come right before a product."""
-        blocks = (f"blocks.{index}.norm{part}" for index in range(self.depth) for part in (1, 2))
-        levels = range(len(self.deepstack_indexes))
-        return (*blocks, *(f"deepstack_merger_list.{level}.norm" for level in levels))
+        """Names of the blocks' norms, each right before a product."""
+        return tuple(f"blocks.{index}.norm{part}" for index in range(self.depth) for part in (1, 2))
 
 
 class Form(Protocol):

@@ -12,7 +12,7 @@ from deploy.export.decoder.kernel_graphs import DataFile
 from deploy.export.progress import Advance
 from deploy.export.vision import tower_graph
 from deploy.export.vision.builder import MICROSOFT, Constants
-from deploy.export.vision.forms import PACKED, Exact, Fast, Portable, packed_name
+from deploy.export.vision.forms import PACKED, Exact, Fast, Portable, is_packed, packed_name
 from deploy.export.vision.tower_graph import TowerConfig
 from kernels import int8_layout, layout
 
@@ -66,7 +66,7 @@ def _as_multiplied(name: str, tensor: StoredTensor, config: TowerConfig) -> Floa
 
 def _pack(tensors: Mapping[str, StoredTensor], config: TowerConfig, constants: Constants) -> None:
     """The products' weights as Tandem's operator reads them, and the norms before them."""
-    for name in config.products:
+    for name in filter(is_packed, config.products):
         weight, bias = (_float32(tensors[f"{name}.{part}"]) for part in ("weight", "bias"))
         values, scales = int8_layout.quantize(weight.reshape(len(weight), -1))
         made = int8_layout.pack(values, scales, bias)
