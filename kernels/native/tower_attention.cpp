@@ -23,17 +23,6 @@ constexpr size_t KEYS = WIDTH == 16 ? 12 : 6;      // broadcast together: sums f
 constexpr size_t NUMBERS = WIDTH == 16 ? 8 : 6;    // the same, of values
 constexpr float LOWEST = -__builtin_inff();
 
-// out = x turned by the patch's angles; the halves of a head are the parts of complex numbers.
-INLINE void rotate(const TowerAttention& work, const float* x, size_t patch, float* out) {
-  const size_t half = work.size / 2;
-  const float* cosines = work.cosines + patch * half;
-  const float* sines = work.sines + patch * half;
-  for (size_t d = 0; d < half; d++) {
-    out[d] = x[d] * cosines[d] - x[half + d] * sines[d];
-    out[half + d] = x[half + d] * cosines[d] + x[d] * sines[d];
-  }
-}
-
 void prepare(const TowerAttention& work, size_t patch) {
   const size_t size = work.size, width = work.heads * size;
   const float* keys = work.joined + patch * 3 * width + width;

@@ -15,6 +15,17 @@ struct TowerAttention {
   float* out;     // [patches, heads * size]
 };
 
+// out = x turned by the patch's angles; the halves of a head are the parts of complex numbers.
+[[maybe_unused]] static void rotate(const TowerAttention& work, const float* x, size_t patch, float* out) {
+  const size_t half = work.size / 2;
+  const float* cosines = work.cosines + patch * half;
+  const float* sines = work.sines + patch * half;
+  for (size_t d = 0; d < half; d++) {
+    out[d] = x[d] * cosines[d] - x[half + d] * sines[d];
+    out[half + d] = x[half + d] * cosines[d] + x[d] * sines[d];
+  }
+}
+
 // What one thread takes: some queries of a head, and the patches that they attend to.
 struct TowerPart {
   size_t head;

@@ -1,16 +1,25 @@
 // `tandem.TowerAttention`: from the product of queries, keys and values to what attention makes of
 // them. Inputs: the product [P, 3 * hidden], cosines and sines [P, head_dim / 2] of the rotary
-// angles, and the borders [S + 1] of the segments, which attend to themselves alone.
+// angles, and the borders [S + 1] of the segments, which attend to themselves alone. The attribute
+// `fast` chooses integers instead of float32.
+#include <type_traits>
+
 #include "operator.h"
 #include "operators.h"
 #include "processor.h"
 #include "scratch.h"
 #include "tower_attention.h"
+#include "tower_attention_fast.h"
 
 namespace {
 
 const TowerAttentionKernel& kernel_in_use() {
   return in_use(avx512::TOWER_ATTENTION, avxvnni::TOWER_ATTENTION, avx2::TOWER_ATTENTION);
+}
+
+const TowerAttentionFastKernel& fast_kernel_in_use() {
+  return in_use(avx512::TOWER_ATTENTION_FAST, avxvnni::TOWER_ATTENTION_FAST,
+                avx2::TOWER_ATTENTION_FAST);
 }
 
 class TowerAttentionOp {
@@ -22,6 +31,7 @@ class TowerAttentionOp {
   ort::Status* read(const ort::Api& api, const ort::KernelInfo* info) {
     api_ = &api;
     ort::Status* status = api.attribute(info, "num_heads", &heads_);
+    if (status == nullptr) status = api.attribute(info, "fast", &fast_);
     if (status == nullptr && heads_ < 1)
       status = api.error(ort::INVALID_ARGUMENT, "TowerAttention: num_heads is not positive");
     return status;
@@ -49,11 +59,15 @@ class TowerAttentionOp {
     work.heads = heads_;
     work.size = size;
     work.out = out;
-    attend(run, work, bounds);
+    if (fast_ != 0)
+      attend_fast(run, work, bounds);
+    else
+      attend(run, work, bounds);
     return run.status;
   }
 
  private:
+  static constexpr size_t ALIGNMENT = 64;
   static constexpr size_t MOST_SIZE = 256;   // of a head
   static constexpr size_t PREPARED_AT_ONCE = 32;  // patches: a thread's smallest piece of work
 
@@ -80,14 +94,83 @@ class TowerAttentionOp {
     work.values = work.keys + numbers;
     auto* parts = reinterpret_cast<TowerPart*>(work.values + numbers);
     describe(work, borders, segments, kernel.block, parts);
+    prepare_all(run, work);
+    auto compute = [&](size_t index) { kernel.compute(work, parts[index]); };
+    run.parallel(part_count, compute);
+  }
+
+  static void prepare_all(Run& run, const TowerAttention& work) {
+    const TowerAttentionKernel& kernel = kernel_in_use();
     auto prepare = [&](size_t index) {
       const size_t end = (index + 1) * PREPARED_AT_ONCE;
       for (size_t patch = index * PREPARED_AT_ONCE; patch < end && patch < work.patches; patch++)
         kernel.prepare(work, patch);
     };
     run.parallel(divided(work.patches, PREPARED_AT_ONCE), prepare);
-    auto compute = [&](size_t index) { kernel.compute(work, parts[index]); };
-    run.parallel(part_count, compute);
+  }
+
+  // The arrays of the working memory, one after another; counts bytes where `from` is null.
+  static size_t lay_out(TowerAttentionFast& work, size_t segments, char* from) {
+    char* at = from;
+    const auto take = [&at](auto*& array, size_t count) {
+      array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(at);
+      at += divided(count * sizeof(*array), ALIGNMENT) * ALIGNMENT;
+    };
+    const size_t rows = work.base.patches * work.base.heads, numbers = rows * work.base.size;
+    take(work.base.keys, numbers);
+    take(work.base.values, numbers);
+    take(work.key_scales, rows);
+    take(work.value_ranges, segments * work.base.heads * 2 * work.base.size);
+    take(work.value_pairs, work.base.heads * work.pairs * work.base.size * 2);
+    take(work.key_bytes, rows * work.padded);
+    return at - from;
+  }
+
+  static void attend_fast(Run& run, const TowerAttention& base, const Tensor& bounds) {
+    const TowerAttentionFastKernel& kernel = fast_kernel_in_use();
+    const int64_t* borders = bounds.as<const int64_t>();
+    const size_t segments = bounds.dims[0] - 1;
+    TowerAttentionFast work = {};
+    work.base = base;
+    work.padded = divided(base.size, 4) * 4;
+    size_t blocks = 0;
+    for (size_t i = 0; i < segments; i++) {
+      work.pairs += divided(borders[i + 1] - borders[i], 2);
+      blocks += divided(borders[i + 1] - borders[i], kernel.block);
+    }
+    const size_t bytes = lay_out(work, segments, nullptr);
+    Scratch scratch(bytes + segments * sizeof(TowerSegment) + blocks * sizeof(FastPart));
+    if (scratch.data() == nullptr) return run.refuse("TowerAttention: out of memory");
+    lay_out(work, segments, scratch.data());
+    auto* list = reinterpret_cast<TowerSegment*>(scratch.data() + bytes);
+    auto* parts = reinterpret_cast<FastPart*>(list + segments);
+    describe_fast(borders, segments, kernel.block, list, parts);
+    prepare_all(run, work.base);
+    auto quantize = [&](size_t index) {
+      const TowerSegment& segment = list[index / base.heads];
+      if (segment.begin < segment.end) kernel.quantize(work, segment, index % base.heads);
+    };
+    run.parallel(segments * base.heads, quantize);
+    auto compute = [&](size_t index) {
+      const FastPart& part = parts[index % blocks];
+      kernel.compute(work, list[part.segment], index / blocks, part.first);
+    };
+    run.parallel(blocks * base.heads, compute);
+  }
+
+  struct FastPart {
+    size_t segment, first;
+  };
+
+  static void describe_fast(const int64_t* borders, size_t segments, size_t block,
+                            TowerSegment* segment, FastPart* part) {
+    size_t pair = 0;
+    for (size_t i = 0; i < segments; i++) {
+      const size_t begin = borders[i], end = borders[i + 1];
+      *segment++ = {i, begin, end, pair};
+      pair += divided(end - begin, 2);
+      for (size_t first = begin; first < end; first += block) *part++ = {i, first};
+    }
   }
 
   // Neighbouring parts share their keys and values, which so stay in a thread's cache.
@@ -100,7 +183,7 @@ class TowerAttentionOp {
   }
 
   const ort::Api* api_ = nullptr;
-  int64_t heads_ = 0;
+  int64_t heads_ = 0, fast_ = 0;
 };
 
 }  // namespace

@@ -114,6 +114,8 @@ class Portable:
 class Exact(Portable):
     """The portable form's products in float32, and Tandem's attention."""
 
+    _is_fast = False
+
     def attention(self, graph: GraphBuilder, joined: ir.Value) -> ir.Value:
         """See `tower_graph.Form`."""
         inputs = ("rotary_cos", "rotary_sin", "segment_bounds")
@@ -123,11 +125,12 @@ class Exact(Portable):
             *(graph.input(name) for name in inputs),
             domain=layout.DOMAIN,
             num_heads=self._config.head_count,
+            fast=int(self._is_fast),
         )
 
 
 class Fast(Exact):
-    """Products in int8, with the norms before and the sums after them in the same operator.
+    """Products and attention in integers; norms before a product and sums after it are part of it.
 
     The mergers stay in float32. What their GELU gives has the highest peaks of all (16 to 19 times
     the mean square's root on the demonstration model, a block's 7 to 8), and nothing after them
@@ -138,6 +141,8 @@ class Fast(Exact):
         constants: Float32 constants: the position table and the norms.
         packed: The products' weights, by `packed_name`.
     """
+
+    _is_fast = True
 
     def __init__(self, config: TowerConfig, constants: Constants, packed: Constants) -> None:
         super().__init__(config, constants)

@@ -215,13 +215,14 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 # TowerAttention
 
 
-def attention(heads: int) -> ort.InferenceSession:
+def attention(heads: int, *, fast: bool = False) -> ort.InferenceSession:
     node = helper.make_node(
         int8_layout.ATTENTION,
         ["joined", "cos", "sin", "bounds"],
         ["out"],
         domain=layout.DOMAIN,
         num_heads=heads,
+        fast=int(fast),
     )
     floats = dict.fromkeys(("joined", "cos", "sin"), TensorProto.FLOAT)
     return session(node, {**floats, "bounds": TensorProto.INT64}, [])
@@ -264,6 +265,48 @@ def test_attention_is_that_within_each_segment(size: int, bounds: list[int]) -> 
     (made,) = attention(heads).run(None, {**feeds, "bounds": np.array(bounds)})
     wanted = attend(joined, angles, bounds, heads)
     assert np.abs(made - wanted).max() <= 3e-6 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+@pytest.mark.parametrize("size", [12, 34, 64, 72])
+def test_fast_attention_keeps_directions(size: int, bounds: list[int]) -> None:
+    heads, rows = 3, bounds[-1]
+    joined = random(rows, 3 * heads * size)
+    # What the means and middles are for: keys and values that lie far from zero.
+    joined[:, heads * size :] += random(2 * heads * size, scale=4)
+    ones = np.ones((rows, size // 2), np.float32)
+    feeds = {"joined": joined, "cos": ones, "sin": 0 * ones, "bounds": np.array(bounds)}
+    (made,) = attention(heads, fast=True).run(None, feeds)
+    wanted = attend(joined, np.zeros((rows, size // 2), np.float32), bounds, heads)
+    middle = wanted.mean(axis=0)
+    spread = np.sqrt(((wanted - middle) ** 2).mean())
+    error = np.sqrt(((made - wanted) ** 2).mean())
+    assert error <= 0.012 * max(spread, 0.1)
+
+
+def test_a_crowd_of_small_weights_counts_beside_a_large_one() -> None:
+    size, rows = 64, 3001
+    joined = np.zeros((rows, 3 * size), np.float32)
+    joined[:, 0] = 8  # all queries look along the first number
+    joined[0, size] = 8  # one key has a score of 8, 3000 have 0: e ** 8 = 2981
+    joined[0, 2 * size :], joined[1:, 2 * size :] = 1, -1
+    ones = np.ones((rows, size // 2), np.float32)
+    feeds = {"joined": joined, "cos": ones, "sin": 0 * ones, "bounds": np.array([0, rows])}
+    (made,) = attention(1, fast=True).run(None, feeds)
+    share = math.exp(8) / (math.exp(8) + rows - 1)
+    np.testing.assert_allclose(made, 2 * share - 1, atol=0.05)
+
+
+def test_fast_attention_does_not_depend_on_what_is_beside_it() -> None:
+    bounds, heads, size = [0, 61, 100], 2, 64
+    joined, angles = random(100, 3 * heads * size), random(100, size // 2, scale=3)
+    feeds = {"joined": joined, "cos": np.cos(angles), "sin": np.sin(angles)}
+    operator = attention(heads, fast=True)
+    (together,) = operator.run(None, {**feeds, "bounds": np.array(bounds)})
+    for start, end in ((0, 61), (61, 100)):
+        one = {name: value[start:end] for name, value in feeds.items()}
+        (alone,) = operator.run(None, {**one, "bounds": np.array([0, end - start])})
+        np.testing.assert_array_equal(alone, together[start:end])
 
 
 def test_bounds_that_do_not_cover_the_patches_are_refused() -> None:
