@@ -60,12 +60,18 @@ class Unit:
         return f"{self.name}.{self.isa}.{digest.hexdigest()[:16]}.o"
 
 
+AMX = (*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16")
 INSTRUCTION_SETS = {"avx512": AVX512, "avxvnni": AVXVNNI, "avx2": AVX2}
 # The arithmetic, compiled once for each instruction set; what surrounds it runs on any processor.
-KERNELS = ("matmul", "attention")
-SURROUNDINGS = ("matmul_op", "attention_op", "processor", "resize", "library")
+KERNELS = ("matmul", "attention", "matmul_int8", "tower_attention", "tower_attention_fast")
+TILE_KERNELS = ("matmul_int8",)  # that have a fourth one, for matrix tiles
+SURROUNDINGS = (
+    *("matmul_op", "attention_op", "matmul_int8_op", "tower_attention_op"),
+    *("processor", "resize", "library"),
+)
 UNITS = (
     *(Unit(name, isa, flags) for name in KERNELS for isa, flags in INSTRUCTION_SETS.items()),
+    *(Unit(name, "amx", AMX) for name in TILE_KERNELS),
     *(Unit(name, "any", ()) for name in SURROUNDINGS),
 )
 

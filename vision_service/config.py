@@ -9,6 +9,7 @@ from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, s
 from protos.wire.channels import MIB, VISION_PORT
 
 DEVICES = ("cpu", "cuda")
+TOWERS = ("auto", "exact", "fast", "portable", "torch")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -29,6 +30,13 @@ class VisionConfig:
         "torch threads of a replica, default cores / replicas", default=None, least=1
     )
     device: str = setting("cpu or cuda", default="cpu", choices=DEVICES)
+    tower: str = setting(
+        "what computes the tower: exact: float32 by Tandem's operators; fast: INT8 products and"
+        " attention, whose rounding it costs; portable: float32 by ONNX Runtime's; torch: the"
+        " reference, and what a GPU needs; auto: exact where the operators run, else torch",
+        default="auto",
+        choices=TOWERS,
+    )
     dtype: str = setting(
         "float32, bfloat16 or float16 arithmetic in the tower", default="float32", choices=DTYPES
     )
@@ -50,6 +58,11 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.tower not in ("auto", "torch") and (self.device, self.dtype) != ("cpu", "float32"):
+            raise SettingError(
+                f"tower is {self.tower!r}, which computes float32 on a cpu; expected auto or torch"
+                f" with dtype {self.dtype} on {self.device}"
+            )
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise SettingError(
                 f"max_replicas is {self.max_replicas}, expected at least replicas ({self.replicas})"
@@ -74,6 +87,7 @@ class VisionConfig:
         return {
             "bundle": os.path.abspath(self.bundle),
             "device": self.device,
+            "tower": self.tower,
             "dtype": self.dtype,
             "threads": self.replica_threads(cores),
             "max_batch_patches": self.max_batch_patches,

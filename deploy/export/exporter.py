@@ -15,6 +15,7 @@ from deploy.export.options import ExportOptions
 from deploy.export.partial import PartialBundle, key_of
 from deploy.export.progress import Advance, ExportProgress
 from deploy.export.vision import weights as vision_weights
+from deploy.export.vision import writer as tower_writer
 
 Work = Callable[[Advance], None]
 
@@ -100,6 +101,12 @@ class _Stages:
         total = sum(tensor.size for tensor in tensors.values())
         self._run(
             "vision", names, total, lambda go: vision_weights.write(tensors, config, folder, go)
+        )
+        self._run(
+            "tower",
+            [f"vision/{name}" for name in tower_writer.NAMES],
+            tower_writer.expected_bytes(tensors),
+            lambda go: tower_writer.write(tensors, config, folder, go),
         )
 
     def run_embeddings(self) -> None:

@@ -11,6 +11,8 @@ namespace {
 constexpr const ort::Operator* OPERATORS[] = {
     &MATMUL_INT4,
     &ATTENTION,
+    &MATMUL_INT8,
+    &TOWER_ATTENTION,
 };
 
 }  // namespace
@@ -30,6 +32,7 @@ EXPORTED ort::Status* RegisterCustomOps(ort::SessionOptions* options, const ort:
 // The instruction set in use, or an empty text where the operators cannot run.
 EXPORTED const char* tandem_instruction_set() {
   switch (instruction_set()) {
+    case InstructionSet::AMX:  // only the tower's operators have kernels for it
     case InstructionSet::AVX512: return "avx512";
     case InstructionSet::AVXVNNI: return "avxvnni";
     case InstructionSet::AVX2: return "avx2";
@@ -37,5 +40,8 @@ EXPORTED const char* tandem_instruction_set() {
   }
 }
 
-// Lets tests run the kernels of lesser processors: 1 is AVX2, 2 AVX-VNNI, 3 all there is.
+// Whether the tower's operators multiply matrix tiles (AMX).
+EXPORTED int tandem_has_tiles() { return instruction_set() == InstructionSet::AMX; }
+
+// Lets tests run the kernels of lesser processors: 1 is AVX2, 2 AVX-VNNI, 3 AVX-512, 4 all there is.
 EXPORTED void tandem_allow(int most) { allow(static_cast<InstructionSet>(most)); }

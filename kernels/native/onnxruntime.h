@@ -23,7 +23,7 @@ struct Value;
 struct Shape;
 struct Domain;
 
-enum ElementType : int { UNDEFINED = 0, FLOAT = 1, UINT8 = 2, INT32 = 6, FLOAT16 = 10 };
+enum ElementType : int { UNDEFINED = 0, FLOAT = 1, UINT8 = 2, INT8 = 3, INT32 = 6, INT64 = 7, FLOAT16 = 10 };
 enum Characteristic : int { REQUIRED = 0 };
 enum ErrorCode : int { FAIL = 1, INVALID_ARGUMENT = 2 };
 enum MemoryType : int { DEFAULT_MEMORY = 0 };

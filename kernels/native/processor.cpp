@@ -5,6 +5,8 @@
 
 #include <cpuid.h>
 #include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 namespace {
 
@@ -18,12 +20,23 @@ constexpr uint32_t AVX2 = bit(5);
 constexpr uint32_t AVX512F = bit(16), AVX512DQ = bit(17), AVX512BW = bit(30), AVX512VL = bit(31);
 // Leaf 7, subleaf 0, ECX.
 constexpr uint32_t AVX512_VNNI = bit(11);
+// Leaf 7, subleaf 0, EDX.
+constexpr uint32_t AMX_BF16 = bit(22), AMX_TILE = bit(24), AMX_INT8 = bit(25);
 // Leaf 7, subleaf 1, EAX.
 constexpr uint32_t AVX_VNNI = bit(4);
 // XCR0, the registers that the operating system saves: SSE's and AVX's; with AVX-512 the mask
 // registers, the upper halves of the first sixteen, and the other sixteen too.
 constexpr uint32_t AVX_STATE = bit(1) | bit(2);
 constexpr uint32_t AVX512_STATE = AVX_STATE | bit(5) | bit(6) | bit(7);
+
+constexpr uint32_t AMX_STATE = bit(17) | bit(18);
+
+// Linux lets a process use the tiles' 8 KiB of registers once it has asked.
+// Source: Linux, Documentation/arch/x86/xstate.rst.
+bool may_use_tiles() {
+  constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
 
 constexpr bool has_all(uint32_t found, uint32_t wanted) { return (found & wanted) == wanted; }
 
@@ -42,14 +55,17 @@ InstructionSet detected() {
   if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return InstructionSet::NONE;
   if (!has_all(saved, AVX_STATE) || !has_all(ebx, AVX2)) return InstructionSet::NONE;
   const bool has_512 = has_all(ebx, AVX512F | AVX512DQ | AVX512BW | AVX512VL);
-  if (has_all(saved, AVX512_STATE) && has_512 && has_all(ecx, AVX512_VNNI))
-    return InstructionSet::AVX512;
+  if (has_all(saved, AVX512_STATE) && has_512 && has_all(ecx, AVX512_VNNI)) {
+    const bool has_tiles =
+        has_all(saved, AMX_STATE) && has_all(edx, AMX_BF16 | AMX_TILE | AMX_INT8);
+    return has_tiles && may_use_tiles() ? InstructionSet::AMX : InstructionSet::AVX512;
+  }
   if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && has_all(eax, AVX_VNNI))
     return InstructionSet::AVXVNNI;
   return InstructionSet::AVX2;
 }
 
-InstructionSet most_allowed = InstructionSet::AVX512;
+InstructionSet most_allowed = InstructionSet::AMX;
 
 }  // namespace
 

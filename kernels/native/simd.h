@@ -9,7 +9,9 @@
 
 #define INLINE __attribute__((always_inline)) inline
 
-#if defined(__AVX512VNNI__)
+#if defined(__AMX_INT8__)
+#define TANDEM_ISA amx
+#elif defined(__AVX512VNNI__)
 #define TANDEM_ISA avx512
 #elif defined(__AVXVNNI__)
 #define TANDEM_ISA avxvnni

@@ -26,7 +26,7 @@ ALLOWED = {
 # in this list, never one of its own row.
 LAYERS = {
     "protos": [["tandem"], ["bundle", "wire"], ["media", "process"]],
-    "kernels": [["build", "layout"], ["library"], ["resize"]],
+    "kernels": [["build", "layout", "int8_layout"], ["library"], ["resize"]],
     "gateway": [
         ["config", "media", "threads"],
         ["request"],
@@ -68,7 +68,8 @@ LAYERS = {
         ["json_keys", "options", "partial"],
         ["families"],
         ["libraries", "checkpoint"],
-        ["vision", "decoder", "graph_runs", "comparison"],
+        ["decoder", "graph_runs", "comparison"],
+        ["vision"],
         ["manifest"],
         ["quality"],
         ["exporter"],
@@ -81,7 +82,11 @@ FENCES = {
     "torch": ("vision_service/", "deploy/export/"),
     "transformers": ("vision_service/", "deploy/export/"),
     "ray": ("vision_service/replicas/encoders.py", "vision_service/replicas/ray_runtime.py"),
-    "onnxruntime": ("decoder_service/model/sessions.py", "deploy/export/"),
+    "onnxruntime": (
+        "decoder_service/model/sessions.py",
+        "vision_service/towers/onnx_tower.py",
+        "deploy/export/",
+    ),
     "onnxruntime_genai": ("deploy/export/",),
     "onnx": ("deploy/export/",),
     "onnx_ir": ("deploy/export/",),

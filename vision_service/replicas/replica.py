@@ -34,6 +34,7 @@ class ReplicaSettings:
 
     bundle: str
     device: str
+    tower: str
     dtype: str
     threads: int
     max_batch_patches: int
@@ -71,7 +72,11 @@ class Replica:
         bundle = Bundle.open(settings.bundle)
         images = ImageSettings.from_file(bundle.path / SETTINGS_NAME)
         tower = load_tower(
-            bundle, threads=settings.threads, device=settings.device, dtype=settings.dtype
+            bundle,
+            tower=settings.tower,
+            threads=settings.threads,
+            device=settings.device,
+            dtype=settings.dtype,
         )
         return cls(settings, images, tower)
 

@@ -15,13 +15,10 @@ from protos.bundle.manifest import Bundle, BundleError
 from vision_service.families.family import VisionFamily
 from vision_service.families.registry import family_of
 from vision_service.jobs import FloatArray, Patches
+from vision_service.towers.watch import Abandoned
 
 CONFIG_FILE = "vision/config.json"
 WEIGHTS_FILE = "vision/model.safetensors"
-
-
-class Abandoned(Exception):
-    """Nobody waits for the batch any more, so it was dropped half-way."""
 
 
 class TorchTower:

@@ -1,10 +1,14 @@
 """What a vision tower is to the rest of the tier, and which one a replica gets."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from kernels import library
 from protos.bundle.manifest import Bundle
 from vision_service.jobs import FloatArray, Patches
+
+logger = logging.getLogger(__name__)
 
 
 class BatchEncoder(Protocol):
@@ -29,11 +33,14 @@ class BatchEncoder(Protocol):
         ...
 
 
-def load_tower(bundle: Bundle, *, threads: int, device: str, dtype: str) -> BatchEncoder:
+def load_tower(
+    bundle: Bundle, *, tower: str, threads: int, device: str, dtype: str
+) -> BatchEncoder:
     """The tower that runs a bundle's vision weights.
 
     Args:
         bundle: What to load.
+        tower: A form of `onnx_tower.FORMS`, "torch", or "auto" for the faster exact one.
         threads: Threads of this process that compute.
         device: "cpu" or "cuda".
         dtype: Arithmetic of the tower: "float32", "bfloat16" or "float16".
@@ -41,7 +48,21 @@ def load_tower(bundle: Bundle, *, threads: int, device: str, dtype: str) -> Batc
     Raises:
         BundleError: a file or key is missing, or weights and config disagree.
     """
+    form = chosen(tower, device=device, dtype=dtype)
     # Imported here because a tower brings seconds of libraries, and each other ones.
-    from vision_service.towers.torch_tower import TorchTower
+    if form == "torch":
+        from vision_service.towers.torch_tower import TorchTower
 
-    return TorchTower.load(bundle, threads=threads, device=device, dtype=dtype)
+        return TorchTower.load(bundle, threads=threads, device=device, dtype=dtype)
+    from vision_service.towers.onnx_tower import OnnxTower
+
+    logger.info("tower: %s, %s", form, library.instruction_set() or "ONNX Runtime's kernels")
+    return OnnxTower.load(bundle.path, form=form, threads=threads)
+
+
+def chosen(tower: str, *, device: str, dtype: str) -> str:
+    """What "auto" stands for here; any other choice as it is."""
+    if tower != "auto":
+        return tower
+    is_plain = device == "cpu" and dtype == "float32"
+    return "exact" if is_plain and library.path() is not None else "torch"

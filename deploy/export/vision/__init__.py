@@ -1,1 +1,1 @@
-"""The vision tower's part of a bundle."""
+"""The vision tower's part of a bundle: its weights and its graphs."""

@@ -60,3 +60,10 @@ def test_a_replica_gets_every_setting_it_needs() -> None:
     assert needed.max_image_bytes == 512 * 1024
     assert needed.threads == 4
     assert needed.bundle.endswith("/somewhere")
+
+
+@pytest.mark.parametrize("flags", [("--dtype=bfloat16",), ("--device=cuda",)])
+def test_a_tower_in_onnx_is_refused_where_it_could_not_compute(flags: tuple[str, ...]) -> None:
+    with pytest.raises(SettingError, match="tower is 'exact'"):
+        config("--tower=exact", *flags)
+    assert config("--tower=torch", *flags).tower == "torch"

@@ -30,6 +30,7 @@ def replica_of(tower: FakeTower, **changes: Any) -> Replica:
     settings: dict[str, Any] = {
         "bundle": "unused",
         "device": "cpu",
+        "tower": "auto",
         "dtype": "float32",
         "threads": 1,
         "max_batch_patches": 1024,

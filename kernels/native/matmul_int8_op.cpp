@@ -1,0 +1,124 @@
+// `tandem.MatMulInt8`: activation(norm(x) @ weight + bias) + residual, the product in int8.
+//
+// Inputs: x float32 [rows, K], and as int8_layout.py packs them the weight's values, scales, sums
+// and biases; residual float32 [rows, N], and norm float32 [2, K], a layer norm's weights and
+// biases. The last two are absent where they have no numbers.
+#include "matmul_int8.h"
+#include "operator.h"
+#include "operators.h"
+#include "processor.h"
+#include "scratch.h"
+
+namespace {
+
+const Int8Kernel& kernel_in_use() {
+  return in_use(amx::MATMUL_INT8, avx512::MATMUL_INT8, avxvnni::MATMUL_INT8, avx2::MATMUL_INT8);
+}
+
+class MatMulInt8Op {
+ public:
+  static constexpr const char* NAME = "MatMulInt8";
+  static constexpr size_t INPUT_COUNT = 7;
+  static ort::ElementType input_type(size_t index) {
+    return index == VALUES ? ort::INT8 : index == SUMS ? ort::INT32 : ort::FLOAT;
+  }
+
+  ort::Status* read(const ort::Api& api, const ort::KernelInfo* info) {
+    api_ = &api;
+    int64_t inputs = 0, outputs = 0, activation = 0;
+    ort::Status* status = api.attribute(info, "K", &inputs);
+    if (status == nullptr) status = api.attribute(info, "N", &outputs);
+    if (status == nullptr) status = api.attribute(info, "activation", &activation);
+    if (status == nullptr) status = api.attribute(info, "epsilon", &weight_.epsilon);
+    if (status != nullptr) return status;
+    if (inputs < 1 || outputs < 1 || inputs > int64_t(INT8_INPUTS) || activation < 0 ||
+        activation > int64_t(Activation::GELU))
+      return api.error(ort::INVALID_ARGUMENT, "MatMulInt8: K, N or activation is out of range");
+    weight_.inputs = inputs;
+    weight_.outputs = outputs;
+    weight_.padded = divided(inputs, INT8_STEP) * INT8_STEP;
+    weight_.tiles = divided(outputs, INT8_LANES);
+    weight_.activation = static_cast<Activation>(activation);
+    return nullptr;
+  }
+
+  ort::Status* compute(ort::Context* context) const {
+    Run run(*api_, context);
+    const Tensor x = run.input(0), values = run.input(VALUES), scales = run.input(2);
+    const Tensor sums = run.input(SUMS), biases = run.input(4);
+    const Tensor residual = run.input(5), norm = run.input(6);
+    if (run.status != nullptr) return run.status;
+    Int8Weight weight = weight_;
+    const size_t rows = x.rank == 2 ? x.dims[0] : 0, tiles = weight.tiles;
+    if (!x.has_shape({rows, weight.inputs}) ||
+        !values.has_shape({tiles, weight.padded / 4, INT8_LANES * 4}) ||
+        !scales.has_shape({tiles, INT8_LANES}) || !sums.has_shape({tiles, INT8_LANES}) ||
+        !biases.has_shape({tiles, INT8_LANES}) ||
+        (residual.count() != 0 && !residual.has_shape({rows, weight.outputs})) ||
+        (norm.count() != 0 && !norm.has_shape({2, weight.inputs})))
+      run.refuse("MatMulInt8: the shapes of the inputs do not fit the attributes");
+    const int64_t dims[] = {int64_t(rows), int64_t(weight.outputs)};
+    float* out = run.output(dims, 2);
+    if (run.status != nullptr || rows == 0) return run.status;
+    weight.values = values.as<const int8_t>();
+    weight.scales = scales.as<const float>();
+    weight.sums = sums.as<const int32_t>();
+    weight.biases = biases.as<const float>();
+    weight.norm = norm.count() == 0 ? nullptr : norm.as<const float>();
+    multiply(run, weight, x.as<const float>(), rows,
+             residual.count() == 0 ? nullptr : residual.as<const float>(), out);
+    return run.status;
+  }
+
+ private:
+  // Places of inputs; the others are float32.
+  enum Input : size_t { VALUES = 1, SUMS = 3 };
+  // Rows of a part: their bytes stay in a core's second cache while the weights pass.
+  static constexpr size_t BLOCK_BYTES = 512 * 1024;
+  // Parts of a block of rows, for threads to take: enough that one does not wait long for another.
+  static constexpr size_t PARTS = 8;
+
+  static void multiply(Run& run, const Int8Weight& weight, const float* x, size_t rows,
+                       const float* residual, float* out) {
+    const Int8Kernel& kernel = kernel_in_use();
+    const size_t tile_rows = kernel.row_tile, tiles = divided(rows, tile_rows);
+    const size_t bytes = tiles * tile_rows * weight.padded;
+    Scratch scratch(bytes + tiles * tile_rows * sizeof(Int8Range));
+    if (scratch.data() == nullptr) return run.refuse("MatMulInt8: out of memory");
+    const auto tile_at = [&](size_t tile) {
+      auto* ranges = reinterpret_cast<Int8Range*>(scratch.data() + bytes);
+      auto* from = reinterpret_cast<uint8_t*>(scratch.data());
+      return Int8Rows{from + tile * tile_rows * weight.padded, ranges + tile * tile_rows};
+    };
+    const auto rows_of = [&](size_t tile) {
+      const size_t left = rows - tile * tile_rows;
+      return left < tile_rows ? left : tile_rows;
+    };
+    auto quantize = [&](size_t tile) {
+      kernel.quantize(weight, x + tile * tile_rows * weight.inputs, rows_of(tile), tile_at(tile));
+    };
+    run.parallel(tiles, quantize);
+    const size_t fitting = BLOCK_BYTES / (tile_rows * weight.padded);
+    const size_t block = fitting < 1 ? 1 : fitting, blocks = divided(tiles, block);
+    const size_t parts = weight.tiles < PARTS ? weight.tiles : PARTS;
+    auto product = [&](size_t index) {
+      const size_t first = index / parts * block, part = index % parts;
+      const size_t last = first + block < tiles ? first + block : tiles;
+      // A weight tile stays in the first cache while the block's rows pass.
+      for (size_t at = part * weight.tiles / parts; at < (part + 1) * weight.tiles / parts; at++)
+        for (size_t tile = first; tile < last; tile++) {
+          const size_t from = tile * tile_rows * weight.outputs;
+          kernel.multiply(weight, tile_at(tile), rows_of(tile), at, at + 1,
+                          residual == nullptr ? nullptr : residual + from, out + from);
+        }
+    };
+    run.parallel(blocks * parts, product);
+  }
+
+  const ort::Api* api_ = nullptr;
+  Int8Weight weight_ = {};
+};
+
+}  // namespace
+
+const ort::Operator MATMUL_INT8 = described<MatMulInt8Op>();

@@ -1,0 +1,186 @@
+// Attention of the vision tower: every patch of a segment (a frame of an image) attends to all
+// patches of the segment, in float32.
+//
+// Source: transformers Qwen3VLVisionAttention.forward.
+//
+// The lanes of two registers are queries, so maxima, exponentials and sums need no steps across
+// lanes, and every key and value is a broadcast operand that serves all of them. Keys come in
+// tiles that stay in the first cache (online softmax: Milakov and Gimelshein 2018; tiles: Dao et
+// al. 2022). A patch's result depends on its segment alone, whatever is computed beside it.
+#include "tower_attention.h"
+
+#include <string.h>
+
+#include "simd.h"
+
+namespace TANDEM_ISA {
+namespace {
+
+constexpr size_t TILE = 48;                        // keys looked at together
+constexpr size_t LANES = 2 * WIDTH;                // queries computed together
+constexpr size_t MOST_SIZE = 256;                  // of a head
+constexpr size_t KEYS = WIDTH == 16 ? 12 : 6;      // broadcast together: sums fill the registers
+constexpr size_t NUMBERS = WIDTH == 16 ? 8 : 6;    // the same, of values
+constexpr float LOWEST = -__builtin_inff();
+
+void prepare(const TowerAttention& work, size_t patch) {
+  const size_t size = work.size, width = work.heads * size;
+  const float* keys = work.joined + patch * 3 * width + width;
+  for (size_t head = 0; head < work.heads; head++) {
+    const size_t to = (head * work.patches + patch) * size;
+    rotate(work, keys + head * size, patch, work.keys + to);
+    memcpy(work.values + to, keys + width + head * size, size * sizeof(float));
+  }
+}
+
+// The working memory of one part, on the stack.
+struct Block {
+  alignas(64) float queries[MOST_SIZE * LANES];  // [size, LANES]
+  alignas(64) float sums[MOST_SIZE * LANES];     // [size, LANES], of weighted values
+  alignas(64) float scores[TILE * LANES];        // [TILE, LANES]
+  Floats highest[2], totals[2];
+};
+
+// scores[t] = keys[t] . queries for N keys
+template <size_t N>
+INLINE void score(const float* keys, size_t size, const float* queries, float* scores) {
+  Floats made[N][2];
+#pragma unroll
+  for (size_t t = 0; t < N; t++) made[t][0] = made[t][1] = broadcast(0.0f);
+  for (size_t d = 0; d < size; d++) {
+    const Floats low = load(queries + d * LANES), high = load(queries + d * LANES + WIDTH);
+#pragma unroll
+    for (size_t t = 0; t < N; t++) {
+      const Floats key = broadcast(keys[t * size + d]);
+      made[t][0] = fma(key, low, made[t][0]);
+      made[t][1] = fma(key, high, made[t][1]);
+    }
+  }
+#pragma unroll
+  for (size_t t = 0; t < N; t++) {
+    store(scores + t * LANES, made[t][0]);
+    store(scores + t * LANES + WIDTH, made[t][1]);
+  }
+}
+
+template <size_t N>
+void score_or_fewer(const float* keys, size_t count, size_t size, const float* queries,
+                    float* scores) {
+  if constexpr (N > 0) {
+    if (count == N) return score<N>(keys, size, queries, scores);
+    score_or_fewer<N - 1>(keys, count, size, queries, scores);
+  }
+}
+
+// Turns the scores of a tile into weights; returns what earlier sums are to be multiplied with.
+INLINE void weigh(Block& block, size_t count, Floats (&faded)[2]) {
+  for (int half = 0; half < 2; half++) {
+    float* scores = block.scores + half * WIDTH;
+    Floats highest = block.highest[half];
+    for (size_t t = 0; t < count; t++) highest = max(highest, load(scores + t * LANES));
+    faded[half] = exp(sub(block.highest[half], highest));
+    Floats total = mul(block.totals[half], faded[half]);
+    for (size_t t = 0; t < count; t++) {
+      const Floats weight = exp(sub(load(scores + t * LANES), highest));
+      store(scores + t * LANES, weight);
+      total = add(total, weight);
+    }
+    block.highest[half] = highest;
+    block.totals[half] = total;
+  }
+}
+
+// sums[d] = sums[d] * faded + values[:, d] . weights for N numbers of a head
+template <size_t N>
+INLINE void gather(const float* values, size_t size, size_t count, const float* weights,
+                   const Floats (&faded)[2], float* sums) {
+  Floats made[N][2];
+#pragma unroll
+  for (size_t j = 0; j < N; j++)
+    for (int half = 0; half < 2; half++)
+      made[j][half] = mul(load(sums + j * LANES + half * WIDTH), faded[half]);
+  for (size_t t = 0; t < count; t++) {
+    const Floats low = load(weights + t * LANES), high = load(weights + t * LANES + WIDTH);
+#pragma unroll
+    for (size_t j = 0; j < N; j++) {
+      const Floats value = broadcast(values[t * size + j]);
+      made[j][0] = fma(value, low, made[j][0]);
+      made[j][1] = fma(value, high, made[j][1]);
+    }
+  }
+#pragma unroll
+  for (size_t j = 0; j < N; j++)
+    for (int half = 0; half < 2; half++) store(sums + j * LANES + half * WIDTH, made[j][half]);
+}
+
+template <size_t N>
+void gather_or_fewer(const float* values, size_t left, size_t size, size_t count,
+                     const float* weights, const Floats (&faded)[2], float* sums) {
+  if constexpr (N > 0) {
+    if (left == N) return gather<N>(values, size, count, weights, faded, sums);
+    gather_or_fewer<N - 1>(values, left, size, count, weights, faded, sums);
+  }
+}
+
+// Queries with the softmax's scale in them, and empty sums. Lanes without a query repeat the last.
+INLINE void begin(const TowerAttention& work, const TowerPart& part, size_t lanes, Block& block) {
+  const size_t size = work.size, width = work.heads * size;
+  const float scale = 1.0f / __builtin_sqrtf(float(size));
+  float turned[MOST_SIZE];
+  for (size_t lane = 0; lane < LANES; lane++) {
+    const size_t patch = part.first + (lane < lanes ? lane : lanes - 1);
+    rotate(work, work.joined + patch * 3 * width + part.head * size, patch, turned);
+    for (size_t d = 0; d < size; d++) block.queries[d * LANES + lane] = turned[d] * scale;
+  }
+  memset(block.sums, 0, size * LANES * sizeof(float));
+  for (int half = 0; half < 2; half++) {
+    block.highest[half] = broadcast(LOWEST);
+    block.totals[half] = broadcast(0.0f);
+  }
+}
+
+INLINE void add_tile(const float* keys, const float* values, size_t size, size_t count,
+                     Block& block) {
+  for (size_t t = 0; t < count; t += KEYS)
+    score_or_fewer<KEYS>(keys + t * size, count - t < KEYS ? count - t : KEYS, size,
+                         block.queries, block.scores + t * LANES);
+  Floats faded[2];
+  weigh(block, count, faded);
+  for (size_t d = 0; d < size; d += NUMBERS)
+    gather_or_fewer<NUMBERS>(values + d, size - d < NUMBERS ? size - d : NUMBERS, size, count,
+                             block.scores, faded, block.sums + d * LANES);
+}
+
+INLINE void finish(const TowerAttention& work, const TowerPart& part, size_t lanes, Block& block) {
+  const size_t size = work.size, width = work.heads * size;
+  const Floats inverse[2] = {div(broadcast(1.0f), block.totals[0]),
+                             div(broadcast(1.0f), block.totals[1])};
+  for (size_t d = 0; d < size; d++)
+    for (int half = 0; half < 2; half++) {
+      float* sums = block.sums + d * LANES + half * WIDTH;
+      store(sums, mul(load(sums), inverse[half]));
+    }
+  for (size_t lane = 0; lane < lanes; lane++) {
+    float* out = work.out + (part.first + lane) * width + part.head * size;
+    for (size_t d = 0; d < size; d++) out[d] = block.sums[d * LANES + lane];
+  }
+}
+
+void compute(const TowerAttention& work, const TowerPart& part) {
+  Block block;
+  const size_t left = part.end - part.first, lanes = left < LANES ? left : LANES;
+  begin(work, part, lanes, block);
+  const size_t before = part.head * work.patches * work.size;
+  for (size_t key = part.begin; key < part.end; key += TILE) {
+    const size_t at = before + key * work.size;
+    const size_t count = part.end - key < TILE ? part.end - key : TILE;
+    add_tile(work.keys + at, work.values + at, work.size, count, block);
+  }
+  finish(work, part, lanes, block);
+}
+
+}  // namespace
+
+const TowerAttentionKernel TOWER_ATTENTION = {LANES, prepare, compute};
+
+}  // namespace TANDEM_ISA

@@ -1,0 +1,191 @@
+// `tandem.TowerAttention`: from the product of queries, keys and values to what attention makes of
+// them. Inputs: the product [P, 3 * hidden], cosines and sines [P, head_dim / 2] of the rotary
+// angles, and the borders [S + 1] of the segments, which attend to themselves alone. The attribute
+// `fast` chooses integers instead of float32.
+#include <type_traits>
+
+#include "operator.h"
+#include "operators.h"
+#include "processor.h"
+#include "scratch.h"
+#include "tower_attention.h"
+#include "tower_attention_fast.h"
+
+namespace {
+
+const TowerAttentionKernel& kernel_in_use() {
+  return in_use(avx512::TOWER_ATTENTION, avxvnni::TOWER_ATTENTION, avx2::TOWER_ATTENTION);
+}
+
+const TowerAttentionFastKernel& fast_kernel_in_use() {
+  return in_use(avx512::TOWER_ATTENTION_FAST, avxvnni::TOWER_ATTENTION_FAST,
+                avx2::TOWER_ATTENTION_FAST);
+}
+
+class TowerAttentionOp {
+ public:
+  static constexpr const char* NAME = "TowerAttention";
+  static constexpr size_t INPUT_COUNT = 4;
+  static ort::ElementType input_type(size_t index) { return index < 3 ? ort::FLOAT : ort::INT64; }
+
+  ort::Status* read(const ort::Api& api, const ort::KernelInfo* info) {
+    api_ = &api;
+    ort::Status* status = api.attribute(info, "num_heads", &heads_);
+    if (status == nullptr) status = api.attribute(info, "fast", &fast_);
+    if (status == nullptr && heads_ < 1)
+      status = api.error(ort::INVALID_ARGUMENT, "TowerAttention: num_heads is not positive");
+    return status;
+  }
+
+  ort::Status* compute(ort::Context* context) const {
+    Run run(*api_, context);
+    const Tensor joined = run.input(0), cosines = run.input(1), sines = run.input(2);
+    const Tensor bounds = run.input(3);
+    if (run.status != nullptr) return run.status;
+    const size_t rows = joined.rank == 2 ? joined.dims[0] : 0;
+    const size_t size = joined.rank == 2 ? joined.dims[1] / (3 * heads_) : 0;
+    if (!joined.has_shape({rows, 3 * size_t(heads_) * size}) || size < 2 || size % 2 != 0 ||
+        size > MOST_SIZE || !cosines.has_shape({rows, size / 2}) ||
+        !sines.has_shape({rows, size / 2}) || !covers(bounds, rows))
+      run.refuse("TowerAttention: the shapes of the inputs do not fit each other");
+    const int64_t dims[] = {int64_t(rows), int64_t(heads_ * size)};
+    float* out = run.output(dims, 2);
+    if (run.status != nullptr || rows == 0) return run.status;
+    TowerAttention work = {};
+    work.joined = joined.as<const float>();
+    work.cosines = cosines.as<const float>();
+    work.sines = sines.as<const float>();
+    work.patches = rows;
+    work.heads = heads_;
+    work.size = size;
+    work.out = out;
+    if (fast_ != 0)
+      attend_fast(run, work, bounds);
+    else
+      attend(run, work, bounds);
+    return run.status;
+  }
+
+ private:
+  static constexpr size_t ALIGNMENT = 64;
+  static constexpr size_t MOST_SIZE = 256;   // of a head
+  static constexpr size_t PREPARED_AT_ONCE = 32;  // patches: a thread's smallest piece of work
+
+  // Whether the bounds rise from 0 to the number of rows.
+  static bool covers(const Tensor& bounds, size_t rows) {
+    if (bounds.rank != 1 || bounds.dims[0] < 1) return false;
+    const int64_t* at = bounds.as<const int64_t>();
+    for (int64_t i = 1; i < bounds.dims[0]; i++)
+      if (at[i] < at[i - 1]) return false;
+    return at[0] == 0 && at[bounds.dims[0] - 1] == int64_t(rows);
+  }
+
+  static void attend(Run& run, TowerAttention work, const Tensor& bounds) {
+    const TowerAttentionKernel& kernel = kernel_in_use();
+    const int64_t* borders = bounds.as<const int64_t>();
+    const size_t segments = bounds.dims[0] - 1;
+    size_t blocks = 0;
+    for (size_t i = 0; i < segments; i++)
+      blocks += divided(borders[i + 1] - borders[i], kernel.block);
+    const size_t numbers = work.patches * work.heads * work.size, part_count = blocks * work.heads;
+    Scratch scratch(2 * numbers * sizeof(float) + part_count * sizeof(TowerPart));
+    if (scratch.data() == nullptr) return run.refuse("TowerAttention: out of memory");
+    work.keys = reinterpret_cast<float*>(scratch.data());
+    work.values = work.keys + numbers;
+    auto* parts = reinterpret_cast<TowerPart*>(work.values + numbers);
+    describe(work, borders, segments, kernel.block, parts);
+    prepare_all(run, work);
+    auto compute = [&](size_t index) { kernel.compute(work, parts[index]); };
+    run.parallel(part_count, compute);
+  }
+
+  static void prepare_all(Run& run, const TowerAttention& work) {
+    const TowerAttentionKernel& kernel = kernel_in_use();
+    auto prepare = [&](size_t index) {
+      const size_t end = (index + 1) * PREPARED_AT_ONCE;
+      for (size_t patch = index * PREPARED_AT_ONCE; patch < end && patch < work.patches; patch++)
+        kernel.prepare(work, patch);
+    };
+    run.parallel(divided(work.patches, PREPARED_AT_ONCE), prepare);
+  }
+
+  // The arrays of the working memory, one after another; counts bytes where `from` is null.
+  static size_t lay_out(TowerAttentionFast& work, size_t segments, char* from) {
+    char* at = from;
+    const auto take = [&at](auto*& array, size_t count) {
+      array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(at);
+      at += divided(count * sizeof(*array), ALIGNMENT) * ALIGNMENT;
+    };
+    const size_t rows = work.base.patches * work.base.heads, numbers = rows * work.base.size;
+    take(work.base.keys, numbers);
+    take(work.base.values, numbers);
+    take(work.key_scales, rows);
+    take(work.value_ranges, segments * work.base.heads * 2 * work.base.size);
+    take(work.value_pairs, work.base.heads * work.pairs * work.base.size * 2);
+    take(work.key_bytes, rows * work.padded);
+    return at - from;
+  }
+
+  static void attend_fast(Run& run, const TowerAttention& base, const Tensor& bounds) {
+    const TowerAttentionFastKernel& kernel = fast_kernel_in_use();
+    const int64_t* borders = bounds.as<const int64_t>();
+    const size_t segments = bounds.dims[0] - 1;
+    TowerAttentionFast work = {};
+    work.base = base;
+    work.padded = divided(base.size, 4) * 4;
+    size_t blocks = 0;
+    for (size_t i = 0; i < segments; i++) {
+      work.pairs += divided(borders[i + 1] - borders[i], 2);
+      blocks += divided(borders[i + 1] - borders[i], kernel.block);
+    }
+    const size_t bytes = lay_out(work, segments, nullptr);
+    Scratch scratch(bytes + segments * sizeof(TowerSegment) + blocks * sizeof(FastPart));
+    if (scratch.data() == nullptr) return run.refuse("TowerAttention: out of memory");
+    lay_out(work, segments, scratch.data());
+    auto* list = reinterpret_cast<TowerSegment*>(scratch.data() + bytes);
+    auto* parts = reinterpret_cast<FastPart*>(list + segments);
+    describe_fast(borders, segments, kernel.block, list, parts);
+    prepare_all(run, work.base);
+    auto quantize = [&](size_t index) {
+      const TowerSegment& segment = list[index / base.heads];
+      if (segment.begin < segment.end) kernel.quantize(work, segment, index % base.heads);
+    };
+    run.parallel(segments * base.heads, quantize);
+    auto compute = [&](size_t index) {
+      const FastPart& part = parts[index % blocks];
+      kernel.compute(work, list[part.segment], index / blocks, part.first);
+    };
+    run.parallel(blocks * base.heads, compute);
+  }
+
+  struct FastPart {
+    size_t segment, first;
+  };
+
+  static void describe_fast(const int64_t* borders, size_t segments, size_t block,
+                            TowerSegment* segment, FastPart* part) {
+    size_t pair = 0;
+    for (size_t i = 0; i < segments; i++) {
+      const size_t begin = borders[i], end = borders[i + 1];
+      *segment++ = {i, begin, end, pair};
+      pair += divided(end - begin, 2);
+      for (size_t first = begin; first < end; first += block) *part++ = {i, first};
+    }
+  }
+
+  // Neighbouring parts share their keys and values, which so stay in a thread's cache.
+  static void describe(const TowerAttention& work, const int64_t* borders, size_t segments,
+                       size_t block, TowerPart* part) {
+    for (size_t i = 0; i < segments; i++)
+      for (size_t head = 0; head < work.heads; head++)
+        for (size_t first = borders[i]; first < size_t(borders[i + 1]); first += block)
+          *part++ = {head, size_t(borders[i]), size_t(borders[i + 1]), first};
+  }
+
+  const ort::Api* api_ = nullptr;
+  int64_t heads_ = 0, fast_ = 0;
+};
+
+}  // namespace
+
+const ort::Operator TOWER_ATTENTION = described<TowerAttentionOp>();
