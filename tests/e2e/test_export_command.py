@@ -98,11 +98,21 @@ def test_a_killed_export_leaves_no_bundle_and_the_next_one_continues(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+def heed_ctrl_c() -> None:
+    """Tests that run in the background of a shell inherit its deafness to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_ends_in_one_line_and_keeps_what_is_finished(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     arguments = [str(checkpoint("deep")), str(target), "--precision", "fp32"]
     process = subprocess.Popen(
-        command(*arguments), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        command(*arguments),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stderr is not None
     with process.stderr:
