@@ -6,16 +6,18 @@ KIND is a form of the ONNX tower (exact, fast, portable), or transformers' model
 bfloat16 (transformers, transformers-bf16).
 """
 
+import json
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from protos.bundle.manifest import Bundle
 from protos.media.images import Grid
 from tests.bench.drivers.protocol import serve
-from vision_service.jobs import Patches
+from vision_service.families.registry import family_of
+from vision_service.jobs import FloatArray, Patches
 from vision_service.towers.onnx_tower import FORMS, OnnxTower
 from vision_service.towers.tower import BatchEncoder
 
@@ -68,11 +70,38 @@ def load(kind: str, bundle: Path, threads: int) -> BatchEncoder:
     """The tower that a kind names."""
     if kind in FORMS:
         return OnnxTower.load(bundle, form=kind, threads=threads)
+    import torch
 
-    from vision_service.towers.torch_tower import TorchTower
+    torch.set_num_threads(threads)
+    return TransformersTower(bundle, "bfloat16" if kind.endswith("bf16") else "float32")
 
-    dtype = "bfloat16" if kind.endswith("bf16") else "float32"
-    return TorchTower.load(Bundle.open(bundle), threads=threads, dtype=dtype)
+
+class TransformersTower:
+    """transformers' own model with sdpa, as its users run it."""
+
+    def __init__(self, bundle: Path, dtype: str) -> None:
+        import torch
+        from safetensors.torch import load_file
+
+        self._family = family_of("qwen3_vl")  # builds transformers' class, with sdpa
+        weights = load_file(bundle / "vision" / "model.safetensors")
+        model = self._family.build(json.loads((bundle / "vision" / "config.json").read_text()))
+        model.load_state_dict(weights, assign=True)
+        self._dtype = getattr(torch, dtype)
+        self._model = model.to(self._dtype).eval()
+
+    def encode(
+        self, batch: Sequence[Patches], abandoned: Callable[[], bool] = lambda: False
+    ) -> list[FloatArray]:
+        """See `BatchEncoder.encode`; every level of the one image."""
+        import torch
+
+        ((pixels, grid),) = batch
+        with torch.inference_mode():
+            made = self._model(
+                torch.from_numpy(pixels).to(self._dtype), grid_thw=torch.tensor([list(grid)])
+            )
+        return [np.stack([level.float().numpy() for level in self._family.levels(made)])]
 
 
 if __name__ == "__main__":
