@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 MANIFEST_NAME = "tandem.json"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 PARTS = ("processor", "vision", "decoder")  # the folders of a bundle
 
 # Files up to this size are hashed at every start; larger ones only by `tandem verify`, because

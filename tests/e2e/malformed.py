@@ -150,7 +150,7 @@ def _sampling(vocab: int, case: Case) -> Iterator[Malformed]:
     nan = float("nan")
     for field, values in {
         "temperature": (-0.1, 2.1, nan, float("inf")),
-        "top_p": (0.0, 1.1, -1.0, nan),
+        "top_p": (-0.1, 1.1, -1.0, nan),
         "top_k": (-1,),
         "min_p": (-0.1, 1.1, nan),
         "repetition_penalty": (0.0, 2.1, -1.0, nan),
