@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from types import MappingProxyType
 from typing import IO, Any
 
+SERVICES = ("vision_service", "decoder_service", "gateway")  # names their loggers begin with
 LAST_LINES = 20  # kept in memory, to say why a tier stopped
 
 
@@ -156,7 +157,7 @@ class Tier:
                 open_files.enter_context(log)
             for line in stream:
                 self._last.append(line.rstrip("\n"))
-                self._doing = _event_of(line).get("message", self._doing)
+                self._doing = _own_message(line) or self._doing
                 if log is not None:
                     log = _append(log, line)
                 if self._echo is not None:
@@ -180,6 +181,13 @@ def _start_reader(target: Callable[[IO[str]], None], stream: IO[str] | None) -> 
     thread = threading.Thread(target=target, args=(stream,), daemon=True)
     thread.start()
     return thread
+
+
+def _own_message(line: str) -> str:
+    """What a service logs of itself; "" for other lines and for its libraries' records."""
+    record = _event_of(line)
+    owner = str(record.get("logger", "")).partition(".")[0]
+    return str(record.get("message", "")) if owner in SERVICES else ""
 
 
 def _event_of(line: str) -> dict[str, Any]:

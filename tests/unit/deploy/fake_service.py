@@ -31,7 +31,9 @@ def main(mode: str, flags: dict[str, str]) -> int:
         signal.signal(signal.SIGTERM, lambda *_: end_streams(flags))
     if mode == "family":
         start_daemon(Path(flags["note"]))
-    sys.stderr.write(json.dumps({"level": "INFO", "message": "flags " + repr(flags)}) + "\n")
+    record = {"level": "INFO", "logger": "vision_service.app", "message": "flags " + repr(flags)}
+    sys.stderr.write(json.dumps(record) + "\n")
+    sys.stderr.write(json.dumps({**record, "logger": "ray", "message": "a library's word"}) + "\n")
     if name := flags.get("show-environment"):
         sys.stderr.write(f"{name} is {os.environ[name]}\n")
     sys.stdout.write("a library prints this\n")
