@@ -339,7 +339,7 @@ GENERATION: list[tuple[str, object]] = [
     ("temperature", 2.5),
     ("temperature", float("nan")),
     ("temperature", True),
-    ("top_p", 0.0),
+    ("top_p", -0.1),
     ("top_p", [0.8]),
     ("top_k", -1),
     ("top_k", 20.0),
