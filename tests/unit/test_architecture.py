@@ -81,7 +81,11 @@ LAYERS = {
 FENCES = {
     "torch": ("vision_service/", "deploy/export/"),
     "transformers": ("vision_service/", "deploy/export/"),
-    "ray": ("vision_service/replicas/encoders.py", "vision_service/replicas/ray_runtime.py"),
+    "ray": (
+        "vision_service/replicas/encoders.py",
+        "vision_service/replicas/lean_node.py",
+        "vision_service/replicas/ray_runtime.py",
+    ),
     "onnxruntime": (
         "decoder_service/model/sessions.py",
         "vision_service/towers/onnx_tower.py",
