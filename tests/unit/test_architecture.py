@@ -28,8 +28,8 @@ LAYERS = {
     "protos": [["tandem"], ["bundle", "wire"], ["media", "process"]],
     "kernels": [["build", "layout", "int8_layout"], ["library"], ["resize"]],
     "gateway": [
-        ["config", "media", "threads"],
-        ["request"],
+        ["media", "threads"],
+        ["config", "request"],
         ["access", "prompt"],
         ["answer"],
         ["tiers"],
@@ -95,6 +95,7 @@ FENCES = {
     "onnx": ("deploy/export/",),
     "onnx_ir": ("deploy/export/",),
     "starlette": ("gateway/http/",),
+    "aiohttp": ("gateway/media/http_files.py",),
     "uvicorn": ("gateway/http/listener.py",),
     "tokenizers": ("gateway/prompt/tokenizer.py",),
     "llguidance": ("decoder_service/grammar",),
