@@ -6,7 +6,11 @@ import pytest
 
 ROOT = Path(__file__).parent
 
-pytest_plugins = ["tests.support.stack"]  # the real services, shared by the tests
+pytest_plugins = [
+    "tests.support.stack",  # the real services, shared by the tests
+    "tests.support.parallel",
+    "tests.support.file_times",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
