@@ -18,8 +18,7 @@ from tests.support.stack import ServedStack, Stacks
 from tests.support.talks import DrawnImage
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 280  # of a command; a stack takes a minute to start where all cores are busy
-pytestmark = pytest.mark.timeout(300)
+PATIENCE_S = 280  # of a command, which may start two stacks
 
 
 @pytest.fixture(scope="module")

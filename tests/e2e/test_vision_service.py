@@ -4,7 +4,6 @@ import io
 import os
 import re
 import signal
-import time
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -230,16 +229,17 @@ def test_a_malformed_request_is_refused_by_field_and_the_service_stays_up(
 
 def test_cancelled_calls_free_the_replicas_before_they_are_done(service: VisionProcess) -> None:
     large = image_of(encoded(Image.new("RGB", (1800, 1800), "teal"), "PNG"))
-    started_s = time.monotonic()
+    before_s = service.computed_s()
     service.encode(large)
-    alone_s = time.monotonic() - started_s
+    alone_s = service.computed_s() - before_s
     calls = [service.stub.Encode(large) for _ in range(8)]  # four for each replica
     wait_until_busy(service.replicas(), what="a replica to encode")
     for call in calls:
         call.cancel()
-    started_s = time.monotonic()
+    before_s = service.computed_s()
     service.image(GOOD)
-    assert time.monotonic() - started_s < 2 * alone_s
+    # Of both replicas together, whatever else the machine does meanwhile.
+    assert service.computed_s() - before_s < 2 * alone_s
 
 
 def test_a_replica_killed_while_it_encodes_costs_no_answer(service: VisionProcess) -> None:

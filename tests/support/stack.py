@@ -79,16 +79,16 @@ class ServedStack:
         wait_until(
             lambda: not any(is_alive(process) for process in processes),
             what="every process of the stack to end",
-            timeout_s=3.0,
+            timeout_s=30.0,
         )
 
     def load(self) -> decoder_pb2.DecoderLoad:
         """How busy the decoder is."""
         stub = decoder_pb2_grpc.DecoderServiceStub(self._decoder)
-        load: decoder_pb2.DecoderLoad = stub.GetLoad(decoder_pb2.GetLoadRequest(), timeout=10.0)
+        load: decoder_pb2.DecoderLoad = stub.GetLoad(decoder_pb2.GetLoadRequest(), timeout=30.0)
         return load
 
-    def wait_until_idle(self, *, timeout_s: float = 5.0) -> None:
+    def wait_until_idle(self, *, timeout_s: float = 30.0) -> None:
         """Waits until no sequence runs or waits in the decoder."""
 
         def idle() -> bool:
