@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from decoder_service.grammar.checks import GrammarLimits
 from protos.process.settings import LOG_LEVELS, MAX_PORT, check, setting
-from protos.wire.channels import DECODER_PORT
+from protos.wire.channels import DECODER_METRICS_PORT, DECODER_PORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +16,12 @@ class DecoderConfig:
     host: str = setting("address to listen on", default="127.0.0.1")
     port: int = setting(
         "gRPC port; 0 chooses a free one", default=DECODER_PORT, least=0, most=MAX_PORT
+    )
+    metrics_port: int | None = setting(
+        f"port of Prometheus metrics, as {DECODER_METRICS_PORT}; 0 picks one; unset: none",
+        default=None,
+        least=0,
+        most=MAX_PORT,
     )
     threads: int | None = setting(
         "threads of one graph run; unset: all cores", default=None, least=1

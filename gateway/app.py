@@ -18,6 +18,7 @@ from gateway.http.listener import Listener
 from gateway.http.routes import http_app
 from gateway.media.fetch import Fetcher
 from gateway.media.images import MediaLimits
+from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PromptBuilder
 from gateway.prompt.inputs import PromptLimits
@@ -73,17 +74,22 @@ class Gateway:
         builder = PromptBuilder(bundle, limits=_limits(config), digest_key=tenants.image_key)
         self._builder = builder
         self._token_bytes = TokenBytes(builder.tokenizer)
+        self._metrics = GatewayMetrics(config.model_name or bundle.manifest.model_id)
+        self._metrics.watch(self._admission, vision=self._vision, decoder=self._decoder)
         self._service = self._make_service(bundle, builder, tenants)
         # Doors are closed together and first; what they use is closed after.
         self._http_door = AsyncExitStack()
         self._grpc_door = AsyncExitStack()
         self._stack = AsyncExitStack()
         self.http_port = 0
+        self.metrics_port: int | None = None
         self.grpc_port = 0
 
     async def __aenter__(self) -> "Gateway":
         try:
             self._stack.enter_context(self._threads)
+            serving = self._metrics.serving(self._config.host, self._config.metrics_port)
+            self.metrics_port = self._stack.enter_context(serving)
             await self._stack.enter_async_context(self._files)
             await self._stack.enter_async_context(self._vision)
             logger.info("images: %s", self.card()["image_limits"])
@@ -169,6 +175,7 @@ class Gateway:
             decoder=self._decoder,
             threads=self._threads,
             patience=patience,
+            metrics=self._metrics,
         )
         served = ServedModel(
             name=config.model_name or manifest.model_id,
@@ -183,6 +190,7 @@ class Gateway:
             tenants=tenants,
             api_keys=config.api_keys,
             files=self._files,
+            metrics=self._metrics,
         )
 
     def _grpc_server(self) -> GrpcServer:
@@ -214,7 +222,13 @@ class Gateway:
             max_body_bytes=config.max_body_bytes,
             slow_client_s=config.slow_client_s,
         )
-        app = http_app(chat=chat, served=self._service.served, card=self.card, health=self.health)
+        app = http_app(
+            chat=chat,
+            served=self._service.served,
+            card=self.card,
+            health=self.health,
+            metrics=self._metrics.exposition,
+        )
         # Around everything, so that even the response to a bug carries the request's id.
         guarded = Guard(
             app,

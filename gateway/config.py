@@ -19,6 +19,7 @@ from protos.wire.channels import (
     DECODER_PORT,
     GATEWAY_GRPC_PORT,
     GATEWAY_HTTP_PORT,
+    GATEWAY_METRICS_PORT,
     MIB,
     VISION_PORT,
 )
@@ -46,6 +47,13 @@ class GatewayConfig:
     )
     grpc_port: int = setting(
         "port of the gRPC door; 0 picks one", default=GATEWAY_GRPC_PORT, least=0, most=MAX_PORT
+    )
+    metrics_port: int | None = setting(
+        f"port of Prometheus metrics that need no key, as {GATEWAY_METRICS_PORT}; 0 picks one;"
+        " unset: only /metrics of the HTTP door",
+        default=None,
+        least=0,
+        most=MAX_PORT,
     )
     model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
     api_key: str | None = setting(

@@ -23,6 +23,7 @@ from protos.wire.errors import (
     reporting_errors,
 )
 from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Encoders, Patches
+from vision_service.metrics import VisionMetrics
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -53,6 +54,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._encode_timeout_s = encode_timeout_s
+        self.metrics = VisionMetrics()
 
     async def Encode(
         self, request: vision_pb2.EncodeRequest, context: Context
@@ -60,7 +62,11 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         """See vision.proto."""
         request_id = request.request_id or _id_in_metadata(context)
         async with reporting_errors(context):
-            with recording("vision", request_id, bytes=request.ByteSize()) as record:
+            size = request.ByteSize()
+            with (
+                recording("vision", request_id, metrics=self.metrics, bytes=size) as record,
+                self.metrics.working(_planned_patches(request)),
+            ):
                 encoders = self._ready(request)
                 # Pixels may be tens of megabytes, and checking them reads them all.
                 job = await asyncio.to_thread(self._to_job, request)
@@ -68,7 +74,9 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
                 record.note(
                     image_tokens=encoded.features.shape[1],
                     queue_ms=encoded.summary.queue_ms,
+                    preprocess_ms=encoded.summary.preprocess_ms,
                     encode_ms=encoded.summary.encode_ms,
+                    feature_bytes=encoded.features.nbytes,
                 )
                 for chunk in _to_chunks(encoded):
                     yield chunk
@@ -179,6 +187,14 @@ def _areas(request: vision_pb2.EncodeRequest) -> PixelRange | None:
             param="min_pixels",
         )
     return areas
+
+
+def _planned_patches(request: vision_pb2.EncodeRequest) -> int:
+    """Patches of an image as far as the request tells: nothing of it is checked yet."""
+    grid = request.expected_grid_thw
+    if request.WhichOneof("source") == "patches":
+        grid = request.patches.grid_thw
+    return max(0, grid.t) * max(0, grid.h) * max(0, grid.w)
 
 
 def _id_in_metadata(context: Context) -> str:

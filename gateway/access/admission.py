@@ -18,7 +18,7 @@ class Admission:
     def __init__(self, *, max_requests: int, max_bytes: int) -> None:
         self._max_requests = max_requests
         self._max_bytes = max_bytes
-        self._bytes = 0
+        self.held_bytes = 0
         self.in_flight = 0
         self.draining = False
 
@@ -52,13 +52,13 @@ class Admission:
         Raises:
             Overloaded: there is no room for them.
         """
-        if self._bytes + size_bytes > self._max_bytes:
+        if self.held_bytes + size_bytes > self._max_bytes:
             raise self._full()
-        self._bytes += size_bytes
+        self.held_bytes += size_bytes
         try:
             yield
         finally:
-            self._bytes -= size_bytes
+            self.held_bytes -= size_bytes
 
     def _full(self) -> Overloaded:
         return Overloaded(
