@@ -55,7 +55,9 @@ class Gateway:
     def __init__(self, config: GatewayConfig, bundle: Bundle) -> None:
         self._config = config
         self._admission = Admission(
-            max_requests=config.max_in_flight, max_bytes=config.max_in_flight_bytes
+            max_requests=config.max_in_flight,
+            max_bytes=config.max_in_flight_bytes,
+            max_of_tenant=config.most_of_key,
         )
         self._threads = Threads(config.prepare_threads)
         self._vision = VisionClient(

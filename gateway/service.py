@@ -108,9 +108,10 @@ class OpenRequest:
 
         Raises:
             Unavailable: DRAINING, the process is shutting down.
-            Overloaded: the gateway is full.
+            Overloaded: the gateway is full, or this key has its share of it.
         """
-        self._held.enter_context(self._service.admission.slot(size_bytes))
+        tenant = self._service.tenants.name(self._api_key)
+        self._held.enter_context(self._service.admission.slot(size_bytes, tenant=tenant))
 
     async def answer(
         self, question: Question, *, client_left_s: float | None = None
@@ -166,6 +167,7 @@ class OpenRequest:
             question=question,
             sampling=with_presets(question.sampling, service.served.presets),
             cache_salt=service.tenants.salt(self._api_key, question.cache_salt),
+            tenant=service.tenants.name(self._api_key),
             arrived_s=self._arrived_s,
             deadline=service.patience.deadline(
                 self._arrived_s, stream=question.stream, client_left_s=client_left_s

@@ -55,6 +55,7 @@ def start_to_proto(
         stop_conditions=stopping_to_proto(question.stopping),
         report_options=reporting_to_proto(question.reporting),
         cache_salt=job.cache_salt,
+        tenant=job.tenant,
         priority=-question.priority,  # the decoder serves higher ones first
         constraint=(
             None if question.constraint is None else constraint_to_proto(question.constraint)
