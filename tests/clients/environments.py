@@ -100,7 +100,7 @@ CLIENTS = (
     Client(
         name="guidellm",
         # The CPU build of torch, where the index has it; others bring gigabytes of CUDA.
-        packages=("guidellm==0.8.1", "torch==2.13.0"),
+        packages=("guidellm[vision]==0.8.1", "torch==2.13.0"),
         script="programs/guidellm_command.py",
     ),
     Client(name="aiperf", packages=("aiperf==0.13.0",), script="programs/aiperf_command.py"),
@@ -174,11 +174,14 @@ def _install_node(client: Client) -> None:
 def _interpreter(least: tuple[int, int]) -> str:
     if sys.version_info[:2] >= least:
         return str(Path(sys.base_prefix) / "bin" / "python3")
-    newer = (f"python{least[0]}.{minor}" for minor in range(least[1], least[1] + 5))
-    for name in newer:
-        found = shutil.which(name)
-        if found is not None:
-            return found
+    newer = [f"{least[0]}.{minor}" for minor in range(least[1], least[1] + 5)]
+    found = [shutil.which(f"python{version}") for version in newer]
+    for version in newer:
+        found += map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
+    for python in filter(None, found):
+        # A shim stands in the path for versions that are not chosen, and fails.
+        if subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
+            return python
     raise Unavailable(f"needs Python {least[0]}.{least[1]} or newer, which is not installed")
 
 
