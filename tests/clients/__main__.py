@@ -28,7 +28,7 @@ from tests.clients.environments import CLIENTS, Client, Unavailable, command, im
 
 KEY = "key-of-the-clients"
 TIMEOUT_S = 600.0
-SHOWN = ("ok ", "FAILED ", "-- ")  # how lines of checks begin
+SHOWN = ("ok ", "FAILED ")  # how lines of checks begin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Outcome:
     client: Client
     passed: int = 0
     failed: int = 0
-    note: str = ""  # why it was not run, or what it cannot do
+    note: str = ""  # why it was not run
 
     @property
     def is_bad(self) -> bool:
@@ -98,7 +98,7 @@ def _run_all(console: Console, outcomes: Sequence[Outcome], folder: Path) -> lis
             "TANDEM_CLIENT_KEY": KEY,
             "TANDEM_CLIENT_MODEL": Bundle.open(bundle).manifest.model_id,
             "TANDEM_CLIENT_IMAGE": str(image),
-            "TANDEM_CLIENT_TOKENIZER": str(bundle / "processor"),
+            "TANDEM_CLIENT_TOKENIZER": str(CHECKPOINT),
         }
         return [
             outcome if outcome.note else _run(console, outcome.client, given, folder)

@@ -7,6 +7,7 @@ status says whether all of them held.
 
 import base64
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 URL = os.environ["TANDEM_CLIENT_URL"]  # with /v1
+ORIGIN = URL.removesuffix("/v1")
 KEY = os.environ["TANDEM_CLIENT_KEY"]
 MODEL = os.environ["TANDEM_CLIENT_MODEL"]
 WORK = Path(os.environ["TANDEM_CLIENT_WORK"])  # an empty folder
+TOKENIZER = os.environ["TANDEM_CLIENT_TOKENIZER"]  # a checkpoint's folder
 IMAGE = Path(os.environ["TANDEM_CLIENT_IMAGE"])  # a PNG that shows one shape of one colour
 
 SUM, SUM_ANSWER = "What is 2 plus 3?", "5"
@@ -73,9 +76,22 @@ class Checks:
         sys.exit(1 if self._failed else 0)
 
 
-def lacks(name: str, why: str) -> None:
-    """Tells that a client has no such feature."""
-    print(f"-- {name}: {why}", flush=True)
+def run(program: str, *arguments: str, timeout_s: float = 500.0) -> str:
+    """Runs a program of the script's environment and returns what it printed.
+
+    Raises:
+        AssertionError: it failed; the text is its last words.
+    """
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name(program)), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=WORK,
+        timeout=timeout_s,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-1500:]
+    return done.stdout
 
 
 def same(actual: object, expected: object) -> str:
