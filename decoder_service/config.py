@@ -73,9 +73,10 @@ class DecoderConfig:
         choices=("auto", "off"),
     )
     draft_tokens: int = setting("most tokens drafted ahead", default=8, least=1)
-    # Longer than the gateway waits for an encoding, so that its clearer error comes first.
+    # Longer than the gateway's request_deadline_s, within which it waits for encodings as long as
+    # their patches may take: its clearer error comes first.
     features_timeout_s: float = setting(
-        "longest pause of a client that still owes features, seconds", default=120.0, least=0.001
+        "longest pause of a client that still owes features, seconds", default=600.0, least=0.001
     )
     grammar_kib: int = setting(
         "longest schema or other grammar of a request, KiB", default=64, least=1

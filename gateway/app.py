@@ -24,6 +24,7 @@ from gateway.prompt.builder import PromptBuilder
 from gateway.prompt.inputs import PromptLimits
 from gateway.request.deadlines import Patience
 from gateway.request.sampling import presets
+from gateway.rpc.access import ReflectionKey
 from gateway.rpc.servicer import ChatServicer
 from gateway.service import ChatService
 from gateway.threads import Threads
@@ -202,6 +203,7 @@ class Gateway:
             port=config.grpc_port,
             services=(SERVICE,),
             reflection=config.reflection,
+            interceptors=(ReflectionKey(self._service.authorize),),
             max_receive_bytes=LARGE_MESSAGE_BYTES,
             drain_timeout_s=config.drain_timeout_s,
         )
@@ -210,9 +212,9 @@ class Gateway:
         return server
 
     async def _report_health(self, server: GrpcServer) -> None:
-        """Makes grpc.health.v1 say what GET /health says."""
+        """Makes grpc.health.v1 say what GET /health/ready says."""
         while True:
-            await server.set_serving(self.health()["status"] in ("ok", "degraded"))
+            await server.set_serving(self.health()["ready"])
             await asyncio.sleep(self._config.watch_interval_s)
 
     def _listener(self, listening: socket) -> Listener:

@@ -13,6 +13,7 @@ from gateway.answer.events import (
 from gateway.prompt.builder import PreparedPrompt
 from gateway.prompt.splice import VisualSpan
 from gateway.request.constraint import ConstraintKind, ConstraintSpec
+from gateway.request.ids import choice_id
 from gateway.request.job import ChatJob, Reporting, Stopping
 from gateway.request.sampling import for_choice
 from protos.media.images import Grid
@@ -43,9 +44,8 @@ def start_to_proto(
 ) -> decoder_pb2.GenerateStart:
     """The first message of a Generate call for one choice of a job."""
     question = job.question
-    suffix = f"-{choice}" if choice else ""
     return decoder_pb2.GenerateStart(
-        request_id=job.request_id + suffix,
+        request_id=choice_id(job.request_id, choice),
         bundle_digest=bundle_digest,
         input_ids=prompt.input_ids.tolist(),
         position_ids=tensors.to_proto(prompt.position_ids),
