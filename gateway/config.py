@@ -96,6 +96,12 @@ class GatewayConfig:
         default=MAX_IMAGE_TOKENS,
         least=MAX_ASPECT_RATIO,  # the thinnest image has a token for each of its squares
     )
+    unknown_fields: str = setting(
+        "refuse: a field that nobody here knows is an error; warn: it is left out, and the answer's"
+        " header x-ignored-fields names it",
+        default="refuse",
+        choices=("refuse", "warn"),
+    )
     prepare_threads: int = setting(
         "threads that prepare short requests; long texts take half as many", default=2, least=1
     )
