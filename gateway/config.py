@@ -132,6 +132,12 @@ class GatewayConfig:
     )
     media_fetch_s: float = setting("seconds to fetch an image in all", default=5.0, above=0)
     media_parallel: int = setting("images fetched at the same time", default=16, least=1)
+    unknown_fields: str = setting(
+        "refuse: a field that nobody here knows is an error; warn: it is left out, and the answer's"
+        " header x-ignored-fields names it",
+        default="refuse",
+        choices=("refuse", "warn"),
+    )
     prepare_threads: int = setting(
         "threads that prepare short requests; long texts take half as many", default=2, least=1
     )

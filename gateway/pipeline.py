@@ -19,6 +19,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.answer.calls import Calls
 from gateway.answer.detokenize import Detokenizer, TokenBytes
 from gateway.answer.events import (
     Admitted,
@@ -36,7 +37,7 @@ from gateway.media.images import MediaLimits
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import holds_more_than
-from gateway.request.conversation import Conversation
+from gateway.request.conversation import Conversation, PlainPrompt
 from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
 from gateway.request.job import ChatJob, Question
 from gateway.threads import Threads
@@ -45,6 +46,7 @@ from gateway.tiers.decoder import CallEnded, DecoderClient, GenerateCall
 from gateway.tiers.features import FeatureSource
 from gateway.tiers.router import Endpoint
 from gateway.tiers.vision import VisionClient
+from gateway.tools.form import AnswerForm, form_of
 from protos.wire.errors import DeadlineExceeded, PromptTooLong, ServiceError
 
 # Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
@@ -104,6 +106,21 @@ class Pipeline:
             long=holds_more_than(conversation, LONG_TEXT_CHARS),
         )
 
+    async def prepare_plain(
+        self, plain: PlainPrompt, *, max_context: int | None = None
+    ) -> PreparedPrompt:
+        """The prompt of a text that stands for itself; see `PromptBuilder.prepare_plain`."""
+        return await self._threads.run(
+            partial(self._builder.prepare_plain, plain, max_context=max_context),
+            long=len(plain.text) > LONG_TEXT_CHARS,
+        )
+
+    async def plain_ids(self, plain: PlainPrompt) -> list[int]:
+        """Token ids of a text, however many; see `PromptBuilder.plain_ids`."""
+        return await self._threads.run(
+            partial(self._builder.plain_ids, plain), long=len(plain.text) > LONG_TEXT_CHARS
+        )
+
     async def answer(self, job: ChatJob) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
         """Yields (choice index, event) as the answer grows; each choice ends with `AnswerEnd`.
 
@@ -116,11 +133,17 @@ class Pipeline:
             ServiceError: the request is refused, or a tier failed.
         """
         question = job.question
-        begun = affinity(question.conversation, job.cache_salt)
+        tools = question.callable_tools()
+        begun = affinity(question.conversation, job.cache_salt, plain=question.plain)
         endpoint = await self._decoder.ready(affinity=begun)
         preparing_s = time.monotonic()
-        prompt = await self.prepare(question.conversation, max_context=endpoint.max_context)
+        if question.plain is None:
+            prompt = await self.prepare(question.conversation, max_context=endpoint.max_context)
+        else:
+            prompt = await self.prepare_plain(question.plain, max_context=endpoint.max_context)
         check_length(prompt, job, max_context=endpoint.max_context)
+        behind_thought = prompt.thought_end is not None
+        form = form_of(question, tools, self._builder.calls, behind_thought=behind_thought)
         prepare_ms = milliseconds_since(preparing_s)
         async with FeatureSource(
             self._vision,
@@ -131,6 +154,7 @@ class Pipeline:
             work = _Work(
                 job=job,
                 prompt=prompt,
+                form=form,
                 endpoint=endpoint,
                 features=features,
                 prepare_ms=prepare_ms,
@@ -143,13 +167,12 @@ class Pipeline:
     async def _choice(self, work: "_Work", index: int) -> AsyncGenerator[AnswerEvent, None]:
         """One Generate stream and the text it becomes."""
         job, prompt = work.job, work.prompt
-        stop_strings = job.question.stopping.stop_strings
-        transcript = Transcript(
-            Detokenizer(self._token_bytes, stop_strings), self._thoughts(job, prompt)
-        )
+        transcript = self._transcript(work)
         watch = Stopwatch(job.arrived_s, prepare_ms=work.prepare_ms)
         end: DecoderEnd | None = None
-        async with self._decoder.generate(work.endpoint, job, prompt, choice=index) as call:
+        async with self._decoder.generate(
+            work.endpoint, job, prompt, work.form, choice=index
+        ) as call:
             admitted = await _admitted(call, job)
             needed = len(admitted.needed_spans)
             self._metrics.admitted(images=len(prompt.images), needed=needed)
@@ -169,12 +192,19 @@ class Pipeline:
                     await asyncio.wait({feeding}, timeout=TIMES_WITHIN_S)
         yield _answer_end(prompt, admitted, end, transcript, watch)
 
-    def _thoughts(self, job: ChatJob, prompt: PreparedPrompt) -> Thoughts:
+    def _transcript(self, work: "_Work") -> Transcript:
+        form, stopping = work.form, work.job.question.stopping
         # Where the template opens no thought, a constraint leaves no room for one.
-        has_begun = prompt.thought_end is not None
-        may_think = has_begun or job.question.constraint is None
+        has_begun = work.prompt.thought_end is not None
+        may_think = has_begun or form.constraint is None or form.begin is not None
+        may_think = may_think and work.job.question.plain is None
         around = self._builder.thought_tokens if may_think else None
-        return Thoughts(self._token_bytes, around, has_begun=has_begun)
+        thoughts = Thoughts(self._token_bytes, around, has_begun=has_begun, call_begin=form.begin)
+        text = Detokenizer(
+            self._token_bytes, stopping.stop_strings, holds_newlines=form.calls is not None
+        )
+        calls = Calls(self._token_bytes, form.calls)
+        return Transcript(text, thoughts, calls, min_tokens=stopping.min_tokens)
 
     def _next_by_s(self, job: ChatJob, watch: Stopwatch) -> float:
         """When the decoder's next message must be here."""
@@ -204,6 +234,7 @@ class _Work:
 
     job: ChatJob
     prompt: PreparedPrompt
+    form: AnswerForm
     endpoint: Endpoint
     features: FeatureSource
     prepare_ms: float
@@ -293,10 +324,13 @@ def _answer_end(
     reason = FinishReason.STOP
     if end is not None and not transcript.stopped:
         reason = end.finish_reason
+    if reason is FinishReason.STOP and transcript.call_count:
+        reason = FinishReason.TOOL_CALLS
     return AnswerEnd(
         finish_reason=reason,
         prompt_tokens=len(prompt.input_ids),
         completion_tokens=transcript.token_count if end is None else end.completion_tokens,
         cached_tokens=admitted.cached_tokens if end is None else end.cached_tokens,
+        thought_tokens=transcript.thought_tokens,
         timings=watch.timings(None if end is None else end.timings),
     )

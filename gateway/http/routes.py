@@ -11,13 +11,20 @@ from starlette.routing import Route
 
 from gateway.access.served import ServedModel
 from gateway.http.chat.route import ChatCompletions
+from gateway.http.completions.route import PlainCompletions
+from gateway.http.document.openapi import openapi
+from gateway.http.document.operations import OPERATIONS
+from gateway.http.document.version import VERSION
 from gateway.http.errors import error_response, route_error
+from gateway.http.tokens.route import Tokens
 from protos.wire.errors import InternalError, ServiceError
 
 
 def http_app(
     *,
     chat: ChatCompletions,
+    plain: PlainCompletions,
+    tokens: Tokens,
     served: ServedModel,
     card: Callable[[], dict[str, Any]],
     health: Callable[[], dict[str, Any]],
@@ -26,7 +33,9 @@ def http_app(
     """The ASGI application.
 
     Args:
-        chat: Serves the one route that works.
+        chat: Serves chat completions.
+        plain: Serves plain completions.
+        tokens: Serves what prompts cost.
         served: The model.
         card: Its model object; what it takes may change as tiers come and go.
         health: The body of GET /health, whose `status` is ok or degraded where something is
@@ -57,15 +66,28 @@ def http_app(
         text, media_type = metrics(request.headers.get("accept", ""))
         return Response(text, media_type=media_type)
 
+    async def version(_: Request) -> Response:
+        return JSONResponse({"version": VERSION})
+
+    document = openapi(OPERATIONS)
+
+    async def described(_: Request) -> Response:
+        return JSONResponse(document)
+
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat.serve, methods=["POST"]),
+            Route("/v1/completions", plain.serve, methods=["POST"]),
+            Route("/tokenize", tokens.tokenize, methods=["POST"]),
+            Route("/detokenize", tokens.detokenize, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),  # names of models hold slashes
             Route("/metrics", metrics_text),
             Route("/health", health_report),
             Route("/health/ready", ready),
             Route("/health/live", live),
+            Route("/version", version),
+            Route("/openapi.json", described),
         ],
         # The last one is the HTTP edge: a bug is raised on and logged by the server, without its
         # text here.

@@ -18,17 +18,20 @@ from gateway.media.images import (
 from gateway.prompt import provenance
 from gateway.prompt.families.family import ThoughtTokens
 from gateway.prompt.families.registry import family_named
-from gateway.prompt.inputs import PromptInputs, PromptLimits
+from gateway.prompt.inputs import PromptInputs, PromptLimits, check_text_size
 from gateway.prompt.messages import template_messages, template_tools
+from gateway.prompt.options import check_effort, check_options, template_options
+from gateway.prompt.plain import check_ids, plain_ids
 from gateway.prompt.presence import DIGIT_COUNT, check_presence
 from gateway.prompt.provenance import Marks
 from gateway.prompt.splice import VisualSpan
 from gateway.prompt.template import ChatTemplate
 from gateway.prompt.tokenizer import Encoded, PromptTokenizer
-from gateway.request.conversation import Conversation
+from gateway.request.conversation import Conversation, PlainPrompt
+from gateway.tools.format import CallFormat
 from protos.bundle.manifest import Bundle, BundleError
 from protos.media.images import Grid, ImageSettings
-from protos.wire.errors import InvalidRequest, PromptTooLong, Reason
+from protos.wire.errors import InvalidRequest, PromptTooLong, Unsupported
 
 _SMALLER = ", of images alone; detail low or max_pixels makes them smaller"
 
@@ -78,13 +81,16 @@ class PromptBuilder:
         self.settings = ImageSettings.from_file(processor / "preprocessor_config.json")
         self.settings.check_against(bundle.manifest.vision)
         self.limits = limits or PromptLimits()
+        self.vocab_size = bundle.manifest.text.vocab_size
         self.max_context = bundle.manifest.text.max_position_embeddings
         self._special = bundle.manifest.special_tokens
         self._check_special_tokens()
         self._template = ChatTemplate.from_file(
             processor / "chat_template.jinja", self.tokenizer.named_tokens
         )
+        self._ids = {token.content: token.token_id for token in self.tokenizer.added}
         self.thought_tokens = self._find_thought_tokens()
+        self.calls = self._find_calls()
         self._reserved = (self._template.source, *(token.content for token in self.tokenizer.added))
         self._digest_key = digest_key or os.urandom(DIGEST_KEY_BYTES)
 
@@ -117,6 +123,8 @@ class PromptBuilder:
         window = min(max_context or self.max_context, self.max_context)
         inputs = PromptInputs.of(conversation)
         inputs.check(self.limits)
+        self._check_tools(conversation)
+        check_options(conversation, self._template.reads, self.tokenizer.named_tokens.keys())
         self._check_texts(inputs)
         images = plan_images(
             inputs.images,
@@ -132,6 +140,12 @@ class PromptBuilder:
         length = len(prompt.input_ids)
         if length >= window:
             raise _too_long(length, window)
+        thought_end = self._open_thought_end(ids)
+        check_effort(
+            conversation.reasoning_effort,
+            self._template.reads,
+            opens_thought=thought_end is not None,
+        )
         grids = tuple(image.grid for image in images)
         merge_size = self.settings.merge_size
         positions = self._family.position_ids(length, prompt.spans, grids, merge_size)
@@ -142,8 +156,35 @@ class PromptBuilder:
             spans=prompt.spans,
             grids=grids,
             images=images,
-            thought_end=self._open_thought_end(ids),
+            thought_end=thought_end,
         )
+
+    def prepare_plain(
+        self, plain: PlainPrompt, *, max_context: int | None = None
+    ) -> PreparedPrompt:
+        """The prompt of a text that stands for itself; see `plain_ids`."""
+        window = min(max_context or self.max_context, self.max_context)
+        ids = self.plain_ids(plain, window=window)
+        merge_size = self.settings.merge_size
+        positions = self._family.position_ids(len(ids), (), (), merge_size)
+        return PreparedPrompt(
+            input_ids=np.asarray(ids, dtype=np.int32),
+            position_ids=positions.ids,
+            position_delta=positions.delta,
+            spans=(),
+            grids=(),
+            images=(),
+            thought_end=None,
+        )
+
+    def plain_ids(self, plain: PlainPrompt, *, window: int | None = None) -> list[int]:
+        """Token ids of a plain prompt, without a place for an image; see `plain.plain_ids`."""
+        ids = plain_ids(
+            plain, self.tokenizer, window=window, max_text_bytes=self.limits.max_text_bytes
+        )
+        visual = (self._special.image, self._special.video)
+        check_ids(ids, vocab_size=self.vocab_size, banned=visual)
+        return ids
 
     def encode(self, inputs: PromptInputs) -> list[int]:
         """Token ids before expansion; added tokens come from the template only.
@@ -205,32 +246,35 @@ class PromptBuilder:
         return self._template.render(
             template_messages(conversation, marks),
             template_tools(conversation, marks),
-            add_vision_id=conversation.add_vision_id,
+            options=template_options(conversation, self._template.reads, marks),
         )
 
     def _check_texts(self, inputs: PromptInputs) -> None:
-        try:
-            size = sum(len(text.encode()) for text in (*inputs.texts, *inputs.other_texts))
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(
-                "messages hold a text that is not valid Unicode (a lone surrogate)",
-                param="messages",
-            ) from error
-        if size > self.limits.max_text_bytes:
-            raise InvalidRequest(
-                f"messages hold {size} bytes of text, expected at most"
-                f" {self.limits.max_text_bytes}",
-                reason=Reason.REQUEST_TOO_LARGE,
-                param="messages",
-            )
+        texts = (*inputs.texts, *inputs.other_texts)
+        check_text_size(texts, self.limits.max_text_bytes, field="messages")
 
     def _find_thought_tokens(self) -> ThoughtTokens | None:
         """The tokens around thoughts, where the checkpoint thinks: its template knows them."""
-        ids = {token.content: token.token_id for token in self.tokenizer.added}
         begin, end = self._family.thought_tokens
-        if begin not in ids or end not in ids or begin not in self._template.source:
+        if not {begin, end} <= self._ids.keys() or begin not in self._template.source:
             return None
-        return ThoughtTokens(ids[begin], ids[end])
+        return ThoughtTokens(self._ids[begin], self._ids[end])
+
+    def _find_calls(self) -> CallFormat | None:
+        """How the checkpoint calls tools, where it does: its template tells the model of them."""
+        form = self._family.tools
+        if form is None or not {form.begin, form.end} <= self._ids.keys():
+            return None
+        if "tools" not in self._template.reads:
+            return None
+        return CallFormat(form, self._ids[form.begin], self._ids[form.end])
+
+    def _check_tools(self, conversation: Conversation) -> None:
+        if conversation.tools and self.calls is None:
+            raise Unsupported(
+                "tools are not supported: the model's chat template has no place for them",
+                param="tools",
+            )
 
     def _open_thought_end(self, ids: list[int]) -> int | None:
         """The end of the thought that the last added token opens, as templates do at their end."""

@@ -30,7 +30,8 @@ LAYERS = {
     "gateway": [
         ["media", "threads"],
         ["config", "request"],
-        ["access", "prompt"],
+        ["access", "tools"],
+        ["prompt"],
         ["answer"],
         ["tiers"],
         ["metrics"],

@@ -1,13 +1,22 @@
-"""The body of POST /v1/chat/completions, as OpenAI's clients send it.
+"""The body of POST /v1/chat/completions, as OpenAI's clients send it, and what others share of it.
 
 Types only: ranges are checked by `Question.check`, for both doors. Fields that would change an
 answer in a way this server does not do are refused, never ignored.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
+from gateway.http.chat.shapes import Content, ToolChoice, told
+from gateway.request.conversation import Effort
 from gateway.request.job import MAX_CACHE_SALT_CHARS
 from protos.wire.sampling import MAX_TOKENS
 
@@ -53,12 +62,16 @@ def _is_integer(key: Any) -> bool:
     return isinstance(key, str) and len(key) <= 10 and key.isascii() and key.isdecimal()
 
 
+Stop = Annotated[
+    list[str] | None,
+    BeforeValidator(_one_or_many, json_schema_input_type=str | list[str] | None),
+]
 TokenLimit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 CacheSalt = Annotated[str, Field(min_length=1, max_length=MAX_CACHE_SALT_CHARS)]
 
 
 class FunctionCall(Open):
-    """What an assistant called earlier."""
+    """What an assistant called earlier; clients echo a call without arguments as an empty text."""
 
     name: str
     arguments: str = ""
@@ -76,7 +89,7 @@ class ChatMessage(Schema):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Any = None  # a string, null, or a list of parts; see `gateway.http.chat.translate`
+    content: Content = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -135,47 +148,94 @@ class StructuredOutputs(Schema):
     disable_any_whitespace: bool | None = None
 
 
-class ChatCompletionRequest(Schema):
-    """OpenAI's fields, and after them the common extensions of open servers."""
+class AnswerRequest(Schema):
+    """What chat and plain completions have in common, and common extensions of open servers."""
 
-    messages: list[ChatMessage]
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    temperature: Annotated[float | None, told("temperature")] = None
+    top_p: Annotated[float | None, told("top_p")] = None
+    seed: Annotated[int | None, told("seed")] = None
+    presence_penalty: Annotated[float | None, told("presence_penalty")] = None
+    frequency_penalty: Annotated[float | None, told("frequency_penalty")] = None
     logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_bias_keys)] = None
+    max_tokens: TokenLimit | None = None
+    stop: Stop = None
+    n: int | None = None
+    response_format: ResponseFormat | None = None
+    user: str | None = None  # noted by OpenAI, without effect on the answer
+    # Extensions, named as in other open servers.
+    top_k: Annotated[int | None, told("top_k")] = None
+    min_p: Annotated[float | None, told("min_p")] = None
+    repetition_penalty: Annotated[float | None, told("repetition_penalty")] = None
+    stop_token_ids: list[int] | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    structured_outputs: StructuredOutputs | None = None
+    cache_salt: CacheSalt | None = None
+    priority: int | None = None
+    # What clients of OpenAI's and other servers send as it is here anyway; see `SETTLED`.
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | None = None
+    echo: bool | None = None
+    add_special_tokens: bool | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+
+
+class ChatCompletionRequest(AnswerRequest):
+    """The body of POST /v1/chat/completions."""
+
+    messages: list[ChatMessage]
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    max_tokens: TokenLimit | None = None
     max_completion_tokens: TokenLimit | None = None
-    stop: Annotated[list[str] | None, BeforeValidator(_one_or_many)] = None
-    n: int | None = None
     tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
+    tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
-    # Noted by OpenAI, without effect on the answer.
-    user: str | None = None
+    reasoning_effort: Annotated[Effort | None, Field(strict=False)] = None
+    # Noted by OpenAI, or of effect on time and cost alone; the answer is the same.
     store: bool | None = None
     metadata: dict[str, str] | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    prediction: dict[str, Any] | None = None
     # Extensions, named as in other open servers.
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    stop_token_ids: list[int] | None = None
-    ignore_eos: bool | None = None
     add_vision_id: bool | None = None
-    structured_outputs: StructuredOutputs | None = None
-    cache_salt: CacheSalt | None = None
-    priority: int | None = None
-    # What many clients send as it is here anyway; other values are refused.
-    min_tokens: int | None = None
-    skip_special_tokens: bool | None = None
+    chat_template_kwargs: dict[str, str | int | float | bool | None] | None = None
+    enable_thinking: bool | None = None
+    # See `SETTLED`.
+    verbosity: str | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    include_reasoning: bool | None = None
+    separate_reasoning: bool | None = None
+
+
+# The one value of a field, and why another would be a wrong answer.
+SETTLED: Mapping[str, tuple[Any, str]] = {
+    "verbosity": ("medium", "the model knows no other"),
+    "skip_special_tokens": (True, "special tokens are never part of an answer's text"),
+    "spaces_between_special_tokens": (True, "special tokens are never part of an answer's text"),
+    "include_stop_str_in_output": (False, "an answer ends before its stop string"),
+    "use_beam_search": (False, "answers are sampled"),
+    "length_penalty": (1.0, "answers are sampled"),
+    "early_stopping": (False, "answers are sampled"),
+    "echo": (False, "the prompt is not part of the answer"),
+    "add_generation_prompt": (True, "every answer is a new turn"),
+    "continue_final_message": (False, "every answer is a new turn"),
+    "add_special_tokens": (False, "the chat template writes them"),
+    "include_reasoning": (True, "a thought is always sent"),
+    "separate_reasoning": (True, "a thought is always apart from its answer"),
+    "return_token_ids": (False, "the gRPC door tells token ids"),
+    "return_tokens_as_token_ids": (False, "the gRPC door tells token ids"),
+}

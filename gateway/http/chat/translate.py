@@ -1,17 +1,19 @@
 """From the HTTP door's request to a question: what OpenAI's fields mean, and what is refused."""
 
-import re
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage, ResponseFormat
-from gateway.media.sizing import Detail, ImageSizing
-from gateway.request.constraint import (
-    ConstraintSpec,
-    from_response_format,
-    from_structured_outputs,
-    with_whitespace,
+from gateway.http.chat.options import (
+    chat_stopping_of,
+    check_supported,
+    constraint_of,
+    effort_of,
+    sampling_of,
+    tool_choice_of,
 )
+from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage
+from gateway.http.fields import UnknownFields
+from gateway.media.sizing import Detail, ImageSizing
 from gateway.request.conversation import (
     Conversation,
     ImagePart,
@@ -21,13 +23,9 @@ from gateway.request.conversation import (
     TextPart,
     ToolCall,
 )
-from gateway.request.job import Question, Reporting, Stopping
-from gateway.request.sampling import sampling_params
-from protos.tandem.v1 import decoder_pb2
+from gateway.request.job import Question, Reporting
 from protos.wire.errors import InvalidRequest, Reason, Unsupported
-from protos.wire.sampling import PARAMETERS
 
-_TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _VIDEO_PARTS = ("video", "video_url", "input_video")
 # Known elsewhere and without effect on an answer: marks for prompt caches, what clients echo of
 # parts they got, and the file's type, which the file says itself.
@@ -35,6 +33,12 @@ _IDLE_OF_PART = frozenset(
     ("cache_control", "prompt_cache_breakpoint", "id", "index", "annotations")
 )
 _IDLE_OF_URL = frozenset(("format",))
+_OF_URL = frozenset(("url", "detail")) | _IDLE_OF_URL
+_OF_PART: Mapping[str, frozenset[str]] = {
+    "text": _IDLE_OF_PART | {"type", "text"},
+    "refusal": _IDLE_OF_PART | {"type", "refusal"},
+    "image_url": _IDLE_OF_PART | {"type", "image_url", "min_pixels", "max_pixels"},
+}
 
 
 def to_question(request: ChatCompletionRequest) -> Question:
@@ -44,16 +48,19 @@ def to_question(request: ChatCompletionRequest) -> Question:
         InvalidRequest: a field at fault, named by its path, or options that contradict each other.
         Unsupported: a field or part that is not served.
     """
-    _check_supported(request)
+    check_supported(request)
+    if request.modalities not in (None, ["text"]):
+        raise Unsupported("modalities must be text alone", param="modalities")
     return Question(
         model=request.model,
-        conversation=_conversation(request),
-        sampling=_sampling(request),
-        stopping=_stopping(request),
+        conversation=conversation_of(request),
+        sampling=sampling_of(request),
+        stopping=chat_stopping_of(request),
         reporting=Reporting(
             logprobs=bool(request.logprobs), top_logprob_count=request.top_logprobs or 0
         ),
-        constraint=_constraint(request),
+        constraint=constraint_of(request),
+        tool_choice=tool_choice_of(request),
         priority=request.priority or 0,
         cache_salt=request.cache_salt or "",
         choice_count=1 if request.n is None else request.n,
@@ -61,97 +68,27 @@ def to_question(request: ChatCompletionRequest) -> Question:
     )
 
 
-def _conversation(request: ChatCompletionRequest) -> Conversation:
-    tools = () if request.tool_choice == "none" else tuple(request.tools or ())
-    for index, tool in enumerate(tools):
-        _check_tool(tool, f"tools[{index}]")
+def conversation_of(request: ChatCompletionRequest) -> Conversation:
+    """The conversation of a request.
+
+    Raises:
+        InvalidRequest: a message or part at fault, named by its path.
+        Unsupported: a part that is not served.
+    """
     return Conversation(
         messages=tuple(
             _message(message, f"messages[{index}]")
             for index, message in enumerate(request.messages)
         ),
-        tools=tools,
+        tools=() if request.tool_choice == "none" else tuple(request.tools or ()),
         add_vision_id=bool(request.add_vision_id),
+        template_options={
+            name: value
+            for name, value in (request.chat_template_kwargs or {}).items()
+            if value is not None and name != "enable_thinking"
+        },
+        reasoning_effort=effort_of(request),
     )
-
-
-def _sampling(request: ChatCompletionRequest) -> decoder_pb2.SamplingParams:
-    values = {name: getattr(request, name) for name in PARAMETERS}
-    return sampling_params(values, request.logit_bias or {})
-
-
-def _stopping(request: ChatCompletionRequest) -> Stopping:
-    # OpenAI's newer name wins.
-    field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    return Stopping(
-        max_tokens=getattr(request, field),
-        max_tokens_field=field,
-        stop_token_ids=tuple(request.stop_token_ids or ()),
-        stop_strings=tuple(request.stop or ()),
-        ignore_eos=bool(request.ignore_eos),
-    )
-
-
-def _constraint(request: ChatCompletionRequest) -> ConstraintSpec | None:
-    wanted, extra = request.response_format, request.structured_outputs
-    found = None if wanted is None else _response_format(wanted)
-    if extra is None:
-        return found
-    given = extra.model_dump(by_alias=True, exclude_none=True)
-    pattern = given.pop("whitespace_pattern", None)
-    is_disabled = given.pop("disable_any_whitespace", False)
-    if found is not None and given:
-        raise InvalidRequest(
-            "response_format and structured_outputs both say what the answer looks like,"
-            " expected one of them",
-            param="structured_outputs",
-        )
-    return with_whitespace(
-        found or from_structured_outputs(given),
-        pattern=pattern,
-        is_disabled=is_disabled,
-        field="structured_outputs",
-    )
-
-
-def _response_format(wanted: ResponseFormat) -> ConstraintSpec | None:
-    inner = wanted.json_schema
-    json_schema = None if inner is None else inner.model_dump(by_alias=True, exclude_unset=True)
-    return from_response_format(wanted.type, json_schema, wanted.schema_)
-
-
-def _check_supported(request: ChatCompletionRequest) -> None:
-    """Refuses what would need another answer than this server can give."""
-    if request.stream_options is not None and not request.stream:
-        raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
-    if request.tool_choice not in (None, "none", "auto"):
-        raise Unsupported(
-            "tool_choice must be none or auto; forcing a call is not supported yet",
-            param="tool_choice",
-        )
-    if request.modalities not in (None, ["text"]):
-        raise Unsupported("modalities must be text alone", param="modalities")
-    if request.min_tokens:
-        raise Unsupported("min_tokens must be 0, others are not supported yet", param="min_tokens")
-    if request.skip_special_tokens is False:
-        raise Unsupported(
-            "skip_special_tokens must be true: special tokens are never part of an answer's text",
-            param="skip_special_tokens",
-        )
-
-
-def _check_tool(tool: Mapping[str, Any], path: str) -> None:
-    function = tool.get("function")
-    if tool.get("type") != "function" or not isinstance(function, Mapping):
-        raise InvalidRequest(
-            f'{path} must be {{"type": "function", "function": {{...}}}}', param=path
-        )
-    name = function.get("name")
-    if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
-        raise InvalidRequest(
-            f"{path}.function.name must be 1 to 64 letters, digits, dots, dashes or underscores",
-            param=f"{path}.function.name",
-        )
 
 
 def _message(message: ChatMessage, path: str) -> Message:
@@ -165,7 +102,11 @@ def _message(message: ChatMessage, path: str) -> Message:
         role=role,
         content=_content(content, f"{path}.content", role),
         tool_calls=tuple(
-            ToolCall(name=call.function.name, arguments=call.function.arguments, call_id=call.id)
+            ToolCall(
+                name=call.function.name,
+                arguments=call.function.arguments or "{}",
+                call_id=call.id,
+            )
             for call in message.tool_calls or ()
         ),
         reasoning=_reasoning(message, path),
@@ -211,7 +152,7 @@ def _part(raw: object, path: str, role: Role) -> Part:
         )
     if kind == "image_url":
         return _image(raw, path)
-    _check_fields(raw, path, {"type", kind} | _IDLE_OF_PART)
+    _check_fields(raw, path, _OF_PART[kind])
     text = raw.get(kind)
     if not isinstance(text, str):
         raise InvalidRequest(f"{path}.{kind} must be a string", param=f"{path}.{kind}")
@@ -220,7 +161,7 @@ def _part(raw: object, path: str, role: Role) -> Part:
 
 def _image(raw: Mapping[str, Any], path: str) -> ImagePart:
     """An image part; its areas are named and placed as Qwen's own clients do."""
-    _check_fields(raw, path, {"type", "image_url", "min_pixels", "max_pixels"} | _IDLE_OF_PART)
+    _check_fields(raw, path, _OF_PART["image_url"])
     url, detail = _url(raw.get("image_url"), path)
     sizing = ImageSizing(
         detail=detail,
@@ -242,7 +183,7 @@ def _url(image_url: object, path: str) -> tuple[str, Detail]:
     """URL and detail of an image part: OpenAI's object, or the bare string some clients send."""
     url, detail = image_url, None
     if isinstance(image_url, Mapping):
-        _check_fields(image_url, f"{path}.image_url", {"url", "detail"} | _IDLE_OF_URL)
+        _check_fields(image_url, f"{path}.image_url", _OF_URL)
         url, detail = image_url.get("url"), image_url.get("detail")
     if not isinstance(url, str):
         raise InvalidRequest(
@@ -264,3 +205,25 @@ def _check_fields(given: Mapping[str, Any], path: str, known: Set[str]) -> None:
         if name not in known and value is not None:
             field = f"{path}.{name[:64]}"
             raise InvalidRequest(f"{field} is not known here", param=field)
+
+
+def leave_out_of_parts(request: ChatCompletionRequest, unknown: UnknownFields) -> None:
+    """Leaves out of messages' parts what nobody knows, where that is no error."""
+    for at, message in enumerate(request.messages):
+        if isinstance(message.content, list):
+            path = f"messages[{at}].content"
+            message.content = [
+                _known(part, f"{path}[{index}]", unknown)
+                for index, part in enumerate(message.content)
+            ]
+
+
+def _known(part: object, path: str, unknown: UnknownFields) -> object:
+    known = _OF_PART.get(str(part.get("type"))) if isinstance(part, Mapping) else None
+    if known is None or not isinstance(part, Mapping):
+        return part
+    kept = unknown.without_unknown(part, known, path)
+    if isinstance(kept.get("image_url"), Mapping):
+        place = f"{path}.image_url"
+        kept["image_url"] = unknown.without_unknown(kept["image_url"], _OF_URL, place)
+    return kept
