@@ -41,7 +41,8 @@ LAYERS = {
     ],
     "vision_service": [
         ["config", "jobs"],
-        ["media", "servicer", "families"],
+        ["box", "servicer", "families"],
+        ["media"],
         ["towers"],
         ["replicas"],
         ["app"],

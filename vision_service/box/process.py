@@ -1,0 +1,178 @@
+"""A boxed worker as the replica sees it: one process, one job at a time."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from vision_service.box.memory import SharedFile, open_array
+from vision_service.box.task import MAX_ARRAYS, MAX_MESSAGE_BYTES
+
+logger = logging.getLogger(__name__)
+
+_START_S = 60.0  # imports, on a machine that is busy with other things
+_RECEIVING = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_SECRETS = "RAY_"  # Ray's token is not for whoever takes over a parser
+
+Answer = tuple[dict[str, Any], list[npt.NDArray[Any]]]  # what the worker said; its arrays
+
+
+class WorkerDied(Exception):
+    """The worker is gone, or was ended; the text continues a sentence that begins with a field."""
+
+
+class WorkerNotStarted(Exception):
+    """No worker could be started, whatever it was to do."""
+
+
+class BoxProcess:
+    """One worker; `close` it at the end.
+
+    Args:
+        memory_bytes: What it may reserve beyond what its libraries took.
+        modules: What it imports before it takes jobs.
+
+    Raises:
+        WorkerNotStarted: the system starts no process now.
+    """
+
+    def __init__(self, memory_bytes: int, modules: Sequence[str]) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._is_ready = False
+        with theirs:
+            command = ("-P", "-m", "vision_service.box.worker", str(theirs.fileno()))
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, *command, str(memory_bytes), *modules],
+                    pass_fds=[theirs.fileno()],
+                    env=_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            except OSError as error:
+                self._socket.close()
+                raise WorkerNotStarted from error
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    async def ready(self) -> None:
+        """Returns when it takes jobs.
+
+        Raises:
+            WorkerNotStarted: it ended before.
+        """
+        if self._is_ready:
+            return
+        try:
+            await self._receive(_START_S)
+        except WorkerDied as error:
+            raise WorkerNotStarted from error
+        self._is_ready = True
+
+    def send(
+        self, task: str, file: SharedFile, arguments: Mapping[str, Any], *, limit_s: float
+    ) -> None:
+        """Hands over a job; the file may be freed afterwards.
+
+        Args:
+            task: "module:function", see task.py.
+            file: What is parsed.
+            arguments: For the task; JSON.
+            limit_s: Processor seconds after which the worker ends itself.
+
+        Raises:
+            WorkerDied: it is gone.
+        """
+        request = {"task": task, "arguments": dict(arguments), "limit_s": limit_s}
+        try:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], [file.descriptor])
+        except OSError as error:
+            raise WorkerDied("cannot be decoded: its parser ended") from error
+
+    async def answer(self, *, limit_s: float) -> Answer:
+        """What came of the job handed over last.
+
+        Args:
+            limit_s: Seconds after which the worker is ended.
+
+        Raises:
+            WorkerDied: it ended, was too slow, or answered what no worker of ours would.
+        """
+        message, descriptors = await self._receive(limit_s)
+        try:
+            found: dict[str, Any] = json.loads(message)
+            arrays = [
+                open_array(descriptor, made["shape"], made["dtype"])
+                for descriptor, made in zip(descriptors, found.get("arrays", ()), strict=True)
+            ]
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+            # Whoever took the worker over may say anything.
+            raise WorkerDied("cannot be decoded: its parser answers nonsense") from error
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return found, arrays
+
+    async def _receive(self, limit_s: float) -> tuple[bytes, list[int]]:
+        try:
+            async with asyncio.timeout(limit_s):
+                await _readable(self._socket)
+            message, descriptors, _, _ = socket.recv_fds(
+                self._socket, MAX_MESSAGE_BYTES, MAX_ARRAYS, _RECEIVING
+            )
+        except TimeoutError as error:
+            raise WorkerDied(f"was not decoded within {limit_s:g} s") from error
+        except ConnectionError:
+            message, descriptors = b"", []
+        if not message:
+            raise WorkerDied(self._cause())
+        return message, descriptors
+
+    def _cause(self) -> str:
+        """Why its socket closed; a sentence's end, of which the caller knows the beginning."""
+        self._process.kill()  # what closed its socket must not live on
+        code = self._process.wait()
+        logger.info("a boxed worker ended, exit status %d", code)
+        if code == -signal.SIGPROF:
+            return "takes too long to decode"
+        return "cannot be decoded: its parser crashes"
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+
+    def note() -> None:
+        if not readable.done():
+            readable.set_result(None)
+
+    loop.add_reader(connection, note)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(connection)
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    # A replica's modules are found where its parent found them.
+    return {**kept, **one, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
