@@ -6,10 +6,9 @@ looks into a file.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError
 from vision_service.box.memory import SharedFile
-from vision_service.box.process import Answer, BoxProcess, WorkerDied, WorkerNotStarted
+from vision_service.box.process import Answer, BoxProcess, Nursery, WorkerDied, WorkerNotStarted
 from vision_service.jobs import error_from_plain
 
 logger = logging.getLogger(__name__)
@@ -68,15 +67,13 @@ class ParserBox:
     """
 
     def __init__(self, *, workers: int, memory_bytes: int, modules: Sequence[str]) -> None:
-        self._start: Callable[[], BoxProcess] = lambda: BoxProcess(memory_bytes, modules)
+        self._nursery = Nursery(memory_bytes, modules)
         self._refused: OrderedDict[bytes, str] = OrderedDict()
-        self._started: set[BoxProcess] = set()
-        self._is_closed = False
-        # The last one that came back is the next to work; None starts one.
+        self._workers: set[BoxProcess] = set()
+        # The last one that came back is the next to work; None has one forked.
         self._idle: asyncio.LifoQueue[BoxProcess | None] = asyncio.LifoQueue()
-        for _ in range(workers - 1):
+        for _ in range(workers):
             self._idle.put_nowait(None)
-        self._idle.put_nowait(self._new())  # the first job should not wait for imports
 
     async def run(self, job: Job) -> Result:
         """Does a job.
@@ -104,10 +101,10 @@ class ParserBox:
 
     def close(self) -> None:
         """Ends all workers; jobs that they are at fail."""
-        self._is_closed = True
-        for worker in self._started:
+        self._nursery.close()
+        for worker in self._workers:
             worker.close()
-        self._started.clear()
+        self._workers.clear()
 
     def _check(self, job: Job) -> None:
         # Asked first whether there are any, because a digest takes milliseconds.
@@ -136,15 +133,17 @@ class ParserBox:
 
     async def _take(self) -> BoxProcess:
         """A worker that is ready for a job."""
-        worker = await self._idle.get() or self._new()
+        worker = await self._idle.get()
         try:
+            if worker is None:
+                worker = BoxProcess(self._nursery)
+                self._workers.add(worker)
             await worker.ready()
         except asyncio.CancelledError:
             self._idle.put_nowait(worker)
             raise
         except WorkerNotStarted:
-            self._end(worker)
-            self._idle.put_nowait(None)
+            self._replace(worker)
             raise
         return worker
 
@@ -157,23 +156,12 @@ class ParserBox:
         self._idle.put_nowait(worker)
         return answer
 
-    def _new(self) -> BoxProcess:
-        worker = self._start()
-        self._started.add(worker)
-        return worker
-
-    def _end(self, worker: BoxProcess) -> None:
-        self._started.discard(worker)
-        worker.close()
-
-    def _replace(self, worker: BoxProcess) -> None:
-        """Ends a worker and starts its successor, which imports while nobody waits for it yet."""
-        self._end(worker)
-        successor = None
-        if not self._is_closed:
-            with contextlib.suppress(WorkerNotStarted):  # the next job tries again, and says so
-                successor = self._new()
-        self._idle.put_nowait(successor)
+    def _replace(self, worker: BoxProcess | None) -> None:
+        """Ends a worker; its successor is forked when there is a job for it."""
+        if worker is not None:
+            self._workers.discard(worker)
+            worker.close()
+        self._idle.put_nowait(None)
 
 
 def _result(job: Job, found: dict[str, Any], arrays: list[npt.NDArray[Any]]) -> Result:

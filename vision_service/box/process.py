@@ -1,6 +1,7 @@
-"""A boxed worker as the replica sees it: one process, one job at a time."""
+"""Boxed workers as the replica sees them: processes, each with one job at a time."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -14,12 +15,13 @@ from typing import Any
 import numpy.typing as npt
 
 from vision_service.box.memory import SharedFile, open_array
-from vision_service.box.task import MAX_ARRAYS, MAX_MESSAGE_BYTES
+from vision_service.box.task import HELLO, MAX_ARRAYS, MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
 _START_S = 60.0  # imports, on a machine that is busy with other things
 _RECEIVING = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_ENDED = "cannot be decoded: its parser crashes, or takes too long"
 _SECRETS = "RAY_"  # Ray's token is not for whoever takes over a parser
 
 Answer = tuple[dict[str, Any], list[npt.NDArray[Any]]]  # what the worker said; its arrays
@@ -33,25 +35,51 @@ class WorkerNotStarted(Exception):
     """No worker could be started, whatever it was to do."""
 
 
-class BoxProcess:
-    """One worker; `close` it at the end.
+class Nursery:
+    """The process that forks workers; started at once, and again when it is gone.
 
     Args:
-        memory_bytes: What it may reserve beyond what its libraries took.
-        modules: What it imports before it takes jobs.
+        memory_bytes: What each worker may reserve beyond what its libraries took.
+        modules: What is imported before the first is forked.
 
     Raises:
         WorkerNotStarted: the system starts no process now.
     """
 
     def __init__(self, memory_bytes: int, modules: Sequence[str]) -> None:
+        self._arguments = (str(memory_bytes), *modules)
+        self._start()
+
+    def fork(self, connection: socket.socket) -> None:
+        """Lets a worker be forked that serves a socket.
+
+        Raises:
+            WorkerNotStarted: it can not be.
+        """
+        try:
+            socket.send_fds(self._socket, [b"f"], [connection.fileno()])
+        except OSError:
+            logger.warning("the parsers' nursery is gone, starting another one")
+            self.close()
+            self._start()
+            try:
+                socket.send_fds(self._socket, [b"f"], [connection.fileno()])
+            except OSError as error:
+                raise WorkerNotStarted from error
+
+    def close(self) -> None:
+        """Ends the nursery; workers live on."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _start(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._is_ready = False
+        command = ("-P", "-m", "vision_service.box.worker", str(theirs.fileno()))
         with theirs:
-            command = ("-P", "-m", "vision_service.box.worker", str(theirs.fileno()))
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, *command, str(memory_bytes), *modules],
+                    [sys.executable, *command, *self._arguments],
                     pass_fds=[theirs.fileno()],
                     env=_environment(),
                     stdin=subprocess.DEVNULL,
@@ -62,10 +90,23 @@ class BoxProcess:
                 self._socket.close()
                 raise WorkerNotStarted from error
 
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
+
+class BoxProcess:
+    """One worker; `close` it at the end.
+
+    Raises:
+        WorkerNotStarted: none can be forked now.
+    """
+
+    def __init__(self, nursery: Nursery) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process: int | None = None  # a descriptor of it, once it is ready
+        with theirs:
+            try:
+                nursery.fork(theirs)
+            except WorkerNotStarted:
+                self._socket.close()
+                raise
 
     async def ready(self) -> None:
         """Returns when it takes jobs.
@@ -73,13 +114,14 @@ class BoxProcess:
         Raises:
             WorkerNotStarted: it ended before.
         """
-        if self._is_ready:
+        if self._process is not None:
             return
         try:
-            await self._receive(_START_S)
+            message, descriptors = await self._receive(_START_S)
         except WorkerDied as error:
             raise WorkerNotStarted from error
-        self._is_ready = True
+        assert message == HELLO, "no file was seen yet"
+        (self._process,) = descriptors
 
     def send(
         self, task: str, file: SharedFile, arguments: Mapping[str, Any], *, limit_s: float
@@ -99,7 +141,7 @@ class BoxProcess:
         try:
             socket.send_fds(self._socket, [json.dumps(request).encode()], [file.descriptor])
         except OSError as error:
-            raise WorkerDied("cannot be decoded: its parser ended") from error
+            raise WorkerDied(_ENDED) from error
 
     async def answer(self, *, limit_s: float) -> Answer:
         """What came of the job handed over last.
@@ -137,23 +179,17 @@ class BoxProcess:
         except ConnectionError:
             message, descriptors = b"", []
         if not message:
-            raise WorkerDied(self._cause())
+            raise WorkerDied(_ENDED)
         return message, descriptors
-
-    def _cause(self) -> str:
-        """Why its socket closed; a sentence's end, of which the caller knows the beginning."""
-        self._process.kill()  # what closed its socket must not live on
-        code = self._process.wait()
-        logger.info("a boxed worker ended, exit status %d", code)
-        if code == -signal.SIGPROF:
-            return "takes too long to decode"
-        return "cannot be decoded: its parser crashes"
 
     def close(self) -> None:
         """Ends the process."""
         self._socket.close()
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+            os.close(self._process)
+            self._process = None
 
 
 async def _readable(connection: socket.socket) -> None:

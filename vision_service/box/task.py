@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from vision_service.box.memory import ArrayMemory
 
+HELLO = b"ready"  # a worker's first message; its process's descriptor comes with it
 MAX_MESSAGE_BYTES = 128 * 1024  # of one message's JSON; files and arrays travel beside it
 MAX_ARRAYS = 16  # of one result
 

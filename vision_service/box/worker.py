@@ -1,22 +1,28 @@
-"""A boxed worker: `python -m vision_service.box.worker SOCKET MEMORY_BYTES MODULE ...`.
+"""Boxed workers, and the nursery that forks them.
 
-It imports what its tasks need, confines itself, and performs jobs until its socket closes. It
-knows nothing that is worth stealing, and a parser that crashes, overruns its memory or does not
-come back ends this process alone.
+    python -m vision_service.box.worker SOCKET MEMORY_BYTES MODULE ...
+
+The nursery imports what tasks need, once, and forks a worker for every socket that it is sent: so
+a worker costs milliseconds, and shares the libraries' memory with the others. A worker confines
+itself and performs jobs until its socket closes. It knows nothing that is worth stealing, and a
+parser that crashes, overruns its memory or does not come back ends its process alone.
 """
 
+import contextlib
+import gc
 import importlib
 import json
+import os
 import resource
 import signal
 import socket
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from protos.wire.errors import ServiceError
-from vision_service.box.task import MAX_MESSAGE_BYTES, Given
+from vision_service.box.task import HELLO, MAX_MESSAGE_BYTES, Given
 from vision_service.jobs import error_to_plain
 
 _MAX_TRACEBACK_CHARS = 8000
@@ -24,15 +30,40 @@ _OOM_SCORE = "1000"  # the kernel, out of memory, ends this process first
 
 
 def main() -> None:
-    """Performs jobs until the other end is gone."""
+    """Forks workers until the replica is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the service
-    connection = socket.socket(fileno=int(sys.argv[1]))
+    nursery, memory_bytes = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     for module in sys.argv[3:]:
         importlib.import_module(module)
-    _confine(int(sys.argv[2]))
-    connection.send(b'{"ready": true}')
-    while _serve_one(connection):
-        pass
+    gc.freeze()  # collecting would write to pages that workers share
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(nursery, 1, 1)
+        if not message:
+            return
+        with socket.socket(fileno=descriptors[0]) as connection:
+            if os.fork() == 0:
+                nursery.close()
+                _work(connection, memory_bytes)
+        _reap()
+
+
+def _reap() -> None:
+    """Takes note of workers that ended, so that the kernel forgets them."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _work(connection: socket.socket, memory_bytes: int) -> NoReturn:
+    """A forked worker's life; it must never return into the nursery's loop."""
+    try:
+        _confine(memory_bytes)
+        # Sent before any file is seen: the replica can end this process with it, whatever becomes.
+        socket.send_fds(connection, [HELLO], [os.pidfd_open(os.getpid())])
+        while _serve_one(connection):
+            pass
+    finally:
+        os._exit(0)
 
 
 def _confine(memory_bytes: int) -> None:

@@ -95,7 +95,11 @@ def keep(given: Given) -> dict[str, Any]:
 
 def say(given: Given) -> dict[str, Any]:
     """Answers what no worker of ours would, with memory that could still be changed."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
+    links = {
+        name: os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")[:-1]
+    }
+    (own,) = (name for name, target in links.items() if target.startswith("socket:"))
+    connection = socket.socket(fileno=int(own))
     memory = ArrayMemory((2,), "float32")
     answer = given.arguments["answer"]
     data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from protos.process.processes import start_time
 from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError
+from tests.support.waiting import wait_until
 from tests.unit.vision_service.box import tasks
 from vision_service.box import box as box_module
 from vision_service.box.box import Job, ParserBox, Result
 from vision_service.box.memory import SharedFile
 from vision_service.box.process import BoxProcess
+from vision_service.media import boxed
 
 MIB = 1024**2
 
@@ -24,7 +27,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")  # one box for all, and it
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[ParserBox]:
-    made = ParserBox(workers=1, memory_bytes=64 * MIB, modules=[tasks.__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", "secret")
+        made = ParserBox(workers=1, memory_bytes=64 * MIB, modules=[tasks.__name__, boxed.__name__])
     yield made
     made.close()
 
@@ -104,13 +109,13 @@ async def test_a_file_that_ends_two_workers_is_refused_without_a_third(
     box: ParserBox, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     died = []
-    end = ParserBox._end
+    replace = ParserBox._replace
 
     def count(self: ParserBox, worker: BoxProcess) -> None:
         died.append(worker)
-        end(self, worker)
+        replace(self, worker)
 
-    monkeypatch.setattr(ParserBox, "_end", count)
+    monkeypatch.setattr(ParserBox, "_replace", count)
     data = task.encode()
     for _ in range(3):
         error = await refusal(box, task, data)
@@ -140,7 +145,7 @@ async def test_refused_digests_are_a_bounded_number(
 
 
 async def test_computing_without_end_is_ended_and_refused(box: ParserBox) -> None:
-    error = await refusal(box, "hang", b"bomb", limit_s=0.1)
+    error = await refusal(box, "hang", b"bomb", limit_s=0.05)
     assert isinstance(error, InvalidRequest)
     assert "too long" in error.message
     assert await works(box)
@@ -193,31 +198,40 @@ async def test_an_error_of_no_known_reason_is_internal(box: ParserBox, error: An
     box._replace(await box._take())  # that one still sleeps
 
 
-async def test_a_worker_holds_neither_secrets_nor_big_libraries(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
-    box = ParserBox(workers=1, memory_bytes=64 * MIB, modules=["vision_service.media.boxed"])
-    try:
-        known = (await run(box, "environment")).values
-    finally:
-        box.close()
+async def test_a_worker_holds_neither_secrets_nor_big_libraries(box: ParserBox) -> None:
+    known = (await run(box, "environment")).values
     assert "RAY_AUTH_TOKEN" not in known["names"]
     assert not known["torch"]
     assert not known["ray"]
 
 
-async def test_a_worker_ends_when_its_replica_is_gone(box: ParserBox) -> None:
-    lost = ParserBox(workers=1, memory_bytes=64 * MIB, modules=[])
-    worker = await lost._take()
-    worker._socket.close()
-    assert worker._process.wait(10) == 0
+async def test_everything_ends_when_the_replica_is_gone() -> None:
+    lost = ParserBox(workers=1, memory_bytes=64 * MIB, modules=[tasks.__name__])
+    pid = (await run(lost, "doubled")).values["pid"]
+    nursery = lost._nursery._process
+    lost._nursery._socket.close()
+    for worker in lost._workers:
+        worker._socket.close()
+    assert nursery.wait(10) == 0
+    await asyncio.to_thread(wait_until, lambda: start_time(pid) is None, what="its end")
+    lost.close()
+
+
+async def test_a_nursery_that_was_killed_is_started_again(box: ParserBox) -> None:
+    box._nursery._process.kill()
+    box._nursery._process.wait()
+    assert await works(box)  # by the worker that is there
+    box._replace(await box._take())
+    assert await works(box)
+
+
+async def test_the_nursery_forks_from_one_thread(box: ParserBox) -> None:
+    assert len(os.listdir(f"/proc/{box._nursery._process.pid}/task")) == 1
 
 
 async def test_a_box_whose_workers_cannot_start_says_that_it_is_our_fault() -> None:
     broken = ParserBox(workers=1, memory_bytes=64 * MIB, modules=["no.such.module"])
     try:
-        assert isinstance(await refusal(broken, "doubled"), InternalError)
         assert isinstance(await refusal(broken, "doubled"), InternalError)
     finally:
         broken.close()
