@@ -22,11 +22,11 @@ MODULES = (__name__, *(() if resize.is_available() else ("torch",)))
 GRID_TASK = f"{__name__}:grid_task"
 PATCHES_TASK = f"{__name__}:patches_task"
 
-# Processor seconds: an image of the most pixels takes three to five.
-LIMIT_S = 30.0
+# Processor seconds: one of the most pixels takes some five, on slow processors twenty.
+LIMIT_S = 60.0
 
 _WORKERS = 2  # images decoded at once; bounds their memory (a 65 M pixel RGBA one: 0.8 GB)
-_BYTES_PER_PIXEL = 20  # an RGBA image turned upright, on white, and as RGB: measured 16
+_BYTES_PER_PIXEL = 32  # most is measured with RGBA in WebP, held sideways: 27
 _BYTES_BESIDE = 128 * 1024**2
 
 
