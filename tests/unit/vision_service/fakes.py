@@ -9,6 +9,7 @@ import numpy as np
 from protos.media.images import Grid
 from protos.tandem.v1 import vision_pb2
 from vision_service.jobs import Encoded, EncodeJob, FloatArray, Patches
+from vision_service.towers.watch import Abandoned
 
 
 class FakeTower:
@@ -35,6 +36,7 @@ class FakeTower:
         self.gate.wait()
         if abandoned():
             self.saw_abandoned.set()
+            raise Abandoned
         if any(part[0, 0] < 0 for part, _ in batch):
             raise ValueError("the tower does not like this image")
         levels, hidden = self._shape
