@@ -47,6 +47,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         max_bytes=config.max_image_bytes,
         max_pixels=config.max_image_pixels,
         encode_timeout_s=config.encode_timeout_s,
+        form=config.wire_dtype,
     )
     vision_pb2_grpc.add_VisionServiceServicer_to_server(servicer, server.server)
     # Imported here so that the port is checked before the second that importing Ray takes.
