@@ -21,6 +21,7 @@ from protos.process import processes
 from protos.process.settings import SettingError
 from protos.wire.channels import MIB
 from vision_service.config import VisionConfig
+from vision_service.jobs import EncodersNotStarted
 from vision_service.replicas.reaper import Belongings, Reaper
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,32 @@ _NODE_POLL_S = 0.2
 _CORE_PROCESSES = ("gcs_server", "raylet")
 _WATCHER_STARTERS = ("start_monitor", "start_log_monitor", "start_api_server")
 _SOCKET_PATH_ROOM = 40  # longest temporary folder below which Ray's socket paths stay legal
+
+
+# What Ray raises where it cannot start: for settings it does not like, files, sockets and processes
+# of its own, time that is up, and its own errors.
+_NOT_STARTED = (RuntimeError, ValueError, OSError, ray.exceptions.RayError)
+
+
+@contextmanager
+def starting(what: str, *also: type[Exception]) -> Iterator[None]:
+    """Turns what Ray raises into one line; all of it is in the log at DEBUG.
+
+    Args:
+        what: Is being started.
+        also: What else may be raised then.
+
+    Raises:
+        EncodersNotStarted: Ray raised.
+    """
+    try:
+        yield
+    except (*_NOT_STARTED, *also) as error:
+        logger.debug("%s did not start", what, exc_info=True)
+        first = next(iter(str(error).strip().splitlines()), "no reason given")
+        raise EncodersNotStarted(
+            f"{what} did not start: {type(error).__name__}: {first}"
+        ) from error
 
 
 class RayRuntime:

@@ -1,4 +1,4 @@
-"""How long Ray's start may take."""
+"""How long Ray's start may take, and what is said where it fails."""
 
 import inspect
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import ray
 
+from protos.process.settings import SettingError
 from vision_service.__main__ import _startup_limits
+from vision_service.jobs import EncodersNotStarted
 from vision_service.replicas import ray_runtime
-from vision_service.replicas.ray_runtime import _patient
+from vision_service.replicas.ray_runtime import _patient, starting
 
 
 class LateNode:
@@ -64,3 +66,29 @@ def test_ray_s_processes_wait_for_each_other_as_long() -> None:
     limits = _startup_limits(90.5)
     assert limits.pop("RAY_agent_register_timeout_ms") == "90500"
     assert set(limits.values()) == {"91"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("The current node timed out during startup.\nmore"),
+        ValueError("object store too small"),
+        PermissionError(13, "Permission denied"),
+        ConnectionError("ray client"),
+        TimeoutError(),
+        ray.exceptions.RaySystemError("raylet died"),
+        ray.exceptions.RpcError("unreachable"),
+        KeyError("what Serve alone raises"),
+    ],
+)
+def test_whatever_keeps_ray_from_starting_becomes_one_line(error: Exception) -> None:
+    with pytest.raises(EncodersNotStarted) as caught, starting("Ray", KeyError):
+        raise error
+    line = str(caught.value)
+    assert line.startswith(f"Ray did not start: {type(error).__name__}: ")
+    assert "\n" not in line
+
+
+def test_a_setting_that_is_wrong_is_told_as_such() -> None:
+    with pytest.raises(SettingError), starting("Ray"):
+        raise SettingError("device")
