@@ -12,7 +12,8 @@ from protos.media.formats import ImageHeader
 from protos.media.images import Grid, ImageSettings, PixelRange, grid_thw
 from protos.media.limits import image_too_large
 from protos.wire.errors import InvalidRequest, Reason
-from vision_service.box.box import ParserBox
+from vision_service.box.box import Job, ParserBox
+from vision_service.box.memory import SharedFile
 from vision_service.box.task import Given
 from vision_service.media.images import FIELD, ImageLimits, checked_header, decode_rgb
 from vision_service.media.preprocess import patches_shape, to_patches
@@ -80,6 +81,11 @@ class ImagePlan:
 def new_box(plan: ImagePlan) -> ParserBox:
     """The workers that read a replica's images."""
     return ParserBox(workers=_WORKERS, memory_bytes=plan.memory_bytes(), modules=MODULES)
+
+
+def job(task: str, file: SharedFile, plan: ImagePlan) -> Job:
+    """One of the tasks below, for a box."""
+    return Job(task=task, file=file, arguments=plan.to_plain(), limit_s=LIMIT_S, field=FIELD)
 
 
 def grid_task(given: Given) -> dict[str, Any]:

@@ -13,11 +13,7 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-    RayServeException,
-)
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from protos.bundle.manifest import BundleError
 from protos.wire.errors import Overloaded, Reason, Unavailable
@@ -64,7 +60,7 @@ class RayEncoders:
             await self._ray.start(reclaim_signals=reclaim_signals)
         ray_s = time.perf_counter() - started_s
         logger.info("loading the vision tower into the replicas")
-        with starting("the encoder replicas", RayServeException):
+        with starting("the encoder replicas"):
             self._handle = await self._ray.call(self._start_replicas)
         total_s = time.perf_counter() - started_s
         logger.info("started: ray %.1f s, replicas %.1f s", ray_s, total_s - ray_s)

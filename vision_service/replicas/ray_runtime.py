@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from protos.bundle.manifest import BundleError
 from protos.process import processes
 from protos.process.settings import SettingError
 from protos.wire.channels import MIB
@@ -38,25 +39,20 @@ _WATCHER_STARTERS = ("start_monitor", "start_log_monitor", "start_api_server")
 _SOCKET_PATH_ROOM = 40  # longest temporary folder below which Ray's socket paths stay legal
 
 
-# What Ray raises where it cannot start: for settings it does not like, files, sockets and processes
-# of its own, time that is up, and its own errors.
-_NOT_STARTED = (RuntimeError, ValueError, OSError, ray.exceptions.RayError)
-
-
 @contextmanager
-def starting(what: str, *also: type[Exception]) -> Iterator[None]:
-    """Turns what Ray raises into one line; all of it is in the log at DEBUG.
-
-    Args:
-        what: Is being started.
-        also: What else may be raised then.
+def starting(what: str) -> Iterator[None]:
+    """Turns what Ray raises while it starts something into one line; the log has all at DEBUG.
 
     Raises:
         EncodersNotStarted: Ray raised.
     """
     try:
         yield
-    except (*_NOT_STARTED, *also) as error:
+    except (SettingError, BundleError):
+        raise
+    except Exception as error:
+        # The border to Ray, which raises bare `Exception`s itself (a node that is late), beside
+        # RuntimeError, ValueError, OSError and two families of its own.
         logger.debug("%s did not start", what, exc_info=True)
         first = next(iter(str(error).strip().splitlines()), "no reason given")
         raise EncodersNotStarted(
@@ -140,7 +136,7 @@ class RayRuntime:
         config = self._config
         _adopt_logger("ray", logging.WARNING)
         _adopt_logger("ray.serve", logging.ERROR)  # it warns about every probe of a busy replica
-        with _without_watchers(), _patient(config.startup_timeout_s):
+        with _without_watchers(), patient(config.startup_timeout_s):
             ray.init(
                 address=ADDRESS,
                 # So many workers are started beforehand: the replicas and Serve's controller.
@@ -186,7 +182,7 @@ def _without_watchers() -> Iterator[None]:
 
 
 @contextmanager
-def _patient(timeout_s: float) -> Iterator[None]:
+def patient(timeout_s: float) -> Iterator[None]:
     """Lets Ray wait for its node as long as we do.
 
     Ray asks for the node until 30 s have passed, a number in the middle of its code; cores that

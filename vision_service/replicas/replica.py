@@ -14,7 +14,7 @@ from protos.media.images import SETTINGS_NAME, Grid, ImageSettings
 from protos.media.limits import check_bytes
 from protos.tandem.v1 import vision_pb2
 from protos.wire.errors import InternalError, ServiceError
-from vision_service.box.box import Job, ParserBox, Result
+from vision_service.box.box import ParserBox, Result
 from vision_service.box.memory import SharedFile
 from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Patches, error_to_plain
 from vision_service.media import boxed
@@ -113,9 +113,9 @@ class Replica:
             # Whoever expects another grid than the image's is refused before it is decoded.
             grid = image.expected_grid
             if grid is None:
-                grid = _grid((await self._box.run(_job(boxed.GRID_TASK, file, plan))).values)
+                grid = _grid((await self._box.run(boxed.job(boxed.GRID_TASK, file, plan))).values)
             with self._batcher.reservation(grid.patches):
-                made = await self._box.run(_job(boxed.PATCHES_TASK, file, plan))
+                made = await self._box.run(boxed.job(boxed.PATCHES_TASK, file, plan))
                 file.close()
                 patches, preprocess_ms = _patches(made, grid)
                 result = await self._batcher.encode(patches)
@@ -126,10 +126,6 @@ def image_plan(settings: ReplicaSettings, images: ImageSettings) -> boxed.ImageP
     """How a replica of these settings reads images."""
     limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
     return boxed.ImagePlan(settings=images, limits=limits, max_patches=settings.max_image_patches)
-
-
-def _job(task: str, file: SharedFile, plan: boxed.ImagePlan) -> Job:
-    return Job(task=task, file=file, arguments=plan.to_plain(), limit_s=boxed.LIMIT_S, field=FIELD)
 
 
 def _grid(values: dict[str, Any]) -> Grid:
