@@ -2,12 +2,13 @@
 
 import io
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 _EXTREMES = (b"\x00\x00\x00\x00", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80\x00\x00\x00")
-_FORMATS = (
+_FORMATS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("RGB", "PNG", {}),
     ("RGBA", "PNG", {}),
     ("P", "PNG", {"transparency": 3}),

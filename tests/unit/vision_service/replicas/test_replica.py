@@ -13,7 +13,7 @@ from PIL import Image
 from protos.media.images import Grid, ImageSettings, PixelRange
 from protos.wire.errors import Overloaded, Reason
 from tests.unit.vision_service.fakes import FakeTower
-from vision_service.box.box import ParserBox
+from vision_service.box.box import Job, ParserBox, Result
 from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Patches, error_from_plain
 from vision_service.media.boxed import MODULES
 from vision_service.replicas.replica import Replica, ReplicaSettings, image_plan
@@ -167,6 +167,31 @@ async def test_a_full_queue_refuses_images_before_they_are_decoded(replica_of: R
     assert isinstance(error, Overloaded)
     assert error.retry_after_s is not None
     assert "features" in await first
+
+
+async def test_an_image_is_decoded_while_the_tower_computes_another(
+    replica_of: ReplicaOf, box: ParserBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower = FakeTower()
+    replica = replica_of(tower)
+    tower.gate.clear()
+    first = asyncio.create_task(replica.encode(job(image())))
+    await asyncio.to_thread(tower.entered.wait, 10)
+    decoded = asyncio.Event()
+    run = box.run
+
+    async def run_and_tell(job: Job) -> Result:
+        result = await run(job)
+        if result.arrays:
+            decoded.set()
+        return result
+
+    monkeypatch.setattr(box, "run", run_and_tell)
+    second = asyncio.create_task(replica.encode(job(image())))
+    await asyncio.wait_for(decoded.wait(), 10)
+    assert not first.done()
+    tower.gate.set()
+    assert all("features" in answer for answer in await asyncio.gather(first, second))
 
 
 async def test_a_cancelled_job_gives_its_place_in_the_queue_back(replica_of: ReplicaOf) -> None:
