@@ -11,6 +11,7 @@ from protos.process.server import GrpcServer
 from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
 from protos.wire.channels import LARGE_MESSAGE_BYTES
 from vision_service.config import VisionConfig
+from vision_service.jobs import EncodersNotStarted
 from vision_service.replicas.reaper import Reaper
 from vision_service.servicer import VisionServicer
 
@@ -47,6 +48,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         max_bytes=config.max_image_bytes,
         max_pixels=config.max_image_pixels,
         encode_timeout_s=config.encode_timeout_s,
+        form=config.wire_dtype,
     )
     vision_pb2_grpc.add_VisionServiceServicer_to_server(servicer, server.server)
     # Imported here so that the port is checked before the second that importing Ray takes.
@@ -62,8 +64,8 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
                 await server.set_serving(True)
                 process.announce(grpc=server.port, metrics=metrics_port)
                 return await _until_stopped(process, encoders)
-    except RuntimeError:  # Ray says so whatever kept it from starting.
-        logger.exception("the vision service could not start")
+    except EncodersNotStarted as error:
+        logger.error("the vision service could not start: %s", error)
         return EXIT_LOST
     finally:
         await encoders.stop()

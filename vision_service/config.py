@@ -7,6 +7,7 @@ from typing import Any
 from protos.media.limits import MAX_IMAGE_PIXELS, PILLOW_PIXELS
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.channels import MIB, VISION_METRICS_PORT, VISION_PORT
+from protos.wire.features import FORMS
 
 DEVICES = ("cpu", "cuda")
 TOWERS = ("auto", "exact", "fast", "portable", "torch")
@@ -45,6 +46,12 @@ class VisionConfig:
     )
     dtype: str = setting(
         "float32, bfloat16 or float16 arithmetic in the tower", default="float32", choices=DTYPES
+    )
+    wire_dtype: str = setting(
+        "what features are sent in: float32, exactly; bfloat16, half the bytes; int8 with a scale"
+        " for each token, a quarter",
+        default="float32",
+        choices=FORMS,
     )
     max_batch_patches: int = setting("patches a replica encodes together", default=4096, least=1)
     max_queued_patches: int = setting("patches waiting in a replica", default=65_536, least=1)

@@ -101,6 +101,10 @@ class Encoded:
         )
 
 
+class EncodersNotStarted(Exception):
+    """There are no encoders; the text is one line that says why."""
+
+
 class Encoders(Protocol):
     """Whatever encodes a job: the Ray Serve replicas, or a fake in tests."""
 

@@ -1,7 +1,6 @@
 """The RPC layer of the vision tier: checks requests, hands them to the encoders, streams back."""
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from protos.bundle.manifest import Bundle
 from protos.media.images import Grid, PixelRange
 from protos.process.request_log import recording
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
-from protos.wire import tensors
+from protos.wire import features, tensors
 from protos.wire.channels import CHUNK_BYTES, REQUEST_ID_KEY
 from protos.wire.errors import (
     DeadlineExceeded,
@@ -37,6 +36,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         max_bytes: Most bytes of an image's file; only told here, the replicas check it.
         max_pixels: Most pixels of one image before it is resized; only told, too.
         encode_timeout_s: Longest an Encode call may take where its deadline is later.
+        form: What features are sent in.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         max_bytes: int,
         max_pixels: int,
         encode_timeout_s: float,
+        form: str = "float32",
     ) -> None:
         self.encoders: Encoders | None = None
         self._bundle = bundle
@@ -54,6 +55,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._encode_timeout_s = encode_timeout_s
+        self._form = form
         self.metrics = VisionMetrics()
 
     async def Encode(
@@ -78,7 +80,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
                     encode_ms=encoded.summary.encode_ms,
                     feature_bytes=encoded.features.nbytes,
                 )
-                for chunk in _to_chunks(encoded):
+                for chunk in _to_chunks(encoded, self._form):
                     yield chunk
                 record.ended("ok")
 
@@ -201,7 +203,7 @@ def _id_in_metadata(context: Context) -> str:
     return str(dict(context.invocation_metadata() or ()).get(REQUEST_ID_KEY, "-"))
 
 
-def _to_chunks(encoded: Encoded) -> Iterator[vision_pb2.EncodeChunk]:
+def _to_chunks(encoded: Encoded, form: str) -> Iterator[vision_pb2.EncodeChunk]:
     levels, rows, width = encoded.features.shape
     header = vision_pb2.EncodeHeader(
         grid_thw=tensor_pb2.GridTHW(t=encoded.grid.t, h=encoded.grid.h, w=encoded.grid.w),
@@ -209,16 +211,11 @@ def _to_chunks(encoded: Encoded) -> Iterator[vision_pb2.EncodeChunk]:
         level_count=levels,
     )
     yield vision_pb2.EncodeChunk(header=header)
-    step = max(1, CHUNK_BYTES // (width * encoded.features.itemsize))
+    step = max(1, CHUNK_BYTES // (width * features.BYTES[form]))
     for level in range(levels):
         for start in range(0, rows, step):
-            values = tensors.to_proto(encoded.features[level, start : start + step])
+            values = encoded.features[level, start : start + step]
             yield vision_pb2.EncodeChunk(
-                features=tensor_pb2.FeatureChunk(
-                    level=level,
-                    row_offset=start,
-                    values=values,
-                    crc32=zlib.crc32(values.data),
-                )
+                features=features.to_proto(values, level=level, row_offset=start, form=form)
             )
     yield vision_pb2.EncodeChunk(summary=encoded.summary)

@@ -1,6 +1,5 @@
 """Features on their way in: pieces of spans, put together and checked for gaps and doubles."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +8,8 @@ import numpy.typing as npt
 
 from decoder_service.sequence.request import Span
 from protos.tandem.v1 import decoder_pb2
-from protos.wire import tensors
-from protos.wire.errors import InvalidRequest, Reason, ServiceError
+from protos.wire import features
+from protos.wire.errors import InvalidRequest, Reason
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -33,13 +32,7 @@ def feature_rows_from_proto(message: decoder_pb2.SpanFeatures, hidden_size: int)
         ServiceError: DATA_LOSS when the checksum does not fit the bytes.
     """
     chunk, field = message.chunk, "features.chunk.values"
-    if chunk.HasField("crc32") and zlib.crc32(chunk.values.data) != chunk.crc32:
-        raise ServiceError(
-            f"{field} does not match its checksum: bytes were damaged on the way",
-            reason=Reason.DATA_LOSS,
-            param=field,
-        )
-    values = tensors.float32_from_proto(chunk.values, field=field, shape=(None, hidden_size))
+    values = features.values_from_proto(chunk, field="features.chunk", hidden_size=hidden_size)
     if len(values) == 0:
         raise InvalidRequest(
             f"{field} has no rows, expected at least 1",

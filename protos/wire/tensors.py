@@ -14,6 +14,7 @@ _NUMPY_DTYPES: dict[tensor_pb2.DType, np.dtype[np.generic]] = {
     tensor_pb2.DTYPE_INT32: np.dtype("<i4"),
     tensor_pb2.DTYPE_INT64: np.dtype("<i8"),
     tensor_pb2.DTYPE_UINT8: np.dtype("u1"),
+    tensor_pb2.DTYPE_INT8: np.dtype("i1"),
 }
 _WIRE_DTYPES = {dtype: wire for wire, dtype in _NUMPY_DTYPES.items()}
 _ELEMENT_BYTES = {
@@ -26,7 +27,7 @@ MAX_RANK = 8
 
 
 def to_proto(array: npt.NDArray[np.generic]) -> tensor_pb2.Tensor:
-    """Encodes an array of a wire dtype (float32, float16, int32, int64, uint8).
+    """Encodes an array of a wire dtype (float32, float16, int32, int64, uint8, int8).
 
     Raises:
         TypeError: the dtype has no wire form; a bug of the caller.
@@ -36,6 +37,15 @@ def to_proto(array: npt.NDArray[np.generic]) -> tensor_pb2.Tensor:
         raise TypeError(f"no wire dtype for {array.dtype}")
     data = np.ascontiguousarray(array, dtype=dtype).tobytes()
     return tensor_pb2.Tensor(dtype=_WIRE_DTYPES[dtype], shape=array.shape, data=data)
+
+
+def bfloat16_to_proto(array: npt.NDArray[np.float32]) -> tensor_pb2.Tensor:
+    """Encodes a finite float32 array as bfloat16, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(array).view(np.uint32)
+    # Half of the last bit that stays, less one where that bit is even, carries as rounding does.
+    halves = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+    data = halves.astype("<u2").tobytes()
+    return tensor_pb2.Tensor(dtype=tensor_pb2.DTYPE_BFLOAT16, shape=array.shape, data=data)
 
 
 def check(
@@ -97,6 +107,18 @@ def int32_from_proto(
     """
     check(tensor, field=field, dtypes=(tensor_pb2.DTYPE_INT32,), shape=shape)
     return np.frombuffer(tensor.data, dtype="<i4").reshape(tuple(tensor.shape))
+
+
+def int8_from_proto(
+    tensor: tensor_pb2.Tensor, *, field: str, shape: Sequence[int | None]
+) -> npt.NDArray[np.int8]:
+    """Decodes an int8 tensor; the array is a read-only view of the message's bytes.
+
+    Raises:
+        InvalidRequest: see `check`.
+    """
+    check(tensor, field=field, dtypes=(tensor_pb2.DTYPE_INT8,), shape=shape)
+    return np.frombuffer(tensor.data, dtype="i1").reshape(tuple(tensor.shape))
 
 
 def float32_from_proto(

@@ -43,7 +43,8 @@ LAYERS = {
     ],
     "vision_service": [
         ["config", "jobs", "metrics"],
-        ["media", "servicer", "families"],
+        ["box", "servicer", "families"],
+        ["media"],
         ["towers"],
         ["replicas"],
         ["app"],

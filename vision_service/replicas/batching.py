@@ -1,55 +1,79 @@
-"""Dynamic batching within one replica: images that wait together are encoded together.
+"""Passes of the tower within one replica: images that wait together are encoded together.
 
-A batch is whatever waits when the compute thread becomes free, in order of arrival, up to a
-budget of patches; nothing ever waits for company. The queue is bounded in patches.
+A pass is made of what waits when a thread becomes free; nothing ever waits for company. Which
+images it takes, and when a second one runs beside it, is decided in passes.py. The queue is bounded
+in patches.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from protos.wire.errors import Overloaded, Reason
 from vision_service.jobs import FloatArray, Patches
+from vision_service.replicas.passes import (
+    Running,
+    Waiting,
+    is_worth_stopping,
+    next_pass,
+    pass_beside,
+)
 from vision_service.towers.tower import BatchEncoder
+from vision_service.towers.watch import Abandoned
 
 logger = logging.getLogger(__name__)
 
-_FIRST_GUESS_PATCHES_PER_S = 200.0  # until the first batch is measured
+_FIRST_GUESS_PATCHES_PER_S = 200.0  # until the first pass is measured
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Features of one image, and how long its batch ran, milliseconds."""
+    """Features of one image, and how long its pass ran, milliseconds."""
 
     features: FloatArray
     encode_ms: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
-    patches: Patches
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Item(Waiting):
+    data: Patches
     done: asyncio.Future[BatchResult]
 
 
 class PatchBatcher:
-    """Feeds one compute thread. All methods run on the event loop that calls `encode`."""
+    """Feeds the tower. All methods run on the event loop that calls `encode`.
+
+    Args:
+        encoder: The tower.
+        max_batch_patches: Of one pass; an image alone may have more.
+        max_queued_patches: Of all images that wait or are encoded.
+        clock: Seconds.
+    """
 
     def __init__(
-        self, encoder: BatchEncoder, *, max_batch_patches: int, max_queued_patches: int
+        self,
+        encoder: BatchEncoder,
+        *,
+        max_batch_patches: int,
+        max_queued_patches: int,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._encoder = encoder
         self._max_batch_patches = max_batch_patches
         self._max_queued_patches = max_queued_patches
-        self._waiting: deque[_Waiting] = deque()
+        self._clock = clock
+        self._waiting: list[_Item] = []
         self._reserved_patches = 0
         self._patches_per_s = _FIRST_GUESS_PATCHES_PER_S
-        self._compute = ThreadPoolExecutor(1, thread_name_prefix="tower")
-        self._worker: asyncio.Task[None] | None = None
+        self._compute = ThreadPoolExecutor(2, thread_name_prefix="tower")
+        # The pass that all images get, and the short one that runs beside it.
+        self._main: Running | None = None
+        self._beside: Running | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def reservation(self, patches: int) -> Iterator[None]:
@@ -77,65 +101,99 @@ class PatchBatcher:
     async def encode(self, patches: Patches) -> BatchResult:
         """Encodes one image, together with others where they wait.
 
-        Cancelling it drops the image: at once while it waits, before the tower's next block
-        when it is alone in its batch.
+        Cancelling it drops the image: at once while it waits, before the tower's next block when
+        nobody waits for its pass, or when the others of its pass are sooner done without it.
         """
-        item = _Waiting(patches, asyncio.get_running_loop().create_future())
+        item = _Item(
+            patches=patches.grid.patches,
+            arrived_s=self._clock(),
+            data=patches,
+            done=asyncio.get_running_loop().create_future(),
+        )
         self._waiting.append(item)
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+        # Not at once: images that come in the same moment share a pass.
+        asyncio.get_running_loop().call_soon(self._schedule)
         return await item.done
 
-    async def _work(self) -> None:
-        try:
-            while batch := self._take():
-                await self._run(batch)
-        finally:
-            self._worker = None
+    def _schedule(self) -> None:
+        """Starts what may run now."""
+        self._waiting = [item for item in self._waiting if not item.done.done()]
+        if self._main is None and (chosen := self._next()):
+            self._main = self._start(chosen, self._end_main)
+        if self._main is not None and self._beside is None:
+            chosen = pass_beside(
+                self._waiting,
+                self._main,
+                now_s=self._clock(),
+                patches_per_s=self._patches_per_s,
+                max_patches=self._max_batch_patches,
+            )
+            if chosen:
+                self._beside = self._start(chosen, self._end_beside)
 
-    def _take(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
-        patches = 0
-        while self._waiting:
-            item = self._waiting[0]
-            if item.done.done():  # cancelled while it waited
-                self._waiting.popleft()
-                continue
-            patches += item.patches.grid.patches
-            if batch and patches > self._max_batch_patches:
-                break
-            batch.append(self._waiting.popleft())
-        return batch
+    def _next(self) -> list[_Item]:
+        return next_pass(
+            self._waiting, patches_per_s=self._patches_per_s, max_patches=self._max_batch_patches
+        )
 
-    async def _run(self, batch: list[_Waiting]) -> None:
-        started_s = time.perf_counter()
+    def _start(self, chosen: Sequence[_Item], end: Callable[[], None]) -> Running:
+        self._waiting = [item for item in self._waiting if item not in chosen]
+        running = self._running(chosen)
+        task = asyncio.create_task(self._run(chosen, running))
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._settle(done, end))
+        return running
+
+    def _running(self, items: Sequence[_Item]) -> Running:
+        patches = sum(item.patches for item in items)
+        return Running(
+            patches=patches, began_s=self._clock(), estimate_s=patches / self._patches_per_s
+        )
+
+    def _settle(self, task: "asyncio.Task[None]", end: Callable[[], None]) -> None:
+        self._tasks.discard(task)
+        end()
+        self._schedule()
+
+    def _end_main(self) -> None:
+        self._main = None
+
+    def _end_beside(self) -> None:
+        self._beside = None
+
+    async def _run(self, items: Sequence[_Item], running: Running) -> None:
         loop = asyncio.get_running_loop()
         try:
-            features = await loop.run_in_executor(self._compute, self._encode, batch)
-        except Exception as error:  # The batch edge: what one image did must not fail others.
-            await self._isolate(batch, error)
+            features = await loop.run_in_executor(self._compute, self._encode, items, running)
+        except Abandoned:
+            self._waiting += [item for item in items if not item.done.done()]
             return
-        elapsed_s = time.perf_counter() - started_s
-        self._patches_per_s = sum(item.patches.grid.patches for item in batch) / max(
-            elapsed_s, 1e-6
-        )
-        for item, part in zip(batch, features, strict=True):
+        except Exception as error:  # The pass's edge: what one image did must not fail others.
+            await self._isolate(items, error)
+            return
+        elapsed_s = max(self._clock() - running.began_s, 1e-6)
+        if self._beside is None:  # two passes at once say little of what one takes
+            self._patches_per_s = running.patches / elapsed_s
+        for item, part in zip(items, features, strict=True):
             if not item.done.done():
                 item.done.set_result(BatchResult(part, elapsed_s * 1e3))
 
-    async def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
-        alive = [item for item in batch if not item.done.done()]
-        if len(batch) == 1:
+    async def _isolate(self, items: Sequence[_Item], error: Exception) -> None:
+        alive = [item for item in items if not item.done.done()]
+        if len(items) == 1:
             for item in alive:
                 item.done.set_exception(error)
             return
         if alive:
-            logger.warning("a batch of %d failed, encoding each alone", len(batch))
+            logger.warning("a pass of %d images failed, encoding each alone", len(items))
         for item in alive:
-            await self._run([item])
+            await self._run([item], self._running([item]))
 
-    def _encode(self, batch: list[_Waiting]) -> list[FloatArray]:
-        return self._encoder.encode(
-            [item.patches for item in batch],
-            lambda: all(item.done.done() for item in batch),
-        )
+    def _encode(self, items: Sequence[_Item], running: Running) -> list[FloatArray]:
+        def abandoned() -> bool:
+            wanted = sum(item.patches for item in items if not item.done.done())
+            return wanted < running.patches and is_worth_stopping(
+                running, wanted, now_s=self._clock()
+            )
+
+        return self._encoder.encode([item.data for item in items], abandoned)

@@ -21,7 +21,7 @@ from protos.wire.errors import Overloaded, Reason, Unavailable
 from vision_service.config import VisionConfig
 from vision_service.jobs import Encoded, EncodeJob, error_from_plain
 from vision_service.replicas.deployment import EncoderDeployment
-from vision_service.replicas.ray_runtime import RayRuntime
+from vision_service.replicas.ray_runtime import RayRuntime, starting
 from vision_service.replicas.reaper import Reaper
 from vision_service.replicas.scaling import deployment_options
 
@@ -55,13 +55,16 @@ class RayEncoders:
         Raises:
             BundleError: the replicas could not load the bundle.
             SettingError: there are fewer GPUs than replicas.
+            EncodersNotStarted: Ray or the replicas did not start.
         """
         started_s = time.perf_counter()
         logger.info("starting Ray")
-        await self._ray.start(reclaim_signals=reclaim_signals)
+        with starting("Ray"):
+            await self._ray.start(reclaim_signals=reclaim_signals)
         ray_s = time.perf_counter() - started_s
         logger.info("loading the vision tower into the replicas")
-        self._handle = await self._ray.call(self._start_replicas)
+        with starting("the encoder replicas"):
+            self._handle = await self._ray.call(self._start_replicas)
         total_s = time.perf_counter() - started_s
         logger.info("started: ray %.1f s, replicas %.1f s", ray_s, total_s - ray_s)
         problem = await self._handle.problem.remote()

@@ -17,10 +17,12 @@ from typing import Any, TypeVar
 
 import ray
 
+from protos.bundle.manifest import BundleError
 from protos.process import processes
 from protos.process.settings import SettingError
 from protos.wire.channels import MIB
 from vision_service.config import VisionConfig
+from vision_service.jobs import EncodersNotStarted
 from vision_service.replicas.lean_node import lean_node
 from vision_service.replicas.reaper import Belongings, Reaper
 
@@ -35,6 +37,27 @@ _SHUTDOWN_S = 10.0
 _NODE_POLL_S = 0.2
 _CORE_PROCESSES = ("gcs_server", "raylet")
 _SOCKET_PATH_ROOM = 40  # longest temporary folder below which Ray's socket paths stay legal
+
+
+@contextmanager
+def starting(what: str) -> Iterator[None]:
+    """Turns what Ray raises while it starts something into one line; the log has all at DEBUG.
+
+    Raises:
+        EncodersNotStarted: Ray raised.
+    """
+    try:
+        yield
+    except (SettingError, BundleError):
+        raise
+    except Exception as error:
+        # The border to Ray, which raises bare `Exception`s itself (a node that is late), beside
+        # RuntimeError, ValueError, OSError and two families of its own.
+        logger.debug("%s did not start", what, exc_info=True)
+        first = next(iter(str(error).strip().splitlines()), "no reason given")
+        raise EncodersNotStarted(
+            f"{what} did not start: {type(error).__name__}: {first}"
+        ) from error
 
 
 class RayRuntime:
@@ -113,7 +136,7 @@ class RayRuntime:
         config = self._config
         _adopt_logger("ray", logging.WARNING)
         _adopt_logger("ray.serve", logging.ERROR)  # it warns about every probe of a busy replica
-        with lean_node(), _patient(config.startup_timeout_s):
+        with lean_node(), patient(config.startup_timeout_s):
             ray.init(
                 address=ADDRESS,
                 # So many workers are started beforehand: the replicas and Serve's controller.
@@ -137,7 +160,7 @@ class RayRuntime:
 
 
 @contextmanager
-def _patient(timeout_s: float) -> Iterator[None]:
+def patient(timeout_s: float) -> Iterator[None]:
     """Lets Ray wait for its node as long as we do.
 
     Ray asks for the node until 30 s have passed, a number in the middle of its code; cores that

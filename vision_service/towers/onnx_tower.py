@@ -28,7 +28,7 @@ FORMS = {
 
 
 class OnnxTower:
-    """A loaded tower. Not thread-safe: one thread calls `encode`."""
+    """A loaded tower; see `tower.BatchEncoder`."""
 
     def __init__(self, session: ort.InferenceSession, settings: GridSettings) -> None:
         self._session = session

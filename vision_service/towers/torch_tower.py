@@ -4,6 +4,7 @@ Never the language model.
 """
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -31,7 +32,7 @@ class TorchTower:
         self._family = family
         self._device = torch.device(device)
         self._merge_size = merge_size
-        self._abandoned: Callable[[], bool] = lambda: False
+        self._call = threading.local()  # `abandoned` of the pass that a thread runs
         for block in model.blocks:  # type: ignore[union-attr]
             block.register_forward_pre_hook(self._check_abandoned)
 
@@ -87,7 +88,7 @@ class TorchTower:
 
         Source: transformers Qwen3VLVisionModel.forward; parity in tests/parity/test_tower.py.
         """
-        self._abandoned = abandoned
+        self._call.abandoned = abandoned
         # Concatenating copies, so read-only arrays of clients become writable here.
         pixels = np.concatenate([patches.pixel_values for patches in batch])
         hidden = torch.from_numpy(pixels).to(self._device)
@@ -100,7 +101,7 @@ class TorchTower:
         return [part.contiguous().numpy() for part in torch.split(features, rows, dim=1)]
 
     def _check_abandoned(self, *_: Any) -> None:
-        if self._abandoned():
+        if self._call.abandoned():
             raise Abandoned
 
 

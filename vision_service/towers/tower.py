@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class BatchEncoder(Protocol):
-    """A loaded tower. One thread calls `encode`, one call at a time."""
+    """A loaded tower. Two threads may call `encode` at once."""
 
     def encode(
         self, batch: Sequence[Patches], abandoned: Callable[[], bool] = ...
@@ -21,13 +21,14 @@ class BatchEncoder(Protocol):
 
         Args:
             batch: Patches, float32 [P, D], and the grid of each image; arrays may be read-only.
-            abandoned: Asked now and then; once it is true nobody waits for the batch, and it may
-                be dropped by raising anything.
+            abandoned: Asked now and then, and cheap; once it is true the batch is not wanted any
+                more, and is dropped before its next block.
 
         Returns:
             Features of each image, float32 [levels, N, H]; level 0 holds the embeddings.
 
         Raises:
+            Abandoned: `abandoned` was true.
             FloatingPointError: the output is not finite.
         """
         ...

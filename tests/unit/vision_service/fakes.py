@@ -9,6 +9,7 @@ import numpy as np
 from protos.media.images import Grid
 from protos.tandem.v1 import vision_pb2
 from vision_service.jobs import Encoded, EncodeJob, FloatArray, Patches
+from vision_service.towers.watch import Abandoned
 
 
 class FakeTower:
@@ -35,6 +36,7 @@ class FakeTower:
         self.gate.wait()
         if abandoned():
             self.saw_abandoned.set()
+            raise Abandoned
         if any(part[0, 0] < 0 for part, _ in batch):
             raise ValueError("the tower does not like this image")
         levels, hidden = self._shape
@@ -54,6 +56,7 @@ class FakeEncoders:
         self.jobs: list[EncodeJob] = []
         self.error: Exception | None = None
         self.grid = Grid(1, 4, 6)
+        self.features: FloatArray | None = None  # what to answer in place of numbered rows
         self.hang = False
         self.began = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -76,6 +79,10 @@ class FakeEncoders:
         level = np.arange(levels, dtype=np.float32)[:, None, None] * 1e6
         return Encoded(
             grid=grid,
-            features=np.broadcast_to(level + rows, (levels, grid.tokens(2), hidden)),
+            features=(
+                np.broadcast_to(level + rows, (levels, grid.tokens(2), hidden))
+                if self.features is None
+                else self.features
+            ),
             summary=vision_pb2.EncodeSummary(queue_ms=1.0, preprocess_ms=2.0, encode_ms=3.0),
         )

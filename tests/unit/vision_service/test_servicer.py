@@ -16,7 +16,7 @@ from protos.bundle.manifest import Bundle
 from protos.media.images import Grid, PixelRange
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
-from protos.wire import tensors
+from protos.wire import features, tensors
 from protos.wire.channels import (
     CHUNK_BYTES,
     LARGE_MESSAGE_BYTES,
@@ -61,9 +61,16 @@ class Running:
 
 
 @asynccontextmanager
-async def served(encoders: FakeEncoders, *, timeout_s: float = 10.0) -> AsyncIterator[Running]:
+async def served(
+    encoders: FakeEncoders, *, timeout_s: float = 10.0, form: str = "float32"
+) -> AsyncIterator[Running]:
     servicer = VisionServicer(
-        BUNDLE, max_patches=1000, max_bytes=9999, max_pixels=80_000, encode_timeout_s=timeout_s
+        BUNDLE,
+        max_patches=1000,
+        max_bytes=9999,
+        max_pixels=80_000,
+        encode_timeout_s=timeout_s,
+        form=form,
     )
     servicer.encoders = encoders
     server = GrpcServer(
@@ -134,6 +141,16 @@ async def test_a_stream_is_a_header_then_every_level_then_a_summary(running: Run
     for index in range(3):
         assert level(chunks, index)[:, 0].tolist() == [index * 1e6 + row for row in range(6)]
     assert running.encoders.jobs[0].source == EncodedImage(data=b"bytes")
+
+
+@pytest.mark.parametrize("form", features.FORMS)
+async def test_features_are_sent_in_the_form_of_the_settings(form: str) -> None:
+    async with served(FakeEncoders(), form=form) as it:
+        chunks = await it.encode(vision_pb2.EncodeRequest(image=b"bytes"))
+    parts = [c.features for c in chunks if c.WhichOneof("payload") == "features"]
+    assert {tensor_pb2.DType.Name(part.values.dtype) for part in parts} == {f"DTYPE_{form.upper()}"}
+    rows = [features.values_from_proto(part, field="chunk", hidden_size=8) for part in parts[:3]]
+    assert np.allclose(np.concatenate(rows)[:6, 0], range(6), atol=0.02)
 
 
 async def test_areas_reach_the_encoders(running: Running) -> None:

@@ -1,7 +1,8 @@
 """What waits together is encoded together; the queue is bounded; nobody suffers for another."""
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -20,8 +21,14 @@ def tower() -> Iterator[FakeTower]:
     fake.gate.set()
 
 
-def batcher_of(tower: FakeTower, *, batch: int = 64, queue: int = 256) -> PatchBatcher:
-    return PatchBatcher(tower, max_batch_patches=batch, max_queued_patches=queue)
+def batcher_of(
+    tower: FakeTower,
+    *,
+    batch: int = 64,
+    queue: int = 256,
+    clock: Callable[[], float] = time.perf_counter,
+) -> PatchBatcher:
+    return PatchBatcher(tower, max_batch_patches=batch, max_queued_patches=queue, clock=clock)
 
 
 def patches_of(grid: Grid, value: float = 1.0) -> Patches:
@@ -138,3 +145,49 @@ async def test_the_batcher_works_again_after_it_was_idle(tower: FakeTower) -> No
     for value in (1.0, 2.0):
         result = await batcher.encode(patches_of(SMALL, value))
         assert result.features[0, 0, 0] == value + 1
+
+
+HUGE = Grid(1, 16, 16)  # 256 patches
+
+
+async def test_a_small_image_is_encoded_while_a_huge_one_is(tower: FakeTower) -> None:
+    batcher = batcher_of(tower)
+    tower.gate.clear()
+    huge = asyncio.create_task(batcher.encode(patches_of(HUGE)))
+    await until_encoding(tower)
+    small = started(batcher, 1.0)
+    await until_encoding(tower)
+    tower.gate.set()
+    await asyncio.gather(huge, *small)
+    assert tower.batches == [[256], [16]]
+
+
+async def test_a_pass_is_begun_again_without_an_image_that_was_most_of_it(
+    tower: FakeTower,
+) -> None:
+    batcher = batcher_of(tower, batch=512, clock=lambda: 0.0)
+    tower.gate.clear()
+    small = started(batcher, 1.0)
+    huge = asyncio.create_task(batcher.encode(patches_of(HUGE)))
+    await until_encoding(tower)
+    huge.cancel()
+    await asyncio.wait({huge})
+    tower.gate.set()
+    (result,) = await asyncio.gather(*small)
+    assert result.features[0, 0, 0] == 2
+    assert tower.batches == [[16, 256], [16]]
+
+
+async def test_a_pass_goes_on_without_an_image_that_was_little_of_it(tower: FakeTower) -> None:
+    now_s = 0.0
+    batcher = batcher_of(tower, batch=512, clock=lambda: now_s)
+    tower.gate.clear()
+    (small,) = started(batcher, 1.0)
+    huge = asyncio.create_task(batcher.encode(patches_of(HUGE)))
+    await until_encoding(tower)
+    now_s = 0.5  # of 1.36 s; the huge one alone would take 1.28 s
+    small.cancel()
+    await asyncio.wait({small})
+    tower.gate.set()
+    await huge
+    assert tower.batches == [[16, 256]]

@@ -1,4 +1,4 @@
-"""How long Ray's start may take."""
+"""How long Ray's start may take, and what is said where it fails."""
 
 import importlib.util
 import inspect
@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import ray
 
+from protos.process.settings import SettingError
 from vision_service.__main__ import PRELOADED, _startup_limits
+from vision_service.jobs import EncodersNotStarted
 from vision_service.replicas import ray_runtime
-from vision_service.replicas.ray_runtime import _patient
+from vision_service.replicas.ray_runtime import patient, starting
 
 
 class LateNode:
@@ -35,13 +37,13 @@ def late(monkeypatch: pytest.MonkeyPatch) -> LateNode:
 
 
 def test_one_question_for_the_node_lasts_until_it_is_there(late: LateNode) -> None:
-    with _patient(30.0):
+    with patient(30.0):
         assert ray._private.services.get_node("address", "id") == {"asked": "address/id"}
     assert ray._private.services.get_node is late
 
 
 def test_the_wait_ends_with_its_time(late: LateNode) -> None:
-    with _patient(0.0), pytest.raises(RuntimeError):
+    with patient(0.0), pytest.raises(RuntimeError):
         ray._private.services.get_node("address", "id")
     assert late.refusals == 2
 
@@ -50,7 +52,7 @@ def test_a_node_that_died_is_not_waited_for(
     late: LateNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_runtime, "_node_lives", lambda: False)
-    with _patient(30.0), pytest.raises(RuntimeError):
+    with patient(30.0), pytest.raises(RuntimeError):
         ray._private.services.get_node("address", "id")
     assert late.refusals == 2
 
@@ -71,3 +73,29 @@ def test_ray_s_processes_wait_for_each_other_as_long() -> None:
 @pytest.mark.parametrize("module", PRELOADED)
 def test_what_ray_s_workers_import_beforehand_exists(module: str) -> None:
     assert importlib.util.find_spec(module) is not None  # Ray would only log that it does not
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exception("The current node timed out during startup.\nmore"),
+        RuntimeError("unable to start"),
+        ValueError("object store too small"),
+        PermissionError(13, "Permission denied"),
+        ConnectionError("ray client"),
+        TimeoutError(),
+        ray.exceptions.RaySystemError("raylet died"),
+        ray.exceptions.RpcError("unreachable"),
+    ],
+)
+def test_whatever_keeps_ray_from_starting_becomes_one_line(error: Exception) -> None:
+    with pytest.raises(EncodersNotStarted) as caught, starting("Ray"):
+        raise error
+    line = str(caught.value)
+    assert line.startswith(f"Ray did not start: {type(error).__name__}: ")
+    assert "\n" not in line
+
+
+def test_a_setting_that_is_wrong_is_told_as_such() -> None:
+    with pytest.raises(SettingError), starting("Ray"):
+        raise SettingError("device")

@@ -1,0 +1,99 @@
+"""Visual features to chunks and back, in the number formats that they may travel in."""
+
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+from protos.tandem.v1 import tensor_pb2
+from protos.wire import tensors
+from protos.wire.errors import InvalidRequest, Reason, ServiceError
+
+FloatArray = npt.NDArray[np.float32]
+
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of one value in each form
+FORMS = tuple(BYTES)
+
+_INT8_MAX = 127  # -128 is left out, so that a row and its negative differ in signs alone
+
+
+def to_proto(
+    values: FloatArray, *, level: int, row_offset: int, form: str
+) -> tensor_pb2.FeatureChunk:
+    """Some rows of one level.
+
+    Args:
+        values: Finite, float32 [rows, H].
+        level: 0 the embeddings, from 1 on DeepStack.
+        row_offset: The first row's place in the image.
+        form: One of `FORMS`: float32, exactly; bfloat16, rounded; int8, each row rounded to 127
+            steps to either side, up to its largest value.
+    """
+    chunk = tensor_pb2.FeatureChunk(level=level, row_offset=row_offset)
+    if form == "int8":
+        steps, scales = quantized(values)
+        chunk.values.CopyFrom(tensors.to_proto(steps))
+        chunk.scales.CopyFrom(tensors.to_proto(scales))
+    elif form == "bfloat16":
+        chunk.values.CopyFrom(tensors.bfloat16_to_proto(values))
+    else:
+        assert form == "float32", "one of FORMS"
+        chunk.values.CopyFrom(tensors.to_proto(values))
+    chunk.crc32 = _checksum(chunk)
+    return chunk
+
+
+def values_from_proto(
+    chunk: tensor_pb2.FeatureChunk, *, field: str, hidden_size: int
+) -> FloatArray:
+    """The rows of a chunk, float32 [rows, H]; read-only where they came so.
+
+    Raises:
+        InvalidRequest: dtype, shape, scales of another number than rows, or without int8 values,
+            or non-finite values.
+        ServiceError: DATA_LOSS when the checksum does not fit the bytes.
+    """
+    values = f"{field}.values"
+    if chunk.HasField("crc32") and _checksum(chunk) != chunk.crc32:
+        raise ServiceError(
+            f"{values} does not match its checksum: bytes were damaged on the way",
+            reason=Reason.DATA_LOSS,
+            param=values,
+        )
+    is_int8 = chunk.values.dtype == tensor_pb2.DTYPE_INT8
+    if is_int8 != chunk.HasField("scales"):
+        raise InvalidRequest(
+            f"{field}.scales is {'not set' if is_int8 else 'set'}, expected with int8 values, and"
+            " with no others",
+            reason=Reason.SHAPE_MISMATCH,
+            param=f"{field}.scales",
+        )
+    if not is_int8:
+        return tensors.float32_from_proto(chunk.values, field=values, shape=(None, hidden_size))
+    steps = tensors.int8_from_proto(chunk.values, field=values, shape=(None, hidden_size))
+    scales = tensors.float32_from_proto(chunk.scales, field=f"{field}.scales", shape=(len(steps),))
+    rows = dequantized(steps, scales)
+    if not np.isfinite(rows).all():
+        raise InvalidRequest(
+            f"{values} times their scales are beyond float32",
+            reason=Reason.NON_FINITE,
+            param=values,
+        )
+    return rows
+
+
+def quantized(values: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
+    """Rows as int8 [rows, H] and their scales, float32 [rows]."""
+    scales = np.abs(values).max(axis=1) / np.float32(_INT8_MAX)
+    scales[scales == 0] = 1
+    return np.rint(values / scales[:, None]).astype(np.int8), scales
+
+
+def dequantized(steps: npt.NDArray[np.int8], scales: FloatArray) -> FloatArray:
+    """Undoes `quantized`, but for its rounding."""
+    with np.errstate(over="ignore"):  # who receives checks for it
+        return steps.astype(np.float32) * scales[:, None]
+
+
+def _checksum(chunk: tensor_pb2.FeatureChunk) -> int:
+    return zlib.crc32(chunk.scales.data, zlib.crc32(chunk.values.data))
