@@ -1,11 +1,21 @@
 """The optional API keys, the same for both doors."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from protos.wire.errors import Reason, ServiceError
 
 AUTHORIZATION = "authorization"
+API_KEY = "x-api-key"
+
+
+def bearer(headers: Mapping[str, str]) -> str | None:
+    """The `Authorization` header of an HTTP request; Anthropic's clients send `x-api-key`.
+
+    Where both are there, `Authorization` counts.
+    """
+    given, key = headers.get(AUTHORIZATION), headers.get(API_KEY)
+    return f"Bearer {key}" if given is None and key is not None else given
 
 
 def check_key(expected: Sequence[str], authorization: str | None) -> str | None:
