@@ -88,6 +88,11 @@ class OpenRequest:
         self._completion_tokens = 0
 
     @property
+    def tenant(self) -> bytes:
+        """Names the key of the request, for what is kept apart by keys."""
+        return self._service.tenants.salt(self._api_key, None)
+
+    @property
     def whole_by_s(self) -> float:
         """When all of the request must be here, `time.monotonic()` seconds."""
         return self._arrived_s + self._service.patience.request_s
@@ -131,6 +136,10 @@ class OpenRequest:
         self._record.note(prompt_tokens=len(prompt.input_ids))
         self._record.ended("ok")
         return prompt
+
+    def ended(self) -> None:
+        """Notes that the door answered the client without asking the model."""
+        self._record.ended("ok")
 
     def failed(self, reason: Reason) -> None:
         """Notes a failure that the door tells the client itself, in the middle of a stream."""
