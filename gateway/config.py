@@ -96,6 +96,14 @@ class GatewayConfig:
         default=MAX_IMAGE_TOKENS,
         least=MAX_ASPECT_RATIO,  # the thinnest image has a token for each of its squares
     )
+    max_stored_responses: int = setting(
+        "answers of /v1/responses kept in memory for previous_response_id; 0 keeps none",
+        default=1000,
+        least=0,
+    )
+    max_stored_bytes: int = setting(
+        "bytes of those answers with their conversations and images", default=256 * MIB, least=0
+    )
     prepare_threads: int = setting(
         "threads that prepare short requests; long texts take half as many", default=2, least=1
     )
