@@ -11,10 +11,12 @@ from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig, entries
+from gateway.http.apis import api_routes
 from gateway.http.chat.route import ChatCompletions
 from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
 from gateway.http.listener import Listener
+from gateway.http.ollama.models import ModelFacts
 from gateway.http.routes import http_app
 from gateway.media.images import MediaLimits
 from gateway.pipeline import Pipeline
@@ -52,6 +54,7 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, bundle: Bundle) -> None:
         self._config = config
+        self._manifest = bundle.manifest
         self._admission = Admission(
             max_requests=config.max_in_flight, max_bytes=config.max_in_flight_bytes
         )
@@ -210,7 +213,19 @@ class Gateway:
             max_body_bytes=config.max_body_bytes,
             slow_client_s=config.slow_client_s,
         )
-        app = http_app(chat=chat, served=self._service.served, card=self.card, health=self.health)
+        app = http_app(
+            chat=chat,
+            others=api_routes(
+                config,
+                self._service,
+                threads=self._threads,
+                token_bytes=self._token_bytes,
+                facts=self._model_facts(),
+            ),
+            served=self._service.served,
+            card=self.card,
+            health=self.health,
+        )
         # Around everything, so that even the response to a bug carries the request's id.
         guarded = Guard(
             app,
@@ -224,6 +239,14 @@ class Gateway:
             max_header_bytes=config.max_header_bytes,
             slow_client_s=config.slow_client_s,
             drain_timeout_s=config.drain_timeout_s,
+        )
+
+    def _model_facts(self) -> ModelFacts:
+        return ModelFacts(
+            self._service.served,
+            self._manifest,
+            card=self.card,
+            thinks=self._builder.thought_tokens is not None,
         )
 
 

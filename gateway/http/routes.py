@@ -1,6 +1,6 @@
 """The HTTP door: routes, and the errors no route answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -11,13 +11,14 @@ from starlette.routing import Route
 
 from gateway.access.served import ServedModel
 from gateway.http.chat.route import ChatCompletions
-from gateway.http.errors import error_response, route_error
+from gateway.http.errors import api_of, error_response, route_error
 from protos.wire.errors import InternalError, ServiceError
 
 
 def http_app(
     *,
     chat: ChatCompletions,
+    others: Sequence[Route],
     served: ServedModel,
     card: Callable[[], dict[str, Any]],
     health: Callable[[], dict[str, Any]],
@@ -25,7 +26,8 @@ def http_app(
     """The ASGI application.
 
     Args:
-        chat: Serves the one route that works.
+        chat: Serves OpenAI's chat completions.
+        others: The routes of the other APIs.
         served: The model.
         card: Its model object; what it takes may change as tiers come and go.
         health: The body of GET /health, whose `status` is ok or degraded where something is
@@ -54,6 +56,7 @@ def http_app(
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat.serve, methods=["POST"]),
+            *others,
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),  # names of models hold slashes
             Route("/health", health_report),
@@ -73,15 +76,15 @@ def http_app(
     return app
 
 
-async def _service_error(_: Request, error: Exception) -> Response:
+async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    return error_response(error)
+    return error_response(error, api_of(request.scope["path"]))
 
 
-async def _route_error(_: Request, error: Exception) -> Response:
+async def _route_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return route_error(error)
+    return route_error(error, api_of(request.scope["path"]))
 
 
-async def _bug(_: Request, error: Exception) -> Response:
-    return error_response(InternalError("internal error"))
+async def _bug(request: Request, _: Exception) -> Response:
+    return error_response(InternalError("internal error"), api_of(request.scope["path"]))
