@@ -19,6 +19,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.answer.calls import Calls
 from gateway.answer.detokenize import Detokenizer, TokenBytes
 from gateway.answer.events import (
     Admitted,
@@ -43,6 +44,7 @@ from gateway.tiers.decoder import CallEnded, DecoderClient, GenerateCall
 from gateway.tiers.features import FeatureSource
 from gateway.tiers.router import Endpoint
 from gateway.tiers.vision import VisionClient
+from gateway.tools.form import AnswerForm, form_of
 from protos.wire.errors import DeadlineExceeded, PromptTooLong, ServiceError
 
 # Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
@@ -102,11 +104,14 @@ class Pipeline:
         """
         question = job.question
         question.check(vocab_size=self._vocab_size)
+        tools = question.callable_tools()
         begun = affinity(question.conversation, job.cache_salt)
         endpoint = await self._decoder.ready(affinity=begun)
         preparing_s = time.monotonic()
         prompt = await self.prepare(question.conversation, max_context=endpoint.max_context)
         check_length(prompt, job, max_context=endpoint.max_context)
+        behind_thought = prompt.thought_end is not None
+        form = form_of(question, tools, self._builder.calls, behind_thought=behind_thought)
         prepare_ms = milliseconds_since(preparing_s)
         async with FeatureSource(
             self._vision,
@@ -117,6 +122,7 @@ class Pipeline:
             work = _Work(
                 job=job,
                 prompt=prompt,
+                form=form,
                 endpoint=endpoint,
                 features=features,
                 prepare_ms=prepare_ms,
@@ -129,13 +135,12 @@ class Pipeline:
     async def _choice(self, work: "_Work", index: int) -> AsyncGenerator[AnswerEvent, None]:
         """One Generate stream and the text it becomes."""
         job, prompt = work.job, work.prompt
-        stop_strings = job.question.stopping.stop_strings
-        transcript = Transcript(
-            Detokenizer(self._token_bytes, stop_strings), self._thoughts(job, prompt)
-        )
+        transcript = self._transcript(work)
         watch = Stopwatch(job.arrived_s, prepare_ms=work.prepare_ms)
         end: DecoderEnd | None = None
-        async with self._decoder.generate(work.endpoint, job, prompt, choice=index) as call:
+        async with self._decoder.generate(
+            work.endpoint, job, prompt, work.form, choice=index
+        ) as call:
             admitted = await _admitted(call, job)
             async with self._feeding(call, admitted, work, watch) as feeding:
                 while end is None and not transcript.stopped:
@@ -153,12 +158,18 @@ class Pipeline:
                     await asyncio.wait({feeding}, timeout=TIMES_WITHIN_S)
         yield _answer_end(prompt, admitted, end, transcript, watch)
 
-    def _thoughts(self, job: ChatJob, prompt: PreparedPrompt) -> Thoughts:
+    def _transcript(self, work: "_Work") -> Transcript:
+        form, stopping = work.form, work.job.question.stopping
         # Where the template opens no thought, a constraint leaves no room for one.
-        has_begun = prompt.thought_end is not None
-        may_think = has_begun or job.question.constraint is None
+        has_begun = work.prompt.thought_end is not None
+        may_think = has_begun or form.constraint is None or form.begin is not None
         around = self._builder.thought_tokens if may_think else None
-        return Thoughts(self._token_bytes, around, has_begun=has_begun)
+        thoughts = Thoughts(self._token_bytes, around, has_begun=has_begun, call_begin=form.begin)
+        text = Detokenizer(
+            self._token_bytes, stopping.stop_strings, holds_newlines=form.calls is not None
+        )
+        calls = Calls(self._token_bytes, form.calls)
+        return Transcript(text, thoughts, calls, min_tokens=stopping.min_tokens)
 
     def _next_by_s(self, job: ChatJob, watch: Stopwatch) -> float:
         """When the decoder's next message must be here."""
@@ -188,6 +199,7 @@ class _Work:
 
     job: ChatJob
     prompt: PreparedPrompt
+    form: AnswerForm
     endpoint: Endpoint
     features: FeatureSource
     prepare_ms: float
@@ -277,10 +289,13 @@ def _answer_end(
     reason = FinishReason.STOP
     if end is not None and not transcript.stopped:
         reason = end.finish_reason
+    if reason is FinishReason.STOP and transcript.call_count:
+        reason = FinishReason.TOOL_CALLS
     return AnswerEnd(
         finish_reason=reason,
         prompt_tokens=len(prompt.input_ids),
         completion_tokens=transcript.token_count if end is None else end.completion_tokens,
         cached_tokens=admitted.cached_tokens if end is None else end.cached_tokens,
+        thought_tokens=transcript.thought_tokens,
         timings=watch.timings(None if end is None else end.timings),
     )

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder_service.sampling.logprobs import token_logprobs
+from decoder_service.sampling.sampler import Mask
+from decoder_service.sampling.unending import Unending
 from decoder_service.schedule.residency import Residency
 from decoder_service.sequence.request import Completion, FinishReason, Token
 from decoder_service.sequence.sequence import Sequence, Status, completion
@@ -83,7 +85,7 @@ class StepOutputs:
     def _choose(self, sequence: Sequence, logits: FloatArray) -> Token | Output:
         """The next token; or how the sequence ended instead."""
         try:
-            token_id = sequence.sampler.choose(logits, sequence.request.constraint)
+            token_id = sequence.sampler.choose(logits, _mask(sequence))
             if token_id is not None:
                 return _report(sequence, logits, token_id)
         except ServiceError as error:
@@ -119,6 +121,14 @@ class StepOutputs:
         ended = completion(sequence, reason, stop_token_id)
         self._residency.end(sequence)
         return Output(sequence, ended)
+
+
+def _mask(sequence: Sequence) -> Mask | None:
+    """What bans tokens from the sequence's next place."""
+    request = sequence.request
+    if sequence.output_count >= request.min_tokens or not request.stop_token_ids:
+        return request.constraint
+    return Unending(request.stop_token_ids, request.constraint)
 
 
 def _report(sequence: Sequence, logits: FloatArray, token_id: int) -> Token:

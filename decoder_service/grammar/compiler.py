@@ -20,7 +20,7 @@ from llguidance import LLMatcher
 from decoder_service.grammar.checks import GrammarLimits
 from decoder_service.grammar.grammar import CompiledGrammar, Grammar
 from decoder_service.grammar.state import GrammarState
-from decoder_service.grammar.trial import parser_limits
+from decoder_service.grammar.trial import parser_limits, trial_ids
 from decoder_service.grammar.vocabulary import GrammarVocabulary
 from protos.bundle.manifest import BundleError
 from protos.wire.errors import InternalError, Overloaded, Reason, Unavailable, Unsupported
@@ -102,9 +102,10 @@ class GrammarCompiler:
     async def _compile(self, grammar: Grammar) -> CompiledGrammar:
         try:
             source = grammar.source()
+            tried = grammar.source(token_ids=trial_ids(len(grammar.token_ids)))
         except ValueError as error:  # llguidance reads options within a schema
             raise grammar.refusal("is not a schema that can be read") from error
-        size_bytes = await self._try(grammar, source)
+        size_bytes = await self._try(grammar, tried)
         loop = asyncio.get_running_loop()
         compiled = await loop.run_in_executor(
             self._compiler, lambda: self._build(grammar, source, size_bytes)

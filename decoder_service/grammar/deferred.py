@@ -1,4 +1,4 @@
-"""A constraint that begins behind a token: the answer is held to a grammar, the thought is free."""
+"""A constraint of a part of the output: behind a thought, or from where a tool is called."""
 
 from collections.abc import Sequence
 
@@ -9,28 +9,47 @@ from decoder_service.grammar.state import GrammarState
 
 
 class Deferred:
-    """Leaves an output free until a token comes, and holds the rest to a grammar.
+    """Leaves an output free until its constraint begins, and holds the rest to a grammar.
 
-    The output cannot end before that, so that no thought passes for a whole answer.
+    Behind a token: the output cannot end before it, so that no thought passes for a whole answer.
+    From a token, which is the grammar's first: the output may as well end without it.
     """
 
-    def __init__(self, state: GrammarState, *, after: int, ends: Sequence[int]) -> None:
-        """Waits for the first `after` token; `ends` are the end-of-sequence tokens."""
+    def __init__(
+        self,
+        state: GrammarState,
+        *,
+        after: int | None = None,
+        begin: int | None = None,
+        ends: Sequence[int],
+    ) -> None:
+        """Waits for the first `after` token, if any, and then for the first `begin` one, if any.
+
+        Args:
+            state: At the grammar's beginning.
+            after: The constraint concerns what follows it.
+            begin: The constraint begins with it.
+            ends: The end-of-sequence tokens.
+        """
         self._state = state
         self._after = after
+        self._begin = begin
         self._ends = list(ends)
-        self._has_begun = False
 
     def mask(self, scores: npt.NDArray[np.float32]) -> None:
         """Sets the scores of tokens that may not follow to -inf; see `GrammarState.mask`."""
-        if self._has_begun:
-            self._state.mask(scores)
-        else:
+        if self._after is not None:
             scores[self._ends] = -np.inf
+        elif self._begin is None:
+            self._state.mask(scores)
 
     def accept(self, token_id: int) -> None:
         """Takes the token that was chosen."""
-        if self._has_begun:
+        if self._after is not None:
+            if token_id == self._after:
+                self._after = None
+        elif self._begin is None:
             self._state.accept(token_id)
-        else:
-            self._has_begun = token_id == self._after
+        elif token_id == self._begin:
+            self._begin = None
+            self._state.accept(token_id)

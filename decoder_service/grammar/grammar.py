@@ -1,7 +1,7 @@
 """Structured output: a grammar as a client gave it, and as it is compiled."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -65,20 +65,26 @@ class Grammar:
     """What an output must look like, as the client wrote it; equal grammars share one compiling.
 
     `text` is the schema's JSON, the pattern, the Lark grammar, or the choices as a JSON list.
-    `whitespace` concerns the two kinds of JSON only.
+    `whitespace` concerns the two kinds of JSON only, `token_ids` a Lark grammar: the added tokens
+    that its rules `token_0`, `token_1` and so on stand for.
     """
 
     kind: GrammarKind
     text: str
     whitespace: JsonWhitespace = JsonWhitespace()
+    token_ids: tuple[int, ...] = ()
 
     @property
     def field(self) -> str:
         """The request's field it came in."""
         return f"constraint.{self.kind.value}"
 
-    def source(self) -> str:
-        """The grammar in llguidance's own notation; unchecked."""
+    def source(self, *, token_ids: Sequence[int] | None = None) -> str:
+        """The grammar in llguidance's own notation; unchecked.
+
+        Args:
+            token_ids: The added tokens' ids in another vocabulary; None for the model's.
+        """
         match self.kind:
             case GrammarKind.JSON_SCHEMA | GrammarKind.JSON_OBJECT:
                 schema = self.text if self.kind is GrammarKind.JSON_SCHEMA else '{"type":"object"}'
@@ -91,7 +97,9 @@ class Grammar:
                 texts = (json.dumps(text) for text in json.loads(self.text))
                 return LLMatcher.grammar_from_lark("start: " + " | ".join(texts))
             case GrammarKind.LARK:
-                return LLMatcher.grammar_from_lark(self.text)
+                ids = self.token_ids if token_ids is None else token_ids
+                rules = (f"\ntoken_{at}: <[{token}]>" for at, token in enumerate(ids))
+                return LLMatcher.grammar_from_lark(self.text + "".join(rules))
 
     def refusal(self, what: str) -> InvalidRequest:
         """The error that says what is wrong with this grammar."""
@@ -136,7 +144,8 @@ class CompiledGrammar:
         self.vocabulary = vocabulary
         self.is_worn = False
         self._matcher = matcher
-        self.first_banned = vocabulary.banned(matcher)
+        self._usable = vocabulary.usable(grammar.token_ids)
+        self.first_banned = self.banned(matcher)
         if matcher.is_error() or vocabulary.bans_all(self.first_banned):
             raise grammar.refusal("allows no answer, or is too complex")
         self.size_bytes = size_bytes + self.first_banned.nbytes
@@ -144,3 +153,7 @@ class CompiledGrammar:
     def matcher(self) -> LLMatcher:
         """A matcher at the beginning, for one sequence."""
         return self._matcher.deep_copy()
+
+    def banned(self, matcher: LLMatcher) -> Words:
+        """Tokens that may not follow, int32 words. A matcher may fail here: ask `is_error`."""
+        return self.vocabulary.banned(matcher, self._usable)

@@ -48,10 +48,9 @@ class GrammarState:
 
     def _advance(self, token_id: int) -> Words:
         """Moves on and computes what may not follow; on a thread of the pool."""
-        vocabulary = self._compiled.vocabulary
         self._matcher.consume_token(token_id)
-        banned = vocabulary.banned(self._matcher)
-        if self._matcher.is_error() or vocabulary.bans_all(banned):
+        banned = self._compiled.banned(self._matcher)
+        if self._matcher.is_error() or self._compiled.vocabulary.bans_all(banned):
             self._compiled.is_worn = True
             raise self._compiled.grammar.refusal(
                 f"leads nowhere, or became too complex, after {self._accepted_count} tokens"

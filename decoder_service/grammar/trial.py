@@ -23,7 +23,14 @@ STACK_BYTES = 1024 * 1024
 MEMORY_BYTES = 256 * 1024 * 1024
 MAX_ERROR_CHARS = 200
 
+MAX_ADDED_TOKENS = 16  # that one grammar may use
+
 _EOS = 256
+
+
+def trial_ids(count: int) -> range:
+    """Ids, in the trial's vocabulary, of the added tokens that a grammar uses."""
+    return range(_EOS + 1, _EOS + 1 + count)
 
 
 def parser_limits() -> LLParserLimits:
@@ -44,12 +51,16 @@ def parser_limits() -> LLParserLimits:
 
 
 class _Bytes:
-    """A tokenizer whose tokens are the bytes."""
+    """A tokenizer whose tokens are the bytes, and some that stand for a model's added ones."""
 
     eos_token_id = _EOS
     bos_token_id = None
-    tokens = (*(bytes([value]) for value in range(256)), b"<eos>")
-    special_token_ids = (_EOS,)
+    tokens = (
+        *(bytes([value]) for value in range(256)),
+        b"<eos>",
+        *(b"<added %d>" % at for at in range(MAX_ADDED_TOKENS)),
+    )
+    special_token_ids = (_EOS, *trial_ids(MAX_ADDED_TOKENS))
 
     def __call__(self, text: str | bytes) -> list[int]:
         return list(text.encode() if isinstance(text, str) else text)

@@ -1,6 +1,8 @@
 """The vocabulary as grammars see it: tokens as bytes, and the tokens no grammar may use."""
 
 import json
+import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ class GrammarVocabulary:
 
     A mask has one bit per token, lowest bit first, in int32 words; a set bit bans its token.
     Added tokens (special or not) other than the end-of-sequence ones, and ids beyond the
-    tokenizer's, are banned always, whatever a grammar names: text that reads like such a token
-    is written with ordinary tokens.
+    tokenizer's, are banned but for those that a grammar is allowed: text that reads like such a
+    token is written with ordinary tokens.
 
     Args:
         tokenizer_json: The checkpoint's tokenizer.json.
@@ -62,11 +64,24 @@ class GrammarVocabulary:
         manifest = bundle.manifest
         return cls(text, vocab_size=manifest.text.vocab_size, eos_ids=manifest.special_tokens.eos)
 
-    def banned(self, matcher: LLMatcher) -> Words:
-        """Tokens that may not follow, int32 words. A matcher may fail here: ask `is_error`."""
+    def usable(self, token_ids: Sequence[int]) -> Words:
+        """Tokens that a grammar may use to which these added ones are allowed, int32 words."""
+        if not token_ids:
+            return self._usable
+        bits = np.unpackbits(self._usable.view(np.uint8), bitorder="little")
+        bits[list(token_ids)] = 1
+        return np.packbits(bits, bitorder="little").view(np.int32)
+
+    def banned(self, matcher: LLMatcher, usable: Words) -> Words:
+        """Tokens that may not follow, int32 words. A matcher may fail here: ask `is_error`.
+
+        Args:
+            matcher: Where a sequence is in its grammar.
+            usable: See `usable`.
+        """
         words = np.empty(self._word_count, dtype=np.int32)
         matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)  # without the GIL
-        np.bitwise_and(words, self._usable, out=words)
+        np.bitwise_and(words, usable, out=words)
         return np.invert(words, out=words)
 
     @staticmethod
@@ -92,15 +107,25 @@ def _speller(raw: dict[str, Any]) -> tuple[list[int], str]:
         raw: A byte-level BPE tokenizer.json.
 
     Returns:
-        The ids of ordinary tokens; and the tokenizer.json without normalizer and added tokens.
-        Their ids remain, under names that no text can match: a blank is not in the alphabet by
-        which byte-level tokenizers write bytes.
+        The ids of ordinary tokens; and the tokenizer.json without normalizer and with other added
+        tokens. They have their ids, but names that no text holds because nobody can guess them,
+        and all are special: grammars reach them by their ids alone, never by text.
     """
     added = {token["content"]: token["id"] for token in raw["added_tokens"]}
     ordinary = {name: token for name, token in raw["model"]["vocab"].items() if name not in added}
-    unmatched = {f" {token}": token for token in added.values()}
+    secret = secrets.token_hex(16)
+    unmatched = {f" {secret} {token}": token for token in added.values()}
     model = raw["model"] | {"vocab": ordinary | unmatched}
-    changes = {"model": model, "normalizer": None, "added_tokens": []}
+    changes = {
+        "model": model,
+        "normalizer": None,
+        "added_tokens": [_special(name, token) for name, token in unmatched.items()],
+    }
     # These would shorten or lengthen text.
     changes |= {"truncation": None, "padding": None, "post_processor": None}
     return list(ordinary.values()), json.dumps(raw | changes)
+
+
+def _special(name: str, token_id: int) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": token_id, "content": name, "special": True, **flags}

@@ -7,12 +7,14 @@ from decoder_service.grammar.grammar import (
     JsonWhitespace,
     choice_grammar,
 )
+from decoder_service.grammar.trial import MAX_ADDED_TOKENS
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import InvalidRequest
+from protos.wire.sampling import check_range
 
 
 def grammar_from_proto(
-    message: decoder_pb2.Constraint, limits: GrammarLimits, *, ignore_eos: bool
+    message: decoder_pb2.Constraint, limits: GrammarLimits, *, ignore_eos: bool, vocab_size: int
 ) -> Grammar:
     """What the output must look like.
 
@@ -36,10 +38,28 @@ def grammar_from_proto(
         if not message.json_object:
             raise grammar.refusal("is false, expected true")
     else:
-        text = getattr(message, kind)
-        grammar = Grammar(kind=GrammarKind(kind), text=text, whitespace=whitespace)
+        grammar = Grammar(
+            kind=GrammarKind(kind),
+            text=getattr(message, kind),
+            whitespace=whitespace,
+            token_ids=_token_ids(message, vocab_size),
+        )
     check_grammar(grammar, limits)
     return grammar
+
+
+def _token_ids(message: decoder_pb2.Constraint, vocab_size: int) -> tuple[int, ...]:
+    field = "constraint.token_ids"
+    if len(message.token_ids) > MAX_ADDED_TOKENS:
+        raise InvalidRequest(
+            f"{field} has {len(message.token_ids)} entries, expected at most {MAX_ADDED_TOKENS}",
+            param=field,
+        )
+    if message.token_ids and message.WhichOneof("kind") != "lark":
+        raise InvalidRequest(f"{field} is set without lark, whose rules they are", param=field)
+    for token in message.token_ids:
+        check_range(field, token, 0, vocab_size - 1)
+    return tuple(message.token_ids)
 
 
 def _whitespace(message: decoder_pb2.Constraint) -> JsonWhitespace:

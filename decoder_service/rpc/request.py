@@ -43,7 +43,7 @@ def request_from_proto(start: decoder_pb2.GenerateStart, limits: RequestLimits) 
         Unsupported: video, or logits where they are not allowed.
     """
     _check_identity(start, limits)
-    _check_constraint_after(start, limits.bundle.manifest.text.vocab_size)
+    _check_constraint_place(start, limits.bundle.manifest.text.vocab_size)
     input_ids = _input_ids(start, limits)
     length = len(input_ids)
     manifest = limits.bundle.manifest
@@ -62,6 +62,7 @@ def request_from_proto(start: decoder_pb2.GenerateStart, limits: RequestLimits) 
         spans=spans_from_proto(start, input_ids, manifest.special_tokens.image),
         sampling=_sampling_params(start.sampling_params, text.vocab_size),
         max_tokens=max_tokens,
+        min_tokens=_min_tokens(start.stop_conditions),
         stop_token_ids=_stop_token_ids(
             start.stop_conditions, text.vocab_size, manifest.special_tokens.eos
         ),
@@ -91,13 +92,12 @@ def _check_identity(start: decoder_pb2.GenerateStart, limits: RequestLimits) -> 
         )
 
 
-def _check_constraint_after(start: decoder_pb2.GenerateStart, vocab_size: int) -> None:
-    if not start.HasField("constraint_after_token"):
-        return
-    field = "constraint_after_token"
-    if not start.HasField("constraint"):
-        raise InvalidRequest(f"{field} is set without a constraint", param=field)
-    sampling.check_range(field, start.constraint_after_token, 0, vocab_size - 1)
+def _check_constraint_place(start: decoder_pb2.GenerateStart, vocab_size: int) -> None:
+    for field in ("constraint_after_token", "constraint_from_token"):
+        if start.HasField(field):
+            if not start.HasField("constraint"):
+                raise InvalidRequest(f"{field} is set without a constraint", param=field)
+            sampling.check_range(field, getattr(start, field), 0, vocab_size - 1)
 
 
 def _input_ids(start: decoder_pb2.GenerateStart, limits: RequestLimits) -> npt.NDArray[np.int32]:
@@ -158,6 +158,12 @@ def _max_tokens(stop: decoder_pb2.StopConditions, room: int) -> int:
             param="stop_conditions.max_tokens",
         )
     return min(stop.max_tokens, room)
+
+
+def _min_tokens(stop: decoder_pb2.StopConditions) -> int:
+    field = "stop_conditions.min_tokens"
+    sampling.check_range(field, stop.min_tokens, 0, sampling.MAX_TOKENS)
+    return stop.min_tokens
 
 
 def _sampling_params(message: decoder_pb2.SamplingParams, vocab_size: int) -> SamplingParams:

@@ -129,12 +129,15 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             start.constraint,
             self._grammars.limits,
             ignore_eos=start.stop_conditions.ignore_eos,
+            vocab_size=self._limits.bundle.manifest.text.vocab_size,
         )
         state = await self._grammars.constraint(grammar)
-        if not start.HasField("constraint_after_token"):
+        after = start.constraint_after_token if start.HasField("constraint_after_token") else None
+        begin = start.constraint_from_token if start.HasField("constraint_from_token") else None
+        if after is None and begin is None:
             return state
         ends = self._limits.bundle.manifest.special_tokens.eos
-        return Deferred(state, after=start.constraint_after_token, ends=ends)
+        return Deferred(state, after=after, begin=begin, ends=ends)
 
     @contextlib.contextmanager
     def _claiming(self, request_id: str) -> Iterator[None]:

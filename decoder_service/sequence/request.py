@@ -50,7 +50,8 @@ class Request:
     """A validated request; S is the prompt length.
 
     `max_tokens` is resolved: never beyond the context window. `stop_token_ids` holds the
-    model's end-of-sequence tokens too, unless they are to be ignored.
+    model's end-of-sequence tokens too, unless they are to be ignored; none of them comes before
+    `min_tokens` tokens of output.
     """
 
     request_id: str
@@ -60,6 +61,7 @@ class Request:
     spans: tuple[Span, ...] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_tokens: int
+    min_tokens: int = 0
     stop_token_ids: frozenset[int] = frozenset()
     report: ReportOptions = field(default_factory=ReportOptions)
     cache_salt: bytes = b""

@@ -47,11 +47,27 @@ class Detokenizer:
     clean_up_tokenization_spaces=False)`; parity in tests/parity/test_detokenize.py.
     """
 
-    def __init__(self, tokens: TokenBytes, stop_strings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tokens: TokenBytes,
+        stop_strings: Sequence[str] = (),
+        *,
+        holds_newlines: bool = False,
+    ) -> None:
+        """Starts before the first token.
+
+        Args:
+            tokens: What tokens are spelled like.
+            stop_strings: What ends the text.
+            holds_newlines: Line breaks wait for what follows, which may make them no part of the
+                text; see `drop_newlines`.
+        """
         self._tokens = tokens
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stops = StopStrings(stop_strings)
         self._skipping = False
+        self._holding = holds_newlines
+        self._held = ""  # line breaks that may be the last
 
     @property
     def stopped(self) -> bool:
@@ -62,21 +78,45 @@ class Detokenizer:
         """Leaves out line breaks until other text comes; stop strings do not see them."""
         self._skipping = True
 
-    def push(self, token_ids: Iterable[int]) -> str:
-        """Text that is certain after these tokens; may be empty."""
+    def drop_newlines(self) -> None:
+        """Leaves out the line breaks that wait."""
+        self._held = ""
+
+    def push(self, token_ids: Iterable[int], *, may_stop: bool = True) -> str:
+        """Text that is certain after these tokens; may be empty.
+
+        Args:
+            token_ids: New tokens.
+            may_stop: Whether a stop string that ends in them ends the text.
+        """
         data = b"".join(map(self._tokens.shown, token_ids))
-        return self._stops.push(self._behind_newlines(self._utf8.decode(data)))
+        text = self._behind_newlines(self._utf8.decode(data))
+        return self._before_newlines(self._stops.push(text, may_stop=may_stop))
+
+    def pause(self) -> str:
+        """The rest up to here but for line breaks that wait; something else follows than text."""
+        text = self._stops.push(self._behind_newlines(self._utf8.decode(b"", final=True)))
+        return self._before_newlines(text + self._stops.finish())
 
     def finish(self) -> str:
         """The rest: what was held back, an unfinished character as U+FFFD."""
-        text = self._stops.push(self._behind_newlines(self._utf8.decode(b"", final=True)))
-        return text + self._stops.finish()
+        text = self.pause() + self._held
+        self._held = ""
+        return text
 
     def _behind_newlines(self, text: str) -> str:
         if self._skipping:
             text = text.lstrip("\n")
             self._skipping = not text
         return text
+
+    def _before_newlines(self, text: str) -> str:
+        if not self._holding:
+            return text
+        pending = self._held + text
+        shown = pending if self.stopped else pending.rstrip("\n")
+        self._held = pending[len(shown) :]
+        return shown
 
 
 class StopStrings:
@@ -94,12 +134,12 @@ class StopStrings:
         self._held = ""
         self.found = False
 
-    def push(self, text: str) -> str:
+    def push(self, text: str, *, may_stop: bool = True) -> str:
         """What of the held tail and `text` is certain to be shown."""
         if self.found:
             return ""
         pending = self._held + text
-        start = self._first_match(pending)
+        start = self._first_match(pending) if may_stop else None
         if start is not None:
             self.found, self._held = True, ""
             return pending[:start]

@@ -14,6 +14,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +74,39 @@ class AnswerThought:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerCall:
+    """Some of a call of a tool.
+
+    The first piece of a call has its id and its tool's name, the others have neither. A piece
+    without arguments and name holds tokens alone.
+
+    Attributes:
+        index: The call's place among those of the answer, from 0.
+        arguments: More of the arguments' JSON text.
+    """
+
+    index: int
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str
+    tokens: tuple[OutputToken, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerEnd:
-    """How an answer ended; always the last event of a stream."""
+    """How an answer ended; always the last event of a stream.
+
+    `thought_tokens` are those of its completion tokens that were a thought before the answer, the
+    tokens around it included.
+    """
 
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    thought_tokens: int = 0
     timings: gateway_pb2.ChatTimings
 
 
-AnswerEvent = AnswerThought | AnswerText | AnswerEnd
+AnswerPiece = AnswerThought | AnswerText | AnswerCall
+AnswerEvent = AnswerPiece | AnswerEnd

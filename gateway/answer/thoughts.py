@@ -12,7 +12,12 @@ class Thoughts:
     """
 
     def __init__(
-        self, tokens: TokenBytes, around: ThoughtTokens | None, *, has_begun: bool
+        self,
+        tokens: TokenBytes,
+        around: ThoughtTokens | None,
+        *,
+        has_begun: bool,
+        call_begin: int | None = None,
     ) -> None:
         """Starts before the first token.
 
@@ -20,7 +25,10 @@ class Thoughts:
             tokens: What tokens are spelled like.
             around: The tokens around a thought; None where there is none.
             has_begun: Whether the prompt ends within a thought.
+            call_begin: The token that a call begins with, which ends a thought that the
+                answer began itself: the decoder holds what follows to the form of a call.
         """
+        self._breaks_off = None if has_begun else call_begin
         self._around = around
         self._inside = around is not None and has_begun
         self._may_begin = around is not None
@@ -38,6 +46,8 @@ class Thoughts:
         if may_begin and token_id == around.begin:
             self._inside = True
             return ""
+        if token_id == self._breaks_off:
+            self._inside = False
         if not self._inside:
             return None
         if token_id == around.end:

@@ -22,7 +22,7 @@ MAX_PARAM_CHARS = 200
 _RETRY_AFTER_S: Mapping[int, float] = {429: 1.0, 503: 1.0}
 
 # Objects whose keys the client chooses; an error names the object, not the key.
-_FREE_KEYS = ("logit_bias", "metadata")
+_FREE_KEYS = ("logit_bias", "metadata", "chat_template_kwargs")
 
 # Anthropic's types by status; of others 4xx are the request's fault, 5xx ours.
 _ANTHROPIC_TYPES = {

@@ -20,15 +20,17 @@ from gateway.prompt.families.family import ThoughtTokens
 from gateway.prompt.families.registry import family_named
 from gateway.prompt.inputs import PromptInputs, PromptLimits
 from gateway.prompt.messages import template_messages, template_tools
+from gateway.prompt.options import check_effort, check_options, template_options
 from gateway.prompt.presence import DIGIT_COUNT, check_presence
 from gateway.prompt.provenance import Marks
 from gateway.prompt.splice import VisualSpan
 from gateway.prompt.template import ChatTemplate
 from gateway.prompt.tokenizer import Encoded, PromptTokenizer
 from gateway.request.conversation import Conversation
+from gateway.tools.format import CallFormat
 from protos.bundle.manifest import Bundle, BundleError
 from protos.media.images import Grid, ImageSettings
-from protos.wire.errors import InvalidRequest, PromptTooLong, Reason
+from protos.wire.errors import InvalidRequest, PromptTooLong, Reason, Unsupported
 
 _SMALLER = ", of images alone; detail low or max_pixels makes them smaller"
 
@@ -84,7 +86,9 @@ class PromptBuilder:
         self._template = ChatTemplate.from_file(
             processor / "chat_template.jinja", self.tokenizer.named_tokens
         )
+        self._ids = {token.content: token.token_id for token in self.tokenizer.added}
         self.thought_tokens = self._find_thought_tokens()
+        self.calls = self._find_calls()
         self._reserved = (self._template.source, *(token.content for token in self.tokenizer.added))
         self._digest_key = digest_key or os.urandom(DIGEST_KEY_BYTES)
 
@@ -117,6 +121,8 @@ class PromptBuilder:
         window = min(max_context or self.max_context, self.max_context)
         inputs = PromptInputs.of(conversation)
         inputs.check(self.limits)
+        self._check_tools(conversation)
+        check_options(conversation, self._template.reads, self.tokenizer.named_tokens.keys())
         self._check_texts(inputs)
         images = plan_images(
             inputs.images,
@@ -132,6 +138,12 @@ class PromptBuilder:
         length = len(prompt.input_ids)
         if length >= window:
             raise _too_long(length, window)
+        thought_end = self._open_thought_end(ids)
+        check_effort(
+            conversation.reasoning_effort,
+            self._template.reads,
+            opens_thought=thought_end is not None,
+        )
         grids = tuple(image.grid for image in images)
         merge_size = self.settings.merge_size
         positions = self._family.position_ids(length, prompt.spans, grids, merge_size)
@@ -142,7 +154,7 @@ class PromptBuilder:
             spans=prompt.spans,
             grids=grids,
             images=images,
-            thought_end=self._open_thought_end(ids),
+            thought_end=thought_end,
         )
 
     def encode(self, inputs: PromptInputs) -> list[int]:
@@ -205,7 +217,7 @@ class PromptBuilder:
         return self._template.render(
             template_messages(conversation, marks),
             template_tools(conversation, marks),
-            add_vision_id=conversation.add_vision_id,
+            options=template_options(conversation, self._template.reads, marks),
         )
 
     def _check_texts(self, inputs: PromptInputs) -> None:
@@ -226,11 +238,26 @@ class PromptBuilder:
 
     def _find_thought_tokens(self) -> ThoughtTokens | None:
         """The tokens around thoughts, where the checkpoint thinks: its template knows them."""
-        ids = {token.content: token.token_id for token in self.tokenizer.added}
         begin, end = self._family.thought_tokens
-        if begin not in ids or end not in ids or begin not in self._template.source:
+        if not {begin, end} <= self._ids.keys() or begin not in self._template.source:
             return None
-        return ThoughtTokens(ids[begin], ids[end])
+        return ThoughtTokens(self._ids[begin], self._ids[end])
+
+    def _find_calls(self) -> CallFormat | None:
+        """How the checkpoint calls tools, where it does: its template tells the model of them."""
+        form = self._family.tools
+        if form is None or not {form.begin, form.end} <= self._ids.keys():
+            return None
+        if "tools" not in self._template.reads:
+            return None
+        return CallFormat(form, self._ids[form.begin], self._ids[form.end])
+
+    def _check_tools(self, conversation: Conversation) -> None:
+        if conversation.tools and self.calls is None:
+            raise Unsupported(
+                "tools are not supported: the model's chat template has no place for them",
+                param="tools",
+            )
 
     def _open_thought_end(self, ids: list[int]) -> int | None:
         """The end of the thought that the last added token opens, as templates do at their end."""

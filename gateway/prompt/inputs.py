@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from gateway.media.images import ImageSource, MediaLimits
+from gateway.prompt.options import texts_of
 from gateway.prompt.provenance import strings_in
 from gateway.request.conversation import Conversation, Message, TextPart
 from protos.wire.errors import InvalidRequest, Reason
@@ -52,6 +53,7 @@ class PromptInputs:
         for index, tool in enumerate(conversation.tools):
             reading.tool_data.append((f"tools[{index}]", tool))
             reading.other_texts.extend(strings_in(tool))
+        reading.other_texts.extend(texts_of(conversation.template_options))
         for turn, message in enumerate(conversation.messages):
             reading.message(message, f"messages[{turn}]")
         return cls(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -92,11 +92,17 @@ class ChatTemplate:
 
         Raises:
             BundleError: the text is not a Jinja template.
+
+        Attributes:
+            source: The text.
+            reads: Names of the variables that it reads, those it sets as well apart.
         """
         self.source = source
         self._variables = dict(variables or {})
+        environment = _environment()
         try:
-            self._template = _environment().from_string(source)
+            self._template = environment.from_string(source)
+            self.reads = frozenset(meta.find_undeclared_variables(environment.parse(source)))
         except jinja2.TemplateSyntaxError as error:
             raise BundleError(
                 f"{TEMPLATE_NAME} is not a valid template (line {error.lineno})"
@@ -122,28 +128,27 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]] | None = None,
         *,
-        add_vision_id: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt text, ending where the assistant's answer begins.
 
         Args:
             messages: Turns in transformers' form, plain JSON values only.
             tools: Tool schemas, or None.
-            add_vision_id: Number the images.
+            options: Variables besides, by name. One is absent unless it is given, because a
+                template may test whether it is defined at all.
 
         Raises:
             InvalidRequest: param "messages"; the template refused the conversation (with the
                 template's own words) or could not be rendered with it.
         """
-        # Absent unless asked for, because a template may test whether it is defined at all.
-        numbering = {"add_vision_id": True} if add_vision_id else {}
         try:
             return self._template.render(
                 messages=messages,
                 tools=tools,
                 documents=None,
                 add_generation_prompt=True,
-                **{**self._variables, **numbering},
+                **{**self._variables, **(options or {})},
             )
         except _Refusal as error:
             raise InvalidRequest(

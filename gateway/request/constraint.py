@@ -38,6 +38,8 @@ class ConstraintSpec:
         texts: The choices.
         whitespace_pattern: What may stand between the tokens of JSON; None for the usual blanks.
         disable_any_whitespace: Nothing stands there.
+        token_ids: Added tokens that a Lark grammar may use, as its rules `token_0` and so on; from
+            this server's own grammars alone.
         field: Where the client put it, for errors.
     """
 
@@ -46,6 +48,7 @@ class ConstraintSpec:
     texts: tuple[str, ...] = ()
     whitespace_pattern: str | None = None
     disable_any_whitespace: bool = False
+    token_ids: tuple[int, ...] = ()
     field: str
 
     def check(self) -> None:

@@ -5,7 +5,7 @@ whole before it renders anything. The two doors only convert.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -73,14 +73,32 @@ class Message:
     tool_call_id: str | None = None
 
 
+class Effort(StrEnum):
+    """How much to think before an answer; the values are OpenAI's."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+    MAX = "max"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
     """Everything that shapes a prompt.
 
     `tools` are JSON objects in OpenAI's form ({"type": "function", "function": {...}}), in the
     client's own key order, because the template writes them as they are.
+
+    `template_options` are values for what else the checkpoint's template reads, by name: text,
+    numbers, true or false. `reasoning_effort` is how much the model should think, in OpenAI's
+    words; None leaves it to the checkpoint.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     add_vision_id: bool = False
+    template_options: Mapping[str, str | float | bool] = field(default_factory=dict)
+    reasoning_effort: Effort | None = None

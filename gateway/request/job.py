@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from gateway.request.constraint import ConstraintSpec
+from gateway.request.constraint import ConstraintKind, ConstraintSpec
 from gateway.request.conversation import Conversation
 from gateway.request.deadlines import Deadline
+from gateway.request.tools import Tool, ToolChoice, callable_tools, tool_of
 from protos.tandem.v1 import decoder_pb2
 from protos.wire import sampling
 from protos.wire.errors import InvalidRequest, Unsupported
@@ -26,7 +27,8 @@ MAX_CACHE_SALT_CHARS = 256
 class Stopping:
     """When an answer ends, besides end-of-sequence tokens and the context window.
 
-    `max_tokens_field` is the name under which the client gave `max_tokens`, for errors.
+    `max_tokens_field` is the name under which the client gave `max_tokens`, for errors. Before
+    `min_tokens` tokens nothing ends it but the end of a form it is held to.
     """
 
     max_tokens: int | None = None
@@ -34,6 +36,7 @@ class Stopping:
     stop_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
     ignore_eos: bool = False
+    min_tokens: int = 0
 
     def check(self, *, vocab_size: int) -> None:
         """Checks every range.
@@ -43,6 +46,7 @@ class Stopping:
         """
         if self.max_tokens is not None:
             check_range(self.max_tokens_field, self.max_tokens, 1, MAX_TOKENS)
+        check_range("min_tokens", self.min_tokens, 0, self.max_tokens or MAX_TOKENS)
         _check_count("stop_token_ids", len(self.stop_token_ids), MAX_STOP_TOKENS)
         for token in self.stop_token_ids:
             check_range("stop_token_ids", token, 0, vocab_size - 1)
@@ -82,6 +86,7 @@ class Question:
     Attributes:
         model: Name of the model; None or empty asks for the one that is served.
         constraint: What the answer must look like; None for anything.
+        tool_choice: What the answer may do with the conversation's tools.
         priority: Lower is handled earlier, as vLLM has it.
         cache_salt: Parts requests that must not share cached prefixes; empty adds nothing.
         choice_count: Answers to give.
@@ -94,6 +99,7 @@ class Question:
     stopping: Stopping = Stopping()
     reporting: Reporting = Reporting()
     constraint: ConstraintSpec | None = None
+    tool_choice: ToolChoice = ToolChoice()
     priority: int = 0
     cache_salt: str = ""
     choice_count: int = 1
@@ -110,10 +116,38 @@ class Question:
         self.stopping.check(vocab_size=vocab_size)
         self.reporting.check()
         self._check_constraint()
+        self._check_tools()
         check_range("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         check_range("n", self.choice_count, 1, MAX_CHOICES)
         if self.reporting.logits and self.choice_count > 1:
             raise Unsupported("logits are reported for one choice only", param="n")
+
+    def callable_tools(self) -> tuple[Tool, ...]:
+        """The tools that the answer may call.
+
+        Raises:
+            InvalidRequest: a tool is malformed, or the choice does not fit the tools.
+        """
+        specs = enumerate(self.conversation.tools)
+        tools = [tool_of(spec, f"tools[{at}]") for at, spec in specs]
+        return callable_tools(tools, self.tool_choice)
+
+    def _check_tools(self) -> None:
+        if not self.callable_tools():
+            return
+        form = self.constraint
+        if form is not None and form.kind not in (
+            ConstraintKind.JSON_SCHEMA,
+            ConstraintKind.JSON_OBJECT,
+        ):
+            raise Unsupported(
+                f"{form.field} is not supported together with tools, JSON alone is",
+                param=form.field,
+            )
+        if self.stopping.ignore_eos:
+            raise InvalidRequest(
+                "ignore_eos is set with tools, whose calls have an end", param="ignore_eos"
+            )
 
     def _check_constraint(self) -> None:
         if self.constraint is None:

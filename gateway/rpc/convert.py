@@ -1,15 +1,25 @@
 """Between the gRPC door's messages and the gateway's plain data."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, AnswerThought, OutputToken
+from gateway.answer.events import (
+    AnswerCall,
+    AnswerEnd,
+    AnswerEvent,
+    AnswerPiece,
+    AnswerText,
+    AnswerThought,
+    FinishReason,
+    OutputToken,
+)
 from gateway.media.sizing import Detail, ImageSizing
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintKind, ConstraintSpec, invalid, with_whitespace
 from gateway.request.conversation import (
     Conversation,
+    Effort,
     ImagePart,
     Message,
     Part,
@@ -18,10 +28,11 @@ from gateway.request.conversation import (
     ToolCall,
 )
 from gateway.request.job import Question, Reporting, Stopping
+from gateway.request.tools import ToolChoice, ToolMode
 from gateway.tiers.convert import FINISH_REASONS, grid_to_proto, spans_to_proto
 from protos.tandem.v1 import decoder_pb2, gateway_pb2, tensor_pb2
 from protos.wire import tensors
-from protos.wire.errors import InvalidRequest
+from protos.wire.errors import InvalidRequest, Unsupported
 
 _ROLES = {
     gateway_pb2.ROLE_SYSTEM: Role.SYSTEM,
@@ -35,7 +46,10 @@ _DETAILS = {
     gateway_pb2.IMAGE_DETAIL_LOW: Detail.LOW,
     gateway_pb2.IMAGE_DETAIL_HIGH: Detail.HIGH,
 }
-_FINISH_REASONS = {ours: wire for wire, ours in FINISH_REASONS.items()}
+_FINISH_REASONS = {
+    **{ours: wire for wire, ours in FINISH_REASONS.items()},
+    FinishReason.TOOL_CALLS: decoder_pb2.FINISH_REASON_TOOL_CALLS,
+}
 
 
 def question_from_proto(request: gateway_pb2.ChatRequest) -> Question:
@@ -46,9 +60,7 @@ def question_from_proto(request: gateway_pb2.ChatRequest) -> Question:
     """
     return Question(
         model=request.model,
-        conversation=conversation_from_proto(
-            request.messages, request.tools_json, request.add_vision_id
-        ),
+        conversation=conversation_from_proto(request),
         sampling=request.sampling_params,
         stopping=_stopping(request),
         reporting=Reporting(
@@ -57,6 +69,7 @@ def question_from_proto(request: gateway_pb2.ChatRequest) -> Question:
             logits=request.report_options.logits,
         ),
         constraint=_constraint(request),
+        tool_choice=_tool_choice(request.tool_choice),
         priority=request.priority,
         cache_salt=request.cache_salt,
         stream=True,
@@ -64,17 +77,56 @@ def question_from_proto(request: gateway_pb2.ChatRequest) -> Question:
 
 
 def conversation_from_proto(
-    messages: Sequence[gateway_pb2.ChatMessage], tools_json: Sequence[str], add_vision_id: bool
+    request: gateway_pb2.ChatRequest | gateway_pb2.PrepareRequest,
 ) -> Conversation:
     """The conversation of a request.
 
     Raises:
-        InvalidRequest: a message or tool at fault, named by its path.
+        InvalidRequest: a message, tool or template option at fault, named by its path.
     """
+    tools = [_object(text, f"tools_json[{at}]") for at, text in enumerate(request.tools_json)]
+    if isinstance(request, gateway_pb2.ChatRequest):
+        if request.tool_choice.mode == gateway_pb2.TOOL_MODE_NONE:
+            tools = []
     return Conversation(
-        messages=tuple(_message(message, at) for at, message in enumerate(messages)),
-        tools=tuple(_object(text, f"tools_json[{at}]") for at, text in enumerate(tools_json)),
-        add_vision_id=add_vision_id,
+        messages=tuple(_message(message, at) for at, message in enumerate(request.messages)),
+        tools=tuple(tools),
+        add_vision_id=request.add_vision_id,
+        template_options=_template_options(request.template_options_json),
+        reasoning_effort=_effort(request.reasoning_effort),
+    )
+
+
+def _template_options(text: str) -> Mapping[str, str | float | bool]:
+    field = "template_options_json"
+    options = _object(text, field) if text else {}
+    for name, value in options.items():
+        if not isinstance(value, str | int | float | bool):
+            raise InvalidRequest(
+                f"{field} has {name[:64]!r}, expected a text, a number or a boolean", param=field
+            )
+    return options
+
+
+def _effort(text: str) -> Effort | None:
+    if text and text not in tuple(Effort):
+        raise InvalidRequest(
+            f"reasoning_effort must be one of {', '.join(Effort)}", param="reasoning_effort"
+        )
+    return Effort(text) if text else None
+
+
+def _tool_choice(message: gateway_pb2.ToolChoice) -> ToolChoice:
+    if message.mode not in gateway_pb2.ToolMode.values():
+        raise InvalidRequest(
+            f"tool_choice.mode is {message.mode}, expected auto, none or required",
+            param="tool_choice",
+        )
+    is_required = message.mode == gateway_pb2.TOOL_MODE_REQUIRED
+    return ToolChoice(
+        mode=ToolMode.REQUIRED if is_required else ToolMode.AUTO,
+        names=tuple(message.names) if message.mode != gateway_pb2.TOOL_MODE_NONE else (),
+        parallel=not message.single_call,
     )
 
 
@@ -134,7 +186,7 @@ def _tool_call(text: str, field: str) -> ToolCall:
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
         raise InvalidRequest(f"{field} lacks function.name", param=field)
-    arguments = function.get("arguments", "")
+    arguments = function.get("arguments") or "{}"
     if not isinstance(arguments, str | dict):
         raise InvalidRequest(f"{field} has arguments that are no object", param=field)
     identity = call.get("id")
@@ -162,6 +214,7 @@ def _stopping(request: gateway_pb2.ChatRequest) -> Stopping:
         stop_token_ids=tuple(conditions.stop_token_ids),
         stop_strings=tuple(request.stop_strings),
         ignore_eos=conditions.ignore_eos,
+        min_tokens=conditions.min_tokens,
     )
 
 
@@ -184,6 +237,9 @@ def _constraint(request: gateway_pb2.ChatRequest) -> ConstraintSpec | None:
 
 def _constraint_kind(message: decoder_pb2.Constraint) -> ConstraintSpec:
     name = message.WhichOneof("kind")
+    if message.token_ids:
+        field = "constraint.token_ids"
+        raise Unsupported(f"{field} is not supported: added tokens are the server's", param=field)
     if name is None:
         raise InvalidRequest("constraint has no kind, expected one", param="constraint")
     kind, field = ConstraintKind(name), f"constraint.{name}"
@@ -198,14 +254,14 @@ def _constraint_kind(message: decoder_pb2.Constraint) -> ConstraintSpec:
 
 def event_to_proto(event: AnswerEvent) -> gateway_pb2.ChatChunk:
     """Some of an answer, or its end."""
-    return _end_to_proto(event) if isinstance(event, AnswerEnd) else _text_to_proto(event)
+    return _end_to_proto(event) if isinstance(event, AnswerEnd) else _piece_to_proto(event)
 
 
-def _text_to_proto(text: AnswerText | AnswerThought) -> gateway_pb2.ChatChunk:
-    is_thought = isinstance(text, AnswerThought)
+def _piece_to_proto(text: AnswerPiece) -> gateway_pb2.ChatChunk:
     return gateway_pb2.ChatChunk(
-        text="" if is_thought else text.text,
-        reasoning=text.text if is_thought else "",
+        text=text.text if isinstance(text, AnswerText) else "",
+        reasoning=text.text if isinstance(text, AnswerThought) else "",
+        tool_calls=[_call_to_proto(text)] if isinstance(text, AnswerCall) else [],
         token_ids=[token.token_id for token in text.tokens],
         logprobs=[
             decoder_pb2.TokenLogprobs(
@@ -219,6 +275,12 @@ def _text_to_proto(text: AnswerText | AnswerThought) -> gateway_pb2.ChatChunk:
             if token.logprob is not None
         ],
         logits=_logits_to_proto(text.tokens),
+    )
+
+
+def _call_to_proto(call: AnswerCall) -> gateway_pb2.ToolCallPiece:
+    return gateway_pb2.ToolCallPiece(
+        index=call.index, id=call.call_id or "", name=call.name or "", arguments=call.arguments
     )
 
 
@@ -241,6 +303,7 @@ def _end_to_proto(end: AnswerEnd) -> gateway_pb2.ChatChunk:
             completion_tokens=end.completion_tokens,
             cached_tokens=end.cached_tokens,
             timings=end.timings,
+            reasoning_tokens=end.thought_tokens,
         )
     )
 

@@ -48,9 +48,7 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
         async with reporting_errors(context):
             with self._opened(context) as opened:
                 opened.take_place(request.ByteSize())
-                conversation = conversation_from_proto(
-                    request.messages, request.tools_json, request.add_vision_id
-                )
+                conversation = conversation_from_proto(request)
                 return prompt_to_proto(await opened.prepare(request.model, conversation))
 
     def _opened(self, context: Context, wanted_id: str = "") -> AbstractContextManager[OpenRequest]:

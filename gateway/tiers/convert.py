@@ -15,6 +15,7 @@ from gateway.prompt.splice import VisualSpan
 from gateway.request.constraint import ConstraintKind, ConstraintSpec
 from gateway.request.job import ChatJob, Reporting, Stopping
 from gateway.request.sampling import for_choice
+from gateway.tools.form import AnswerForm
 from protos.media.images import Grid
 from protos.tandem.v1 import decoder_pb2, tensor_pb2
 from protos.wire import tensors
@@ -29,7 +30,15 @@ FINISH_REASONS = {
 }
 
 # The decoder's field names and what clients call them; the rest is the gateway's own doing.
-_SAME_NAMES = ("logit_bias", "max_tokens", "stop_token_ids", "logprobs", "logits", "priority")
+_SAME_NAMES = (
+    "logit_bias",
+    "max_tokens",
+    "min_tokens",
+    "stop_token_ids",
+    "logprobs",
+    "logits",
+    "priority",
+)
 _CLIENT_NAMES = {
     "input_ids": "messages",
     "request_id": "request_id",
@@ -39,7 +48,7 @@ _CLIENT_NAMES = {
 
 
 def start_to_proto(
-    job: ChatJob, prompt: PreparedPrompt, *, choice: int, bundle_digest: str
+    job: ChatJob, prompt: PreparedPrompt, form: AnswerForm, *, choice: int, bundle_digest: str
 ) -> decoder_pb2.GenerateStart:
     """The first message of a Generate call for one choice of a job."""
     question = job.question
@@ -56,10 +65,9 @@ def start_to_proto(
         report_options=reporting_to_proto(question.reporting),
         cache_salt=job.cache_salt,
         priority=-question.priority,  # the decoder serves higher ones first
-        constraint=(
-            None if question.constraint is None else constraint_to_proto(question.constraint)
-        ),
-        constraint_after_token=None if question.constraint is None else prompt.thought_end,
+        constraint=None if form.constraint is None else constraint_to_proto(form.constraint),
+        constraint_after_token=None if form.constraint is None else prompt.thought_end,
+        constraint_from_token=form.begin,
     )
 
 
@@ -77,6 +85,7 @@ def stopping_to_proto(stopping: Stopping) -> decoder_pb2.StopConditions:
         max_tokens=stopping.max_tokens,
         stop_token_ids=stopping.stop_token_ids,
         ignore_eos=stopping.ignore_eos,
+        min_tokens=stopping.min_tokens or None,
     )
 
 
@@ -110,7 +119,7 @@ def _kind_to_proto(constraint: ConstraintSpec) -> decoder_pb2.Constraint:
         case ConstraintKind.CHOICE:
             return decoder_pb2.Constraint(choice=decoder_pb2.Choice(texts=constraint.texts))
         case ConstraintKind.LARK:
-            return decoder_pb2.Constraint(lark=constraint.text)
+            return decoder_pb2.Constraint(lark=constraint.text, token_ids=constraint.token_ids)
 
 
 def grid_to_proto(grid: Grid) -> tensor_pb2.GridTHW:

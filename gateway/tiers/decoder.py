@@ -21,6 +21,7 @@ from gateway.tiers.convert import (
 )
 from gateway.tiers.router import Endpoint, Router
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient
+from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import Reason, ServiceError, from_rpc_error
@@ -45,10 +46,16 @@ class DecoderClient(TierClient):
 
     @asynccontextmanager
     async def generate(
-        self, endpoint: Endpoint, job: ChatJob, prompt: PreparedPrompt, *, choice: int
+        self,
+        endpoint: Endpoint,
+        job: ChatJob,
+        prompt: PreparedPrompt,
+        form: AnswerForm,
+        *,
+        choice: int,
     ) -> AsyncIterator["GenerateCall"]:
         """Opens a Generate stream for one choice of a job; leaving the block cancels it."""
-        start = start_to_proto(job, prompt, choice=choice, bundle_digest=self.bundle_digest)
+        start = start_to_proto(job, prompt, form, choice=choice, bundle_digest=self.bundle_digest)
         stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
         call = stub.Generate(
             timeout=seconds_left(job.deadline.complete_by_s),
@@ -57,7 +64,7 @@ class DecoderClient(TierClient):
         endpoint.calls += 1
         try:
             generating = GenerateCall(
-                call, lambda error: self.note_failure(endpoint, error), job.question.constraint
+                call, lambda error: self.note_failure(endpoint, error), form.constraint
             )
             # A call that failed at once tells why when it is read.
             with suppress(CallEnded):

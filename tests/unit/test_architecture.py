@@ -30,7 +30,8 @@ LAYERS = {
     "gateway": [
         ["config", "media", "threads"],
         ["request"],
-        ["access", "prompt"],
+        ["access", "tools"],
+        ["prompt"],
         ["answer"],
         ["tiers"],
         ["pipeline"],

@@ -1,11 +1,19 @@
 """OpenAI's response objects, built from the events of an answer."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.answer.detokenize import TokenBytes
-from gateway.answer.events import AnswerEnd, AnswerText, AnswerThought, OutputToken
+from gateway.answer.events import (
+    AnswerCall,
+    AnswerEnd,
+    AnswerPiece,
+    AnswerText,
+    AnswerThought,
+    OutputToken,
+)
+from gateway.answer.spoken import Spoken, spoken
 
 Json = dict[str, Any]
 
@@ -36,27 +44,21 @@ class Completions:
 
     def whole(
         self,
-        texts: Mapping[int, Sequence[AnswerText]],
-        thoughts: Mapping[int, Sequence[AnswerThought]],
+        pieces: Mapping[int, Sequence[AnswerPiece]],
         ends: Mapping[int, AnswerEnd],
     ) -> Json:
-        """A chat.completion, from everything each choice thought and said."""
-        choices = [
-            {
-                "index": index,
-                "message": {
-                    "role": "assistant",
-                    "content": "".join(text.text for text in texts[index]),
-                    "refusal": None,
-                    **_reasoning("".join(thought.text for thought in thoughts[index])),
-                },
-                "logprobs": self._logprobs(
-                    [token for text in texts[index] for token in text.tokens]
-                ),
-                "finish_reason": ends[index].finish_reason.value,
-            }
-            for index in sorted(ends)
-        ]
+        """A chat.completion, from everything each choice thought, said and called."""
+        choices = []
+        for index in sorted(ends):
+            said = spoken(pieces[index])
+            choices.append(
+                {
+                    "index": index,
+                    "message": _message(said),
+                    "logprobs": self._logprobs(said.tokens),
+                    "finish_reason": ends[index].finish_reason.value,
+                }
+            )
         usage = usage_of(list(ends.values()))
         return {**self._shared, "object": "chat.completion", "choices": choices, "usage": usage}
 
@@ -71,6 +73,16 @@ class Completions:
     def thought(self, index: int, thought: AnswerThought) -> Json:
         """Some of a choice's thought; `logprobs` are of the answer alone."""
         return self._chunk(index, _reasoning(thought.text))
+
+    def call(self, index: int, call: AnswerCall) -> Iterator[Json]:
+        """Some of a choice's call: id and name alone first, then the arguments as they come."""
+        if call.name is not None:
+            function: Json = {"name": call.name, "arguments": ""}
+            first = {"id": call.call_id, "type": "function", "function": function}
+            yield self._chunk(index, {"tool_calls": [{"index": call.index, **first}]})
+        if call.arguments:
+            function = {"arguments": call.arguments}
+            yield self._chunk(index, {"tool_calls": [{"index": call.index, "function": function}]})
 
     def end(self, index: int, end: AnswerEnd) -> Json:
         """The last chunk of a choice."""
@@ -128,6 +140,24 @@ class Completions:
         }
 
 
+def _message(said: Spoken) -> Json:
+    calls = [
+        {
+            "id": call.call_id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for call in said.calls
+    ]
+    return {
+        "role": "assistant",
+        "content": None if calls and not said.text else said.text,
+        "refusal": None,
+        **_reasoning(said.thought),
+        **({"tool_calls": calls} if calls else {}),
+    }
+
+
 def _reasoning(text: str) -> Json:
     """A thought by both names that clients know; no field where there is none."""
     return {"reasoning": text, "reasoning_content": text} if text else {}
@@ -137,9 +167,11 @@ def usage_of(ends: Sequence[AnswerEnd]) -> Json:
     """Token counts of a request; its choices share one prompt."""
     prompt = ends[0].prompt_tokens
     completion = sum(end.completion_tokens for end in ends)
+    thoughts = sum(end.thought_tokens for end in ends)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": ends[0].cached_tokens},
+        **({"completion_tokens_details": {"reasoning_tokens": thoughts}} if thoughts else {}),
     }

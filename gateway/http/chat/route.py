@@ -13,7 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access.auth import AUTHORIZATION
 from gateway.answer.detokenize import TokenBytes
-from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, AnswerThought
+from gateway.answer.events import (
+    AnswerCall,
+    AnswerEnd,
+    AnswerEvent,
+    AnswerPiece,
+    AnswerThought,
+)
 from gateway.http import sse
 from gateway.http.body import body_size, parse_json, read_body
 from gateway.http.chat.completions import Completions, Json
@@ -140,17 +146,14 @@ async def _first(events: Events) -> tuple[int, AnswerEvent]:
 
 
 async def _whole(events: Events, completions: Completions) -> Json:
-    texts: defaultdict[int, list[AnswerText]] = defaultdict(list)
-    thoughts: defaultdict[int, list[AnswerThought]] = defaultdict(list)
+    pieces: defaultdict[int, list[AnswerPiece]] = defaultdict(list)
     ends: dict[int, AnswerEnd] = {}
     async for index, event in events:
         if isinstance(event, AnswerEnd):
             ends[index] = event
-        elif isinstance(event, AnswerThought):
-            thoughts[index].append(event)
         else:
-            texts[index].append(event)
-    return completions.whole(texts, thoughts, ends)
+            pieces[index].append(event)
+    return completions.whole(pieces, ends)
 
 
 async def _stream(chunks: AsyncIterator[Json], opened: OpenRequest) -> AsyncGenerator[bytes, None]:
@@ -190,6 +193,9 @@ async def _chunks(
         elif isinstance(event, AnswerThought):
             if event.text:
                 yield completions.thought(index, event)
+        elif isinstance(event, AnswerCall):
+            for chunk in completions.call(index, event):
+                yield chunk
         elif event.text or wanted.logprobs:
             yield completions.text(index, event)
     if _wants_usage(wanted):

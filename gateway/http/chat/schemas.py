@@ -4,10 +4,12 @@ Types only: ranges are checked by `Question.check`, for both doors. Fields that 
 answer in a way this server does not do are refused, never ignored.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from gateway.request.conversation import Effort
 from gateway.request.job import MAX_CACHE_SALT_CHARS
 from protos.wire.sampling import MAX_TOKENS
 
@@ -58,7 +60,7 @@ CacheSalt = Annotated[str, Field(min_length=1, max_length=MAX_CACHE_SALT_CHARS)]
 
 
 class FunctionCall(Open):
-    """What an assistant called earlier."""
+    """What an assistant called earlier; clients echo a call without arguments as an empty text."""
 
     name: str
     arguments: str = ""
@@ -159,13 +161,17 @@ class ChatCompletionRequest(Schema):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
-    # Noted by OpenAI, without effect on the answer.
+    reasoning_effort: Annotated[Effort | None, Field(strict=False)] = None
+    # Noted by OpenAI, or of effect on time and cost alone; the answer is the same.
     user: str | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    prediction: dict[str, Any] | None = None
     # Extensions, named as in other open servers.
     top_k: int | None = None
     min_p: float | None = None
@@ -176,6 +182,42 @@ class ChatCompletionRequest(Schema):
     structured_outputs: StructuredOutputs | None = None
     cache_salt: CacheSalt | None = None
     priority: int | None = None
-    # What many clients send as it is here anyway; other values are refused.
     min_tokens: int | None = None
+    chat_template_kwargs: dict[str, str | int | float | bool | None] | None = None
+    enable_thinking: bool | None = None
+    # What clients of OpenAI's and other servers send as it is here anyway; see `SETTLED`.
+    verbosity: str | None = None
     skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | None = None
+    echo: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    add_special_tokens: bool | None = None
+    include_reasoning: bool | None = None
+    separate_reasoning: bool | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+
+
+# The one value of a field, and why another would be a wrong answer.
+SETTLED: Mapping[str, tuple[Any, str]] = {
+    "verbosity": ("medium", "the model knows no other"),
+    "skip_special_tokens": (True, "special tokens are never part of an answer's text"),
+    "spaces_between_special_tokens": (True, "special tokens are never part of an answer's text"),
+    "include_stop_str_in_output": (False, "an answer ends before its stop string"),
+    "use_beam_search": (False, "answers are sampled"),
+    "length_penalty": (1.0, "answers are sampled"),
+    "early_stopping": (False, "answers are sampled"),
+    "echo": (False, "the conversation is not part of the answer"),
+    "add_generation_prompt": (True, "every answer is a new turn"),
+    "continue_final_message": (False, "every answer is a new turn"),
+    "add_special_tokens": (False, "the chat template writes them"),
+    "include_reasoning": (True, "a thought is always sent"),
+    "separate_reasoning": (True, "a thought is always apart from its answer"),
+    "return_token_ids": (False, "the gRPC door tells token ids"),
+    "return_tokens_as_token_ids": (False, "the gRPC door tells token ids"),
+}

@@ -1,10 +1,15 @@
 """From the HTTP door's request to a question: what OpenAI's fields mean, and what is refused."""
 
-import re
+import json
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage, ResponseFormat
+from gateway.http.chat.schemas import (
+    SETTLED,
+    ChatCompletionRequest,
+    ChatMessage,
+    ResponseFormat,
+)
 from gateway.media.images import image_bytes
 from gateway.media.sizing import Detail, ImageSizing
 from gateway.request.constraint import (
@@ -15,6 +20,7 @@ from gateway.request.constraint import (
 )
 from gateway.request.conversation import (
     Conversation,
+    Effort,
     ImagePart,
     Message,
     Part,
@@ -24,11 +30,11 @@ from gateway.request.conversation import (
 )
 from gateway.request.job import Question, Reporting, Stopping
 from gateway.request.sampling import sampling_params
+from gateway.request.tools import ToolChoice, ToolMode
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import InvalidRequest, Reason, Unsupported
 from protos.wire.sampling import PARAMETERS
 
-_TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _VIDEO_PARTS = ("video", "video_url", "input_video")
 # Known elsewhere and without effect on an answer: marks for prompt caches, what clients echo of
 # parts they got, and the file's type, which the file says itself.
@@ -55,6 +61,7 @@ def to_question(request: ChatCompletionRequest) -> Question:
             logprobs=bool(request.logprobs), top_logprob_count=request.top_logprobs or 0
         ),
         constraint=_constraint(request),
+        tool_choice=_tool_choice(request),
         priority=request.priority or 0,
         cache_salt=request.cache_salt or "",
         choice_count=1 if request.n is None else request.n,
@@ -63,17 +70,32 @@ def to_question(request: ChatCompletionRequest) -> Question:
 
 
 def _conversation(request: ChatCompletionRequest) -> Conversation:
-    tools = () if request.tool_choice == "none" else tuple(request.tools or ())
-    for index, tool in enumerate(tools):
-        _check_tool(tool, f"tools[{index}]")
     return Conversation(
         messages=tuple(
             _message(message, f"messages[{index}]")
             for index, message in enumerate(request.messages)
         ),
-        tools=tools,
+        tools=() if request.tool_choice == "none" else tuple(request.tools or ()),
         add_vision_id=bool(request.add_vision_id),
+        template_options={
+            name: value
+            for name, value in (request.chat_template_kwargs or {}).items()
+            if value is not None and name != "enable_thinking"
+        },
+        reasoning_effort=_effort(request),
     )
+
+
+def _effort(request: ChatCompletionRequest) -> Effort | None:
+    """How much to think: OpenAI's field, or the switch that Qwen's clients know, at two places."""
+    given = (request.chat_template_kwargs or {}).get("enable_thinking")
+    switch = request.enable_thinking if given is None else given
+    if request.reasoning_effort is not None or switch is None:
+        return request.reasoning_effort
+    if not isinstance(switch, bool):
+        field = "chat_template_kwargs.enable_thinking"
+        raise InvalidRequest(f"{field} must be true or false", param=field)
+    return Effort.MEDIUM if switch else Effort.NONE
 
 
 def _sampling(request: ChatCompletionRequest) -> decoder_pb2.SamplingParams:
@@ -90,7 +112,50 @@ def _stopping(request: ChatCompletionRequest) -> Stopping:
         stop_token_ids=tuple(request.stop_token_ids or ()),
         stop_strings=tuple(request.stop or ()),
         ignore_eos=bool(request.ignore_eos),
+        min_tokens=request.min_tokens or 0,
     )
+
+
+def _tool_choice(request: ChatCompletionRequest) -> ToolChoice:
+    """OpenAI's field: a word, a function's name, or a mode and the tools it concerns."""
+    given = request.tool_choice
+    parallel = request.parallel_tool_calls is not False
+    if given in (None, "none", "auto"):
+        return ToolChoice(parallel=parallel)
+    if given == "required":
+        return ToolChoice(mode=ToolMode.REQUIRED, parallel=parallel)
+    kind = given.get("type") if isinstance(given, Mapping) else None
+    if kind == "function":
+        return ToolChoice(
+            mode=ToolMode.REQUIRED, names=(_function_name(given, "tool_choice"),), parallel=parallel
+        )
+    if kind == "allowed_tools":
+        return _allowed_tools(given.get("allowed_tools"), parallel)
+    raise InvalidRequest(
+        "tool_choice must be none, auto, required,"
+        ' {"type": "function", "function": {"name": ...}} or {"type": "allowed_tools", ...}',
+        param="tool_choice",
+    )
+
+
+def _allowed_tools(given: object, parallel: bool) -> ToolChoice:
+    field = "tool_choice.allowed_tools"
+    tools = given.get("tools") if isinstance(given, Mapping) else None
+    mode = given.get("mode") if isinstance(given, Mapping) else None
+    if mode not in tuple(ToolMode) or not isinstance(tools, Sequence) or not tools:
+        raise InvalidRequest(
+            f"{field} must have a mode, auto or required, and tools", param="tool_choice"
+        )
+    names = (_function_name(tool, f"{field}.tools[{at}]") for at, tool in enumerate(tools))
+    return ToolChoice(mode=ToolMode(mode), names=tuple(names), parallel=parallel)
+
+
+def _function_name(given: object, path: str) -> str:
+    function = given.get("function") if isinstance(given, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise InvalidRequest(f"{path}.function.name must be a string", param="tool_choice")
+    return name
 
 
 def _constraint(request: ChatCompletionRequest) -> ConstraintSpec | None:
@@ -125,34 +190,11 @@ def _check_supported(request: ChatCompletionRequest) -> None:
     """Refuses what would need another answer than this server can give."""
     if request.stream_options is not None and not request.stream:
         raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
-    if request.tool_choice not in (None, "none", "auto"):
-        raise Unsupported(
-            "tool_choice must be none or auto; forcing a call is not supported yet",
-            param="tool_choice",
-        )
     if request.modalities not in (None, ["text"]):
         raise Unsupported("modalities must be text alone", param="modalities")
-    if request.min_tokens:
-        raise Unsupported("min_tokens must be 0, others are not supported yet", param="min_tokens")
-    if request.skip_special_tokens is False:
-        raise Unsupported(
-            "skip_special_tokens must be true: special tokens are never part of an answer's text",
-            param="skip_special_tokens",
-        )
-
-
-def _check_tool(tool: Mapping[str, Any], path: str) -> None:
-    function = tool.get("function")
-    if tool.get("type") != "function" or not isinstance(function, Mapping):
-        raise InvalidRequest(
-            f'{path} must be {{"type": "function", "function": {{...}}}}', param=path
-        )
-    name = function.get("name")
-    if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
-        raise InvalidRequest(
-            f"{path}.function.name must be 1 to 64 letters, digits, dots, dashes or underscores",
-            param=f"{path}.function.name",
-        )
+    for name, (settled, reason) in SETTLED.items():
+        if getattr(request, name) not in (None, settled):
+            raise Unsupported(f"{name} must be {json.dumps(settled)}: {reason}", param=name)
 
 
 def _message(message: ChatMessage, path: str) -> Message:
@@ -166,7 +208,11 @@ def _message(message: ChatMessage, path: str) -> Message:
         role=role,
         content=_content(content, f"{path}.content", role),
         tool_calls=tuple(
-            ToolCall(name=call.function.name, arguments=call.function.arguments, call_id=call.id)
+            ToolCall(
+                name=call.function.name,
+                arguments=call.function.arguments or "{}",
+                call_id=call.id,
+            )
             for call in message.tool_calls or ()
         ),
         reasoning=_reasoning(message, path),

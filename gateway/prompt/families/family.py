@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from gateway.media.images import PlannedImage
 from gateway.prompt.splice import SplicedPrompt, VisualSpan
+from gateway.tools.format import ToolFormat
 from protos.bundle.manifest import SpecialTokens
 from protos.media.images import Grid
 
@@ -41,6 +42,7 @@ class PromptFamily:
         spoken_tokens: Added tokens, none of them special, that models write in answers; a
             checkpoint may lack some.
         thought_tokens: Those of them before and behind a thought.
+        tools: How its models call tools; None where they do not.
         expand: Makes placeholders of the markers in token ids; from the ids, the images in prompt
             order and the special tokens. Raises InvalidRequest or Unsupported.
         position_ids: Positions of a prompt; from its length S, its spans, ascending, the grid of
@@ -51,5 +53,6 @@ class PromptFamily:
     template_tokens: Sequence[str]
     spoken_tokens: Sequence[str]
     thought_tokens: tuple[str, str]
+    tools: ToolFormat | None
     expand: Callable[[Sequence[int], Sequence[PlannedImage], SpecialTokens], SplicedPrompt]
     position_ids: Callable[[int, Sequence[VisualSpan], Sequence[Grid], int], Positions]

@@ -7,6 +7,7 @@ import numpy as np
 from gateway.media.images import PlannedImage
 from gateway.prompt.families.family import Positions, PromptFamily
 from gateway.prompt.splice import SplicedPrompt, VisualSpan, splice
+from gateway.tools.json_calls import JSON_CALLS
 from protos.bundle.manifest import SpecialTokens
 from protos.media.images import Grid
 
@@ -73,6 +74,7 @@ QWEN3_VL = PromptFamily(
     template_tokens=("image", "video", "vision_start", "vision_end"),
     spoken_tokens=("<tool_call>", "</tool_call>", "<think>", "</think>"),
     thought_tokens=("<think>", "</think>"),
+    tools=JSON_CALLS,
     expand=expand,
     position_ids=position_ids,
 )

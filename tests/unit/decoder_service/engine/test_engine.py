@@ -1,6 +1,7 @@
 """The engine's thread over a fake runner: interleaving, cancelling, ending, reporting."""
 
 import asyncio
+import dataclasses
 import random
 from pathlib import Path
 
@@ -236,3 +237,14 @@ async def test_what_a_sequence_needs_is_said_while_the_model_computes(tmp_path: 
                 runner.gate.set()
                 await asyncio.wait_for(second.slot_granted.wait(), 10)
             assert len((await collect(first))[0]) == 2
+
+
+async def test_no_answer_ends_before_its_least_number_of_tokens(tmp_path: Path) -> None:
+    async with running_engine(tmp_path) as (engine, _):
+        tokens = await run(engine, make_request(max_tokens=10))
+        ends = make_request(max_tokens=10, stop_token_ids=[tokens[0]])
+        assert await run(engine, ends) == []
+        for least in (1, 4):
+            longer = await run(engine, dataclasses.replace(ends, min_tokens=least))
+            assert len(longer) >= least
+            assert tokens[0] not in longer

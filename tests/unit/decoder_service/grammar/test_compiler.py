@@ -179,7 +179,10 @@ async def test_every_kind_comes_over_the_wire() -> None:
         GrammarKind.LARK: decoder_pb2.Constraint(lark='start: "a"'),
     }
     for kind, message in messages.items():
-        assert grammar_from_proto(message, GrammarLimits(), ignore_eos=False).kind is kind
+        assert (
+            grammar_from_proto(message, GrammarLimits(), ignore_eos=False, vocab_size=100).kind
+            is kind
+        )
 
 
 @pytest.mark.parametrize(
@@ -188,11 +191,14 @@ async def test_every_kind_comes_over_the_wire() -> None:
         (decoder_pb2.Constraint(), False, "constraint"),
         (decoder_pb2.Constraint(json_object=False), False, "constraint.json_object"),
         (decoder_pb2.Constraint(regex="a"), True, "stop_conditions.ignore_eos"),
+        (decoder_pb2.Constraint(regex="a", token_ids=[1]), False, "constraint.token_ids"),
+        (decoder_pb2.Constraint(lark="a", token_ids=[100]), False, "constraint.token_ids"),
+        (decoder_pb2.Constraint(lark="a", token_ids=range(17)), False, "constraint.token_ids"),
     ],
 )
 async def test_a_constraint_that_contradicts_itself_is_refused(
     message: decoder_pb2.Constraint, ignore_eos: bool, param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        grammar_from_proto(message, GrammarLimits(), ignore_eos=ignore_eos)
+        grammar_from_proto(message, GrammarLimits(), ignore_eos=ignore_eos, vocab_size=100)
     assert caught.value.param == param

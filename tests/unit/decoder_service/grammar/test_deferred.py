@@ -9,10 +9,19 @@ import pytest_asyncio
 from decoder_service.grammar.checks import GrammarLimits
 from decoder_service.grammar.compiler import GrammarCompiler
 from decoder_service.grammar.deferred import Deferred
-from decoder_service.grammar.grammar import choice_grammar
+from decoder_service.grammar.grammar import Grammar, GrammarKind, choice_grammar
+from decoder_service.grammar.state import GrammarState
 from decoder_service.sampling.parameters import SamplingParams
 from decoder_service.sampling.sampler import Sampler
-from tests.unit.decoder_service.grammars import decoded, eos_ids, token_id, vocabulary
+from protos.wire.errors import InvalidRequest
+from tests.unit.decoder_service.grammars import (
+    decoded,
+    eos_ids,
+    lark,
+    tiny_tokenizer,
+    token_id,
+    vocabulary,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -57,3 +66,58 @@ async def test_before_the_token_everything_but_an_end_is_free(compiler: GrammarC
         scores = np.zeros(vocabulary().vocab_size, np.float32)
         constraint.mask(scores)
         assert np.flatnonzero(np.isinf(scores)).tolist() == sorted(eos_ids())
+
+
+CALL = Grammar(
+    kind=GrammarKind.LARK,
+    text="start: token_0 /[a-z <>_]{1,30}/ token_1",
+    token_ids=(token_id("<tool_call>"), token_id("</tool_call>")),
+)
+
+
+def banned_by(constraint: Deferred | GrammarState) -> set[int]:
+    scores = np.zeros(vocabulary().vocab_size, np.float32)
+    constraint.mask(scores)
+    return set(np.flatnonzero(np.isinf(scores)).tolist())
+
+
+async def test_from_its_first_token_on_the_grammar_holds(compiler: GrammarCompiler) -> None:
+    begin, end = CALL.token_ids
+    constraint = Deferred(await compiler.constraint(CALL), begin=begin, ends=eos_ids())
+    for token in tiny_tokenizer().encode("free text").ids:
+        assert banned_by(constraint) == set()  # even an end
+        constraint.accept(token)
+    constraint.accept(begin)
+    assert {begin, end, *eos_ids()} <= banned_by(constraint)
+    # The texts of the tokens are spelled with ordinary ones, never with the tokens.
+    for token in tiny_tokenizer().encode("a <tool").ids + tiny_tokenizer().encode("_call>").ids:
+        assert token not in banned_by(constraint)
+        constraint.accept(token)
+    assert begin in banned_by(constraint) and end not in banned_by(constraint)
+    constraint.accept(end)
+    assert not banned_by(constraint) & {*eos_ids()}
+    assert len(banned_by(constraint)) == vocabulary().vocab_size - len(eos_ids())
+
+
+async def test_within_a_thought_the_first_token_of_the_grammar_is_a_thought(
+    compiler: GrammarCompiler,
+) -> None:
+    state = await compiler.constraint(CALL)
+    begin, after = CALL.token_ids[0], token_id(END)
+    constraint = Deferred(state, after=after, begin=begin, ends=eos_ids())
+    constraint.accept(begin)
+    assert banned_by(constraint) == {*eos_ids()}
+    constraint.accept(after)
+    assert banned_by(constraint) == set()
+    constraint.accept(begin)
+    assert {*eos_ids()} < banned_by(constraint)
+
+
+async def test_only_a_grammar_that_names_added_tokens_may_use_them(
+    compiler: GrammarCompiler,
+) -> None:
+    begin, end = CALL.token_ids
+    other = Grammar(kind=GrammarKind.LARK, text=f'start: <[{begin}]> | "x"', token_ids=(end,))
+    with pytest.raises(InvalidRequest):  # the trial's vocabulary has no such token
+        await compiler.constraint(other)
+    assert begin in banned_by(await compiler.constraint(lark("start: /(.|\\n)*/")))

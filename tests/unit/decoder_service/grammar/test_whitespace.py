@@ -126,7 +126,9 @@ async def test_a_pattern_that_cannot_be_used_is_refused(
 ) -> None:
     message = decoder_pb2.Constraint(json_schema="{}", whitespace_pattern=pattern)
     with pytest.raises(InvalidRequest) as caught:
-        await compiler.constraint(grammar_from_proto(message, compiler.limits, ignore_eos=False))
+        await compiler.constraint(
+            grammar_from_proto(message, compiler.limits, ignore_eos=False, vocab_size=100)
+        )
     assert caught.value.reason is Reason.INVALID_SCHEMA
 
 
@@ -148,7 +150,7 @@ async def test_a_pattern_that_cannot_be_used_is_refused(
 async def test_it_comes_over_the_wire(
     message: decoder_pb2.Constraint, whitespace: JsonWhitespace
 ) -> None:
-    grammar = grammar_from_proto(message, GrammarLimits(), ignore_eos=False)
+    grammar = grammar_from_proto(message, GrammarLimits(), ignore_eos=False, vocab_size=100)
     assert grammar.whitespace == whitespace
 
 
@@ -173,5 +175,5 @@ async def test_where_it_means_nothing_it_is_refused(
     message: decoder_pb2.Constraint, param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        grammar_from_proto(message, GrammarLimits(), ignore_eos=False)
+        grammar_from_proto(message, GrammarLimits(), ignore_eos=False, vocab_size=100)
     assert caught.value.param == param

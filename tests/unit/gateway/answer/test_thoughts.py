@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.answer.calls import Calls
 from gateway.answer.detokenize import Detokenizer, TokenBytes
-from gateway.answer.events import AnswerThought, OutputToken
+from gateway.answer.events import AnswerText, AnswerThought, OutputToken
 from gateway.answer.thoughts import Thoughts
 from gateway.answer.transcript import Transcript
 from gateway.prompt.families.family import ThoughtTokens
@@ -35,7 +36,9 @@ def told(
     around = ThoughtTokens(ids["<think>"], ids["</think>"]) if thinks else None
     spelled = TokenBytes(tokenizer)
     transcript = Transcript(
-        Detokenizer(spelled, stops), Thoughts(spelled, around, has_begun=has_begun)
+        Detokenizer(spelled, stops),
+        Thoughts(spelled, around, has_begun=has_begun),
+        Calls(spelled, None),
     )
     tokens = [OutputToken(token_id=one) for one in tokenizer.encode_prompt(said, "\ufdd0").ids]
     edges = sorted({0, len(tokens), *(cut % (len(tokens) + 1) for cut in cuts)})
@@ -46,7 +49,7 @@ def told(
     if not transcript.stopped:
         events += transcript.finish()
     thought = "".join(event.text for event in events if isinstance(event, AnswerThought))
-    answer = "".join(event.text for event in events if not isinstance(event, AnswerThought))
+    answer = "".join(event.text for event in events if isinstance(event, AnswerText))
     return thought, answer
 
 

@@ -41,16 +41,16 @@ HELD: dict[str, Any] = {
     "service_tier": "auto",
     "safety_identifier": "me",
     "prompt_cache_key": "k",
+    "prediction": {"type": "content", "content": "x"},
+    "prompt_cache_options": {"mode": "explicit"},
+    "prompt_cache_retention": "24h",
+    "reasoning_effort": "low",
 }
 REFUSED: dict[str, Any] = {
     "audio": {"voice": "alloy", "format": "wav"},
     "function_call": "auto",
     "functions": [{"name": "f"}],
     "moderation": {"model": "m"},
-    "prediction": {"type": "content", "content": "x"},
-    "prompt_cache_options": {"mode": "explicit"},
-    "prompt_cache_retention": "24h",
-    "reasoning_effort": "low",
     "verbosity": "low",
     "web_search_options": {},
 }
