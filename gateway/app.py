@@ -247,6 +247,7 @@ class Gateway:
             self._manifest,
             card=self.card,
             thinks=self._builder.thought_tokens is not None,
+            calls=self._builder.calls is not None,
         )
 
 

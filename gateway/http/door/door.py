@@ -65,7 +65,7 @@ class Door:
             telling = asked.telling
             events = opened.answer(asked.question)
             await held.enter_async_context(aclosing(events))
-            with naming(asked.places):
+            with naming(asked.names):
                 if not asked.question.stream:
                     whole = _whole(events, telling)
                     return JSONResponse(await while_connected(request.receive, whole))
@@ -83,7 +83,7 @@ class Door:
         """
         with self._opened(request) as opened:
             counted = await self._read(request, opened, read)
-            with naming(counted.places):
+            with naming(counted.names):
                 counting = opened.prepare(counted.model, counted.conversation)
                 prompt = await while_connected(request.receive, counting)
             return len(prompt.input_ids)
@@ -165,7 +165,7 @@ async def _pieces(
                 yield telling.encode(said)
     except ServiceError as error:
         opened.failed(error.reason)
-        for said in telling.failed(renamed(error, asked.places)):
+        for said in telling.failed(renamed(error, asked.names)):
             yield telling.encode(said)
     except Exception:  # The HTTP edge: a bug in one answer must not show its text to the client.
         logger.exception("unhandled error in a stream")

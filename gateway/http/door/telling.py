@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.answer.events import AnswerEvent
-from gateway.http.door.places import Place
+from gateway.http.door.places import Names
 from gateway.request.conversation import Conversation
 from gateway.request.job import Question
 from protos.wire.errors import ServiceError
@@ -41,17 +41,17 @@ class Telling(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A body as it was understood; `places` has one entry for each message of the conversation."""
+    """A body as it was understood; `names` are its client's words for what errors name."""
 
     question: Question
     telling: Telling
-    places: tuple[Place, ...]
+    names: Names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """A conversation whose tokens are to be counted; `places` as in `Asked`."""
+    """A conversation whose tokens are to be counted; `names` as in `Asked`."""
 
     model: str
     conversation: Conversation
-    places: tuple[Place, ...]
+    names: Names

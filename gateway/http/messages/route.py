@@ -34,16 +34,18 @@ class Messages:
 
     def _asked(self, given: Json, _: OpenRequest) -> Asked:
         body = parsed(CreateMessage, given)
-        conversation, places = to_conversation(body)
+        conversation, names = to_conversation(body)
         display = None if body.thinking is None else body.thinking.display
         telling = MessageTelling(
-            model=self._door.service.served.name, shows_thoughts=display != "omitted"
+            model=self._door.service.served.name,
+            max_tokens=body.max_tokens,
+            shows_thoughts=display != "omitted",
         )
         question = to_question(body, conversation)
-        return Asked(question=question, telling=telling, places=places)
+        return Asked(question=question, telling=telling, names=names)
 
 
 def _counted(given: Json, _: OpenRequest) -> Counted:
     body = parsed(PromptBody, given)
-    conversation, places = to_conversation(body)
-    return Counted(model=body.model or "", conversation=conversation, places=places)
+    conversation, names = to_conversation(body)
+    return Counted(model=body.model or "", conversation=conversation, names=names)

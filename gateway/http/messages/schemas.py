@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gateway.http.chat.schemas import Schema, TokenLimit
+from gateway.request.conversation import Effort
 
 
 class Thinking(Schema):
@@ -23,7 +24,7 @@ class Thinking(Schema):
 class OutputConfig(Schema):
     """Of the answer: its form, and how much of an effort it is worth."""
 
-    effort: str | None = None
+    effort: Annotated[Effort | None, Field(strict=False)] = None
     format: dict[str, Any] | None = None
 
 

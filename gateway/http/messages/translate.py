@@ -4,15 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.http.door.fields import check_known, text_in, wrong_type
-from gateway.http.door.places import Place
+from gateway.http.door.places import Names
 from gateway.http.messages.schemas import CreateMessage, PromptBody
 from gateway.http.messages.turns import to_messages
 from gateway.request.constraint import ConstraintSpec, from_schema, invalid
-from gateway.request.conversation import Conversation
+from gateway.request.conversation import Conversation, Effort
 from gateway.request.job import Question, Stopping
 from gateway.request.sampling import sampling_params
-from protos.wire.errors import InvalidRequest, Unsupported
+from gateway.request.tools import ToolChoice, ToolMode
+from protos.wire.errors import InvalidRequest
 from protos.wire.sampling import PARAMETERS
+
+# What chat completions call differently.
+_WORDS = (
+    ("tools[].function.parameters", "tools[].input_schema"),
+    ("tools[].function", "tools[]"),
+    ("reasoning_effort", "thinking"),
+    ("stop", "stop_sequences"),
+)
 
 # Of a tool: how its calls are sent, cached or found, which is all the same here.
 _IDLE_OF_TOOL = frozenset(
@@ -28,8 +37,8 @@ _IDLE_OF_TOOL = frozenset(
 )
 
 
-def to_conversation(body: PromptBody) -> tuple[Conversation, tuple[Place, ...]]:
-    """What a body's prompt says, and where each message stands in the body.
+def to_conversation(body: PromptBody) -> tuple[Conversation, Names]:
+    """What a body's prompt says, and the client's words for it.
 
     Raises:
         InvalidRequest: a block or tool at fault, named by its path.
@@ -38,7 +47,8 @@ def to_conversation(body: PromptBody) -> tuple[Conversation, tuple[Place, ...]]:
     messages, places = to_messages(body.system, body.messages)
     choice = None if body.tool_choice is None else body.tool_choice.type
     tools = () if choice == "none" else _tools(body)
-    return Conversation(messages=messages, tools=tools), places
+    conversation = Conversation(messages=messages, tools=tools, reasoning_effort=_effort(body))
+    return conversation, Names(places=places, words=_WORDS)
 
 
 def to_question(body: CreateMessage, conversation: Conversation) -> Question:
@@ -48,23 +58,45 @@ def to_question(body: CreateMessage, conversation: Conversation) -> Question:
         InvalidRequest: a field at fault, or options that contradict each other.
         Unsupported: an option that is not served.
     """
-    if body.tool_choice is not None and body.tool_choice.type in ("any", "tool"):
-        raise Unsupported(
-            "tool_choice must be none or auto; forcing a call is not supported yet",
-            param="tool_choice",
-        )
     values = {name: getattr(body, name) for name in PARAMETERS}
     return Question(
         model=body.model,
         conversation=conversation,
         sampling=sampling_params(values, {}),
         stopping=Stopping(
-            max_tokens=body.max_tokens, stop_strings=tuple(body.stop_sequences or ())
+            max_tokens=body.max_tokens,
+            # Its clients ask for as much as its models ever write.
+            may_be_cut=True,
+            stop_strings=tuple(body.stop_sequences or ()),
         ),
         constraint=_constraint(body),
+        tool_choice=_tool_choice(body),
         priority=body.priority or 0,
         stream=bool(body.stream),
     )
+
+
+def _effort(body: PromptBody) -> Effort | None:
+    """How much to think; a budget in tokens is no more than a wish to think."""
+    wanted = None if body.thinking is None else body.thinking.type
+    if wanted == "disabled":
+        return Effort.NONE
+    if body.output_config is not None and body.output_config.effort is not None:
+        return body.output_config.effort
+    return Effort.MEDIUM if wanted == "enabled" else None
+
+
+def _tool_choice(body: PromptBody) -> ToolChoice:
+    choice = body.tool_choice
+    if choice is None:
+        return ToolChoice()
+    parallel = not choice.disable_parallel_tool_use
+    if choice.type == "tool" and choice.name is None:
+        raise InvalidRequest("tool_choice.name is missing", param="tool_choice.name")
+    if choice.type not in ("any", "tool"):
+        return ToolChoice(parallel=parallel)
+    names = () if choice.name is None else (choice.name,)
+    return ToolChoice(mode=ToolMode.REQUIRED, names=names, parallel=parallel)
 
 
 def _tools(body: PromptBody) -> tuple[Mapping[str, Any], ...]:
@@ -83,7 +115,10 @@ def _tools(body: PromptBody) -> tuple[Mapping[str, Any], ...]:
             raise InvalidRequest(
                 f"{path}.input_schema must be an object", param=f"{path}.input_schema"
             )
-        tools.append({"type": "function", "function": {**function, "parameters": schema}})
+        function["parameters"] = schema
+        if tool.get("strict"):
+            function["strict"] = tool["strict"]
+        tools.append({"type": "function", "function": function})
     return tuple(tools)
 
 

@@ -28,6 +28,7 @@ class ModelFacts:
         manifest: Its bundle's.
         card: OpenAI's model object; what the model takes may change as tiers come and go.
         thinks: Whether it thinks before it answers.
+        calls: Whether it calls tools.
     """
 
     def __init__(
@@ -37,11 +38,17 @@ class ModelFacts:
         *,
         card: Callable[[], Json],
         thinks: bool,
+        calls: bool,
     ) -> None:
         self._served = served
         self._manifest = manifest
         self._card = card
-        self._capabilities = ["completion", "vision", *(["thinking"] if thinks else [])]
+        optional = {"tools": calls, "thinking": thinks}
+        self._capabilities = [
+            "completion",
+            "vision",
+            *(name for name, has in optional.items() if has),
+        ]
 
     def listed(self) -> Json:
         """The body of GET /api/tags."""

@@ -7,7 +7,7 @@ from starlette.routing import Route
 from gateway.answer.detokenize import TokenBytes
 from gateway.http.door.door import Door
 from gateway.http.door.fields import parsed
-from gateway.http.door.places import Place
+from gateway.http.door.places import Names
 from gateway.http.door.telling import Asked, Json
 from gateway.http.ollama.models import API_VERSION, ModelFacts
 from gateway.http.ollama.schemas import Asking, ChatBody, GenerateBody, ShowBody
@@ -77,7 +77,7 @@ class Ollama:
         self,
         body: Asking,
         conversation: Conversation,
-        places: tuple[Place, ...],
+        names: Names,
         *,
         chats: bool,
     ) -> Asked:
@@ -87,4 +87,4 @@ class Ollama:
             token_bytes=self._token_bytes if body.logprobs else None,
         )
         question = to_question(body, conversation)
-        return Asked(question=question, telling=telling, places=places)
+        return Asked(question=question, telling=telling, names=names)

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from gateway.answer.detokenize import TokenBytes
-from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, AnswerThought
+from gateway.answer.events import (
+    AnswerCall,
+    AnswerEnd,
+    AnswerEvent,
+    AnswerText,
+    AnswerThought,
+    FinishReason,
+)
+from gateway.http.door.arguments import arguments_of
 from gateway.http.door.logprobs import logprobs
 from gateway.http.door.telling import Json
 from gateway.http.errors import Api, error_body
@@ -34,7 +42,9 @@ class OllamaTelling:
         self._chats = chats
         self._token_bytes = token_bytes
         self._begun_ns = time.monotonic_ns()
-        self._said: dict[str, str] = {"content": "", "thinking": ""}
+        self._content = self._thought = ""
+        self._calls: list[Json] = []
+        self._call: Json | None = None  # the one that grows, its arguments as text
         self._logprobs: list[Json] = []
         self._figures: Json = {}
 
@@ -43,18 +53,22 @@ class OllamaTelling:
         yield from ()
 
     def add(self, event: AnswerEvent) -> Iterator[Json]:
-        """The line of one event of the answer, if it says anything."""
+        """The lines of one event of the answer, if it says anything."""
+        if not isinstance(event, AnswerCall) or event.name is not None:
+            yield from self._called()
         if isinstance(event, AnswerEnd):
             self._figures = self._end(event)
             yield self._line({"content": ""}, **self._figures)
         elif isinstance(event, AnswerThought):
             if event.text:
-                self._said["thinking"] += event.text
+                self._thought += event.text
                 yield self._line({"content": "", "thinking": event.text}, done=False)
-        elif isinstance(event, AnswerText):
+        elif isinstance(event, AnswerCall):
+            self._hear(event)
+        else:
             told = self._told(event)
             if event.text or told:
-                self._said["content"] += event.text
+                self._content += event.text
                 yield self._line({"content": event.text}, **told, done=False)
 
     def failed(self, error: ServiceError) -> Iterator[Json]:
@@ -64,12 +78,36 @@ class OllamaTelling:
     def whole(self) -> Json:
         """All of the answer in one object."""
         told = {} if self._token_bytes is None else {"logprobs": self._logprobs}
-        said = {name: text for name, text in self._said.items() if text or name == "content"}
+        said: Json = {"content": self._content}
+        if self._thought:
+            said["thinking"] = self._thought
+        if self._calls:
+            said["tool_calls"] = self._calls
         return self._line(said, **told, **self._figures)
 
     def encode(self, value: Json) -> bytes:
         """An object as a line."""
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+    def _hear(self, event: AnswerCall) -> None:
+        if event.name is not None:
+            self._call = {"id": event.call_id, "name": event.name, "arguments": ""}
+        if self._call is not None:
+            self._call["arguments"] += event.arguments
+
+    def _called(self) -> Iterator[Json]:
+        """The line of a call that is complete: Ollama's calls come whole."""
+        call, self._call = self._call, None
+        if call is None:
+            return
+        function = {
+            "index": len(self._calls),
+            "name": call["name"],
+            "arguments": arguments_of(call["arguments"]),
+        }
+        told = {"id": call["id"], "function": function}
+        self._calls.append(told)
+        yield self._line({"content": "", "tool_calls": [told]}, done=False)
 
     def _told(self, event: AnswerText) -> Json:
         if self._token_bytes is None or not event.tokens:
@@ -78,7 +116,7 @@ class OllamaTelling:
         self._logprobs += found
         return {"logprobs": found}
 
-    def _line(self, said: dict[str, str], **more: object) -> Json:
+    def _line(self, said: Json, **more: object) -> Json:
         shared = {"model": self._model, "created_at": _now()}
         if self._chats:
             return {**shared, "message": {"role": "assistant", **said}, **more}
@@ -88,7 +126,7 @@ class OllamaTelling:
     def _end(self, end: AnswerEnd) -> Json:
         return {
             "done": True,
-            "done_reason": end.finish_reason.value,
+            "done_reason": "length" if end.finish_reason is FinishReason.LENGTH else "stop",
             "total_duration": time.monotonic_ns() - self._begun_ns,
             "load_duration": 0,
             "prompt_eval_count": end.prompt_tokens,

@@ -1,13 +1,15 @@
 """From Ollama's bodies to questions."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from gateway.http.door.places import Place
+from gateway.http.door.places import Names, Place, naming
 from gateway.http.ollama.schemas import Asking, ChatBody, ChatMessage, GenerateBody, Options
 from gateway.media.images import image_bytes
 from gateway.request.constraint import ConstraintKind, ConstraintSpec, from_schema
 from gateway.request.conversation import (
     Conversation,
+    Effort,
     ImagePart,
     Message,
     Part,
@@ -18,7 +20,7 @@ from gateway.request.conversation import (
 from gateway.request.job import Question, Reporting, Stopping
 from gateway.request.sampling import sampling_params
 from protos.tandem.v1 import decoder_pb2
-from protos.wire.errors import InvalidRequest, Unsupported
+from protos.wire.errors import Unsupported
 
 LATEST = ":latest"  # what its clients put behind a name without a tag
 
@@ -34,13 +36,21 @@ _SAMPLING = {
 }
 
 
+# What chat completions call differently.
+_WORDS = (
+    *((ours, f"options.{theirs}") for theirs, ours in _SAMPLING.items()),
+    ("reasoning_effort", "think"),
+    ("stop", "options.stop"),
+)
+
+
 def model_name(wanted: str | None) -> str:
     """The name without the tag that stands for none."""
     return (wanted or "").removesuffix(LATEST)
 
 
-def chat_conversation(body: ChatBody) -> tuple[Conversation, tuple[Place, ...]]:
-    """The conversation of /api/chat, and where each message stands in the body.
+def chat_conversation(body: ChatBody) -> tuple[Conversation, Names]:
+    """The conversation of /api/chat, and the client's words for it.
 
     Raises:
         InvalidRequest: an image at fault.
@@ -48,13 +58,10 @@ def chat_conversation(body: ChatBody) -> tuple[Conversation, tuple[Place, ...]]:
     found = [
         _message(message, f"messages[{index}]") for index, message in enumerate(body.messages or ())
     ]
-    conversation = Conversation(
-        messages=tuple(message for message, _ in found), tools=tuple(body.tools or ())
-    )
-    return conversation, tuple(place for _, place in found)
+    return _conversation(body, found, tools=tuple(body.tools or ()))
 
 
-def generate_conversation(body: GenerateBody) -> tuple[Conversation, tuple[Place, ...]]:
+def generate_conversation(body: GenerateBody) -> tuple[Conversation, Names]:
     """The conversation of /api/generate: instructions, if any, and one question.
 
     Raises:
@@ -67,8 +74,7 @@ def generate_conversation(body: GenerateBody) -> tuple[Conversation, tuple[Place
     found = [(Message(role=Role.USER, content=content), Place("prompt", paths))]
     if body.system:
         found.insert(0, (Message(role=Role.SYSTEM, content=body.system), Place("system")))
-    messages = tuple(message for message, _ in found)
-    return Conversation(messages=messages), tuple(place for _, place in found)
+    return _conversation(body, found)
 
 
 def to_question(body: Asking, conversation: Conversation) -> Question:
@@ -88,12 +94,28 @@ def to_question(body: Asking, conversation: Conversation) -> Question:
         stopping=Stopping(
             max_tokens=None if wanted is None or wanted < 0 else wanted,
             max_tokens_field="options.num_predict",
+            may_be_cut=True,
             stop_strings=tuple(options.stop or ()),
         ),
         reporting=Reporting(logprobs=bool(body.logprobs), top_logprob_count=body.top_logprobs or 0),
         constraint=_constraint(body),
         stream=body.stream is not False,
     )
+
+
+def _conversation(
+    body: Asking, found: Sequence[tuple[Message, Place]], tools: tuple[Mapping[str, Any], ...] = ()
+) -> tuple[Conversation, Names]:
+    conversation = Conversation(
+        messages=tuple(message for message, _ in found), tools=tools, reasoning_effort=_effort(body)
+    )
+    return conversation, Names(places=tuple(place for _, place in found), words=_WORDS)
+
+
+def _effort(body: Asking) -> Effort | None:
+    if isinstance(body.think, str):
+        return Effort(body.think)
+    return {True: Effort.MEDIUM, False: Effort.NONE, None: None}[body.think]
 
 
 def _message(message: ChatMessage, path: str) -> tuple[Message, Place]:
@@ -147,18 +169,8 @@ def _sampling(options: Options) -> decoder_pb2.SamplingParams:
     values: dict[str, float | None] = {
         ours: getattr(options, theirs) for theirs, ours in _SAMPLING.items()
     }
-    try:
+    with naming(Names(words=_WORDS)):
         return sampling_params({**values, "repetition_penalty": penalty}, {})
-    except InvalidRequest as error:
-        raise _renamed(error) from error
-
-
-def _renamed(error: InvalidRequest) -> InvalidRequest:
-    theirs = {ours: name for name, ours in _SAMPLING.items()}.get(error.param or "")
-    if theirs is None:
-        return error
-    param = f"options.{theirs}"
-    return InvalidRequest(error.message.replace(str(error.param), param, 1), param=param)
 
 
 def _constraint(body: Asking) -> ConstraintSpec | None:

@@ -14,8 +14,6 @@ class OutputItem:
         index: Its place among the answer's items.
     """
 
-    kind = ""
-
     def __init__(self, name: str, index: int) -> None:
         self.name = name
         self.place: Json = {"item_id": name, "output_index": index}
@@ -87,7 +85,6 @@ class TextItem(OutputItem):
 class ThoughtItem(TextItem):
     """What the model thought, all of it."""
 
-    kind = "reasoning"
     part_type = "reasoning_text"
     event_type = "response.reasoning_text"
 
@@ -106,7 +103,6 @@ class ThoughtItem(TextItem):
 class MessageItem(TextItem):
     """What the model said."""
 
-    kind = "message"
     part_type = "output_text"
     event_type = "response.output_text"
 
@@ -135,4 +131,56 @@ class MessageItem(TextItem):
             "status": status,
             "role": "assistant",
             "content": [self.part()],
+        }
+
+
+class CallItem(OutputItem):
+    """A call of a tool.
+
+    Args:
+        name: The item's id.
+        index: Its place among the answer's items.
+        call_id: By which its output comes back.
+        function: The tool's name.
+    """
+
+    def __init__(self, name: str, index: int, *, call_id: str, function: str) -> None:
+        super().__init__(name, index)
+        self.call_id = call_id
+        self.function = function
+        self._arguments: list[str] = []
+
+    @property
+    def arguments(self) -> str:
+        """All of its arguments' JSON text so far."""
+        return "".join(self._arguments)
+
+    def grown(self, arguments: str) -> Json:
+        """The event of more arguments."""
+        self._arguments.append(arguments)
+        return {
+            "type": "response.function_call_arguments.delta",
+            **self.place,
+            "delta": arguments,
+        }
+
+    def closed(self, status: str) -> Iterator[Json]:
+        """The whole arguments, the whole item."""
+        yield {
+            "type": "response.function_call_arguments.done",
+            **self.place,
+            "name": self.function,
+            "arguments": self.arguments,
+        }
+        yield from super().closed(status)
+
+    def item(self, status: str) -> Json:
+        """The item as it is now."""
+        return {
+            "id": self.name,
+            "type": "function_call",
+            "status": status,
+            "call_id": self.call_id,
+            "name": self.function,
+            "arguments": self.arguments,
         }

@@ -69,7 +69,7 @@ class Responses:
     def _asked(self, given: Json, opened: OpenRequest) -> Asked:
         body = parsed(CreateResponse, given)
         tenant = opened.tenant
-        conversation, places, lasting = to_conversation(
+        conversation, names, lasting = to_conversation(
             body, self._earlier(tenant, body), partial(self._store.item, tenant)
         )
         question = to_question(body, conversation)
@@ -90,15 +90,15 @@ class Responses:
             token_bytes=self._token_bytes if wants_logprobs(body) else None,
             keep=keep,
         )
-        return Asked(question=question, telling=telling, places=places)
+        return Asked(question=question, telling=telling, names=names)
 
     def _counted(self, given: Json, opened: OpenRequest) -> Counted:
         body = parsed(InputBody, given)
         tenant = opened.tenant
-        conversation, places, _ = to_conversation(
+        conversation, names, _ = to_conversation(
             body, self._earlier(tenant, body), partial(self._store.item, tenant)
         )
-        return Counted(model=body.model or "", conversation=conversation, places=places)
+        return Counted(model=body.model or "", conversation=conversation, names=names)
 
     def _earlier(self, tenant: bytes, body: InputBody) -> tuple[Message, ...]:
         name = body.previous_response_id

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from gateway.http.chat.schemas import CacheSalt, Schema, TokenLimit
 from gateway.http.door.fields import one_or_many
+from gateway.request.conversation import Effort
 
 MAX_METADATA = 16
 MAX_METADATA_KEY_CHARS = 64
@@ -44,7 +45,7 @@ class TextOptions(Schema):
 class ReasoningOptions(Schema):
     """Of the thought; it is always told whole, whatever summary of it is wanted."""
 
-    effort: str | None = None
+    effort: Annotated[Effort | None, Field(strict=False)] = None
     summary: Literal["auto", "concise", "detailed", "none"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
 

@@ -5,12 +5,19 @@ import uuid
 from collections.abc import Callable, Iterator
 
 from gateway.answer.detokenize import TokenBytes
-from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, AnswerThought, FinishReason
+from gateway.answer.events import (
+    AnswerCall,
+    AnswerEnd,
+    AnswerEvent,
+    AnswerText,
+    AnswerThought,
+    FinishReason,
+)
 from gateway.http import sse
 from gateway.http.door.logprobs import logprobs
 from gateway.http.door.telling import Json
-from gateway.http.responses.output import MessageItem, OutputItem, TextItem, ThoughtItem
-from gateway.request.conversation import Message, Role
+from gateway.http.responses.output import CallItem, MessageItem, OutputItem, ThoughtItem
+from gateway.request.conversation import Message, Role, ToolCall
 from protos.wire.errors import ServiceError
 
 
@@ -51,8 +58,7 @@ class ResponseTelling:
         }
         self._events = 0
         self._item: OutputItem | None = None  # the one that grows
-        self._thought_tokens = 0
-        self._texts: dict[str, str] = {}  # of closed items, by kind
+        self._closed: list[OutputItem] = []
 
     def begin(self) -> Iterator[Json]:
         """The response, twice: clients wait for either event."""
@@ -61,12 +67,13 @@ class ResponseTelling:
     def add(self, event: AnswerEvent) -> Iterator[Json]:
         """The events of one event of the answer."""
         if isinstance(event, AnswerThought):
-            self._thought_tokens += len(event.tokens)
             if event.text:
                 yield from self._thought(event)
         elif isinstance(event, AnswerText):
             if event.text or (self._token_bytes is not None and event.tokens):
                 yield from self._text(event)
+        elif isinstance(event, AnswerCall):
+            yield from self._call(event)
         else:
             yield from self._end(event)
 
@@ -98,6 +105,19 @@ class ResponseTelling:
         found = [] if self._token_bytes is None else logprobs(self._token_bytes, event.tokens)
         yield from self._numbered(self._item.said(event.text, found))
 
+    def _call(self, event: AnswerCall) -> Iterator[Json]:
+        if event.name is not None and event.call_id is not None:
+            item = CallItem(
+                f"fc_{self._suffix()}",
+                self._index(),
+                call_id=event.call_id,
+                function=event.name,
+            )
+            yield from self._open(item)
+        if event.arguments:
+            assert isinstance(self._item, CallItem)
+            yield from self._numbered(self._item.grown(event.arguments))
+
     def _end(self, end: AnswerEnd) -> Iterator[Json]:
         if self._index() == 0:  # nothing was said, which is an answer too
             yield from self._open(MessageItem(f"msg_{self._suffix()}", 0))
@@ -109,16 +129,28 @@ class ResponseTelling:
             self._body["incomplete_details"] = {"reason": "max_output_tokens"}
         else:
             self._body["completed_at"] = int(time.time())
-        self._body["usage"] = usage_of(end, self._thought_tokens)
+        self._body["usage"] = usage_of(end)
         self._keep(self.whole(), self._message())
         yield from self._numbered(self._snapshot(status))
 
     def _message(self) -> Message:
         """The answer as a turn that a later request goes on from."""
+        thought, said = "", ""
+        calls = list[ToolCall]()
+        for item in self._closed:
+            if isinstance(item, ThoughtItem):
+                thought += item.text
+            elif isinstance(item, MessageItem):
+                said += item.text
+            elif isinstance(item, CallItem):
+                calls.append(
+                    ToolCall(name=item.function, arguments=item.arguments, call_id=item.call_id)
+                )
         return Message(
             role=Role.ASSISTANT,
-            content=self._texts.get(MessageItem.kind),
-            reasoning=self._texts.get(ThoughtItem.kind),
+            content=None if calls and not said else said,
+            reasoning=thought or None,
+            tool_calls=tuple(calls),
         )
 
     def _open(self, item: OutputItem) -> Iterator[Json]:
@@ -130,8 +162,7 @@ class ResponseTelling:
         item, self._item = self._item, None
         if item is not None:
             self._body["output"].append(item.item(status))
-            if isinstance(item, TextItem):
-                self._texts[item.kind] = self._texts.get(item.kind, "") + item.text
+            self._closed.append(item)
             yield from self._numbered(*item.closed(status))
 
     def _index(self) -> int:
@@ -150,12 +181,13 @@ class ResponseTelling:
             self._events += 1
 
 
-def usage_of(end: AnswerEnd, thought_tokens: int) -> Json:
+def usage_of(end: AnswerEnd) -> Json:
     """Token counts of an answer."""
     return {
         "input_tokens": end.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": end.cached_tokens},
+        # Writing to the cache is nothing that is counted apart.
+        "input_tokens_details": {"cached_tokens": end.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": end.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": thought_tokens},
+        "output_tokens_details": {"reasoning_tokens": end.thought_tokens},
         "total_tokens": end.prompt_tokens + end.completion_tokens,
     }

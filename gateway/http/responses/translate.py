@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.http.door.fields import wrong_type
 from gateway.http.door.instructions import with_joined_instructions
-from gateway.http.door.places import Place
+from gateway.http.door.places import Names, Place
 from gateway.http.responses.items import FindItem, ItemReader
 from gateway.http.responses.schemas import CreateResponse, InputBody, TextFormat
+from gateway.http.responses.tools import function_tools, tool_choice, tools_told
 from gateway.request.constraint import ConstraintKind, ConstraintSpec, from_schema, invalid
 from gateway.request.conversation import Conversation, Message, Role
 from gateway.request.job import Question, Reporting, Stopping
@@ -18,7 +18,12 @@ from protos.wire.sampling import PARAMETERS
 
 LOGPROBS = "message.output_text.logprobs"
 
-_TOOL_FIELDS = ("name", "description", "parameters")
+# What chat completions call differently.
+_WORDS = (
+    ("tools[].function", "tools[]"),
+    ("reasoning_effort", "reasoning.effort"),
+    ("messages", "input"),
+)
 
 # What `include` may hold besides. Thoughts are told in the open, and images are the client's own;
 # the rest is about tools that are not here.
@@ -37,7 +42,7 @@ _IDLE_INCLUDES = frozenset(
 
 def to_conversation(
     body: InputBody, earlier: tuple[Message, ...], find: FindItem
-) -> tuple[Conversation, tuple[Place, ...], tuple[Message, ...]]:
+) -> tuple[Conversation, Names, tuple[Message, ...]]:
     """What a body's input says.
 
     Args:
@@ -46,7 +51,7 @@ def to_conversation(
         find: An item of an earlier answer by its id.
 
     Returns:
-        The conversation; where each message stands in the body; and its messages without
+        The conversation; the client's words; and the conversation's messages without
         instructions, which hold for one answer only.
 
     Raises:
@@ -63,8 +68,12 @@ def to_conversation(
         raise InvalidRequest("input is missing", param="input")
     lasting = tuple(reader.messages[1:] if body.instructions else reader.messages)
     messages, places = with_joined_instructions(reader.messages, reader.places)
-    tools = () if body.tool_choice == "none" else function_tools(body)
-    return Conversation(messages=messages, tools=tools), places, lasting
+    conversation = Conversation(
+        messages=messages,
+        tools=function_tools(body),
+        reasoning_effort=None if body.reasoning is None else body.reasoning.effort,
+    )
+    return conversation, Names(places=places, words=_WORDS), lasting
 
 
 def to_question(body: CreateResponse, conversation: Conversation) -> Question:
@@ -89,6 +98,7 @@ def to_question(body: CreateResponse, conversation: Conversation) -> Question:
             logprobs=wants_logprobs(body), top_logprob_count=body.top_logprobs or 0
         ),
         constraint=_constraint(body),
+        tool_choice=tool_choice(body),
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
         stream=bool(body.stream),
@@ -123,7 +133,7 @@ def about(
     return {
         "model": model,
         **{name: getattr(body, name) for name in echoed},
-        "tools": [_tool_told(tool) for tool in body.tools or ()],
+        "tools": tools_told(body),
         "tool_choice": body.tool_choice or "auto",
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "truncation": "disabled",
@@ -141,31 +151,6 @@ def about(
         "user": body.user,
         "safety_identifier": body.safety_identifier,
         "prompt_cache_key": body.prompt_cache_key,
-    }
-
-
-def function_tools(body: InputBody) -> tuple[Mapping[str, Any], ...]:
-    """The tools in the form that templates know, which is that of chat completions.
-
-    Raises:
-        Unsupported: a tool that is no function.
-    """
-    tools = []
-    for index, tool in enumerate(body.tools or ()):
-        if tool.get("type") != "function":
-            raise wrong_type(str(tool.get("type")), f"tools[{index}]", "function")
-        function = {name: tool[name] for name in _TOOL_FIELDS if tool.get(name) is not None}
-        tools.append({"type": "function", "function": function})
-    return tuple(tools)
-
-
-def _tool_told(tool: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "name": tool.get("name"),
-        "description": tool.get("description"),
-        "parameters": tool.get("parameters"),
-        "strict": tool.get("strict") is True,
     }
 
 
@@ -203,8 +188,3 @@ def _check_supported(body: CreateResponse) -> None:
     for name in body.include or ():
         if name != LOGPROBS and name not in _IDLE_INCLUDES:
             raise Unsupported(f"include holds {name[:64]!r}, which is not known", param="include")
-    if body.tool_choice not in (None, "none", "auto"):
-        raise Unsupported(
-            "tool_choice must be none or auto; forcing a call is not supported yet",
-            param="tool_choice",
-        )

@@ -83,8 +83,23 @@ async def test_an_answer_that_is_cut_says_so(
     stage: Stage, client: anthropic.AsyncAnthropic
 ) -> None:
     stage.decoder.finish_reason = decoder_pb2.FINISH_REASON_LENGTH
-    answer = await client.messages.create(**ASKED, messages=HELLO)
+    said = len(stage.decoder.tokens)
+    answer = await client.messages.create(model="test", max_tokens=said, messages=HELLO)
     assert answer.stop_reason == "max_tokens"
+
+
+async def test_a_stop_sequence_is_told(stage: Stage, client: anthropic.AsyncAnthropic) -> None:
+    answer = await client.messages.create(**ASKED, messages=HELLO, stop_sequences=["ther", "xx"])
+    assert [block.text for block in answer.content if block.type == "text"] == ["Hi "]
+    assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "ther")
+
+
+async def test_more_tokens_may_be_asked_for_than_there_is_room(
+    stage: Stage, client: anthropic.AsyncAnthropic
+) -> None:
+    stage.decoder.finish_reason = decoder_pb2.FINISH_REASON_LENGTH
+    answer = await client.messages.create(model="test", max_tokens=8_192, messages=HELLO)
+    assert answer.stop_reason == "model_context_window_exceeded"
 
 
 async def test_images_are_seen_in_turns_and_in_results(
