@@ -13,11 +13,14 @@ from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig, entries
 from gateway.http.apis import api_routes
 from gateway.http.chat.route import ChatCompletions
+from gateway.http.completions.route import PlainCompletions
 from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
 from gateway.http.listener import Listener
 from gateway.http.ollama.models import ModelFacts
+from gateway.http.reading import Bodies
 from gateway.http.routes import http_app
+from gateway.http.tokens.route import Tokens
 from gateway.media.images import MediaLimits
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PromptBuilder
@@ -137,15 +140,19 @@ class Gateway:
             "tiers": tiers,
         }
 
+    def context_length(self) -> int:
+        """Most tokens of prompt and answer: the lower of the model's and its decoders'."""
+        contexts = (endpoint.max_context for endpoint in self._decoder.router.endpoints)
+        known = [context for context in contexts if context]
+        return min([self._builder.max_context, *known])
+
     def card(self) -> dict[str, Any]:
         """What GET /v1/models says of the model: the lower of this gateway's and its tiers' limits.
 
         A tier that has not been there yet has no say.
         """
-        contexts = (endpoint.max_context for endpoint in self._decoder.router.endpoints)
-        known = [context for context in contexts if context]
         return self._service.served.card(
-            context_length=min([self._builder.max_context, *known]),
+            context_length=self.context_length(),
             limits=self._builder.media_limits(self._vision.image_limits),
             settings=self._builder.settings,
         )
@@ -206,19 +213,40 @@ class Gateway:
 
     def _listener(self, listening: socket) -> Listener:
         config = self._config
-        chat = ChatCompletions(
-            self._service,
-            threads=self._threads,
-            token_bytes=self._token_bytes,
+        bodies = Bodies(
+            self._threads,
             max_body_bytes=config.max_body_bytes,
             slow_client_s=config.slow_client_s,
         )
+        refuse_unknown = config.unknown_fields == "refuse"
+        chat = ChatCompletions(
+            self._service,
+            bodies=bodies,
+            token_bytes=self._token_bytes,
+            refuse_unknown=refuse_unknown,
+        )
+        plain = PlainCompletions(
+            self._service,
+            bodies=bodies,
+            token_bytes=self._token_bytes,
+            refuse_unknown=refuse_unknown,
+        )
+        tokens = Tokens(
+            self._service,
+            bodies=bodies,
+            token_bytes=self._token_bytes,
+            refuse_unknown=refuse_unknown,
+            context_length=self.context_length,
+            vocab_size=self._builder.vocab_size,
+        )
         app = http_app(
             chat=chat,
+            plain=plain,
+            tokens=tokens,
             others=api_routes(
                 config,
                 self._service,
-                threads=self._threads,
+                bodies=bodies,
                 token_bytes=self._token_bytes,
                 facts=self._model_facts(),
             ),

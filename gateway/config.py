@@ -104,6 +104,12 @@ class GatewayConfig:
     max_stored_bytes: int = setting(
         "bytes of those answers with their conversations and images", default=256 * MIB, least=0
     )
+    unknown_fields: str = setting(
+        "refuse: a field that nobody here knows is an error; warn: it is left out, and the answer's"
+        " header x-ignored-fields names it",
+        default="refuse",
+        choices=("refuse", "warn"),
+    )
     prepare_threads: int = setting(
         "threads that prepare short requests; long texts take half as many", default=2, least=1
     )

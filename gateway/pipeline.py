@@ -35,7 +35,7 @@ from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import holds_more_than
-from gateway.request.conversation import Conversation
+from gateway.request.conversation import Conversation, PlainPrompt
 from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
 from gateway.request.job import ChatJob
 from gateway.threads import Threads
@@ -94,6 +94,21 @@ class Pipeline:
             long=holds_more_than(conversation, LONG_TEXT_CHARS),
         )
 
+    async def prepare_plain(
+        self, plain: PlainPrompt, *, max_context: int | None = None
+    ) -> PreparedPrompt:
+        """The prompt of a text that stands for itself; see `PromptBuilder.prepare_plain`."""
+        return await self._threads.run(
+            partial(self._builder.prepare_plain, plain, max_context=max_context),
+            long=len(plain.text) > LONG_TEXT_CHARS,
+        )
+
+    async def plain_ids(self, plain: PlainPrompt) -> list[int]:
+        """Token ids of a text, however many; see `PromptBuilder.plain_ids`."""
+        return await self._threads.run(
+            partial(self._builder.plain_ids, plain), long=len(plain.text) > LONG_TEXT_CHARS
+        )
+
     async def answer(self, job: ChatJob) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
         """Yields (choice index, event) as the answer grows; each choice ends with `AnswerEnd`.
 
@@ -105,10 +120,13 @@ class Pipeline:
         question = job.question
         question.check(vocab_size=self._vocab_size)
         tools = question.callable_tools()
-        begun = affinity(question.conversation, job.cache_salt)
+        begun = affinity(question.conversation, job.cache_salt, plain=question.plain)
         endpoint = await self._decoder.ready(affinity=begun)
         preparing_s = time.monotonic()
-        prompt = await self.prepare(question.conversation, max_context=endpoint.max_context)
+        if question.plain is None:
+            prompt = await self.prepare(question.conversation, max_context=endpoint.max_context)
+        else:
+            prompt = await self.prepare_plain(question.plain, max_context=endpoint.max_context)
         check_length(prompt, job, max_context=endpoint.max_context)
         behind_thought = prompt.thought_end is not None
         form = form_of(question, tools, self._builder.calls, behind_thought=behind_thought)
@@ -163,6 +181,7 @@ class Pipeline:
         # Where the template opens no thought, a constraint leaves no room for one.
         has_begun = work.prompt.thought_end is not None
         may_think = has_begun or form.constraint is None or form.begin is not None
+        may_think = may_think and work.job.question.plain is None
         around = self._builder.thought_tokens if may_think else None
         thoughts = Thoughts(self._token_bytes, around, has_begun=has_begun, call_begin=form.begin)
         text = Detokenizer(

@@ -15,7 +15,7 @@ from gateway.access.tenants import Tenants
 from gateway.answer.events import AnswerEnd, AnswerEvent
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PreparedPrompt
-from gateway.request.conversation import Conversation
+from gateway.request.conversation import Conversation, PlainPrompt
 from gateway.request.deadlines import Patience
 from gateway.request.job import ChatJob, Question
 from gateway.request.sampling import with_presets
@@ -125,7 +125,7 @@ class OpenRequest:
                 self._note(event)
                 yield index, event
 
-    async def prepare(self, model: str, conversation: Conversation) -> PreparedPrompt:
+    async def prepare(self, model: str | None, conversation: Conversation) -> PreparedPrompt:
         """The prompt of a conversation, without an answer.
 
         Raises:
@@ -137,8 +137,20 @@ class OpenRequest:
         self._record.ended("ok")
         return prompt
 
+    async def plain_ids(self, model: str | None, plain: PlainPrompt) -> list[int]:
+        """The token ids of a text, without an answer.
+
+        Raises:
+            ServiceError: the request is refused.
+        """
+        self._service.served.check(model)
+        ids = await self._service.pipeline.plain_ids(plain)
+        self._record.note(prompt_tokens=len(ids))
+        self._record.ended("ok")
+        return ids
+
     def ended(self) -> None:
-        """Notes that the door answered the client without asking the model."""
+        """Notes that a request without an answer of the model's went well."""
         self._record.ended("ok")
 
     def failed(self, reason: Reason) -> None:

@@ -8,35 +8,30 @@ from gateway.http.door.door import Door
 from gateway.http.messages.route import Messages
 from gateway.http.ollama.models import ModelFacts
 from gateway.http.ollama.route import Ollama
+from gateway.http.reading import Bodies
 from gateway.http.responses.route import Responses
 from gateway.http.responses.store import ResponseStore
 from gateway.service import ChatService
-from gateway.threads import Threads
 
 
 def api_routes(
     config: GatewayConfig,
     service: ChatService,
     *,
-    threads: Threads,
+    bodies: Bodies,
     token_bytes: TokenBytes,
     facts: ModelFacts,
 ) -> list[Route]:
     """All of them.
 
     Args:
-        config: Limits of bodies and of what is kept.
+        config: Of what is kept, and of unknown fields.
         service: Opens requests.
-        threads: Parse bodies.
+        bodies: Reads bodies.
         token_bytes: What tokens are spelled like.
         facts: What Ollama's clients are told of the model.
     """
-    door = Door(
-        service,
-        threads=threads,
-        max_body_bytes=config.max_body_bytes,
-        slow_client_s=config.slow_client_s,
-    )
+    door = Door(service, bodies=bodies, refuse_unknown=config.unknown_fields == "refuse")
     store = ResponseStore(max_count=config.max_stored_responses, max_bytes=config.max_stored_bytes)
     return [
         *Responses(door, token_bytes=token_bytes, store=store).routes(),

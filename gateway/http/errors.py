@@ -101,7 +101,7 @@ def route_error(error: HTTPException, api: Api = Api.OPENAI) -> JSONResponse:
 def from_validation(error: ValidationError) -> InvalidRequest:
     """The first complaint about a request's types, by its path (`messages[0].role`)."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = _path(first["loc"])
+    path = field_path(first["loc"])
     if first["type"] == "extra_forbidden":
         return InvalidRequest(f"{path} is not allowed", param=path)
     if first["type"] == "missing":
@@ -109,7 +109,8 @@ def from_validation(error: ValidationError) -> InvalidRequest:
     return InvalidRequest(f"{path}: {first['msg']}", param=path)
 
 
-def _path(location: Sequence[int | str]) -> str:
+def field_path(location: Sequence[int | str]) -> str:
+    """A field as clients write it: `messages[0].role`."""
     if location and location[0] in _FREE_KEYS:
         location = location[:1]
     path = ""

@@ -11,13 +11,18 @@ from starlette.routing import Route
 
 from gateway.access.served import ServedModel
 from gateway.http.chat.route import ChatCompletions
+from gateway.http.completions.route import PlainCompletions
+from gateway.http.document.version import VERSION
 from gateway.http.errors import api_of, error_response, route_error
+from gateway.http.tokens.route import Tokens
 from protos.wire.errors import InternalError, ServiceError
 
 
 def http_app(
     *,
     chat: ChatCompletions,
+    plain: PlainCompletions,
+    tokens: Tokens,
     others: Sequence[Route],
     served: ServedModel,
     card: Callable[[], dict[str, Any]],
@@ -26,7 +31,9 @@ def http_app(
     """The ASGI application.
 
     Args:
-        chat: Serves OpenAI's chat completions.
+        chat: Serves chat completions.
+        plain: Serves plain completions.
+        tokens: Serves what prompts cost.
         others: The routes of the other APIs.
         served: The model.
         card: Its model object; what it takes may change as tiers come and go.
@@ -53,15 +60,22 @@ def http_app(
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
 
+    async def version(_: Request) -> Response:
+        return JSONResponse({"version": VERSION})
+
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat.serve, methods=["POST"]),
+            Route("/v1/completions", plain.serve, methods=["POST"]),
+            Route("/tokenize", tokens.tokenize, methods=["POST"]),
+            Route("/detokenize", tokens.detokenize, methods=["POST"]),
             *others,
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),  # names of models hold slashes
             Route("/health", health_report),
             Route("/health/ready", ready),
             Route("/health/live", live),
+            Route("/version", version),
         ],
         # The last one is the HTTP edge: a bug is raised on and logged by the server, without its
         # text here.

@@ -18,19 +18,20 @@ from gateway.media.images import (
 from gateway.prompt import provenance
 from gateway.prompt.families.family import ThoughtTokens
 from gateway.prompt.families.registry import family_named
-from gateway.prompt.inputs import PromptInputs, PromptLimits
+from gateway.prompt.inputs import PromptInputs, PromptLimits, check_text_size
 from gateway.prompt.messages import template_messages, template_tools
 from gateway.prompt.options import check_effort, check_options, template_options
+from gateway.prompt.plain import check_ids, plain_ids
 from gateway.prompt.presence import DIGIT_COUNT, check_presence
 from gateway.prompt.provenance import Marks
 from gateway.prompt.splice import VisualSpan
 from gateway.prompt.template import ChatTemplate
 from gateway.prompt.tokenizer import Encoded, PromptTokenizer
-from gateway.request.conversation import Conversation
+from gateway.request.conversation import Conversation, PlainPrompt
 from gateway.tools.format import CallFormat
 from protos.bundle.manifest import Bundle, BundleError
 from protos.media.images import Grid, ImageSettings
-from protos.wire.errors import InvalidRequest, PromptTooLong, Reason, Unsupported
+from protos.wire.errors import InvalidRequest, PromptTooLong, Unsupported
 
 _SMALLER = ", of images alone; detail low or max_pixels makes them smaller"
 
@@ -80,6 +81,7 @@ class PromptBuilder:
         self.settings = ImageSettings.from_file(processor / "preprocessor_config.json")
         self.settings.check_against(bundle.manifest.vision)
         self.limits = limits or PromptLimits()
+        self.vocab_size = bundle.manifest.text.vocab_size
         self.max_context = bundle.manifest.text.max_position_embeddings
         self._special = bundle.manifest.special_tokens
         self._check_special_tokens()
@@ -157,6 +159,33 @@ class PromptBuilder:
             thought_end=thought_end,
         )
 
+    def prepare_plain(
+        self, plain: PlainPrompt, *, max_context: int | None = None
+    ) -> PreparedPrompt:
+        """The prompt of a text that stands for itself; see `plain_ids`."""
+        window = min(max_context or self.max_context, self.max_context)
+        ids = self.plain_ids(plain, window=window)
+        merge_size = self.settings.merge_size
+        positions = self._family.position_ids(len(ids), (), (), merge_size)
+        return PreparedPrompt(
+            input_ids=np.asarray(ids, dtype=np.int32),
+            position_ids=positions.ids,
+            position_delta=positions.delta,
+            spans=(),
+            grids=(),
+            images=(),
+            thought_end=None,
+        )
+
+    def plain_ids(self, plain: PlainPrompt, *, window: int | None = None) -> list[int]:
+        """Token ids of a plain prompt, without a place for an image; see `plain.plain_ids`."""
+        ids = plain_ids(
+            plain, self.tokenizer, window=window, max_text_bytes=self.limits.max_text_bytes
+        )
+        visual = (self._special.image, self._special.video)
+        check_ids(ids, vocab_size=self.vocab_size, banned=visual)
+        return ids
+
     def encode(self, inputs: PromptInputs) -> list[int]:
         """Token ids before expansion; added tokens come from the template only.
 
@@ -221,20 +250,8 @@ class PromptBuilder:
         )
 
     def _check_texts(self, inputs: PromptInputs) -> None:
-        try:
-            size = sum(len(text.encode()) for text in (*inputs.texts, *inputs.other_texts))
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(
-                "messages hold a text that is not valid Unicode (a lone surrogate)",
-                param="messages",
-            ) from error
-        if size > self.limits.max_text_bytes:
-            raise InvalidRequest(
-                f"messages hold {size} bytes of text, expected at most"
-                f" {self.limits.max_text_bytes}",
-                reason=Reason.REQUEST_TOO_LARGE,
-                param="messages",
-            )
+        texts = (*inputs.texts, *inputs.other_texts)
+        check_text_size(texts, self.limits.max_text_bytes, field="messages")
 
     def _find_thought_tokens(self) -> ThoughtTokens | None:
         """The tokens around thoughts, where the checkpoint thinks: its template knows them."""

@@ -1,6 +1,6 @@
 """What a conversation holds, read once: its strings, its images, and how much of everything."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -84,6 +84,26 @@ class PromptInputs:
             _check_json(field, value)
         if not self.images and not any(text.strip() for text in self.texts):
             raise InvalidRequest("messages hold neither text nor images", param="messages")
+
+
+def check_text_size(texts: Iterable[str], most: int, *, field: str) -> None:
+    """Checks that a request's texts are Unicode of at most so many bytes of UTF-8.
+
+    Raises:
+        InvalidRequest: REQUEST_TOO_LARGE, or a lone surrogate.
+    """
+    try:
+        size = sum(len(text.encode()) for text in texts)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"{field} holds a text that is not valid Unicode (a lone surrogate)", param=field
+        ) from error
+    if size > most:
+        raise InvalidRequest(
+            f"{field} holds {size} bytes of text, expected at most {most}",
+            reason=Reason.REQUEST_TOO_LARGE,
+            param=field,
+        )
 
 
 def holds_more_than(conversation: Conversation, chars: int) -> bool:

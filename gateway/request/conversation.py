@@ -102,3 +102,18 @@ class Conversation:
     add_vision_id: bool = False
     template_options: Mapping[str, str | float | bool] = field(default_factory=dict)
     reasoning_effort: Effort | None = None
+
+
+NOTHING_SAID = Conversation(messages=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainPrompt:
+    """A prompt of text alone, given as it is, without a template.
+
+    Added tokens written in `text` are those tokens: all of it is the client's, who writes a whole
+    prompt with them. `ids` are there instead where the client has tokenized it itself.
+    """
+
+    text: str = ""
+    ids: tuple[int, ...] | None = None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from gateway.request.constraint import ConstraintKind, ConstraintSpec
-from gateway.request.conversation import Conversation
+from gateway.request.conversation import NOTHING_SAID, Conversation, PlainPrompt
 from gateway.request.deadlines import Deadline
 from gateway.request.tools import Tool, ToolChoice, callable_tools, tool_of
 from protos.tandem.v1 import decoder_pb2
@@ -87,6 +87,8 @@ class Question:
 
     Attributes:
         model: Name of the model; None or empty asks for the one that is served.
+        plain: The prompt itself, instead of a conversation.
+        first_choice: Place of its first choice among those of a request with several prompts.
         constraint: What the answer must look like; None for anything.
         tool_choice: What the answer may do with the conversation's tools.
         priority: Lower is handled earlier, as vLLM has it.
@@ -96,7 +98,9 @@ class Question:
     """
 
     model: str | None = None
-    conversation: Conversation
+    conversation: Conversation = NOTHING_SAID
+    plain: PlainPrompt | None = None
+    first_choice: int = 0
     sampling: decoder_pb2.SamplingParams = field(default_factory=decoder_pb2.SamplingParams)
     stopping: Stopping = Stopping()
     reporting: Reporting = Reporting()

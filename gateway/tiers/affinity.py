@@ -5,21 +5,29 @@ from itertools import islice
 
 from blake3 import blake3
 
-from gateway.request.conversation import Conversation, ImagePart, Role, TextPart
+from gateway.request.conversation import Conversation, ImagePart, PlainPrompt, Role, TextPart
 
 # As much as is looked at, because the event loop waits for it; only a guess depends on it.
 _MOST_PARTS = 32
 _MOST_BYTES = 64 * 1024  # of one of them
+_PLAIN_CHARS = 1024
 
 
-def affinity(conversation: Conversation, cache_salt: bytes) -> bytes:
+def affinity(
+    conversation: Conversation, cache_salt: bytes, *, plain: PlainPrompt | None = None
+) -> bytes:
     """A name that conversations with the same beginning share, 32 bytes.
+
+    Of a plain prompt the first KiB is looked at.
 
     The beginning is everything up to the first image, which costs most; without one,
     everything up to the end of the first user message. So a follow-up, and another question
     about the same image, find the decoder that has the prefix.
     """
     named = blake3(cache_salt)
+    if plain is not None:
+        beginning = plain.text[:_PLAIN_CHARS] or repr((plain.ids or ())[:_PLAIN_CHARS])
+        return named.update(beginning.encode(errors="surrogatepass")).digest()
     for kind, data in islice(_beginning(conversation), _MOST_PARTS):
         named.update(kind + len(data).to_bytes(8, "little") + data[:_MOST_BYTES])
         if kind == b"image":

@@ -52,7 +52,8 @@ def start_to_proto(
 ) -> decoder_pb2.GenerateStart:
     """The first message of a Generate call for one choice of a job."""
     question = job.question
-    suffix = f"-{choice}" if choice else ""
+    place = question.first_choice + choice
+    suffix = f"-{place}" if place else ""
     return decoder_pb2.GenerateStart(
         request_id=job.request_id + suffix,
         bundle_digest=bundle_digest,

@@ -1,17 +1,14 @@
 """POST /v1/chat/completions: a body in, an answer out, whole or streamed."""
 
-import logging
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 
-from pydantic import ValidationError
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from gateway.access.auth import AUTHORIZATION
+from gateway.access.auth import bearer
 from gateway.answer.detokenize import TokenBytes
 from gateway.answer.events import (
     AnswerCall,
@@ -20,22 +17,15 @@ from gateway.answer.events import (
     AnswerPiece,
     AnswerThought,
 )
-from gateway.http import sse
-from gateway.http.body import body_size, parse_json, read_body
 from gateway.http.chat.completions import Completions, Json
 from gateway.http.chat.schemas import ChatCompletionRequest
-from gateway.http.chat.translate import to_question
-from gateway.http.disconnects import client_gone, while_connected
-from gateway.http.encoding import content_encoding, decoded
-from gateway.http.errors import error_body, from_validation
+from gateway.http.chat.translate import leave_out_of_parts, to_question
+from gateway.http.disconnects import while_connected
+from gateway.http.fields import UnknownFields
+from gateway.http.reading import Bodies
+from gateway.http.streaming import Events, EventStream, chained, encoded, first_of
 from gateway.request.job import Question
-from gateway.service import ChatService, OpenRequest
-from gateway.threads import Threads
-from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError
-
-logger = logging.getLogger(__name__)
-
-Events = AsyncGenerator[tuple[int, AnswerEvent], None]
+from gateway.service import ChatService
 
 
 class ChatCompletions:
@@ -45,16 +35,14 @@ class ChatCompletions:
         self,
         service: ChatService,
         *,
-        threads: Threads,
+        bodies: Bodies,
         token_bytes: TokenBytes,
-        max_body_bytes: int,
-        slow_client_s: float,
+        refuse_unknown: bool,
     ) -> None:
         self._service = service
-        self._threads = threads
+        self._refuse_unknown = refuse_unknown
+        self._bodies = bodies
         self._token_bytes = token_bytes
-        self._max_body_bytes = max_body_bytes
-        self._slow_client_s = slow_client_s
 
     async def serve(self, request: Request) -> Response:
         """Answers one request. What it holds is freed when the response has been sent.
@@ -64,14 +52,13 @@ class ChatCompletions:
         """
         async with AsyncExitStack() as held:
             name = request.state.request_id
-            authorization = request.headers.get(AUTHORIZATION)
+            authorization = bearer(request.headers)
             opened = held.enter_context(
                 self._service.request("http", request_id=name, authorization=authorization)
             )
-            encoding = content_encoding(request.headers.getlist("content-encoding"))
-            body = await self._body(request, opened, is_encoded=bool(encoding))
-            decode = partial(decoded, encoding=encoding, limit=self._max_body_bytes)
-            wanted, question = await self._threads.run(lambda: _parsed(decode(body)))
+            unknown = UnknownFields(refused=self._refuse_unknown)
+            understand = partial(_understood, unknown=unknown)
+            wanted, question = await self._bodies.read(request, opened, understand)
             events = opened.answer(question)
             await held.enter_async_context(aclosing(events))
             completions = Completions(
@@ -82,67 +69,21 @@ class ChatCompletions:
                 with_logprobs=question.reporting.logprobs,
                 with_usage=_wants_usage(wanted),
             )
+            headers = unknown.headers(name)
             if not question.stream:
                 whole = _whole(events, completions)
-                return JSONResponse(await while_connected(request.receive, whole))
-            # Nothing is sent before the first tokens are there, so that a failure until then,
-            # say in the vision tier, still has a status of its own.
-            first = await while_connected(request.receive, _first(events))
-            chunks = _chunks(_chain(first, events), completions, wanted)
-            return EventStream(_stream(chunks, opened), held.pop_all())
-
-    async def _body(self, request: Request, opened: OpenRequest, *, is_encoded: bool) -> bytes:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("application/json", ""):
-            raise InvalidRequest("the Content-Type must be application/json", param=None)
-        size = body_size(request.headers.get("content-length"), limit=self._max_body_bytes)
-        # Where nothing says how large it will be, the place is as large as a body may be.
-        opened.take_place(self._max_body_bytes if size is None or is_encoded else size)
-        try:
-            return await read_body(
-                request.stream(),
-                limit=self._max_body_bytes,
-                patience_s=self._slow_client_s,
-                by_s=opened.whole_by_s,
-            )
-        except ClientDisconnect as error:
-            raise client_gone() from error
+                return JSONResponse(await while_connected(request.receive, whole), headers=headers)
+            first = await while_connected(request.receive, first_of(events))
+            chunks = _chunks(chained(first, events), completions, wanted)
+            return EventStream(encoded(chunks, opened), held.pop_all(), headers=headers)
 
 
-class EventStream(StreamingResponse):
-    """A streamed answer; closes what it holds when it is sent, or the client has gone."""
-
-    media_type = sse.CONTENT_TYPE
-
-    def __init__(self, pieces: AsyncGenerator[bytes, None], held: AsyncExitStack) -> None:
-        super().__init__(pieces, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._pieces = pieces
-        self._held = held
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Starlette's own looks for a client that has gone only when it sends something.
-        try:
-            async with self._held, aclosing(self._pieces):
-                await while_connected(receive, self.stream_response(send))
-        except ServiceError as error:
-            if error.reason is not Reason.CANCELLED:
-                raise
-
-
-def _parsed(body: bytes) -> tuple[ChatCompletionRequest, Question]:
+def _understood(body: Json, unknown: UnknownFields) -> tuple[ChatCompletionRequest, Question]:
     """The request in a body; runs in a worker thread."""
-    parsed = parse_json(body)
-    if not isinstance(parsed, dict):
-        raise InvalidRequest('the body must be a JSON object, as in {"messages": [...]}')
-    try:
-        wanted = ChatCompletionRequest.model_validate(parsed)
-    except ValidationError as error:
-        raise from_validation(error) from None
+    wanted = unknown.validated(ChatCompletionRequest, body)
+    if not unknown.refused:
+        leave_out_of_parts(wanted, unknown)
     return wanted, to_question(wanted)
-
-
-async def _first(events: Events) -> tuple[int, AnswerEvent]:
-    return await anext(events)
 
 
 async def _whole(events: Events, completions: Completions) -> Json:
@@ -154,26 +95,6 @@ async def _whole(events: Events, completions: Completions) -> Json:
         else:
             pieces[index].append(event)
     return completions.whole(pieces, ends)
-
-
-async def _stream(chunks: AsyncIterator[Json], opened: OpenRequest) -> AsyncGenerator[bytes, None]:
-    """The chunks of an answer as server-sent events.
-
-    A failure ends the stream with an `error` event and neither a finish_reason nor [DONE], so
-    that half an answer can never pass for a whole one.
-    """
-    try:
-        async for chunk in chunks:
-            yield sse.data(chunk)
-    except ServiceError as error:
-        opened.failed(error.reason)
-        yield sse.error(error_body(error))
-    except Exception:  # The HTTP edge: a bug in one answer must not show its text to the client.
-        logger.exception("unhandled error in a stream")
-        opened.failed(Reason.INTERNAL)
-        yield sse.error(error_body(InternalError("internal error")))
-    else:
-        yield sse.DONE
 
 
 async def _chunks(
@@ -204,11 +125,3 @@ async def _chunks(
 
 def _wants_usage(wanted: ChatCompletionRequest) -> bool:
     return bool(wanted.stream_options is not None and wanted.stream_options.include_usage)
-
-
-async def _chain(
-    first: tuple[int, AnswerEvent], events: Events
-) -> AsyncIterator[tuple[int, AnswerEvent]]:
-    yield first
-    async for pair in events:
-        yield pair

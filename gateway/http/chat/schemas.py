@@ -1,4 +1,4 @@
-"""The body of POST /v1/chat/completions, as OpenAI's clients send it.
+"""The body of POST /v1/chat/completions, as OpenAI's clients send it, and what others share of it.
 
 Types only: ranges are checked by `Question.check`, for both doors. Fields that would change an
 answer in a way this server does not do are refused, never ignored.
@@ -137,10 +137,9 @@ class StructuredOutputs(Schema):
     disable_any_whitespace: bool | None = None
 
 
-class ChatCompletionRequest(Schema):
-    """OpenAI's fields, and after them the common extensions of open servers."""
+class AnswerRequest(Schema):
+    """What chat and plain completions have in common, and common extensions of open servers."""
 
-    messages: list[ChatMessage]
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -150,20 +149,47 @@ class ChatCompletionRequest(Schema):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_bias_keys)] = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
     max_tokens: TokenLimit | None = None
-    max_completion_tokens: TokenLimit | None = None
     stop: Annotated[list[str] | None, BeforeValidator(_one_or_many)] = None
     n: int | None = None
+    response_format: ResponseFormat | None = None
+    user: str | None = None  # noted by OpenAI, without effect on the answer
+    # Extensions, named as in other open servers.
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    stop_token_ids: list[int] | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    structured_outputs: StructuredOutputs | None = None
+    cache_salt: CacheSalt | None = None
+    priority: int | None = None
+    # What clients of OpenAI's and other servers send as it is here anyway; see `SETTLED`.
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | None = None
+    echo: bool | None = None
+    add_special_tokens: bool | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+
+
+class ChatCompletionRequest(AnswerRequest):
+    """The body of POST /v1/chat/completions."""
+
+    messages: list[ChatMessage]
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    max_completion_tokens: TokenLimit | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
     reasoning_effort: Annotated[Effort | None, Field(strict=False)] = None
     # Noted by OpenAI, or of effect on time and cost alone; the answer is the same.
-    user: str | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
     service_tier: str | None = None
@@ -173,34 +199,15 @@ class ChatCompletionRequest(Schema):
     prompt_cache_retention: str | None = None
     prediction: dict[str, Any] | None = None
     # Extensions, named as in other open servers.
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    stop_token_ids: list[int] | None = None
-    ignore_eos: bool | None = None
     add_vision_id: bool | None = None
-    structured_outputs: StructuredOutputs | None = None
-    cache_salt: CacheSalt | None = None
-    priority: int | None = None
-    min_tokens: int | None = None
     chat_template_kwargs: dict[str, str | int | float | bool | None] | None = None
     enable_thinking: bool | None = None
-    # What clients of OpenAI's and other servers send as it is here anyway; see `SETTLED`.
+    # See `SETTLED`.
     verbosity: str | None = None
-    skip_special_tokens: bool | None = None
-    spaces_between_special_tokens: bool | None = None
-    include_stop_str_in_output: bool | None = None
-    use_beam_search: bool | None = None
-    length_penalty: float | None = None
-    early_stopping: bool | None = None
-    echo: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    add_special_tokens: bool | None = None
     include_reasoning: bool | None = None
     separate_reasoning: bool | None = None
-    return_token_ids: bool | None = None
-    return_tokens_as_token_ids: bool | None = None
 
 
 # The one value of a field, and why another would be a wrong answer.
@@ -212,7 +219,7 @@ SETTLED: Mapping[str, tuple[Any, str]] = {
     "use_beam_search": (False, "answers are sampled"),
     "length_penalty": (1.0, "answers are sampled"),
     "early_stopping": (False, "answers are sampled"),
-    "echo": (False, "the conversation is not part of the answer"),
+    "echo": (False, "the prompt is not part of the answer"),
     "add_generation_prompt": (True, "every answer is a new turn"),
     "continue_final_message": (False, "every answer is a new turn"),
     "add_special_tokens": (False, "the chat template writes them"),

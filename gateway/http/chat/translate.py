@@ -1,26 +1,22 @@
 """From the HTTP door's request to a question: what OpenAI's fields mean, and what is refused."""
 
-import json
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from gateway.http.chat.schemas import (
-    SETTLED,
-    ChatCompletionRequest,
-    ChatMessage,
-    ResponseFormat,
+from gateway.http.chat.options import (
+    chat_stopping_of,
+    check_supported,
+    constraint_of,
+    effort_of,
+    sampling_of,
+    tool_choice_of,
 )
+from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage
+from gateway.http.fields import UnknownFields
 from gateway.media.images import image_bytes
 from gateway.media.sizing import Detail, ImageSizing
-from gateway.request.constraint import (
-    ConstraintSpec,
-    from_response_format,
-    from_structured_outputs,
-    with_whitespace,
-)
 from gateway.request.conversation import (
     Conversation,
-    Effort,
     ImagePart,
     Message,
     Part,
@@ -28,12 +24,8 @@ from gateway.request.conversation import (
     TextPart,
     ToolCall,
 )
-from gateway.request.job import Question, Reporting, Stopping
-from gateway.request.sampling import sampling_params
-from gateway.request.tools import ToolChoice, ToolMode
-from protos.tandem.v1 import decoder_pb2
+from gateway.request.job import Question, Reporting
 from protos.wire.errors import InvalidRequest, Reason, Unsupported
-from protos.wire.sampling import PARAMETERS
 
 _VIDEO_PARTS = ("video", "video_url", "input_video")
 # Known elsewhere and without effect on an answer: marks for prompt caches, what clients echo of
@@ -42,6 +34,12 @@ _IDLE_OF_PART = frozenset(
     ("cache_control", "prompt_cache_breakpoint", "id", "index", "annotations")
 )
 _IDLE_OF_URL = frozenset(("format",))
+_OF_URL = frozenset(("url", "detail")) | _IDLE_OF_URL
+_OF_PART: Mapping[str, frozenset[str]] = {
+    "text": _IDLE_OF_PART | {"type", "text"},
+    "refusal": _IDLE_OF_PART | {"type", "refusal"},
+    "image_url": _IDLE_OF_PART | {"type", "image_url", "min_pixels", "max_pixels"},
+}
 
 
 def to_question(request: ChatCompletionRequest) -> Question:
@@ -51,17 +49,19 @@ def to_question(request: ChatCompletionRequest) -> Question:
         InvalidRequest: a field at fault, named by its path, or options that contradict each other.
         Unsupported: a field or part that is not served.
     """
-    _check_supported(request)
+    check_supported(request)
+    if request.modalities not in (None, ["text"]):
+        raise Unsupported("modalities must be text alone", param="modalities")
     return Question(
         model=request.model,
-        conversation=_conversation(request),
-        sampling=_sampling(request),
-        stopping=_stopping(request),
+        conversation=conversation_of(request),
+        sampling=sampling_of(request),
+        stopping=chat_stopping_of(request),
         reporting=Reporting(
             logprobs=bool(request.logprobs), top_logprob_count=request.top_logprobs or 0
         ),
-        constraint=_constraint(request),
-        tool_choice=_tool_choice(request),
+        constraint=constraint_of(request),
+        tool_choice=tool_choice_of(request),
         priority=request.priority or 0,
         cache_salt=request.cache_salt or "",
         choice_count=1 if request.n is None else request.n,
@@ -69,7 +69,13 @@ def to_question(request: ChatCompletionRequest) -> Question:
     )
 
 
-def _conversation(request: ChatCompletionRequest) -> Conversation:
+def conversation_of(request: ChatCompletionRequest) -> Conversation:
+    """The conversation of a request.
+
+    Raises:
+        InvalidRequest: a message or part at fault, named by its path.
+        Unsupported: a part that is not served.
+    """
     return Conversation(
         messages=tuple(
             _message(message, f"messages[{index}]")
@@ -82,119 +88,8 @@ def _conversation(request: ChatCompletionRequest) -> Conversation:
             for name, value in (request.chat_template_kwargs or {}).items()
             if value is not None and name != "enable_thinking"
         },
-        reasoning_effort=_effort(request),
+        reasoning_effort=effort_of(request),
     )
-
-
-def _effort(request: ChatCompletionRequest) -> Effort | None:
-    """How much to think: OpenAI's field, or the switch that Qwen's clients know, at two places."""
-    given = (request.chat_template_kwargs or {}).get("enable_thinking")
-    switch = request.enable_thinking if given is None else given
-    if request.reasoning_effort is not None or switch is None:
-        return request.reasoning_effort
-    if not isinstance(switch, bool):
-        field = "chat_template_kwargs.enable_thinking"
-        raise InvalidRequest(f"{field} must be true or false", param=field)
-    return Effort.MEDIUM if switch else Effort.NONE
-
-
-def _sampling(request: ChatCompletionRequest) -> decoder_pb2.SamplingParams:
-    values = {name: getattr(request, name) for name in PARAMETERS}
-    return sampling_params(values, request.logit_bias or {})
-
-
-def _stopping(request: ChatCompletionRequest) -> Stopping:
-    # OpenAI's newer name wins.
-    field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    return Stopping(
-        max_tokens=getattr(request, field),
-        max_tokens_field=field,
-        stop_token_ids=tuple(request.stop_token_ids or ()),
-        stop_strings=tuple(request.stop or ()),
-        ignore_eos=bool(request.ignore_eos),
-        min_tokens=request.min_tokens or 0,
-    )
-
-
-def _tool_choice(request: ChatCompletionRequest) -> ToolChoice:
-    """OpenAI's field: a word, a function's name, or a mode and the tools it concerns."""
-    given = request.tool_choice
-    parallel = request.parallel_tool_calls is not False
-    if given in (None, "none", "auto"):
-        return ToolChoice(parallel=parallel)
-    if given == "required":
-        return ToolChoice(mode=ToolMode.REQUIRED, parallel=parallel)
-    kind = given.get("type") if isinstance(given, Mapping) else None
-    if kind == "function":
-        return ToolChoice(
-            mode=ToolMode.REQUIRED, names=(_function_name(given, "tool_choice"),), parallel=parallel
-        )
-    if kind == "allowed_tools":
-        return _allowed_tools(given.get("allowed_tools"), parallel)
-    raise InvalidRequest(
-        "tool_choice must be none, auto, required,"
-        ' {"type": "function", "function": {"name": ...}} or {"type": "allowed_tools", ...}',
-        param="tool_choice",
-    )
-
-
-def _allowed_tools(given: object, parallel: bool) -> ToolChoice:
-    field = "tool_choice.allowed_tools"
-    tools = given.get("tools") if isinstance(given, Mapping) else None
-    mode = given.get("mode") if isinstance(given, Mapping) else None
-    if mode not in tuple(ToolMode) or not isinstance(tools, Sequence) or not tools:
-        raise InvalidRequest(
-            f"{field} must have a mode, auto or required, and tools", param="tool_choice"
-        )
-    names = (_function_name(tool, f"{field}.tools[{at}]") for at, tool in enumerate(tools))
-    return ToolChoice(mode=ToolMode(mode), names=tuple(names), parallel=parallel)
-
-
-def _function_name(given: object, path: str) -> str:
-    function = given.get("function") if isinstance(given, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if not isinstance(name, str):
-        raise InvalidRequest(f"{path}.function.name must be a string", param="tool_choice")
-    return name
-
-
-def _constraint(request: ChatCompletionRequest) -> ConstraintSpec | None:
-    wanted, extra = request.response_format, request.structured_outputs
-    found = None if wanted is None else _response_format(wanted)
-    if extra is None:
-        return found
-    given = extra.model_dump(by_alias=True, exclude_none=True)
-    pattern = given.pop("whitespace_pattern", None)
-    is_disabled = given.pop("disable_any_whitespace", False)
-    if found is not None and given:
-        raise InvalidRequest(
-            "response_format and structured_outputs both say what the answer looks like,"
-            " expected one of them",
-            param="structured_outputs",
-        )
-    return with_whitespace(
-        found or from_structured_outputs(given),
-        pattern=pattern,
-        is_disabled=is_disabled,
-        field="structured_outputs",
-    )
-
-
-def _response_format(wanted: ResponseFormat) -> ConstraintSpec | None:
-    inner = wanted.json_schema
-    json_schema = None if inner is None else inner.model_dump(by_alias=True, exclude_unset=True)
-    return from_response_format(wanted.type, json_schema, wanted.schema_)
-
-
-def _check_supported(request: ChatCompletionRequest) -> None:
-    """Refuses what would need another answer than this server can give."""
-    if request.stream_options is not None and not request.stream:
-        raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
-    if request.modalities not in (None, ["text"]):
-        raise Unsupported("modalities must be text alone", param="modalities")
-    for name, (settled, reason) in SETTLED.items():
-        if getattr(request, name) not in (None, settled):
-            raise Unsupported(f"{name} must be {json.dumps(settled)}: {reason}", param=name)
 
 
 def _message(message: ChatMessage, path: str) -> Message:
@@ -258,7 +153,7 @@ def _part(raw: object, path: str, role: Role) -> Part:
         )
     if kind == "image_url":
         return _image(raw, path)
-    _check_fields(raw, path, {"type", kind} | _IDLE_OF_PART)
+    _check_fields(raw, path, _OF_PART[kind])
     text = raw.get(kind)
     if not isinstance(text, str):
         raise InvalidRequest(f"{path}.{kind} must be a string", param=f"{path}.{kind}")
@@ -267,7 +162,7 @@ def _part(raw: object, path: str, role: Role) -> Part:
 
 def _image(raw: Mapping[str, Any], path: str) -> ImagePart:
     """An image part; its areas are named and placed as Qwen's own clients do."""
-    _check_fields(raw, path, {"type", "image_url", "min_pixels", "max_pixels"} | _IDLE_OF_PART)
+    _check_fields(raw, path, _OF_PART["image_url"])
     url, detail = _url(raw.get("image_url"), path)
     sizing = ImageSizing(
         detail=detail,
@@ -289,7 +184,7 @@ def _url(image_url: object, path: str) -> tuple[str, Detail]:
     """URL and detail of an image part: OpenAI's object, or the bare string some clients send."""
     url, detail = image_url, None
     if isinstance(image_url, Mapping):
-        _check_fields(image_url, f"{path}.image_url", {"url", "detail"} | _IDLE_OF_URL)
+        _check_fields(image_url, f"{path}.image_url", _OF_URL)
         url, detail = image_url.get("url"), image_url.get("detail")
     if not isinstance(url, str):
         raise InvalidRequest(
@@ -311,3 +206,25 @@ def _check_fields(given: Mapping[str, Any], path: str, known: Set[str]) -> None:
         if name not in known and value is not None:
             field = f"{path}.{name[:64]}"
             raise InvalidRequest(f"{field} is not known here", param=field)
+
+
+def leave_out_of_parts(request: ChatCompletionRequest, unknown: UnknownFields) -> None:
+    """Leaves out of messages' parts what nobody knows, where that is no error."""
+    for at, message in enumerate(request.messages):
+        if isinstance(message.content, list):
+            path = f"messages[{at}].content"
+            message.content = [
+                _known(part, f"{path}[{index}]", unknown)
+                for index, part in enumerate(message.content)
+            ]
+
+
+def _known(part: object, path: str, unknown: UnknownFields) -> object:
+    known = _OF_PART.get(str(part.get("type"))) if isinstance(part, Mapping) else None
+    if known is None or not isinstance(part, Mapping):
+        return part
+    kept = unknown.without_unknown(part, known, path)
+    if isinstance(kept.get("image_url"), Mapping):
+        place = f"{path}.image_url"
+        kept["image_url"] = unknown.without_unknown(kept["image_url"], _OF_URL, place)
+    return kept

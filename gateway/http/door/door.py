@@ -1,50 +1,43 @@
 """A request from its body to its answer, whole or streamed; what is asked and told is the API's."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing
 from functools import partial
 from typing import TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.access.auth import bearer
 from gateway.answer.events import AnswerEvent
-from gateway.http.body import body_size, parse_json, read_body
-from gateway.http.disconnects import client_gone, while_connected
+from gateway.http.disconnects import while_connected
 from gateway.http.door.places import naming, renamed
-from gateway.http.door.stream import LiveResponse
 from gateway.http.door.telling import Asked, Counted, Json, Telling
-from gateway.http.encoding import content_encoding, decoded
+from gateway.http.door.typed import Given
+from gateway.http.fields import UnknownFields
+from gateway.http.reading import Bodies
+from gateway.http.streaming import Events, EventStream, chained, first_of
 from gateway.service import ChatService, OpenRequest
-from gateway.threads import Threads
-from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError
+from protos.wire.errors import InternalError, Reason, ServiceError
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Events = AsyncGenerator[tuple[int, AnswerEvent], None]
 
 
 class Door:
-    """Serves requests of one answer each; one object per process, for all APIs but chat's."""
+    """Serves requests of one answer each; one object per process, for all APIs but OpenAI's older
+    ones.
+    """
 
-    def __init__(
-        self,
-        service: ChatService,
-        *,
-        threads: Threads,
-        max_body_bytes: int,
-        slow_client_s: float,
-    ) -> None:
+    def __init__(self, service: ChatService, *, bodies: Bodies, refuse_unknown: bool) -> None:
         self.service = service
-        self._threads = threads
-        self._max_body_bytes = max_body_bytes
-        self._slow_client_s = slow_client_s
+        self._bodies = bodies
+        self._refuse_unknown = refuse_unknown
 
     async def answer(
-        self, request: Request, read: Callable[[Json, OpenRequest], Asked | Json]
+        self, request: Request, read: Callable[[Given, OpenRequest], Asked | Json]
     ) -> Response:
         """Answers one request. What it holds is freed when the response has been sent.
 
@@ -58,87 +51,65 @@ class Door:
         """
         async with AsyncExitStack() as held:
             opened = held.enter_context(self._opened(request))
-            asked = await self._read(request, opened, read)
+            asked, headers = await self._read(request, opened, read)
             if not isinstance(asked, Asked):
                 opened.ended()
-                return JSONResponse(asked)
-            telling = asked.telling
+                return JSONResponse(asked, headers=headers)
             events = opened.answer(asked.question)
             await held.enter_async_context(aclosing(events))
             with naming(asked.names):
                 if not asked.question.stream:
-                    whole = _whole(events, telling)
-                    return JSONResponse(await while_connected(request.receive, whole))
-                # Nothing is sent before the first tokens are there, so that a failure until then,
-                # say in the vision tier, still has a status of its own.
-                first = await while_connected(request.receive, _first(events))
-            pieces = _pieces(first, events, asked, opened)
-            return LiveResponse(pieces, held.pop_all(), content_type=telling.content_type)
+                    whole = await while_connected(request.receive, _whole(events, asked.telling))
+                    return JSONResponse(whole, headers=headers)
+                first = await while_connected(request.receive, first_of(events))
+            return EventStream(
+                _pieces(chained(first, events), asked, opened),
+                held.pop_all(),
+                headers=headers,
+                content_type=asked.telling.content_type,
+            )
 
-    async def count(self, request: Request, read: Callable[[Json, OpenRequest], Counted]) -> int:
-        """The tokens of a request's prompt, its images included; nothing is encoded.
+    async def count(
+        self,
+        request: Request,
+        read: Callable[[Given, OpenRequest], Counted],
+        told: Callable[[int], Json],
+    ) -> Response:
+        """Counts the tokens of a request's prompt, its images included; nothing is encoded.
+
+        Args:
+            request: Its body is not read yet.
+            read: Makes a conversation of the body's JSON object; runs in a worker thread.
+            told: The answer's body.
 
         Raises:
             ServiceError: the request is refused.
         """
         with self._opened(request) as opened:
-            counted = await self._read(request, opened, read)
+            counted, headers = await self._read(request, opened, read)
             with naming(counted.names):
                 counting = opened.prepare(counted.model, counted.conversation)
                 prompt = await while_connected(request.receive, counting)
-            return len(prompt.input_ids)
+            return JSONResponse(told(len(prompt.input_ids)), headers=headers)
 
-    async def body(self, request: Request) -> Json:
-        """The JSON object of a request that asks for nothing to be answered.
-
-        Raises:
-            ServiceError: the body is refused.
-        """
-        with self._opened(request) as opened:
-            given = await self._read(request, opened, lambda given, _: given)
-            opened.ended()
-            return given
-
-    @contextmanager
-    def _opened(self, request: Request) -> Iterator[OpenRequest]:
+    def _opened(self, request: Request) -> AbstractContextManager[OpenRequest]:
         name, key = request.state.request_id, bearer(request.headers)
-        with self.service.request("http", request_id=name, authorization=key) as opened:
-            yield opened
+        return self.service.request("http", request_id=name, authorization=key)
 
     async def _read(
-        self, request: Request, opened: OpenRequest, read: Callable[[Json, OpenRequest], T]
-    ) -> T:
-        encoding = content_encoding(request.headers.getlist("content-encoding"))
-        body = await self._body(request, opened, is_encoded=bool(encoding))
-        decode = partial(decoded, encoding=encoding, limit=self._max_body_bytes)
-        return await self._threads.run(lambda: read(_object(parse_json(decode(body))), opened))
-
-    async def _body(self, request: Request, opened: OpenRequest, *, is_encoded: bool) -> bytes:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("application/json", ""):
-            raise InvalidRequest("the Content-Type must be application/json", param=None)
-        size = body_size(request.headers.get("content-length"), limit=self._max_body_bytes)
-        # Where nothing says how large it will be, the place is as large as a body may be.
-        opened.take_place(self._max_body_bytes if size is None or is_encoded else size)
-        try:
-            return await read_body(
-                request.stream(),
-                limit=self._max_body_bytes,
-                patience_s=self._slow_client_s,
-                by_s=opened.whole_by_s,
-            )
-        except ClientDisconnect as error:
-            raise client_gone() from error
+        self, request: Request, opened: OpenRequest, read: Callable[[Given, OpenRequest], T]
+    ) -> tuple[T, dict[str, str]]:
+        """What a body means, and the answer's headers about it."""
+        unknown = UnknownFields(refused=self._refuse_unknown)
+        understand = partial(_understood, read, unknown, opened)
+        found = await self._bodies.read(request, opened, understand)
+        return found, unknown.headers(request.state.request_id)
 
 
-def _object(parsed: object) -> Json:
-    if not isinstance(parsed, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return parsed
-
-
-async def _first(events: Events) -> tuple[int, AnswerEvent]:
-    return await anext(events)
+def _understood(
+    read: Callable[[Given, OpenRequest], T], unknown: UnknownFields, opened: OpenRequest, body: Json
+) -> T:
+    return read(Given(body=body, unknown=unknown), opened)
 
 
 async def _whole(events: Events, telling: Telling) -> Json:
@@ -149,7 +120,7 @@ async def _whole(events: Events, telling: Telling) -> Json:
 
 
 async def _pieces(
-    first: tuple[int, AnswerEvent], events: Events, asked: Asked, opened: OpenRequest
+    events: AsyncIterator[tuple[int, AnswerEvent]], asked: Asked, opened: OpenRequest
 ) -> AsyncGenerator[bytes, None]:
     """What is sent of a streamed answer.
 
@@ -158,7 +129,7 @@ async def _pieces(
     """
     telling = asked.telling
     try:
-        for said in (*telling.begin(), *telling.add(first[1])):
+        for said in telling.begin():
             yield telling.encode(said)
         async for _, event in events:
             for said in telling.add(event):

@@ -1,122 +1,120 @@
 """Content blocks as parts, thoughts, calls and results of calls."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from gateway.http.door.fields import check_known, entries, text_in, typed, wrong_type
+from gateway.http.door.typed import MAX_SHOWN_CHARS, Field
 from gateway.media.images import image_bytes
 from gateway.request.conversation import ImagePart, Part, TextPart, ToolCall
-from protos.wire.errors import InvalidRequest, Reason, Unsupported
+from protos.wire.errors import Reason, Unsupported
 
 _IDLE = frozenset(("type", "cache_control"))
 _ERROR = "Error: "  # before the result of a call that failed, which templates cannot say
 
+Placed = tuple[Part, str]  # a part and its path
 
-def parts(raw: object, path: str) -> list[tuple[Part, str]]:
+
+def parts(blocks: Field) -> list[Placed]:
     """Text, images and documents of text, each with its path.
 
     Raises:
         InvalidRequest: a block at fault, named by its path.
         Unsupported: a block that is not served.
     """
-    return [
-        found
-        for index, block in enumerate(entries(raw, path))
-        for found in block_parts(block, f"{path}[{index}]")
-    ]
+    return [found for block in blocks.entries() for found in block_parts(block)]
 
 
-def block_parts(raw: object, path: str) -> list[tuple[Part, str]]:
+def block_parts(block: Field) -> list[Placed]:
     """The parts of one block; a document may have several.
 
     Raises:
         InvalidRequest: the block is at fault.
         Unsupported: its type is not served.
     """
-    block, kind = typed(raw, path)
+    kind = block.kind()
     if kind == "text":
-        check_known(block, path, {"text", "citations"} | _IDLE)
-        return [(TextPart(text=text_in(block, "text", path)), path)]
+        block.only({"text", "citations"} | _IDLE)
+        return [(TextPart(text=block.text("text")), block.path)]
     if kind == "image":
-        check_known(block, path, {"source"} | _IDLE)
-        return [(_image(block.get("source"), f"{path}.source"), path)]
+        block.only({"source"} | _IDLE)
+        return [(_image(block.at("source")), block.path)]
     if kind == "document":
-        return _document(block, path)
-    raise wrong_type(kind, path, "text, image or a document of text")
+        return _document(block)
+    raise block.wrong_type("text, image or a document of text")
 
 
-def thought(block: Mapping[str, Any], path: str) -> str:
+def thought(block: Field) -> str:
     """What a thinking block of an earlier answer says."""
-    check_known(block, path, {"thinking", "signature"} | _IDLE)
-    return text_in(block, "thinking", path)
+    block.only({"thinking", "signature"} | _IDLE)
+    return block.text("thinking")
 
 
-def call(block: Mapping[str, Any], path: str) -> ToolCall:
+def call(block: Field) -> ToolCall:
     """The call in a tool_use block of an earlier answer.
 
     Raises:
         InvalidRequest: the block is at fault.
     """
-    check_known(block, path, {"id", "name", "input", "caller"} | _IDLE)
-    given = block.get("input")
-    if not isinstance(given, Mapping):
-        raise InvalidRequest(f"{path}.input must be an object", param=f"{path}.input")
+    block.only({"id", "name", "input", "caller"} | _IDLE)
     return ToolCall(
-        name=text_in(block, "name", path), arguments=given, call_id=text_in(block, "id", path)
+        name=block.text("name"), arguments=block.at("input").object, call_id=block.text("id")
     )
 
 
-def result(block: Mapping[str, Any], path: str) -> tuple[str, list[tuple[Part, str]] | str]:
+def result(block: Field) -> tuple[str, list[Placed] | str]:
     """The id of a call and its result, a string or parts with their paths.
 
     Raises:
         InvalidRequest: the block is at fault.
         Unsupported: a block within it is not served.
     """
-    check_known(block, path, {"tool_use_id", "content", "is_error", "toolset_name"} | _IDLE)
-    name, given = text_in(block, "tool_use_id", path), block.get("content")
-    has_failed = block.get("is_error") is True
-    if given is None or isinstance(given, str):
-        return name, _ERROR * has_failed + (given or "")
-    found = parts(given, f"{path}.content")
+    block.only({"tool_use_id", "content", "is_error", "toolset_name"} | _IDLE)
+    name, given = block.text("tool_use_id"), block.at("content")
+    has_failed = block.at("is_error").value is True
+    if given.value is None or isinstance(given.value, str):
+        return name, _ERROR * has_failed + (given.value or "")
+    found = parts(given)
     if has_failed:
-        found.insert(0, (TextPart(text=_ERROR), path))
+        found.insert(0, (TextPart(text=_ERROR), block.path))
     return name, found
 
 
-def _image(raw: object, path: str) -> ImagePart:
-    source, kind = typed(raw, path)
+def _image(source: Field) -> ImagePart:
+    kind = source.kind()
     if kind == "url":
-        check_known(source, path, {"type", "url"})
-        return ImagePart(data=image_bytes(text_in(source, "url", path), field=path))
+        source.only({"type", "url"})
+        return ImagePart(data=image_bytes(source.text("url"), field=source.path))
     if kind != "base64":
-        raise wrong_type(kind, path, "base64 or url")
-    check_known(source, path, {"type", "media_type", "data"})
+        raise source.wrong_type("base64 or url")
+    source.only({"type", "media_type", "data"})
     # The file itself says what it is.
-    return ImagePart(data=image_bytes("data:;base64," + text_in(source, "data", path), field=path))
+    return ImagePart(data=image_bytes("data:;base64," + source.text("data"), field=source.path))
 
 
-def _document(block: Mapping[str, Any], path: str) -> list[tuple[Part, str]]:
-    known = {"source", "title", "context", "citations"} | _IDLE
-    check_known(block, path, known)
-    citations = block.get("citations")
+def _document(block: Field) -> list[Placed]:
+    block.only({"source", "title", "context", "citations"} | _IDLE)
+    citations = block.at("citations").value
     if isinstance(citations, Mapping) and citations.get("enabled"):
-        raise Unsupported(f"{path}.citations are not supported", param=f"{path}.citations")
-    about = [
-        (TextPart(text=text_in(block, name, path)), path)
+        field = f"{block.path}.citations"
+        raise Unsupported(f"{field} are not supported", param=field)
+    about: list[Placed] = [
+        (TextPart(text=block.text(name)), block.path)
         for name in ("title", "context")
-        if block.get(name) is not None
+        if block.at(name).value is not None
     ]
-    source, kind = typed(block.get("source"), f"{path}.source")
+    return [*about, *_document_source(block.at("source"), block.path)]
+
+
+def _document_source(source: Field, path: str) -> list[Placed]:
+    kind, content = source.kind(), source.at("content")
     if kind == "text":
-        return [*about, (TextPart(text=text_in(source, "data", f"{path}.source")), path)]
-    if kind == "content" and isinstance(source.get("content"), str):
-        return [*about, (TextPart(text=source["content"]), path)]
+        return [(TextPart(text=source.text("data")), path)]
+    if kind == "content" and isinstance(content.value, str):
+        return [(TextPart(text=content.value), path)]
     if kind == "content":
-        return [*about, *parts(source.get("content"), f"{path}.source.content")]
+        return parts(content)
     raise Unsupported(
-        f"{path}.source has type {kind[:64]!r}, expected text or content: other files than text"
-        " are not read here",
+        f"{source.path} has type {kind[:MAX_SHOWN_CHARS]!r}, expected text or content: other files"
+        " than text are not read here",
         reason=Reason.UNSUPPORTED_MEDIA,
-        param=f"{path}.source",
+        param=source.path,
     )

@@ -1,12 +1,12 @@
 """The routes of /v1/messages."""
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.http.door.door import Door
-from gateway.http.door.fields import parsed
-from gateway.http.door.telling import Asked, Counted, Json
+from gateway.http.door.telling import Asked, Counted
+from gateway.http.door.typed import Given
 from gateway.http.messages.schemas import CreateMessage, PromptBody
 from gateway.http.messages.telling import MessageTelling
 from gateway.http.messages.translate import to_conversation, to_question
@@ -30,11 +30,11 @@ class Messages:
         return await self._door.answer(request, self._asked)
 
     async def _count(self, request: Request) -> Response:
-        return JSONResponse({"input_tokens": await self._door.count(request, _counted)})
+        return await self._door.count(request, _counted, lambda count: {"input_tokens": count})
 
-    def _asked(self, given: Json, _: OpenRequest) -> Asked:
-        body = parsed(CreateMessage, given)
-        conversation, names = to_conversation(body)
+    def _asked(self, given: Given, _: OpenRequest) -> Asked:
+        body = given.validated(CreateMessage)
+        conversation, names = to_conversation(body, given)
         display = None if body.thinking is None else body.thinking.display
         telling = MessageTelling(
             model=self._door.service.served.name,
@@ -45,7 +45,7 @@ class Messages:
         return Asked(question=question, telling=telling, names=names)
 
 
-def _counted(given: Json, _: OpenRequest) -> Counted:
-    body = parsed(PromptBody, given)
-    conversation, names = to_conversation(body)
+def _counted(given: Given, _: OpenRequest) -> Counted:
+    body = given.validated(PromptBody)
+    conversation, names = to_conversation(body, given)
     return Counted(model=body.model or "", conversation=conversation, names=names)

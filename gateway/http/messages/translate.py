@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.http.door.fields import check_known, text_in, wrong_type
 from gateway.http.door.places import Names
+from gateway.http.door.typed import Field, Given
 from gateway.http.messages.schemas import CreateMessage, PromptBody
 from gateway.http.messages.turns import to_messages
 from gateway.request.constraint import ConstraintSpec, from_schema, invalid
@@ -12,7 +12,7 @@ from gateway.request.conversation import Conversation, Effort
 from gateway.request.job import Question, Stopping
 from gateway.request.sampling import sampling_params
 from gateway.request.tools import ToolChoice, ToolMode
-from protos.wire.errors import InvalidRequest
+from protos.wire.errors import InvalidRequest, Reason
 from protos.wire.sampling import PARAMETERS
 
 # What chat completions call differently.
@@ -37,16 +37,16 @@ _IDLE_OF_TOOL = frozenset(
 )
 
 
-def to_conversation(body: PromptBody) -> tuple[Conversation, Names]:
+def to_conversation(body: PromptBody, given: Given) -> tuple[Conversation, Names]:
     """What a body's prompt says, and the client's words for it.
 
     Raises:
         InvalidRequest: a block or tool at fault, named by its path.
         Unsupported: a block or tool that is not served.
     """
-    messages, places = to_messages(body.system, body.messages)
+    messages, places = to_messages(given.at("system"), given.at("messages"))
     choice = None if body.tool_choice is None else body.tool_choice.type
-    tools = () if choice == "none" else _tools(body)
+    tools = () if choice == "none" else _tools(given.at("tools"))
     conversation = Conversation(messages=messages, tools=tools, reasoning_effort=_effort(body))
     return conversation, Names(places=places, words=_WORDS)
 
@@ -99,27 +99,22 @@ def _tool_choice(body: PromptBody) -> ToolChoice:
     return ToolChoice(mode=ToolMode.REQUIRED, names=names, parallel=parallel)
 
 
-def _tools(body: PromptBody) -> tuple[Mapping[str, Any], ...]:
+def _tools(given: Field) -> tuple[Mapping[str, Any], ...]:
     """The tools in the form that templates know, which is that of chat completions."""
-    tools = []
-    for index, tool in enumerate(body.tools or ()):
-        path = f"tools[{index}]"
-        if tool.get("type") not in (None, "custom"):
-            raise wrong_type(str(tool["type"]), path, "custom")
-        check_known(tool, path, {"name", "description", "input_schema"} | _IDLE_OF_TOOL)
-        function: dict[str, Any] = {"name": text_in(tool, "name", path)}
-        if tool.get("description") is not None:
-            function["description"] = text_in(tool, "description", path)
-        schema = tool.get("input_schema")
-        if not isinstance(schema, Mapping):
-            raise InvalidRequest(
-                f"{path}.input_schema must be an object", param=f"{path}.input_schema"
-            )
-        function["parameters"] = schema
-        if tool.get("strict"):
-            function["strict"] = tool["strict"]
-        tools.append({"type": "function", "function": function})
-    return tuple(tools)
+    return () if given.value is None else tuple(_tool(tool) for tool in given.entries())
+
+
+def _tool(tool: Field) -> Mapping[str, Any]:
+    if tool.kind(default="custom") != "custom":
+        raise tool.wrong_type("custom", reason=Reason.NOT_SUPPORTED)
+    tool.only({"name", "description", "input_schema"} | _IDLE_OF_TOOL)
+    function: dict[str, Any] = {"name": tool.text("name")}
+    if tool.at("description").value is not None:
+        function["description"] = tool.text("description")
+    function["parameters"] = tool.at("input_schema").object
+    if tool.at("strict").value:
+        function["strict"] = tool.at("strict").value
+    return {"type": "function", "function": function}
 
 
 def _constraint(body: PromptBody) -> ConstraintSpec | None:
@@ -128,7 +123,6 @@ def _constraint(body: PromptBody) -> ConstraintSpec | None:
         field, wanted = "output_config.format", body.output_config.format
     if wanted is None:
         return None
-    check_known(wanted, field, {"type", "schema"})
     if wanted.get("type") != "json_schema" or not isinstance(wanted.get("schema"), Mapping):
         raise invalid(field, 'must be {"type": "json_schema", "schema": {...}}')
     return from_schema(wanted["schema"], field=f"{field}.schema")

@@ -6,9 +6,9 @@ from starlette.routing import Route
 
 from gateway.answer.detokenize import TokenBytes
 from gateway.http.door.door import Door
-from gateway.http.door.fields import parsed
 from gateway.http.door.places import Names
 from gateway.http.door.telling import Asked, Json
+from gateway.http.door.typed import Given
 from gateway.http.ollama.models import API_VERSION, ModelFacts
 from gateway.http.ollama.schemas import Asking, ChatBody, GenerateBody, ShowBody
 from gateway.http.ollama.telling import OllamaTelling, loaded
@@ -47,9 +47,7 @@ class Ollama:
         return await self._door.answer(request, self._generate_asked)
 
     async def _show(self, request: Request) -> Response:
-        body = parsed(ShowBody, await self._door.body(request))
-        self._door.service.served.check(model_name(body.model or body.name))
-        return JSONResponse(self._facts.shown())
+        return await self._door.answer(request, self._shown)
 
     async def _tags(self, _: Request) -> Response:
         return JSONResponse(self._facts.listed())
@@ -57,14 +55,19 @@ class Ollama:
     async def _version(self, _: Request) -> Response:
         return JSONResponse({"version": API_VERSION})
 
-    def _chat_asked(self, given: Json, _: OpenRequest) -> Asked | Json:
-        body = parsed(ChatBody, given)
+    def _shown(self, given: Given, _: OpenRequest) -> Asked | Json:
+        body = given.validated(ShowBody)
+        self._door.service.served.check(model_name(body.model or body.name))
+        return self._facts.shown()
+
+    def _chat_asked(self, given: Given, _: OpenRequest) -> Asked | Json:
+        body = given.validated(ChatBody)
         if not body.messages:
             return self._loaded(body, chats=True)
         return self._asked(body, *chat_conversation(body), chats=True)
 
-    def _generate_asked(self, given: Json, _: OpenRequest) -> Asked | Json:
-        body = parsed(GenerateBody, given)
+    def _generate_asked(self, given: Given, _: OpenRequest) -> Asked | Json:
+        body = given.validated(GenerateBody)
         if not (body.prompt or body.images):
             return self._loaded(body, chats=False)
         return self._asked(body, *generate_conversation(body), chats=False)

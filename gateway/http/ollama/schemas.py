@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from gateway.http.chat.schemas import Open, Schema
-from gateway.http.door.fields import one_or_many
+from gateway.http.door.typed import one_or_many
 
 Off = Annotated[float, Field(ge=1, le=1)]  # where 1 takes nothing away
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gateway.http.door.fields import check_known, entries, text_in, typed, wrong_type
 from gateway.http.door.places import Place
+from gateway.http.door.typed import Field
 from gateway.http.responses.parts import content, part_paths
 from gateway.request.conversation import Message, Role, ToolCall
-from protos.wire.errors import InvalidRequest
+from protos.wire.errors import InvalidRequest, Reason
 
 _ROLES = {
     "user": Role.USER,
@@ -33,19 +33,19 @@ class ItemReader:
         self._turn: dict[str, Any] = {}  # of the assistant, whose items still come
         self._turn_path = ""
 
-    def read(self, given: str | Sequence[Any] | None) -> None:
-        """Reads a whole input.
+    def read(self, given: Field) -> None:
+        """Reads a whole input; null says nothing.
 
         Raises:
             InvalidRequest: an item at fault, named by its path.
             Unsupported: an item or part that is not served.
         """
-        if isinstance(given, str):
-            self.add(Message(role=Role.USER, content=given), Place("input"))
-            return
-        for index, raw in enumerate(given or ()):
-            self._item(raw, f"input[{index}]")
-        self._close_turn()
+        if isinstance(given.value, str):
+            self.add(Message(role=Role.USER, content=given.value), Place(given.path))
+        elif given.value is not None:
+            for item in given.entries():
+                self._item(item)
+            self._close_turn()
 
     def add(self, message: Message, place: Place) -> None:
         """Adds a message that is whole."""
@@ -53,78 +53,77 @@ class ItemReader:
         self.messages.append(message)
         self.places.append(place)
 
-    def _item(self, raw: object, path: str) -> None:
-        item, kind = typed(raw, path, default=_untyped(raw))
+    def _item(self, item: Field) -> None:
+        kind = item.kind(default=_untyped(item.value))
         if kind == "item_reference":
-            item, kind = self._referenced(item, path)
+            item = self._referenced(item)
+            kind = item.kind()
         if kind == "message":
-            self._message(item, path)
+            self._message(item)
         elif kind == "reasoning":
-            self._reasoning(item, path)
+            self._reasoning(item)
         elif kind == "function_call":
-            self._call(item, path)
+            self._call(item)
         elif kind == "function_call_output":
-            self._output(item, path)
+            self._output(item)
         else:
-            raise wrong_type(kind, path, _EXPECTED)
+            raise item.wrong_type(_EXPECTED, reason=Reason.NOT_SUPPORTED)
 
-    def _referenced(self, item: Mapping[str, Any], path: str) -> tuple[Mapping[str, Any], str]:
-        found = self._find(text_in(item, "id", path))
+    def _referenced(self, item: Field) -> Field:
+        found = self._find(item.text("id"))
         if found is None:
             raise InvalidRequest(
-                f"{path}.id names no item that is kept here; send the item itself",
-                param=f"{path}.id",
+                f"{item.path}.id names no item that is kept here; send the item itself",
+                param=f"{item.path}.id",
             )
-        return found, str(found["type"])
+        return Field(found, item.path, item.unknown)
 
-    def _message(self, item: Mapping[str, Any], path: str) -> None:
-        check_known(item, path, {"role", "content"} | _IDLE)
-        role = _ROLES.get(str(item.get("role")))
+    def _message(self, item: Field) -> None:
+        item.only({"role", "content"} | _IDLE)
+        role = _ROLES.get(str(item.at("role").value))
         if role is None:
             raise InvalidRequest(
-                f"{path}.role must be user, assistant, system or developer", param=f"{path}.role"
+                f"{item.path}.role must be user, assistant, system or developer",
+                param=f"{item.path}.role",
             )
-        said = content(item.get("content"), f"{path}.content", role)
+        given = item.at("content")
+        said = content(given, role)
         if role is Role.ASSISTANT:
-            self._extend(path, closes_behind=("content", "tool_calls"), content=said)
-            return
-        paths = part_paths(item.get("content"), f"{path}.content")
-        self.add(Message(role=role, content=said), Place(path, paths))
+            self._extend(item, closes_behind=("content", "tool_calls"), content=said)
+        else:
+            self.add(Message(role=role, content=said), Place(item.path, part_paths(given)))
 
-    def _reasoning(self, item: Mapping[str, Any], path: str) -> None:
-        check_known(item, path, {"summary", "content", "encrypted_content"} | _IDLE)
+    def _reasoning(self, item: Field) -> None:
+        item.only({"summary", "content", "encrypted_content"} | _IDLE)
         # Encrypted thoughts are another server's; what can be read of them is their summary.
-        parts = item.get("content") or item.get("summary") or []
-        thought = "".join(
-            text_in(typed(part, f"{path}.content[{index}]")[0], "text", f"{path}.content[{index}]")
-            for index, part in enumerate(entries(parts, f"{path}.content"))
-        )
+        parts = item.at("content")
+        if not parts.value:
+            parts = item.at("summary")
+        thought = "".join(part.text("text") for part in (parts.entries() if parts.value else ()))
         if thought:
-            self._extend(
-                path, closes_behind=("reasoning", "content", "tool_calls"), reasoning=thought
-            )
+            behind = ("reasoning", "content", "tool_calls")
+            self._extend(item, closes_behind=behind, reasoning=thought)
 
-    def _call(self, item: Mapping[str, Any], path: str) -> None:
-        check_known(item, path, {"call_id", "name", "arguments", "namespace"} | _IDLE)
+    def _call(self, item: Field) -> None:
+        item.only({"call_id", "name", "arguments", "namespace"} | _IDLE)
         call = ToolCall(
-            name=text_in(item, "name", path),
-            arguments=text_in(item, "arguments", path),
-            call_id=text_in(item, "call_id", path),
+            name=item.text("name"), arguments=item.text("arguments"), call_id=item.text("call_id")
         )
-        self._extend(path, tool_calls=(*self._turn.get("tool_calls", ()), call))
+        self._extend(item, tool_calls=(*self._turn.get("tool_calls", ()), call))
 
-    def _output(self, item: Mapping[str, Any], path: str) -> None:
-        check_known(item, path, {"call_id", "output"} | _IDLE)
-        said = content(item.get("output"), f"{path}.output", Role.TOOL)
-        message = Message(role=Role.TOOL, content=said, tool_call_id=text_in(item, "call_id", path))
-        self.add(message, Place(path, part_paths(item.get("output"), f"{path}.output")))
+    def _output(self, item: Field) -> None:
+        item.only({"call_id", "output"} | _IDLE)
+        given = item.at("output")
+        said = content(given, Role.TOOL)
+        message = Message(role=Role.TOOL, content=said, tool_call_id=item.text("call_id"))
+        self.add(message, Place(item.path, part_paths(given)))
 
-    def _extend(self, path: str, *, closes_behind: Sequence[str] = (), **fields: Any) -> None:
+    def _extend(self, item: Field, *, closes_behind: Sequence[str] = (), **fields: Any) -> None:
         """Adds to the assistant's turn; what cannot follow what it has begins another."""
         if any(name in self._turn for name in closes_behind):
             self._close_turn()
         if not self._turn:
-            self._turn_path = path
+            self._turn_path = item.path
         self._turn.update(fields)
 
     def _close_turn(self) -> None:

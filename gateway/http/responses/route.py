@@ -9,8 +9,8 @@ from starlette.routing import Route
 from gateway.access.auth import bearer
 from gateway.answer.detokenize import TokenBytes
 from gateway.http.door.door import Door
-from gateway.http.door.fields import parsed
 from gateway.http.door.telling import Asked, Counted, Json
+from gateway.http.door.typed import Given
 from gateway.http.responses.schemas import CreateResponse, InputBody
 from gateway.http.responses.store import Kept, ResponseStore
 from gateway.http.responses.telling import ResponseTelling
@@ -43,8 +43,11 @@ class Responses:
         return await self._door.answer(request, self._asked)
 
     async def _count(self, request: Request) -> Response:
-        count = await self._door.count(request, self._counted)
-        return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
+        return await self._door.count(
+            request,
+            self._counted,
+            lambda count: {"object": "response.input_tokens", "input_tokens": count},
+        )
 
     async def _get(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -66,11 +69,14 @@ class Responses:
             raise _not_kept(param=param)
         return kept
 
-    def _asked(self, given: Json, opened: OpenRequest) -> Asked:
-        body = parsed(CreateResponse, given)
+    def _asked(self, given: Given, opened: OpenRequest) -> Asked:
+        body = given.validated(CreateResponse)
         tenant = opened.tenant
         conversation, names, lasting = to_conversation(
-            body, self._earlier(tenant, body), partial(self._store.item, tenant)
+            body,
+            given.at("input"),
+            self._earlier(tenant, body),
+            partial(self._store.item, tenant),
         )
         question = to_question(body, conversation)
         served = self._door.service.served
@@ -92,11 +98,14 @@ class Responses:
         )
         return Asked(question=question, telling=telling, names=names)
 
-    def _counted(self, given: Json, opened: OpenRequest) -> Counted:
-        body = parsed(InputBody, given)
+    def _counted(self, given: Given, opened: OpenRequest) -> Counted:
+        body = given.validated(InputBody)
         tenant = opened.tenant
         conversation, names, _ = to_conversation(
-            body, self._earlier(tenant, body), partial(self._store.item, tenant)
+            body,
+            given.at("input"),
+            self._earlier(tenant, body),
+            partial(self._store.item, tenant),
         )
         return Counted(model=body.model or "", conversation=conversation, names=names)
 

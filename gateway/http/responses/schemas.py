@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from gateway.http.chat.schemas import CacheSalt, Schema, TokenLimit
-from gateway.http.door.fields import one_or_many
+from gateway.http.door.typed import one_or_many
 from gateway.request.conversation import Effort
 
 MAX_METADATA = 16

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.http.door.fields import wrong_type
+from gateway.http.door.typed import MAX_SHOWN_CHARS
 from gateway.http.responses.schemas import InputBody
 from gateway.request.tools import ToolChoice, ToolMode
-from protos.wire.errors import InvalidRequest
+from protos.wire.errors import InvalidRequest, Unsupported
 
 _FIELDS = ("name", "description", "parameters")
 
@@ -22,7 +22,10 @@ def function_tools(body: InputBody) -> tuple[Mapping[str, Any], ...]:
     tools = []
     for index, tool in enumerate(body.tools or ()):
         if tool.get("type") != "function":
-            raise wrong_type(str(tool.get("type")), f"tools[{index}]", "function")
+            kind = str(tool.get("type"))[:MAX_SHOWN_CHARS]
+            raise Unsupported(
+                f"tools[{index}] has type {kind!r}, expected function", param=f"tools[{index}]"
+            )
         function = {name: tool[name] for name in _FIELDS if tool.get(name) is not None}
         if tool.get("strict") not in (None, False):
             function["strict"] = tool["strict"]

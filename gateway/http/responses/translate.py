@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.http.door.instructions import with_joined_instructions
 from gateway.http.door.places import Names, Place
+from gateway.http.door.typed import Field
 from gateway.http.responses.items import FindItem, ItemReader
 from gateway.http.responses.schemas import CreateResponse, InputBody, TextFormat
 from gateway.http.responses.tools import function_tools, tool_choice, tools_told
@@ -41,12 +42,13 @@ _IDLE_INCLUDES = frozenset(
 
 
 def to_conversation(
-    body: InputBody, earlier: tuple[Message, ...], find: FindItem
+    body: InputBody, given: Field, earlier: tuple[Message, ...], find: FindItem
 ) -> tuple[Conversation, Names, tuple[Message, ...]]:
     """What a body's input says.
 
     Args:
         body: What shapes the prompt.
+        given: Its input.
         earlier: The conversation that `previous_response_id` names.
         find: An item of an earlier answer by its id.
 
@@ -63,7 +65,7 @@ def to_conversation(
         reader.add(Message(role=Role.SYSTEM, content=body.instructions), Place("instructions"))
     for message in earlier:
         reader.add(message, Place("previous_response_id"))
-    reader.read(body.input)
+    reader.read(given)
     if not reader.messages:
         raise InvalidRequest("input is missing", param="input")
     lasting = tuple(reader.messages[1:] if body.instructions else reader.messages)

@@ -133,3 +133,29 @@ async def test_a_prompt_that_is_too_long_is_refused(stage: Stage, path: str) -> 
     answer = await stage.http.post(path, json=known)
     assert answer.status_code == 400
     assert "context_length_exceeded" in told(path, answer.json())[1]
+
+
+async def test_unknown_fields_are_named_where_a_setting_lets_them_pass(bundle: Bundle) -> None:
+    part = {"type": "input_text", "text": "Hello?", "part_odd": 1}
+    block = {"type": "text", "text": "Hello?", "block_odd": 1}
+    turn = {"role": "user", "content": "Hello?", "turn_odd": 1}
+    async with staged(bundle, unknown_fields="warn") as stage:
+        stage.will_say("Hi")
+        for path, body, named in (
+            (
+                "/v1/responses",
+                {"input": [{"role": "user", "content": [part], "item_odd": 1}]},
+                "odd, input[0].item_odd, input[0].content[0].part_odd",
+            ),
+            (
+                MESSAGES,
+                {"max_tokens": 8, "messages": [{"role": "user", "content": [block]}]},
+                "odd, messages[0].content[0].block_odd",
+            ),
+            ("/api/chat", {"messages": [turn], "stream": False}, "odd, messages[0].turn_odd"),
+        ):
+            answer = await stage.http.post(path, json={**body, "odd": {"x": 1}})
+            assert answer.status_code == 200, answer.text
+            assert sorted(answer.headers["x-ignored-fields"].split(", ")) == sorted(
+                named.split(", ")
+            )

@@ -4,9 +4,18 @@ from typing import Any
 
 import pytest
 
-from gateway.http.messages.turns import to_messages
+from gateway.http.door.typed import Given
+from gateway.http.fields import UnknownFields
+from gateway.http.messages import turns
 from gateway.request.conversation import Message, Role, TextPart, ToolCall
 from protos.wire.errors import ServiceError
+
+
+def to_messages(system: Any, messages: list[Any], *, refused: bool = True) -> turns.Turns:
+    given = Given(
+        body={"system": system, "messages": messages}, unknown=UnknownFields(refused=refused)
+    )
+    return turns.to_messages(given.at("system"), given.at("messages"))
 
 
 def text(said: str) -> dict[str, Any]:
@@ -64,8 +73,8 @@ def test_an_answer_of_several_blocks_is_one_turn() -> None:
 
 def test_instructions_are_one_message_without_the_billing_line() -> None:
     system = [text("x-anthropic-billing-header: cch=1;"), text("Be brief."), text("Be kind.")]
-    turns = [{"role": "system", "content": "In German."}, {"role": "user", "content": "Hello?"}]
-    messages, places = to_messages(system, turns)
+    said = [{"role": "system", "content": "In German."}, {"role": "user", "content": "Hello?"}]
+    messages, places = to_messages(system, said)
     assert messages[0] == Message(role=Role.SYSTEM, content="Be brief.\n\nBe kind.\n\nIn German.")
     assert [place.name for place in places] == ["system", "messages[1]"]
 
@@ -97,7 +106,7 @@ def test_a_document_of_text_is_text() -> None:
         ({"role": "user", "content": [{**text("x"), "odd": 1}]}, "messages[0].content[0].odd"),
         ({"role": "assistant", "content": [{"type": "image"}]}, "messages[0].content[0]"),
         (
-            {"role": "assistant", "content": [{"type": "tool_use", "input": "x"}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": "x"}]},
             "messages[0].content[0].input",
         ),
     ],

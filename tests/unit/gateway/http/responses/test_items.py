@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from gateway.http.door.typed import Given
+from gateway.http.fields import UnknownFields
 from gateway.http.responses.items import ItemReader
 from gateway.request.conversation import Message, Role, TextPart, ToolCall
 from protos.wire.errors import ServiceError
@@ -11,7 +13,7 @@ from protos.wire.errors import ServiceError
 
 def read(items: Any) -> ItemReader:
     reader = ItemReader({"msg_1": said("Kept.")}.get)
-    reader.read(items)
+    reader.read(Given(body={"input": items}, unknown=UnknownFields(refused=True)).at("input"))
     return reader
 
 

@@ -1,0 +1,1 @@
+"""POST /v1/completions: texts that stand for themselves, without a chat template."""

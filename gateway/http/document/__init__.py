@@ -1,0 +1,1 @@
+"""What the HTTP door says of itself: its release and its OpenAPI document."""

@@ -1,0 +1,67 @@
+"""A request's body, read within limits and parsed in a worker thread."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.http.body import body_size, parse_json, read_body
+from gateway.http.disconnects import client_gone
+from gateway.http.encoding import content_encoding, decoded
+from gateway.service import OpenRequest
+from gateway.threads import Threads
+from protos.wire.errors import InvalidRequest
+
+T = TypeVar("T")
+
+
+class Bodies:
+    """Reads bodies; one object per process."""
+
+    def __init__(self, threads: Threads, *, max_body_bytes: int, slow_client_s: float) -> None:
+        self._threads = threads
+        self._max_body_bytes = max_body_bytes
+        self._slow_client_s = slow_client_s
+
+    async def read(
+        self, request: Request, opened: OpenRequest, understand: Callable[[dict[str, Any]], T]
+    ) -> T:
+        """What a request's JSON object means.
+
+        Args:
+            request: Its body is not read yet.
+            opened: Takes its place when its size is known.
+            understand: Runs in a worker thread.
+
+        Raises:
+            ServiceError: the body is refused, or the client has gone.
+        """
+        encoding = content_encoding(request.headers.getlist("content-encoding"))
+        body = await self._body(request, opened, is_encoded=bool(encoding))
+        decode = partial(decoded, encoding=encoding, limit=self._max_body_bytes)
+        return await self._threads.run(lambda: understand(_object(decode(body))))
+
+    async def _body(self, request: Request, opened: OpenRequest, *, is_encoded: bool) -> bytes:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in ("application/json", ""):
+            raise InvalidRequest("the Content-Type must be application/json", param=None)
+        size = body_size(request.headers.get("content-length"), limit=self._max_body_bytes)
+        # Where nothing says how large it will be, the place is as large as a body may be.
+        opened.take_place(self._max_body_bytes if size is None or is_encoded else size)
+        try:
+            return await read_body(
+                request.stream(),
+                limit=self._max_body_bytes,
+                patience_s=self._slow_client_s,
+                by_s=opened.whole_by_s,
+            )
+        except ClientDisconnect as error:
+            raise client_gone() from error
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    parsed = parse_json(body)
+    if not isinstance(parsed, dict):
+        raise InvalidRequest('the body must be a JSON object, as in {"messages": [...]}')
+    return parsed
