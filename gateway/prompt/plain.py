@@ -27,7 +27,7 @@ def plain_ids(
         PromptTooLong: no room is left for an answer.
 
     **Source**: transformers' tokenizer, called with the text; parity in
-    tests/parity/test_plain_prompts.py.
+    tests/parity/test_tool_prompts.py.
     """
     most = None if window is None else window - 1
     ids, is_whole = list(plain.ids or ()), True
