@@ -19,9 +19,8 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello?"}]
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def client(module_stage: Stage) -> AsyncIterator[ollama.AsyncClient]:
-    opened = ollama.AsyncClient(host=str(module_stage.http.base_url))
-    yield opened
-    await opened._client.aclose()
+    async with ollama.AsyncClient(host=str(module_stage.http.base_url)) as opened:
+        yield opened
 
 
 async def test_a_question_is_answered_whole(stage: Stage, client: ollama.AsyncClient) -> None:
