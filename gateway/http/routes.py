@@ -12,6 +12,8 @@ from starlette.routing import Route
 from gateway.access.served import ServedModel
 from gateway.http.chat.route import ChatCompletions
 from gateway.http.completions.route import PlainCompletions
+from gateway.http.document.openapi import openapi
+from gateway.http.document.operations import OPERATIONS
 from gateway.http.document.version import VERSION
 from gateway.http.errors import api_of, error_response, route_error
 from gateway.http.tokens.route import Tokens
@@ -63,6 +65,11 @@ def http_app(
     async def version(_: Request) -> Response:
         return JSONResponse({"version": VERSION})
 
+    document = openapi(OPERATIONS)
+
+    async def described(_: Request) -> Response:
+        return JSONResponse(document)
+
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat.serve, methods=["POST"]),
@@ -76,6 +83,7 @@ def http_app(
             Route("/health/ready", ready),
             Route("/health/live", live),
             Route("/version", version),
+            Route("/openapi.json", described),
         ],
         # The last one is the HTTP edge: a bug is raised on and logged by the server, without its
         # text here.

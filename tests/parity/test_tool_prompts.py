@@ -1,6 +1,6 @@
 """Prompts with tools on the demonstration model's own tokenizer and template, and plain prompts.
 
-Its template is Qwen3-VL's published one, but for the numbering of images, which is on.
+Its template tells of tools, calls and results in the words of Qwen3-VL's.
 """
 
 from pathlib import Path

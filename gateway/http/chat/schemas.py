@@ -7,8 +7,15 @@ answer in a way this server does not do are refused, never ignored.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
+from gateway.http.chat.shapes import Content, ToolChoice, told
 from gateway.request.conversation import Effort
 from gateway.request.job import MAX_CACHE_SALT_CHARS
 from protos.wire.sampling import MAX_TOKENS
@@ -55,6 +62,10 @@ def _is_integer(key: Any) -> bool:
     return isinstance(key, str) and len(key) <= 10 and key.isascii() and key.isdecimal()
 
 
+Stop = Annotated[
+    list[str] | None,
+    BeforeValidator(_one_or_many, json_schema_input_type=str | list[str] | None),
+]
 TokenLimit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 CacheSalt = Annotated[str, Field(min_length=1, max_length=MAX_CACHE_SALT_CHARS)]
 
@@ -78,7 +89,7 @@ class ChatMessage(Schema):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Any = None  # a string, null, or a list of parts; see `gateway.http.chat.translate`
+    content: Content = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -143,21 +154,21 @@ class AnswerRequest(Schema):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    temperature: Annotated[float | None, told("temperature")] = None
+    top_p: Annotated[float | None, told("top_p")] = None
+    seed: Annotated[int | None, told("seed")] = None
+    presence_penalty: Annotated[float | None, told("presence_penalty")] = None
+    frequency_penalty: Annotated[float | None, told("frequency_penalty")] = None
     logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_bias_keys)] = None
     max_tokens: TokenLimit | None = None
-    stop: Annotated[list[str] | None, BeforeValidator(_one_or_many)] = None
+    stop: Stop = None
     n: int | None = None
     response_format: ResponseFormat | None = None
     user: str | None = None  # noted by OpenAI, without effect on the answer
     # Extensions, named as in other open servers.
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
+    top_k: Annotated[int | None, told("top_k")] = None
+    min_p: Annotated[float | None, told("min_p")] = None
+    repetition_penalty: Annotated[float | None, told("repetition_penalty")] = None
     stop_token_ids: list[int] | None = None
     min_tokens: int | None = None
     ignore_eos: bool | None = None
@@ -185,7 +196,7 @@ class ChatCompletionRequest(AnswerRequest):
     top_logprobs: int | None = None
     max_completion_tokens: TokenLimit | None = None
     tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
+    tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
     reasoning_effort: Annotated[Effort | None, Field(strict=False)] = None

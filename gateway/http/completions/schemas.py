@@ -20,8 +20,10 @@ class CompletionRequest(AnswerRequest):
 
     prompt: Annotated[
         list[str | list[int]],
-        BeforeValidator(_several),
         Field(min_length=1, max_length=MAX_PROMPTS),
+        BeforeValidator(
+            _several, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
+        ),
     ]
     logprobs: int | None = None
     best_of: int | None = None
