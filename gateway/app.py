@@ -11,16 +11,12 @@ from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig, entries
-from gateway.http.apis import api_routes
-from gateway.http.chat.route import ChatCompletions
-from gateway.http.completions.route import PlainCompletions
+from gateway.http.apis import asking_routes
 from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
 from gateway.http.listener import Listener
 from gateway.http.ollama.models import ModelFacts
-from gateway.http.reading import Bodies
 from gateway.http.routes import http_app
-from gateway.http.tokens.route import Tokens
 from gateway.media.images import MediaLimits
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PromptBuilder
@@ -213,46 +209,17 @@ class Gateway:
 
     def _listener(self, listening: socket) -> Listener:
         config = self._config
-        bodies = Bodies(
-            self._threads,
-            max_body_bytes=config.max_body_bytes,
-            slow_client_s=config.slow_client_s,
-        )
-        refuse_unknown = config.unknown_fields == "refuse"
-        chat = ChatCompletions(
+        asking = asking_routes(
+            config,
             self._service,
-            bodies=bodies,
+            threads=self._threads,
             token_bytes=self._token_bytes,
-            refuse_unknown=refuse_unknown,
-        )
-        plain = PlainCompletions(
-            self._service,
-            bodies=bodies,
-            token_bytes=self._token_bytes,
-            refuse_unknown=refuse_unknown,
-        )
-        tokens = Tokens(
-            self._service,
-            bodies=bodies,
-            token_bytes=self._token_bytes,
-            refuse_unknown=refuse_unknown,
-            context_length=self.context_length,
             vocab_size=self._builder.vocab_size,
+            context_length=self.context_length,
+            facts=self._model_facts(),
         )
         app = http_app(
-            chat=chat,
-            plain=plain,
-            tokens=tokens,
-            others=api_routes(
-                config,
-                self._service,
-                bodies=bodies,
-                token_bytes=self._token_bytes,
-                facts=self._model_facts(),
-            ),
-            served=self._service.served,
-            card=self.card,
-            health=self.health,
+            asking=asking, served=self._service.served, card=self.card, health=self.health
         )
         # Around everything, so that even the response to a bug carries the request's id.
         guarded = Guard(

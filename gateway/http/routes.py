@@ -10,22 +10,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.access.served import ServedModel
-from gateway.http.chat.route import ChatCompletions
-from gateway.http.completions.route import PlainCompletions
 from gateway.http.document.openapi import openapi
 from gateway.http.document.operations import OPERATIONS
 from gateway.http.document.version import VERSION
 from gateway.http.errors import api_of, error_response, route_error
-from gateway.http.tokens.route import Tokens
 from protos.wire.errors import InternalError, ServiceError
 
 
 def http_app(
     *,
-    chat: ChatCompletions,
-    plain: PlainCompletions,
-    tokens: Tokens,
-    others: Sequence[Route],
+    asking: Sequence[Route],
     served: ServedModel,
     card: Callable[[], dict[str, Any]],
     health: Callable[[], dict[str, Any]],
@@ -33,10 +27,7 @@ def http_app(
     """The ASGI application.
 
     Args:
-        chat: Serves chat completions.
-        plain: Serves plain completions.
-        tokens: Serves what prompts cost.
-        others: The routes of the other APIs.
+        asking: The routes that ask the model something.
         served: The model.
         card: Its model object; what it takes may change as tiers come and go.
         health: The body of GET /health, whose `status` is ok or degraded where something is
@@ -72,11 +63,7 @@ def http_app(
 
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat.serve, methods=["POST"]),
-            Route("/v1/completions", plain.serve, methods=["POST"]),
-            Route("/tokenize", tokens.tokenize, methods=["POST"]),
-            Route("/detokenize", tokens.detokenize, methods=["POST"]),
-            *others,
+            *asking,
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),  # names of models hold slashes
             Route("/health", health_report),

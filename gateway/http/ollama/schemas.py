@@ -81,7 +81,7 @@ class Call(Open):
     function: Function
 
 
-class ChatMessage(Schema):
+class Turn(Schema):
     """One turn."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -96,7 +96,7 @@ class ChatMessage(Schema):
 class ChatBody(Asking):
     """The body of POST /api/chat."""
 
-    messages: list[ChatMessage] | None = None
+    messages: list[Turn] | None = None
     tools: list[dict[str, Any]] | None = None
 
 

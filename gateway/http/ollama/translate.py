@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.http.door.places import Names, Place, naming
-from gateway.http.ollama.schemas import Asking, ChatBody, ChatMessage, GenerateBody, Options
+from gateway.http.ollama.schemas import Asking, ChatBody, GenerateBody, Options, Turn
 from gateway.media.images import image_bytes
 from gateway.request.constraint import ConstraintKind, ConstraintSpec, from_schema
 from gateway.request.conversation import (
@@ -118,7 +118,7 @@ def _effort(body: Asking) -> Effort | None:
     return {True: Effort.MEDIUM, False: Effort.NONE, None: None}[body.think]
 
 
-def _message(message: ChatMessage, path: str) -> tuple[Message, Place]:
+def _message(message: Turn, path: str) -> tuple[Message, Place]:
     content, paths = _content(message.content or "", message.images or (), f"{path}.images")
     calls = tuple(
         ToolCall(name=call.function.name, arguments=call.function.arguments or {}, call_id=call.id)

@@ -18,7 +18,7 @@ MAX_METADATA_KEY_CHARS = 64
 MAX_METADATA_CHARS = 512
 
 
-class StreamOptions(Schema):
+class EventOptions(Schema):
     """Padding against eavesdroppers is not sent, and the answer is the same."""
 
     include_obfuscation: bool | None = None
@@ -74,7 +74,7 @@ class CreateResponse(InputBody):
     """OpenAI's fields, and after them the common extensions of open servers."""
 
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: EventOptions | None = None
     store: bool | None = None
     background: Literal[False] | None = None
     include: list[str] | None = None
