@@ -12,6 +12,7 @@ _STYLE: Mapping[str, Any] = {
     "key_separator": ": ",
 }
 _VALUES = ("enum", "const", "default", "examples")  # what they hold is no schema
+_REMARKS = ("title", "description", "$comment")
 _LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\\[1-9]")  # no grammar can, and back-references neither
 
 
@@ -38,18 +39,28 @@ def json_rule(
         style |= {"whitespace_flexible": False, "whitespace_pattern": whitespace_pattern}
     if not is_strict:
         style["lenient"] = True
-        schema = _without_lookaround(schema)
-    return "%json " + json.dumps({**schema, "x-guidance": style}, ensure_ascii=False)
+    bare = _bare(schema, is_strict=is_strict)
+    return "%json " + json.dumps({**bare, "x-guidance": style}, ensure_ascii=False)
 
 
-def _without_lookaround(schema: Any) -> Any:
-    """A schema without the patterns that need more than a regular language."""
+def _bare(schema: Any, *, is_strict: bool) -> Any:
+    """A schema without its remarks, which count towards the limit of a grammar's size.
+
+    Where `is_strict` is not asked, without the patterns that need more than a regular language
+    either. A property may have the name of a remark, but its value is no text.
+    """
     if isinstance(schema, list):
-        return [_without_lookaround(item) for item in schema]
+        return [_bare(item, is_strict=is_strict) for item in schema]
     if not isinstance(schema, Mapping):
         return schema
     return {
-        key: value if key in _VALUES else _without_lookaround(value)
+        key: value if key in _VALUES else _bare(value, is_strict=is_strict)
         for key, value in schema.items()
-        if not (key == "pattern" and isinstance(value, str) and _LOOKS_AROUND.search(value))
+        if not (isinstance(value, str) and _is_idle(key, value, is_strict=is_strict))
     }
+
+
+def _is_idle(key: str, value: str, *, is_strict: bool) -> bool:
+    return key in _REMARKS or (
+        not is_strict and key == "pattern" and _LOOKS_AROUND.search(value) is not None
+    )

@@ -83,6 +83,23 @@ def test_what_no_grammar_can_is_left_out_where_strict_is_not_asked() -> None:
         assert held["x-guidance"].get("lenient", False) is not strict
 
 
+def test_remarks_do_not_count_but_properties_of_their_names_do() -> None:
+    schema = {
+        "title": "T",
+        "description": "D",
+        "properties": {"title": {"type": "string", "description": "D"}, "description": True},
+        "required": ["title"],
+        "const": {"title": "kept"},
+    }
+    held = json.loads(json_rule(schema, is_strict=True).removeprefix("%json "))
+    del held["x-guidance"]
+    assert held == {
+        "properties": {"title": {"type": "string"}, "description": True},
+        "required": ["title"],
+        "const": {"title": "kept"},
+    }
+
+
 def test_white_space_is_that_of_the_decoder_unless_the_schema_says_otherwise() -> None:
     own = {"x-guidance": {"item_separator": ";"}}
     held = json.loads(json_rule(own, is_strict=True).removeprefix("%json "))
