@@ -96,7 +96,7 @@ class ResponseObject(Answer):
     tools: list[dict[str, Any]]
     tool_choice: str | dict[str, Any]
     parallel_tool_calls: bool
-    truncation: Literal["disabled"]
+    truncation: Literal["auto", "disabled"]
     text: dict[str, Any]
     temperature: float
     top_p: float

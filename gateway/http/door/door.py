@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.access.auth import bearer
 from gateway.answer.events import AnswerEvent
 from gateway.http.disconnects import while_connected
+from gateway.http.door.fitting import fitting
 from gateway.http.door.places import naming, renamed
 from gateway.http.door.telling import Asked, Counted, Json, Telling
 from gateway.http.door.typed import Given
@@ -55,10 +56,14 @@ class Door:
             if not isinstance(asked, Asked):
                 opened.ended()
                 return JSONResponse(asked, headers=headers)
-            events = opened.answer(asked.question)
+            question = asked.question
+            if asked.may_lose_turns:
+                events = fitting(opened, question, asked.names)
+            else:
+                events = opened.answer(question)
             await held.enter_async_context(aclosing(events))
             with naming(asked.names):
-                if not asked.question.stream:
+                if not question.stream:
                     whole = await while_connected(request.receive, _whole(events, asked.telling))
                     return JSONResponse(whole, headers=headers)
                 first = await while_connected(request.receive, first_of(events))

@@ -41,11 +41,17 @@ class Telling(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A body as it was understood; `names` are its client's words for what errors name."""
+    """A body as it was understood.
+
+    Attributes:
+        names: The client's words for what errors name.
+        may_lose_turns: Whether the first turns may be left out where all do not fit.
+    """
 
     question: Question
     telling: Telling
     names: Names
+    may_lose_turns: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

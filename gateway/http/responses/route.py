@@ -96,7 +96,12 @@ class Responses:
             token_bytes=self._token_bytes if wants_logprobs(body) else None,
             keep=keep,
         )
-        return Asked(question=question, telling=telling, names=names)
+        return Asked(
+            question=question,
+            telling=telling,
+            names=names,
+            may_lose_turns=body.truncation == "auto",
+        )
 
     def _counted(self, given: Given, opened: OpenRequest) -> Counted:
         body = given.validated(InputBody)

@@ -67,7 +67,7 @@ class InputBody(Schema):
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
     text: TextOptions | None = None
-    truncation: Literal["disabled"] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
 
 
 class CreateResponse(InputBody):

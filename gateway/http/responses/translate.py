@@ -138,7 +138,7 @@ def about(
         "tools": tools_told(body),
         "tool_choice": body.tool_choice or "auto",
         "parallel_tool_calls": body.parallel_tool_calls is not False,
-        "truncation": "disabled",
+        "truncation": body.truncation or "disabled",
         "text": {"format": _format_told(body), "verbosity": "medium"},
         **numbers,
         "top_logprobs": body.top_logprobs or 0,

@@ -181,6 +181,26 @@ async def test_a_conversation_goes_on_from_a_kept_answer(stage: Stage) -> None:
     assert list(stage.decoder.starts[-1].input_ids) == told
 
 
+async def test_the_first_turns_go_where_they_may_and_all_do_not_fit(stage: Stage) -> None:
+    long = [message("word " * 700), message("Yes.", "assistant")] * 9
+    asked = {"input": [*long, message("And now?")], "instructions": "Be brief."}
+    refused = await stage.http.post(URL, json=asked)
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+    answer = await stage.http.post(URL, json={**asked, "truncation": "auto"})
+    assert answer.status_code == 200, answer.text
+    spec.ResponseResource.model_validate(answer.json())
+    assert answer.json()["truncation"] == "auto"
+    (start,) = stage.decoder.starts
+    assert 700 < len(start.input_ids) < 4096
+    spelled = map(stage.gateway._token_bytes.of, start.input_ids)
+    text = b"".join(spelled).decode(errors="replace")
+    assert "Be brief." in text
+    assert text.count("Yes.") == text.count("word " * 700) > 0
+    alone = {"input": [message("word " * 5000)], "truncation": "auto"}
+    error = (await stage.http.post(URL, json=alone)).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "input")
+
+
 async def test_an_answer_is_kept_until_it_is_deleted_and_not_where_store_is_false(
     stage: Stage,
 ) -> None:
@@ -230,7 +250,7 @@ async def test_input_tokens_are_counted_with_images(stage: Stage) -> None:
         ("background", True),
         ("conversation", "conv_1"),
         ("prompt", {"id": "pmpt_1"}),
-        ("truncation", "auto"),
+        ("truncation", "beginning"),
         ("context_management", [{"type": "compaction"}]),
         ("tools[0]", [{"type": "web_search"}]),
         ("include", ["everything"]),
