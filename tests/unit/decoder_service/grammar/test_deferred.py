@@ -70,7 +70,7 @@ async def test_before_the_token_everything_but_an_end_is_free(compiler: GrammarC
 
 CALL = Grammar(
     kind=GrammarKind.LARK,
-    text="start: token_0 /[a-z <>_]{1,30}/ token_1",
+    text="start: token_0 /[^#]{1,90}/ token_1",
     token_ids=(token_id("<tool_call>"), token_id("</tool_call>")),
 )
 

@@ -182,7 +182,7 @@ async def test_no_page_may_ask_where_none_is_listed(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect"])
-async def test_there_is_no_page_about_the_description(stage: Stage, path: str) -> None:
+async def test_there_is_no_page_of_documentation(stage: Stage, path: str) -> None:
     response = await stage.http.get(path)
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"
