@@ -5,8 +5,7 @@ The weights are random, so answers are compared, and what is called rightly is t
 
 import base64
 import json
-import re
-import subprocess
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -174,14 +173,13 @@ def test_a_call_of_open_responses_goes_and_its_output_comes_back(base: str) -> N
 
 
 def test_the_readmes_requests_are_answered(base: str) -> None:
+    """As curl sends them, which a small machine may not have."""
     (block,) = CURL
-    program = re.sub(r"http://127\.0\.0\.1:8000", base, block)
-    run = subprocess.run(
-        ["bash", "-ec", program.replace("curl ", "curl -sSf ")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count('"usage"') == 2  # and Ollama's figures
-    assert '"eval_count"' in run.stdout
+    for command in block.replace("\\\n", " ").strip().splitlines():
+        program, url, _, header, _, body = shlex.split(command)
+        assert program == "curl"
+        name, _, value = header.partition(": ")
+        url = url.replace("http://127.0.0.1:8000", base)
+        answer = httpx.post(url, content=body, headers={name: value}, timeout=60.0)
+        assert answer.status_code == 200, answer.text
+        assert "usage" in answer.json() or answer.json()["eval_count"]
