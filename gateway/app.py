@@ -11,14 +11,12 @@ from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig, entries
-from gateway.http.chat.route import ChatCompletions
-from gateway.http.completions.route import PlainCompletions
+from gateway.http.apis import asking_routes
 from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
 from gateway.http.listener import Listener
-from gateway.http.reading import Bodies
+from gateway.http.ollama.models import ModelFacts
 from gateway.http.routes import http_app
-from gateway.http.tokens.route import Tokens
 from gateway.media.fetch import Fetcher
 from gateway.media.images import MediaLimits
 from gateway.metrics import GatewayMetrics
@@ -58,6 +56,7 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, bundle: Bundle) -> None:
         self._config = config
+        self._manifest = bundle.manifest
         self._admission = Admission(
             max_requests=config.max_in_flight,
             max_bytes=config.max_in_flight_bytes,
@@ -226,36 +225,17 @@ class Gateway:
 
     def _listener(self, listening: socket) -> Listener:
         config = self._config
-        bodies = Bodies(
-            self._threads,
-            max_body_bytes=config.max_body_bytes,
-            slow_client_s=config.slow_client_s,
-        )
-        refuse_unknown = config.unknown_fields == "refuse"
-        chat = ChatCompletions(
+        asking = asking_routes(
+            config,
             self._service,
-            bodies=bodies,
+            threads=self._threads,
             token_bytes=self._token_bytes,
-            refuse_unknown=refuse_unknown,
-        )
-        plain = PlainCompletions(
-            self._service,
-            bodies=bodies,
-            token_bytes=self._token_bytes,
-            refuse_unknown=refuse_unknown,
-        )
-        tokens = Tokens(
-            self._service,
-            bodies=bodies,
-            token_bytes=self._token_bytes,
-            refuse_unknown=refuse_unknown,
-            context_length=self.context_length,
             vocab_size=self._builder.vocab_size,
+            context_length=self.context_length,
+            facts=self._model_facts(),
         )
         app = http_app(
-            chat=chat,
-            plain=plain,
-            tokens=tokens,
+            asking=asking,
             served=self._service.served,
             card=self.card,
             health=self.health,
@@ -274,6 +254,15 @@ class Gateway:
             max_header_bytes=config.max_header_bytes,
             slow_client_s=config.slow_client_s,
             drain_timeout_s=config.drain_timeout_s,
+        )
+
+    def _model_facts(self) -> ModelFacts:
+        return ModelFacts(
+            self._service.served,
+            self._manifest,
+            card=self.card,
+            thinks=self._builder.thought_tokens is not None,
+            calls=self._builder.calls is not None,
         )
 
 

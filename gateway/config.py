@@ -132,6 +132,14 @@ class GatewayConfig:
     )
     media_fetch_s: float = setting("seconds to fetch an image in all", default=5.0, above=0)
     media_parallel: int = setting("images fetched at the same time", default=16, least=1)
+    max_stored_responses: int = setting(
+        "answers of /v1/responses kept in memory for previous_response_id; 0 keeps none",
+        default=1000,
+        least=0,
+    )
+    max_stored_bytes: int = setting(
+        "bytes of those answers with their conversations and images", default=256 * MIB, least=0
+    )
     unknown_fields: str = setting(
         "refuse: a field that nobody here knows is an error; warn: it is left out, and the answer's"
         " header x-ignored-fields names it",

@@ -247,9 +247,10 @@ def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> N
         PromptTooLong: with the counts.
     """
     length = len(prompt.input_ids)
-    wanted = job.question.stopping.max_tokens
-    if wanted is not None and length + wanted > max_context:
-        field = job.question.stopping.max_tokens_field
+    stopping = job.question.stopping
+    wanted = stopping.max_tokens
+    if wanted is not None and not stopping.may_be_cut and length + wanted > max_context:
+        field = stopping.max_tokens_field
         raise PromptTooLong.of(
             max_context,
             f"you requested {length + wanted} tokens ({length} in the messages, {wanted} by"
@@ -332,5 +333,6 @@ def _answer_end(
         completion_tokens=transcript.token_count if end is None else end.completion_tokens,
         cached_tokens=admitted.cached_tokens if end is None else end.cached_tokens,
         thought_tokens=transcript.thought_tokens,
+        stop_string=transcript.stop_string,
         timings=watch.timings(None if end is None else end.timings),
     )

@@ -99,6 +99,11 @@ class OpenRequest:
         self._clocks: dict[int, TokenClock] = {}  # by choice
 
     @property
+    def tenant(self) -> bytes:
+        """Names the key of the request, for what is kept apart by keys."""
+        return self._service.tenants.salt(self._api_key, None)
+
+    @property
     def whole_by_s(self) -> float:
         """When all of the request must be here, `time.monotonic()` seconds."""
         return self._arrived_s + self._service.patience.request_s

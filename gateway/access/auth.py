@@ -1,21 +1,31 @@
 """The optional API keys, the same for both doors."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from protos.wire.errors import InvalidRequest, Reason, ServiceError
 
 AUTHORIZATION = "authorization"
+API_KEY = "x-api-key"
 
 
-def one_authorization(values: Sequence[str]) -> str | None:
-    """The value of a request's `Authorization` headers, or metadata; None without one.
+def bearer(headers: Mapping[str, str]) -> str | None:
+    """The `Authorization` header of an HTTP request; Anthropic's clients send `x-api-key`.
+
+    Where both are there, `Authorization` counts.
+    """
+    given, key = headers.get(AUTHORIZATION), headers.get(API_KEY)
+    return f"Bearer {key}" if given is None and key is not None else given
+
+
+def one_value(values: Sequence[str], name: str = AUTHORIZATION) -> str | None:
+    """The value of a request's headers of one name, or metadata; None without one.
 
     Raises:
         InvalidRequest: there are several, of which a proxy may have checked another one.
     """
     if len(values) > 1:
-        raise InvalidRequest(f"the request has {len(values)} Authorization headers, expected one")
+        raise InvalidRequest(f"the request has {len(values)} {name.title()} headers, expected one")
     return values[0] if values else None
 
 

@@ -72,6 +72,11 @@ class Detokenizer:
     @property
     def stopped(self) -> bool:
         """A stop string was found; later tokens add nothing."""
+        return self._stops.found is not None
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that was found."""
         return self._stops.found
 
     def skip_newlines(self) -> None:
@@ -132,16 +137,16 @@ class StopStrings:
         }
         self._longest = max(map(len, self._strings), default=0)
         self._held = ""
-        self.found = False
+        self.found: str | None = None
 
     def push(self, text: str, *, may_stop: bool = True) -> str:
         """What of the held tail and `text` is certain to be shown."""
-        if self.found:
+        if self.found is not None:
             return ""
         pending = self._held + text
-        start = self._first_match(pending) if may_stop else None
-        if start is not None:
-            self.found, self._held = True, ""
+        match = self._first_match(pending) if may_stop else None
+        if match is not None:
+            (start, self.found), self._held = match, ""
             return pending[:start]
         keep = self._tail_length(pending)
         cut = len(pending) - keep
@@ -153,14 +158,14 @@ class StopStrings:
         held, self._held = self._held, ""
         return held
 
-    def _first_match(self, text: str) -> int | None:
-        """Where the stop string that ends first begins; of several the longest."""
+    def _first_match(self, text: str) -> tuple[int, str] | None:
+        """The stop string that ends first, of several the longest, and where it begins."""
         hits = [
-            (start + len(string), start)
+            (start + len(string), start, string)
             for string in self._strings
             if (start := text.find(string)) >= 0
         ]
-        return min(hits)[1] if hits else None
+        return min(hits)[1:] if hits else None
 
     def _tail_length(self, text: str) -> int:
         for length in range(min(self._longest - 1, len(text)), 0, -1):

@@ -97,7 +97,7 @@ class AnswerEnd:
     """How an answer ended; always the last event of a stream.
 
     `thought_tokens` are those of its completion tokens that were a thought before the answer, the
-    tokens around it included.
+    tokens around it included. `stop_string` is the one that ended it, if one did.
     """
 
     finish_reason: FinishReason
@@ -105,6 +105,7 @@ class AnswerEnd:
     completion_tokens: int
     cached_tokens: int
     thought_tokens: int = 0
+    stop_string: str | None = None
     timings: gateway_pb2.ChatTimings
 
 

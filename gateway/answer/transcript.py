@@ -32,6 +32,11 @@ class Transcript:
         return self._detokenizer.stopped
 
     @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer."""
+        return self._detokenizer.stop_string
+
+    @property
     def call_count(self) -> int:
         """Calls that are complete."""
         return self._calls.count

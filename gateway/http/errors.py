@@ -1,7 +1,12 @@
-"""The only place where errors take OpenAI's form: {"error": {message, type, param, code}}."""
+"""The only place where errors take a client's form, which follows from the path it asked.
+
+OpenAI: {"error": {message, type, param, code}}. Anthropic: {"type": "error", "error": {type,
+message}}. Ollama: {"error": message}.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,9 +24,44 @@ _RETRY_AFTER_S: Mapping[int, float] = {429: 1.0, 503: 1.0}
 # Objects whose keys the client chooses; an error names the object, not the key.
 _FREE_KEYS = ("logit_bias", "metadata", "chat_template_kwargs")
 
+# Anthropic's types by status; of others 4xx are the request's fault, 5xx ours.
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
-def error_body(error: ServiceError) -> dict[str, Any]:
+
+class Api(StrEnum):
+    """Whose words a path speaks."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    OLLAMA = "ollama"
+
+
+def api_of(path: str) -> Api:
+    """Whose words the answer to a path must have, also where there is nothing at that path."""
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return Api.ANTHROPIC
+    return Api.OLLAMA if path.startswith("/api/") else Api.OPENAI
+
+
+def error_body(
+    error: ServiceError, api: Api = Api.OPENAI, *, status: int | None = None
+) -> dict[str, Any]:
     """The JSON object of an error, in a response's body or a stream's last event."""
+    if api is Api.OLLAMA:
+        return {"error": error.message}
+    if api is Api.ANTHROPIC:
+        status = status or error.kind.http_status
+        fallback = "api_error" if status >= 500 else "invalid_request_error"
+        kind = _ANTHROPIC_TYPES.get(status, fallback)
+        return {"type": "error", "error": {"type": kind, "message": error.message}}
     return {
         "error": {
             "message": error.message,
@@ -32,7 +72,9 @@ def error_body(error: ServiceError) -> dict[str, Any]:
     }
 
 
-def error_response(error: ServiceError, *, status: int | None = None) -> JSONResponse:
+def error_response(
+    error: ServiceError, api: Api = Api.OPENAI, *, status: int | None = None
+) -> JSONResponse:
     """The whole response of an error; `status` overrides the table's for HTTP's own (405)."""
     status = status or error.kind.http_status
     headers = {}
@@ -43,17 +85,17 @@ def error_response(error: ServiceError, *, status: int | None = None) -> JSONRes
         headers["WWW-Authenticate"] = "Bearer"
     if status == 415:
         headers["Accept-Encoding"] = ", ".join(ACCEPTED)
-    return JSONResponse(error_body(error), status_code=status, headers=headers)
+    return JSONResponse(error_body(error, api, status=status), status_code=status, headers=headers)
 
 
-def route_error(error: HTTPException) -> JSONResponse:
+def route_error(error: HTTPException, api: Api = Api.OPENAI) -> JSONResponse:
     """The response for a path or method that does not exist."""
     if error.status_code == 405:
-        response = error_response(InvalidRequest("the method is not allowed here"), status=405)
+        response = error_response(InvalidRequest("the method is not allowed here"), api, status=405)
         response.headers.update(error.headers or {})  # Allow
         return response
     nothing = ServiceError("no such path", reason=Reason.NOT_FOUND)
-    return error_response(nothing, status=error.status_code)
+    return error_response(nothing, api, status=error.status_code)
 
 
 def from_validation(error: ValidationError) -> InvalidRequest:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.access.auth import AUTHORIZATION, one_authorization
-from gateway.http.errors import error_response
+from gateway.access.auth import API_KEY, AUTHORIZATION, bearer, one_value
+from gateway.http.errors import Api, api_of, error_response
 from gateway.request.ids import request_id
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import InvalidRequest, ServiceError
@@ -60,11 +60,14 @@ class Guard:
         scope.setdefault("state", {})["request_id"] = name
 
         body = _Body(receive, headers)
+        api = api_of(path)
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answered = MutableHeaders(scope=message)
                 answered[REQUEST_ID_KEY] = name
+                if api is Api.ANTHROPIC:
+                    answered["request-id"] = name  # the header its clients look for
                 if body.unread:
                     answered["connection"] = "close"
             elif body.unread and not message.get("more_body", False):
@@ -76,7 +79,7 @@ class Guard:
         try:
             self._check(path, [headers.get("host", ""), *authority], headers)
         except ServiceError as error:
-            await error_response(error)(scope, body.receive, tagged)
+            await error_response(error, api)(scope, body.receive, tagged)
             return
         await self._app(scope, body.receive, tagged)
 
@@ -93,9 +96,10 @@ class Guard:
                     f"the Host {name[:MAX_HOST_CHARS]!r} is none of this server's names; where it"
                     " is one, the setting allowed_hosts (--allowed-hosts) has to list it"
                 )
-        authorization = one_authorization(headers.getlist(AUTHORIZATION))
+        for name in (AUTHORIZATION, API_KEY):
+            one_value(headers.getlist(name), name)
         if path not in _OPEN_PATHS:
-            self._authorize(authorization)
+            self._authorize(bearer(headers))
 
 
 class _Body:

@@ -1,6 +1,6 @@
 """The HTTP door: routes, and the errors no route answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -10,21 +10,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.access.served import ServedModel
-from gateway.http.chat.route import ChatCompletions
-from gateway.http.completions.route import PlainCompletions
 from gateway.http.document.openapi import openapi
 from gateway.http.document.operations import OPERATIONS
 from gateway.http.document.version import VERSION
-from gateway.http.errors import error_response, route_error
-from gateway.http.tokens.route import Tokens
+from gateway.http.errors import api_of, error_response, route_error
 from protos.wire.errors import InternalError, ServiceError
 
 
 def http_app(
     *,
-    chat: ChatCompletions,
-    plain: PlainCompletions,
-    tokens: Tokens,
+    asking: Sequence[Route],
     served: ServedModel,
     card: Callable[[], dict[str, Any]],
     health: Callable[[], dict[str, Any]],
@@ -33,9 +28,7 @@ def http_app(
     """The ASGI application.
 
     Args:
-        chat: Serves chat completions.
-        plain: Serves plain completions.
-        tokens: Serves what prompts cost.
+        asking: The routes that ask the model something.
         served: The model.
         card: Its model object; what it takes may change as tiers come and go.
         health: The body of GET /health, whose `status` is ok or degraded where something is
@@ -76,10 +69,7 @@ def http_app(
 
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat.serve, methods=["POST"]),
-            Route("/v1/completions", plain.serve, methods=["POST"]),
-            Route("/tokenize", tokens.tokenize, methods=["POST"]),
-            Route("/detokenize", tokens.detokenize, methods=["POST"]),
+            *asking,
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),  # names of models hold slashes
             Route("/metrics", metrics_text),
@@ -102,15 +92,15 @@ def http_app(
     return app
 
 
-async def _service_error(_: Request, error: Exception) -> Response:
+async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    return error_response(error)
+    return error_response(error, api_of(request.scope["path"]))
 
 
-async def _route_error(_: Request, error: Exception) -> Response:
+async def _route_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return route_error(error)
+    return route_error(error, api_of(request.scope["path"]))
 
 
-async def _bug(_: Request, error: Exception) -> Response:
-    return error_response(InternalError("internal error"))
+async def _bug(request: Request, _: Exception) -> Response:
+    return error_response(InternalError("internal error"), api_of(request.scope["path"]))

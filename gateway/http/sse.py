@@ -13,9 +13,14 @@ def data(value: Mapping[str, Any]) -> bytes:
     return b"data: " + _json(value) + b"\n\n"
 
 
+def named(name: str, value: Mapping[str, Any]) -> bytes:
+    """One object as one event that has a name."""
+    return b"event: " + name.encode() + b"\ndata: " + _json(value) + b"\n\n"
+
+
 def error(value: Mapping[str, Any]) -> bytes:
     """The event that ends a stream which failed; no [DONE] follows."""
-    return b"event: error\ndata: " + _json(value) + b"\n\n"
+    return named("error", value)
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""A streamed answer as server-sent events, whose client may go at any time."""
+"""A streamed answer, most often as server-sent events, whose client may go at any time."""
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -26,16 +26,15 @@ Events = AsyncGenerator[tuple[int, AnswerEvent], None]
 class EventStream(StreamingResponse):
     """A streamed answer; closes what it holds when it is sent, or the client has gone."""
 
-    media_type = sse.CONTENT_TYPE
-
     def __init__(
         self,
         pieces: AsyncGenerator[bytes, None],
         held: AsyncExitStack,
         *,
         headers: Mapping[str, str],
+        content_type: str = sse.CONTENT_TYPE,
     ) -> None:
-        super().__init__(pieces, headers={**_LIVE, **headers})
+        super().__init__(pieces, headers={**_LIVE, **headers}, media_type=content_type)
         self._pieces = pieces
         self._held = held
 

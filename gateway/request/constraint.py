@@ -141,6 +141,11 @@ def from_structured_outputs(given: Mapping[str, Any]) -> ConstraintSpec:
     return ConstraintSpec(kind=kind, text=value, field=field)
 
 
+def from_schema(schema: Mapping[str, Any], *, field: str) -> ConstraintSpec:
+    """A JSON schema that stands at `field` of a request."""
+    return ConstraintSpec(kind=ConstraintKind.JSON_SCHEMA, text=_json(schema), field=field)
+
+
 def with_whitespace(
     constraint: ConstraintSpec, *, pattern: str | None, is_disabled: bool, field: str
 ) -> ConstraintSpec:

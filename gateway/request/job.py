@@ -27,12 +27,14 @@ MAX_CACHE_SALT_CHARS = 256
 class Stopping:
     """When an answer ends, besides end-of-sequence tokens and the context window.
 
-    `max_tokens_field` is the name under which the client gave `max_tokens`, for errors. Before
-    `min_tokens` tokens nothing ends it but the end of a form it is held to.
+    `max_tokens_field` is the name under which the client gave `max_tokens`, for errors; where the
+    answer `may_be_cut`, a context window that ends sooner is none. Before `min_tokens` tokens
+    nothing ends it but the end of a form it is held to.
     """
 
     max_tokens: int | None = None
     max_tokens_field: str = "max_tokens"
+    may_be_cut: bool = False
     stop_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
     ignore_eos: bool = False

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from gateway.access.auth import AUTHORIZATION, one_authorization
+from gateway.access.auth import AUTHORIZATION, one_value
 from protos.wire.errors import ServiceError, abort
 
 _REFLECTION = f"/{reflection.SERVICE_NAME}/"
@@ -23,7 +23,7 @@ def authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | N
         InvalidRequest: there are several.
     """
     values = [value for key, value in metadata or () if key == AUTHORIZATION]
-    return one_authorization([value for value in values if isinstance(value, str)])
+    return one_value([value for value in values if isinstance(value, str)])
 
 
 class ReflectionKey(grpc.aio.ServerInterceptor):

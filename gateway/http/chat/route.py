@@ -8,7 +8,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.access.auth import AUTHORIZATION
+from gateway.access.auth import bearer
 from gateway.answer.detokenize import TokenBytes
 from gateway.answer.events import (
     AnswerCall,
@@ -52,7 +52,7 @@ class ChatCompletions:
         """
         async with AsyncExitStack() as held:
             name = request.state.request_id
-            authorization = request.headers.get(AUTHORIZATION)
+            authorization = bearer(request.headers)
             opened = held.enter_context(
                 self._service.request("http", request_id=name, authorization=authorization)
             )

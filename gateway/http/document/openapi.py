@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from gateway.http.document.answers import Error
-from gateway.http.document.operations import Operation
+from gateway.access.auth import API_KEY
+from gateway.http.document.operation import Operation
 from gateway.http.document.version import VERSION
 
 Json = dict[str, Any]
@@ -18,9 +18,9 @@ _REFERENCE = "#/components/schemas/{model}"
 
 def openapi(operations: Sequence[Operation]) -> Json:
     """The document, OpenAPI 3.1, of these routes."""
-    models: set[type[BaseModel]] = {Error}
+    models: set[type[BaseModel]] = set()
     for one in operations:
-        models.update(filter(None, (one.body, one.answer, one.event, one.busy_answer)))
+        models.update(filter(None, (one.body, one.answer, one.event, one.error, one.busy_answer)))
     mode: JsonSchemaMode = "validation"
     named = sorted(models, key=lambda model: model.__name__)
     references, definitions = models_json_schema(
@@ -29,8 +29,8 @@ def openapi(operations: Sequence[Operation]) -> Json:
     schemas = {model.__name__: references[model, mode] for model in named}
     paths: dict[str, Json] = {}
     for one in operations:
-        method = "get" if one.body is None else "post"
-        paths[one.path] = {method: _operation(one, schemas)}
+        method = one.method or ("get" if one.body is None else "post")
+        paths.setdefault(one.path, {})[method] = _operation(one, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -42,7 +42,10 @@ def openapi(operations: Sequence[Operation]) -> Json:
         "paths": paths,
         "components": {
             "schemas": definitions["$defs"],
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": API_KEY},
+            },
         },
     }
 
@@ -50,13 +53,13 @@ def openapi(operations: Sequence[Operation]) -> Json:
 def _operation(one: Operation, schemas: dict[str, Json]) -> Json:
     told = {"application/json": {"schema": schemas[one.answer.__name__]}}
     if one.event is not None:
-        told["text/event-stream"] = {"schema": schemas[one.event.__name__]}
+        told[one.event_type] = {"schema": schemas[one.event.__name__]}
     described: Json = {
         "summary": one.summary,
-        "security": [{}] if one.is_open else [{}, {"key": []}],
+        "security": [{}] if one.is_open else [{}, {"key": []}, {"header": []}],
         "responses": {
             "200": {"description": one.answer.__doc__, "content": told},
-            "default": _answer(schemas[Error.__name__], "A failure"),
+            "default": _answer(schemas[one.error.__name__], "A failure"),
         },
     }
     if one.busy_answer is not None:

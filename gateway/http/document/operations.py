@@ -1,37 +1,13 @@
 """The routes of the HTTP door, for the document; a test compares them with what is served."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from pydantic import BaseModel
 
 from gateway.http.chat.schemas import ChatCompletionRequest
 from gateway.http.completions.schemas import CompletionRequest
 from gateway.http.document import answers
+from gateway.http.document.apis import API_OPERATIONS
+from gateway.http.document.operation import Operation
 from gateway.http.tokens.schemas import DetokenizeRequest, TokenizeRequest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One method of one path.
-
-    Attributes:
-        path: With parameters in braces.
-        body: What is sent; None for GET.
-        answer: What comes back.
-        event: What each event of a streamed answer holds; None where nothing is streamed.
-        is_open: Whether it is answered without a key.
-        busy_answer: What comes with 503 where that is no error.
-    """
-
-    path: str
-    summary: str
-    answer: type[BaseModel]
-    body: type[BaseModel] | None = None
-    event: type[BaseModel] | None = None
-    is_open: bool = False
-    busy_answer: type[BaseModel] | None = None
-
 
 OPERATIONS: Sequence[Operation] = (
     Operation(
@@ -60,6 +36,7 @@ OPERATIONS: Sequence[Operation] = (
         body=DetokenizeRequest,
         answer=answers.Detokenized,
     ),
+    *API_OPERATIONS,
     Operation(path="/v1/models", summary="Lists the model", answer=answers.ModelList),
     Operation(path="/v1/models/{name}", summary="Tells of the model", answer=answers.ModelCard),
     Operation(

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.access.auth import AUTHORIZATION
+from gateway.access.auth import bearer
 from gateway.answer.detokenize import TokenBytes
 from gateway.http.chat.schemas import ChatCompletionRequest
 from gateway.http.chat.translate import conversation_of
@@ -90,7 +90,7 @@ class Tokens:
         return self._service.request(
             "http",
             request_id=request.state.request_id,
-            authorization=request.headers.get(AUTHORIZATION),
+            authorization=bearer(request.headers),
         )
 
     def _text(self, ids: Sequence[int]) -> str:

@@ -182,7 +182,18 @@ async def test_a_slow_server_costs_its_time_and_no_more(media: MediaServer, answ
         (file(b"x", length=1 << 40), Reason.IMAGE_TOO_LARGE),
         (b"HTTP/1.1 200 OK\r\n\r\n" + PNG + b"x", Reason.IMAGE_TOO_LARGE),
     ],
-    ids=str,
+    ids=[
+        "a fault of the server",
+        "not there",
+        "no content",
+        "cut short",
+        "a broken chunk",
+        "another protocol",
+        "nothing",
+        "compressed",
+        "too large by its header",
+        "too large by its body",
+    ],
 )
 async def test_what_a_bad_server_sends_is_no_file(
     media: MediaServer, answer: bytes, reason: Reason

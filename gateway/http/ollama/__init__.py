@@ -1,0 +1,1 @@
+"""/api: what clients of Ollama ask."""

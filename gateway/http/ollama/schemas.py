@@ -1,0 +1,124 @@
+"""The bodies of Ollama's API.
+
+Types only; ranges are checked by `Question.check`. Options that would change an answer in a way
+this server does not do are refused, never ignored.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from gateway.http.chat.schemas import Open, Schema
+from gateway.http.door.typed import one_or_many
+
+Off = Annotated[float, Field(ge=1, le=1)]  # where 1 takes nothing away
+
+
+class Options(Schema):
+    """How to sample; after it how to run a model, which is the server's own business here."""
+
+    num_predict: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: Annotated[list[str] | None, BeforeValidator(one_or_many)] = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    # Held where they change something, see `gateway.http.ollama.options`.
+    repeat_last_n: int | None = None
+    mirostat: Literal[0] | None = None
+    typical_p: Off | None = None
+    tfs_z: Off | None = None
+    # Of mirostat, which is off; of a line break, which is penalized as every token is.
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    penalize_newline: Literal[True] | None = None
+    num_ctx: int | None = None
+    num_keep: int | None = None
+    num_batch: int | None = None
+    num_gpu: int | None = None
+    main_gpu: int | None = None
+    num_thread: int | None = None
+    numa: bool | None = None
+    low_vram: bool | None = None
+    f16_kv: bool | None = None
+    logits_all: bool | None = None
+    vocab_only: Literal[False] | None = None
+    use_mmap: bool | None = None
+    use_mlock: bool | None = None
+    embedding_only: Literal[False] | None = None
+
+
+class Asking(Schema):
+    """What both routes that answer take."""
+
+    model: str | None = None
+    stream: bool | None = None
+    options: Options | None = None
+    format: dict[str, Any] | Literal["", "json"] | None = None
+    think: bool | Literal["low", "medium", "high"] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    keep_alive: float | str | None = None  # the model is always there
+    # Whether a conversation that is too long may lose its beginning: here it is refused.
+    truncate: bool | None = None
+    shift: bool | None = None
+
+
+class Call(Open):
+    """A call of an earlier answer."""
+
+    class Function(Open):
+        """Its name and arguments."""
+
+        name: str
+        arguments: dict[str, Any] | None = None
+
+    id: str | None = None
+    function: Function
+
+
+class Turn(Schema):
+    """One turn."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = None
+    images: list[str] | None = None
+    thinking: str | None = None
+    tool_calls: list[Call] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+class ChatBody(Asking):
+    """The body of POST /api/chat."""
+
+    messages: list[Turn] | None = None
+    tools: list[dict[str, Any]] | None = None
+
+
+class GenerateBody(Asking):
+    """The body of POST /api/generate."""
+
+    prompt: str | None = None
+    system: str | None = None
+    images: list[str] | None = None
+    # The checkpoint's own template is used, and nothing is filled in between.
+    raw: Literal[False] | None = None
+    template: Literal[""] | None = None
+    suffix: Literal[""] | None = None
+    context: list[int] | None = None
+
+
+class ShowBody(Schema):
+    """The body of POST /api/show; `name` is the older word."""
+
+    model: str | None = None
+    name: str | None = None
+    verbose: bool | None = None
+    system: Any = None
+    template: Any = None
+    options: Any = None
