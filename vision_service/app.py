@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from protos.bundle.manifest import Bundle
 from protos.media.images import SETTINGS_NAME, ImageSettings
+from protos.media.videos import SETTINGS_NAME as VIDEO_SETTINGS_NAME
+from protos.media.videos import VideoSettings
 from protos.process.main import EXIT_LOST, ServiceProcess
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
@@ -13,6 +15,8 @@ from protos.wire.channels import LARGE_MESSAGE_BYTES
 from vision_service.config import VisionConfig
 from vision_service.replicas.reaper import Reaper
 from vision_service.servicer import VisionServicer
+from vision_service.videos.clip import ClipLimits
+from vision_service.videos.readers import VideoReaders
 
 if TYPE_CHECKING:
     from vision_service.replicas.encoders import RayEncoders
@@ -34,6 +38,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
     bundle = Bundle.open(config.bundle)
     bundle.verify_files(("vision", "processor"))
     ImageSettings.from_file(bundle.path / SETTINGS_NAME).check_against(bundle.manifest.vision)
+    VideoSettings.from_file(bundle.path / VIDEO_SETTINGS_NAME).check_against(bundle.manifest.vision)
     server = GrpcServer(
         host=config.host,
         port=config.port,
@@ -41,11 +46,16 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         max_receive_bytes=LARGE_MESSAGE_BYTES,
         drain_timeout_s=config.drain_timeout_s,
     )
+    limits = ClipLimits(max_pixels=config.max_image_pixels, max_seconds=config.max_video_seconds)
+    videos = VideoReaders(bundle, limits, max_bytes=config.max_video_bytes)
     servicer = VisionServicer(
         bundle,
+        videos,
         max_patches=config.max_image_patches,
         max_bytes=config.max_image_bytes,
         max_pixels=config.max_image_pixels,
+        max_video_bytes=config.max_video_bytes,
+        max_video_seconds=config.max_video_seconds,
         encode_timeout_s=config.encode_timeout_s,
     )
     vision_pb2_grpc.add_VisionServiceServicer_to_server(servicer, server.server)
@@ -64,6 +74,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         logger.exception("the vision service could not start")
         return EXIT_LOST
     finally:
+        await videos.stop()
         await encoders.stop()
 
 

@@ -20,6 +20,8 @@ from protos.media.limits import MAX_ASPECT_RATIO, invalid_video
 from protos.wire.errors import InvalidRequest
 
 SETTINGS_NAME = "processor/video_preprocessor_config.json"
+FORMATS = ("MP4", "WEBM", "MKV", "GIF", "WEBP")
+MOST_SAMPLED_FRAMES = 4096  # that any request may ask for
 TEMPORAL_PATCH = 2  # frames of one temporal patch, in every published checkpoint
 
 # Class defaults of transformers' Qwen3VLVideoProcessor, which published files rely on.
@@ -162,7 +164,7 @@ def sample_indices(total: int, fps: float, sampling: FrameSampling) -> list[int]
 
 def paired(frames: Sequence[Any]) -> list[Any]:
     """Frames, or what belongs to each, with the last one repeated where they are odd."""
-    return [*frames, *frames[-1:] * (len(frames) % TEMPORAL_PATCH)]
+    return [*frames, *[*frames[-1:]] * (len(frames) % TEMPORAL_PATCH)]
 
 
 def pair_seconds(seconds: Sequence[float]) -> list[float]:

@@ -41,8 +41,9 @@ LAYERS = {
     ],
     "vision_service": [
         ["config", "jobs"],
+        ["video_requests"],
         ["media", "servicer", "families"],
-        ["towers"],
+        ["towers", "videos"],
         ["replicas"],
         ["app"],
         ["__main__"],
@@ -90,6 +91,7 @@ FENCES = {
     "onnxruntime_genai": ("deploy/export/",),
     "onnx": ("deploy/export/",),
     "onnx_ir": ("deploy/export/",),
+    "av": ("vision_service/videos/containers.py",),
     "starlette": ("gateway/http/",),
     "uvicorn": ("gateway/http/listener.py",),
     "tokenizers": ("gateway/prompt/tokenizer.py",),
