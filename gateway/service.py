@@ -127,7 +127,9 @@ class OpenRequest:
             ServiceError: the request is refused.
         """
         self._service.served.check(model)
-        prompt = await self._service.pipeline.prepare(conversation)
+        prompt = await self._service.pipeline.prepare(
+            conversation, request_id=self._record.request_id, by_s=self.whole_by_s
+        )
         self._record.note(prompt_tokens=len(prompt.input_ids))
         self._record.ended("ok")
         return prompt

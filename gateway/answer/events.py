@@ -81,6 +81,8 @@ class AnswerEnd:
     completion_tokens: int
     cached_tokens: int
     timings: gateway_pb2.ChatTimings
+    image_tokens: int = 0  # of the prompt's, placeholders of images
+    video_tokens: int = 0  # and of videos
 
 
 AnswerEvent = AnswerThought | AnswerText | AnswerEnd

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from gateway.media.sizing import ImageSizing
+from gateway.media.videos import VideoSizing
 
 
 class Role(StrEnum):
@@ -40,7 +41,21 @@ class ImagePart:
     sizing: ImageSizing = ImageSizing()
 
 
-Part = TextPart | ImagePart
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoPart:
+    """A video as the client sent it: a file (MP4, WebM, Matroska, GIF, WebP), or frames.
+
+    `frames` are image files in order of time, `seconds` when each is shown; both are empty beside
+    a `file`, and `seconds` also where `sizing.fps` is the frames' rate.
+    """
+
+    file: bytes = b""
+    frames: tuple[bytes, ...] = ()
+    seconds: tuple[float, ...] = ()
+    sizing: VideoSizing = VideoSizing()
+
+
+Part = TextPart | ImagePart | VideoPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

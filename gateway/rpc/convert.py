@@ -241,6 +241,8 @@ def _end_to_proto(end: AnswerEnd) -> gateway_pb2.ChatChunk:
             completion_tokens=end.completion_tokens,
             cached_tokens=end.cached_tokens,
             timings=end.timings,
+            image_tokens=end.image_tokens,
+            video_tokens=end.video_tokens,
         )
     )
 

@@ -15,7 +15,7 @@ _MOST_BYTES = 64 * 1024  # of one of them
 def affinity(conversation: Conversation, cache_salt: bytes) -> bytes:
     """A name that conversations with the same beginning share, 32 bytes.
 
-    The beginning is everything up to the first image, which costs most; without one,
+    The beginning is everything up to the first image or video, which costs most; without one,
     everything up to the end of the first user message. So a follow-up, and another question
     about the same image, find the decoder that has the prefix.
     """
@@ -32,9 +32,11 @@ def _beginning(conversation: Conversation) -> Iterator[tuple[bytes, bytes]]:
         content = message.content or ""
         parts = (TextPart(text=content),) if isinstance(content, str) else content
         for part in parts:
-            if isinstance(part, ImagePart):
+            if isinstance(part, TextPart):
+                yield b"text", part.text[:_MOST_BYTES].encode(errors="surrogatepass")
+            elif isinstance(part, ImagePart):
                 yield b"image", part.data
             else:
-                yield b"text", part.text[:_MOST_BYTES].encode(errors="surrogatepass")
+                yield b"image", part.file or part.frames[0]
         if message.role is Role.USER:
             return

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.media.images import PlannedImage
+from gateway.media.videos import PlannedVideo
 from gateway.prompt.splice import SplicedPrompt, VisualSpan
 from protos.bundle.manifest import SpecialTokens
 from protos.media.images import Grid
@@ -41,8 +42,8 @@ class PromptFamily:
         spoken_tokens: Added tokens, none of them special, that models write in answers; a
             checkpoint may lack some.
         thought_tokens: Those of them before and behind a thought.
-        expand: Makes placeholders of the markers in token ids; from the ids, the images in prompt
-            order and the special tokens. Raises InvalidRequest or Unsupported.
+        expand: Makes placeholders of the markers in token ids; from the ids, the images and videos
+            in prompt order, the special tokens, and what encodes a text. Raises InvalidRequest.
         position_ids: Positions of a prompt; from its length S, its spans, ascending, the grid of
             each span before merging, and the patches per placeholder's side.
     """
@@ -51,5 +52,14 @@ class PromptFamily:
     template_tokens: Sequence[str]
     spoken_tokens: Sequence[str]
     thought_tokens: tuple[str, str]
-    expand: Callable[[Sequence[int], Sequence[PlannedImage], SpecialTokens], SplicedPrompt]
+    expand: Callable[
+        [
+            Sequence[int],
+            Sequence[PlannedImage],
+            Sequence[PlannedVideo],
+            SpecialTokens,
+            Callable[[str], list[int]],
+        ],
+        SplicedPrompt,
+    ]
     position_ids: Callable[[int, Sequence[VisualSpan], Sequence[Grid], int], Positions]
