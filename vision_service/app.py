@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from protos.bundle.manifest import Bundle
 from protos.media.images import SETTINGS_NAME, ImageSettings
-from protos.media.videos import SETTINGS_NAME as VIDEO_SETTINGS_NAME
-from protos.media.videos import VideoSettings
+from protos.media.limits import MAX_VIDEO_PIXELS
 from protos.process.main import EXIT_LOST, ServiceProcess
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
@@ -15,8 +14,8 @@ from protos.wire.channels import LARGE_MESSAGE_BYTES
 from vision_service.config import VisionConfig
 from vision_service.replicas.reaper import Reaper
 from vision_service.servicer import VisionServicer
+from vision_service.videos.boxed import BoxedVideos
 from vision_service.videos.clip import ClipLimits
-from vision_service.videos.readers import VideoReaders
 
 if TYPE_CHECKING:
     from vision_service.replicas.encoders import RayEncoders
@@ -38,7 +37,6 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
     bundle = Bundle.open(config.bundle)
     bundle.verify_files(("vision", "processor"))
     ImageSettings.from_file(bundle.path / SETTINGS_NAME).check_against(bundle.manifest.vision)
-    VideoSettings.from_file(bundle.path / VIDEO_SETTINGS_NAME).check_against(bundle.manifest.vision)
     server = GrpcServer(
         host=config.host,
         port=config.port,
@@ -46,8 +44,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         max_receive_bytes=LARGE_MESSAGE_BYTES,
         drain_timeout_s=config.drain_timeout_s,
     )
-    limits = ClipLimits(max_pixels=config.max_image_pixels, max_seconds=config.max_video_seconds)
-    videos = VideoReaders(bundle, limits, max_bytes=config.max_video_bytes)
+    videos = _videos(config, bundle)
     servicer = VisionServicer(
         bundle,
         videos,
@@ -74,8 +71,19 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         logger.exception("the vision service could not start")
         return EXIT_LOST
     finally:
-        await videos.stop()
+        videos.close()
         await encoders.stop()
+
+
+def _videos(config: VisionConfig, bundle: Bundle) -> BoxedVideos:
+    pixels = min(config.max_image_pixels, MAX_VIDEO_PIXELS)
+    return BoxedVideos(
+        bundle,
+        ClipLimits(max_pixels=pixels, max_seconds=config.max_video_seconds),
+        max_bytes=config.max_video_bytes,
+        max_patches=config.max_image_patches,
+        limit_s=config.encode_timeout_s,
+    )
 
 
 async def _until_stopped(process: ServiceProcess, encoders: "RayEncoders") -> int:

@@ -16,6 +16,7 @@ MAX_VIDEO_BYTES = 48 * 1024 * 1024  # under the wire's largest message
 MAX_VIDEO_SECONDS = 3 * 3600.0
 MAX_VIDEO_FRAMES = 768  # that are seen; what the published checkpoints take
 MAX_VIDEO_TOKENS = 2560  # of all frames; as for MAX_IMAGE_TOKENS
+MAX_VIDEO_PIXELS = 36_000_000  # of a frame; 8K has 33.2
 MAX_VIDEO_RATE = 1000.0  # frames a second of the video itself; phones write up to 960
 MAX_REQUEST_VIDEOS = 4
 MAX_ASPECT_RATIO = 200  # of transformers' smart_resize; exactly 200 is accepted

@@ -21,7 +21,7 @@ from protos.wire.errors import InvalidRequest
 
 SETTINGS_NAME = "processor/video_preprocessor_config.json"
 FORMATS = ("MP4", "WEBM", "MKV", "GIF", "WEBP")
-MOST_SAMPLED_FRAMES = 4096  # that any request may ask for
+MOST_SAMPLED_FRAMES = 2048  # that any request may ask for
 TEMPORAL_PATCH = 2  # frames of one temporal patch, in every published checkpoint
 
 # Class defaults of transformers' Qwen3VLVideoProcessor, which published files rely on.
@@ -117,6 +117,15 @@ class VideoSettings:
         capped = bool(raw.get("cap_pixels_per_frame"))
         most = int(_number(raw, "max_video_tokens", _MAX_FRAME_TOKENS))
         return cls(frames=frames, sampling=sampling, max_frame_tokens=most if capped else None)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Undoes `dataclasses.asdict`, for JSON."""
+        return cls(
+            frames=ImageSettings(**plain["frames"]),
+            sampling=FrameSampling(*plain["sampling"]),
+            max_frame_tokens=plain["max_frame_tokens"],
+        )
 
     def check_against(self, vision: VisionDims) -> None:
         """Compares patch and merge sizes with the tower's.

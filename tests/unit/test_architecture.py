@@ -42,7 +42,8 @@ LAYERS = {
     "vision_service": [
         ["config", "jobs"],
         ["video_requests"],
-        ["media", "servicer", "families"],
+        ["box", "servicer", "families"],
+        ["media"],
         ["towers", "videos"],
         ["replicas"],
         ["app"],

@@ -14,13 +14,21 @@ from vision_service.jobs import FloatArray
 from vision_service.media.images import RgbArray
 
 
-def to_patches(pixels: RgbArray, grid: Grid, settings: ImageSettings) -> FloatArray:
+def patches_shape(grid: Grid, settings: ImageSettings) -> tuple[int, int]:
+    """Shape [P, D] of the patches of a still image."""
+    return grid.patches, 3 * settings.temporal_patch_size * settings.patch_size**2
+
+
+def to_patches(
+    pixels: RgbArray, grid: Grid, settings: ImageSettings, made: FloatArray | None = None
+) -> FloatArray:
     """Resizes, normalizes and cuts one image.
 
     Args:
         pixels: RGB, uint8 [height, width, 3].
         grid: Its patch grid, as `grid_thw` gives it for its size.
         settings: The checkpoint's image settings.
+        made: Where the patches go, float32 of `patches_shape`; None: new memory.
 
     Returns:
         Patches, float32 [P, D], D ordered (channel, temporal, row, column), each merge group
@@ -32,7 +40,10 @@ def to_patches(pixels: RgbArray, grid: Grid, settings: ImageSettings) -> FloatAr
     height, width = grid.h * settings.patch_size, grid.w * settings.patch_size
     if pixels.shape[:2] != (height, width):
         pixels = _resized(pixels, height, width)
-    return _cut(pixels, settings, _levels(settings))
+    if made is None:
+        made = np.empty(patches_shape(grid, settings), np.float32)
+    _cut(pixels, settings, _levels(settings), made)
+    return made
 
 
 def _resized(pixels: RgbArray, height: int, width: int) -> RgbArray:
@@ -60,16 +71,15 @@ def _levels(settings: ImageSettings) -> FloatArray:
     return levels
 
 
-def _cut(pixels: RgbArray, settings: ImageSettings, levels: FloatArray) -> FloatArray:
+def _cut(pixels: RgbArray, settings: ImageSettings, levels: FloatArray, made: FloatArray) -> None:
     height, width, channels = pixels.shape
     patch, merge, frames = settings.patch_size, settings.merge_size, settings.temporal_patch_size
     rows, columns = height // patch, width // patch
     blocks = pixels.reshape(
         rows // merge, merge, patch, columns // merge, merge, patch, channels
     ).transpose(0, 3, 1, 4, 6, 2, 5)
-    made = np.empty((rows * columns, channels, frames, patch * patch), np.float32)
+    parts = made.reshape(rows * columns, channels, frames, patch * patch)
     for channel in range(channels):
         of_channel = blocks[:, :, :, :, channel].reshape(rows * columns, 1, patch * patch)
         # A still image fills every frame of the temporal patch.
-        made[:, channel] = levels[channel][of_channel]
-    return made.reshape(rows * columns, channels * frames * patch**2)
+        parts[:, channel] = levels[channel][of_channel]

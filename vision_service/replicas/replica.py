@@ -3,29 +3,26 @@
 Knows nothing of Ray or gRPC: plain data in, plain data out.
 """
 
-import asyncio
 import logging
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from protos.bundle.manifest import Bundle
-from protos.media.formats import ImageHeader
-from protos.media.images import SETTINGS_NAME, Grid, ImageSettings, grid_thw
-from protos.media.limits import image_too_large
+from protos.media.images import SETTINGS_NAME, Grid, ImageSettings
+from protos.media.limits import check_bytes
 from protos.tandem.v1 import vision_pb2
-from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError
+from protos.wire.errors import InternalError, ServiceError
+from vision_service.box.box import Job, ParserBox, Result
+from vision_service.box.memory import SharedFile
 from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Patches, error_to_plain
-from vision_service.media.images import FIELD, ImageLimits, checked_header, decode_rgb
-from vision_service.media.preprocess import to_patches
+from vision_service.media import boxed
+from vision_service.media.images import FIELD, ImageLimits
 from vision_service.replicas.batching import BatchResult, PatchBatcher
 from vision_service.towers.tower import BatchEncoder, load_tower
 
 logger = logging.getLogger(__name__)
-
-_DECODERS = 2  # images decoded at once; bounds their memory (a 65 M pixel RGBA one: 0.8 GB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,22 +42,29 @@ class ReplicaSettings:
 
 
 class Replica:
-    """Encodes jobs; one per process."""
+    """Encodes jobs; one per process.
+
+    Args:
+        settings: The replica's.
+        plan: How images are read.
+        tower: What encodes them.
+        box: Where they are decoded.
+    """
 
     def __init__(
-        self, settings: ReplicaSettings, images: ImageSettings, tower: BatchEncoder
+        self,
+        settings: ReplicaSettings,
+        plan: boxed.ImagePlan,
+        tower: BatchEncoder,
+        box: ParserBox,
     ) -> None:
-        self._images = images
-        self._max_patches = settings.max_image_patches
-        self._limits = ImageLimits(
-            max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels
-        )
+        self._plan = plan
+        self._box = box
         self._batcher = PatchBatcher(
             tower,
             max_batch_patches=settings.max_batch_patches,
             max_queued_patches=settings.max_queued_patches,
         )
-        self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
 
     @classmethod
     def load(cls, settings: ReplicaSettings) -> "Replica":
@@ -71,6 +75,8 @@ class Replica:
         """
         bundle = Bundle.open(settings.bundle)
         images = ImageSettings.from_file(bundle.path / SETTINGS_NAME)
+        plan = image_plan(settings, images)
+        box = boxed.new_box(plan)  # it starts while the tower is loaded
         tower = load_tower(
             bundle,
             tower=settings.tower,
@@ -78,7 +84,7 @@ class Replica:
             device=settings.device,
             dtype=settings.dtype,
         )
-        return cls(settings, images, tower)
+        return cls(settings, plan, tower, box)
 
     async def encode(self, plain: dict[str, Any]) -> dict[str, Any]:
         """Encodes a job; both are plain data (see jobs.py), errors included."""
@@ -98,34 +104,47 @@ class Replica:
             with self._batcher.reservation(source.grid.patches):
                 result = await self._batcher.encode(source)
             return _encoded(source.grid, result, started_s, preprocess_ms=0.0)
-        header, grid = await asyncio.to_thread(self._inspect, source)
-        with self._batcher.reservation(grid.patches):
-            loop = asyncio.get_running_loop()
-            patches, preprocess_ms = await loop.run_in_executor(
-                self._decoders, self._preprocess, source.data, header, grid
-            )
-            result = await self._batcher.encode(patches)
+        return await self._encode_file(source, started_s)
+
+    async def _encode_file(self, image: EncodedImage, started_s: float) -> Encoded:
+        check_bytes(image.data, field=FIELD, most=self._plan.limits.max_bytes)
+        plan = self._plan.of(areas=image.areas, expected_grid=image.expected_grid)
+        with SharedFile(image.data) as file:
+            # Whoever expects another grid than the image's is refused before it is decoded.
+            grid = image.expected_grid
+            if grid is None:
+                grid = _grid((await self._box.run(_job(boxed.GRID_TASK, file, plan))).values)
+            with self._batcher.reservation(grid.patches):
+                made = await self._box.run(_job(boxed.PATCHES_TASK, file, plan))
+                file.close()
+                patches, preprocess_ms = _patches(made, grid)
+                result = await self._batcher.encode(patches)
         return _encoded(grid, result, started_s, preprocess_ms=preprocess_ms)
 
-    def _inspect(self, image: EncodedImage) -> tuple[ImageHeader, Grid]:
-        """What the header says, and the grid that follows from it; refuses what it can."""
-        header = checked_header(image.data, self._limits)
-        settings = self._images if image.areas is None else self._images.within(image.areas)
-        grid = grid_thw(header.height, header.width, settings, field=FIELD)
-        if grid.patches > self._max_patches:
-            raise image_too_large(FIELD, "patches", grid.patches, self._max_patches)
-        if image.expected_grid is not None and grid != image.expected_grid:
-            raise InvalidRequest(
-                f"expected_grid_thw is {image.expected_grid}, the image has {grid} patches",
-                reason=Reason.SHAPE_MISMATCH,
-                param="expected_grid_thw",
-            )
-        return header, grid
 
-    def _preprocess(self, data: bytes, header: ImageHeader, grid: Grid) -> tuple[Patches, float]:
-        started_s = time.perf_counter()
-        pixels = to_patches(decode_rgb(data, header), grid, self._images)
-        return Patches(pixels, grid), (time.perf_counter() - started_s) * 1e3
+def image_plan(settings: ReplicaSettings, images: ImageSettings) -> boxed.ImagePlan:
+    """How a replica of these settings reads images."""
+    limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    return boxed.ImagePlan(settings=images, limits=limits, max_patches=settings.max_image_patches)
+
+
+def _job(task: str, file: SharedFile, plan: boxed.ImagePlan) -> Job:
+    return Job(task=task, file=file, arguments=plan.to_plain(), limit_s=boxed.LIMIT_S, field=FIELD)
+
+
+def _grid(values: dict[str, Any]) -> Grid:
+    """The grid that a worker found; it may say anything once a file has taken it over."""
+    grid = values.get("grid")
+    if not isinstance(grid, list) or len(grid) != 3 or not all(type(n) is int for n in grid):
+        raise InternalError("internal error")
+    return Grid(*grid)
+
+
+def _patches(made: Result, grid: Grid) -> tuple[Patches, float]:
+    (pixels,) = made.arrays
+    if _grid(made.values) != grid or len(pixels) != grid.patches:
+        raise InternalError("internal error")
+    return Patches(pixels, grid), float(made.values["preprocess_ms"])
 
 
 def _encoded(grid: Grid, result: BatchResult, started_s: float, *, preprocess_ms: float) -> Encoded:

@@ -43,11 +43,6 @@ _ENCRYPTED_TAG = "encv"  # ISO/IEC 14496-12: the sample entry of protected video
 _CLAIM_SLACK_S, _CLAIM_SLACK_SHARE = 0.5, 0.02
 
 
-def silence() -> None:
-    """Keeps FFmpeg from writing what it thinks of a client's file."""
-    av.logging.set_level(av.logging.PANIC)
-
-
 class _Packets(NamedTuple):
     """What the packets of a file say, in units of the stream's time base."""
 
