@@ -102,7 +102,7 @@ class Pipeline:
         limits = self._vision.image_limits
         sampled = await self._samplings.of(
             videos_of(conversation),
-            partial(self._builder.videos.samplings, tiers=limits),
+            lambda videos: self._builder.videos.samplings(videos, limits),
             request_id=request_id,
             by_s=time.monotonic() + self._patience.request_s if by_s is None else by_s,
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.answer.events import AnswerEnd, AnswerEvent, AnswerText, AnswerThought, OutputToken
 from gateway.media.sizing import Detail, ImageSizing
+from gateway.media.videos import VideoSizing
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintKind, ConstraintSpec, invalid, with_whitespace
 from gateway.request.conversation import (
@@ -16,6 +17,7 @@ from gateway.request.conversation import (
     Role,
     TextPart,
     ToolCall,
+    VideoPart,
 )
 from gateway.request.job import Question, Reporting, Stopping
 from gateway.tiers.convert import FINISH_REASONS, grid_to_proto, spans_to_proto
@@ -112,9 +114,11 @@ def _plain(content: tuple[Part, ...]) -> str | tuple[Part, ...] | None:
 def _part(part: gateway_pb2.ContentPart, field: str) -> Part:
     kind = part.WhichOneof("part")
     if kind is None:
-        raise InvalidRequest(f"{field} is empty, expected text or image", param=field)
+        raise InvalidRequest(f"{field} is empty, expected text, image or video", param=field)
     if kind == "text":
         return TextPart(text=part.text)
+    if kind == "video":
+        return _video(part.video, f"{field}.video")
     if part.detail not in _DETAILS:
         raise InvalidRequest(
             f"{field}.detail is {part.detail}, expected auto, low or high", param=f"{field}.detail"
@@ -126,6 +130,32 @@ def _part(part: gateway_pb2.ContentPart, field: str) -> Part:
     )
     sizing.check(field=field)
     return ImagePart(data=part.image, sizing=sizing)
+
+
+def _video(video: gateway_pb2.Video, field: str) -> VideoPart:
+    if bool(video.file) == bool(video.frames):
+        raise InvalidRequest(f"{field} must have a file or frames, and not both", param=field)
+    timed = [frame.seconds for frame in video.frames if frame.HasField("seconds")]
+    if len(timed) not in (0, len(video.frames)):
+        raise InvalidRequest(
+            f"{field}.frames have seconds in {len(timed)} of {len(video.frames)} entries, expected"
+            " all or none",
+            param=f"{field}.frames",
+        )
+    sizing = VideoSizing(
+        **{
+            name: getattr(video, name)
+            for name in VideoSizing.__dataclass_fields__
+            if video.HasField(name)
+        }
+    )
+    sizing.check(field=field)
+    return VideoPart(
+        file=video.file,
+        frames=tuple(frame.image for frame in video.frames),
+        seconds=tuple(timed),
+        sizing=sizing,
+    )
 
 
 def _tool_call(text: str, field: str) -> ToolCall:

@@ -39,6 +39,8 @@ class Samplings:
         Raises:
             ServiceError: a video at fault, or no vision tier is there.
         """
+        if not videos:
+            return []
         samplings = wanted(videos)
         files = [video for video in videos if video.file]
         return [
