@@ -45,7 +45,7 @@ def video_file(
     times: Sequence[float] = (),
     options: dict[str, str] | None = None,
     rotation: int = 0,
-    pixel_format: str = "yuv420p",
+    container_options: dict[str, str] | None = None,
 ) -> bytes:
     """An encoded video.
 
@@ -58,14 +58,14 @@ def video_file(
         times: When each frame is shown, seconds; empty: at a steady rate.
         options: Of the encoder.
         rotation: Degrees that players turn frames by, counterclockwise.
-        pixel_format: What frames are encoded as.
+        container_options: Of the muxer.
     """
     file = io.BytesIO()
     base = Fraction(1, _TICKS) if times else 1 / Fraction(rate)
-    with av.open(file, "w", format=container) as output:
+    with av.open(file, "w", format=container, options=container_options or {}) as output:
         stream: Any = output.add_stream(codec, rate=rate, options={**_QUIET, **(options or {})})
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.gop_size = pixel_format, key_every
+        stream.pix_fmt, stream.gop_size = "yuv420p", key_every
         if times:
             stream.codec_context.time_base = stream.time_base = base
         if rotation:
@@ -89,4 +89,24 @@ def animation(frames: Sequence[RgbArray], form: str, lasting_ms: int | list[int]
     first.save(
         file, form, save_all=True, append_images=rest, duration=lasting_ms, loop=0, lossless=True
     )
+    return file.getvalue()
+
+
+def repeated(frames: Sequence[RgbArray], *, times: int, rate: int) -> bytes:
+    """An MP4 that shows the same frames over and over; made without encoding them again."""
+    file = io.BytesIO()
+    once = video_file(frames, rate=rate, codec="mpeg4", key_every=len(frames))
+    with av.open(io.BytesIO(once)) as source, av.open(file, "w", format="mp4") as output:
+        stream: Any = output.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        base = source.streams.video[0].time_base
+        assert base is not None
+        period = round(len(frames) / rate / base)
+        for turn in range(times):
+            for packet in packets:
+                copy: Any = av.Packet(bytes(packet))
+                copy.pts, copy.dts = packet.pts + turn * period, packet.dts + turn * period
+                copy.duration, copy.time_base = packet.duration, base
+                copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+                output.mux(copy)
     return file.getvalue()

@@ -23,6 +23,8 @@ CORRUPT = "is truncated or corrupt"  # follows "the video"
 # have 648,000.
 MAX_FRAMES = 1_000_000
 
+_STEADY_S = 0.05  # half of the tenth of a second in which prompts tell times
+
 Seconds = npt.NDArray[np.float64]
 
 
@@ -103,6 +105,6 @@ class Clip(Protocol):
 
 
 def _fits(starts: Seconds, fps: float) -> bool:
-    """Whether no frame is shown more than one frame's time off a steady rate."""
+    """Whether a steady rate tells every frame's time as well as a prompt can say it."""
     off = np.abs(starts - np.arange(len(starts)) / fps)
-    return bool(off.max() <= 1 / fps)
+    return bool(off.max() <= _STEADY_S)

@@ -39,6 +39,8 @@ CODECS = {
 }
 _ENCRYPTED_TAG = "encv"  # ISO/IEC 14496-12: the sample entry of protected video
 
+_MARGIN_PIXELS = 1 << 20
+
 # A file whose frames end this much before the end it claims is cut off.
 _CLAIM_SLACK_S, _CLAIM_SLACK_SHARE = 0.5, 0.02
 
@@ -110,8 +112,9 @@ class ContainerClip:
         if context.codec_tag == _ENCRYPTED_TAG:
             raise invalid_video(FIELD, "is encrypted")
         self._check_size(context.width, context.height)
-        # The stream itself may claim another size than the container.
-        context.options = {"max_pixels": str(self._limits.max_pixels)}
+        # The stream itself may claim another size than the container. FFmpeg counts its margins,
+        # too; `_image` checks what comes out.
+        context.options = {"max_pixels": str(2 * self._limits.max_pixels + _MARGIN_PIXELS)}
         context.thread_count = 1
 
     def _check_size(self, width: int, height: int) -> None:
@@ -143,9 +146,7 @@ class ContainerClip:
     def _timing(self, packets: _Packets) -> Timing:
         base = float(self._time_base)
         claimed = float(self._container.duration or 0) / av.time_base
-        begins = float(self._container.start_time or 0) / av.time_base
-        short_s = claimed - (packets.last_s - begins)
-        if short_s > _CLAIM_SLACK_S + _CLAIM_SLACK_SHARE * claimed:
+        if claimed - packets.last_s > _CLAIM_SLACK_S + _CLAIM_SLACK_SHARE * claimed:
             raise invalid_video(FIELD, CORRUPT)
         first = packets.times[0]
         rate = self._stream.average_rate
