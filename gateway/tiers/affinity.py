@@ -37,6 +37,6 @@ def _beginning(conversation: Conversation) -> Iterator[tuple[bytes, bytes]]:
             elif isinstance(part, ImagePart):
                 yield b"image", part.data
             else:
-                yield b"image", part.file or part.frames[0]
+                yield b"image", part.file or b"".join(part.frames[:1])
         if message.role is Role.USER:
             return

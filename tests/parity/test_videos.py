@@ -132,11 +132,14 @@ def assert_equal(
 
 def all_frames(file: bytes) -> GivenVideo:
     """A whole file as transformers' PyAV reader would give it, however many frames it claims."""
-    with av.open(io.BytesIO(file)) as container:
+    with av.open(io.BytesIO(file), "r") as container:
         rate = container.streams.video[0].average_rate
         assert rate is not None
         return GivenVideo(
-            frames=[frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)],
+            frames=[
+                np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                for frame in container.decode(video=0)
+            ],
             fps=float(rate),
         )
 

@@ -96,9 +96,9 @@ def repeated(frames: Sequence[RgbArray], *, times: int, rate: int) -> bytes:
     """An MP4 that shows the same frames over and over; made without encoding them again."""
     file = io.BytesIO()
     once = video_file(frames, rate=rate, codec="mpeg4", key_every=len(frames))
-    with av.open(io.BytesIO(once)) as source, av.open(file, "w", format="mp4") as output:
+    with av.open(io.BytesIO(once), "r") as source, av.open(file, "w", format="mp4") as output:
         stream: Any = output.add_stream_from_template(source.streams.video[0])
-        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        packets: list[Any] = [one for one in source.demux(video=0) if one.dts is not None]
         base = source.streams.video[0].time_base
         assert base is not None
         period = round(len(frames) / rate / base)

@@ -87,6 +87,7 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
 
     def reset(self) -> None:
         self.requests: list[vision_pb2.EncodeRequest] = []
+        self.samplings: list[vision_pb2.SampleVideoRequest] = []
         self.time_left_s: list[float | None] = []
         self.encode_ms = 3.0
         self.failures: list[ServiceError] = []
@@ -136,6 +137,18 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
                 queue_ms=1.0, preprocess_ms=2.0, encode_ms=self.encode_ms
             )
             yield vision_pb2.EncodeChunk(summary=summary)
+
+    async def SampleVideo(
+        self, request: vision_pb2.SampleVideoRequest, context: Context
+    ) -> vision_pb2.SampledVideo:
+        """As many frames of 64 x 64 pixels as were wanted, or as may be, two a second."""
+        async with reporting_errors(context):
+            self.samplings.append(request)
+            if self.failures:
+                raise self.failures.pop(0)
+            count = request.frame_count or request.max_frames
+            frames = [vision_pb2.SampledFrame(index=3 * at, seconds=at / 2) for at in range(count)]
+            return vision_pb2.SampledVideo(frames=frames, width=64, height=64)
 
     async def _wait_if_held(self) -> None:
         if self.hold:

@@ -31,8 +31,9 @@ def opened(data: bytes, **limits: Any) -> Clip:
 
 def decoded(data: bytes) -> list[RgbArray]:
     """All frames one after the other, as the reference decodes them."""
-    with av.open(io.BytesIO(data)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with av.open(io.BytesIO(data), "r") as container:
+        found = (frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
+        return [np.asarray(pixels, np.uint8) for pixels in found]
 
 
 def refusal(data: bytes, **limits: Any) -> Reason:
@@ -108,7 +109,7 @@ def of_two_sizes() -> bytes:
     with av.open(file, "w", format="webm") as output:
         stream: Any = None
         for at, part in enumerate(parts):
-            with av.open(io.BytesIO(part)) as source:
+            with av.open(io.BytesIO(part), "r") as source:
                 stream = stream or output.add_stream_from_template(source.streams.video[0])
                 for packet in source.demux(video=0):
                     if packet.pts is not None and packet.dts is not None:
