@@ -16,6 +16,7 @@ from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
 from gateway.http.listener import Listener
 from gateway.http.routes import http_app
+from gateway.media.fetch import Fetcher
 from gateway.media.images import MediaLimits
 from gateway.media.videos import VideoLimits
 from gateway.pipeline import Pipeline
@@ -68,6 +69,7 @@ class Gateway:
             bundle_digest=bundle.digest,
             watch_interval_s=config.watch_interval_s,
         )
+        self._files = Fetcher(config.media_policy, config.fetch_limits)
         tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
         builder = PromptBuilder(bundle, limits=_limits(config), digest_key=tenants.image_key)
         self._builder = builder
@@ -83,6 +85,7 @@ class Gateway:
     async def __aenter__(self) -> "Gateway":
         try:
             self._stack.enter_context(self._threads)
+            await self._stack.enter_async_context(self._files)
             await self._stack.enter_async_context(self._vision)
             logger.info("images: %s", self.card()["image_limits"])
             await self._stack.enter_async_context(self._decoder)
@@ -182,6 +185,7 @@ class Gateway:
             patience=patience,
             tenants=tenants,
             api_keys=config.api_keys,
+            files=self._files,
         )
 
     def _grpc_server(self) -> GrpcServer:

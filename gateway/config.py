@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.media.sources import FetchLimits, MediaHost, MediaPolicy, networks
 from protos.media.limits import (
     MAX_ASPECT_RATIO,
     MAX_IMAGE_BYTES,
@@ -119,6 +120,27 @@ class GatewayConfig:
         default=MAX_VIDEO_TOKENS,
         least=2,
     )
+    media_hosts: str | None = setting(
+        "hosts that images are fetched from by http and https URLs, comma-separated, as in"
+        " media.example, *.media.example or media.example:8443; unset: none",
+        default=None,
+    )
+    public_media: bool = setting(
+        "fetch images from every public host, on the ports of http and https", default=False
+    )
+    media_networks: str | None = setting(
+        "networks, as in 10.1.0.0/16, comma-separated, that images are fetched from though they"
+        " are not public; unset: none",
+        default=None,
+    )
+    media_folder: str | None = setting(
+        "folder below which images are read by file: URLs; unset: none are", default=None
+    )
+    media_connect_s: float = setting(
+        "seconds to reach the server of an image", default=2.0, above=0
+    )
+    media_fetch_s: float = setting("seconds to fetch an image in all", default=5.0, above=0)
+    media_parallel: int = setting("images fetched at the same time", default=16, least=1)
     prepare_threads: int = setting(
         "threads that prepare short requests; long texts take half as many", default=2, least=1
     )
@@ -159,12 +181,40 @@ class GatewayConfig:
                 raise SettingError(
                     f"cors_origins holds {origin!r}, expected SCHEME://HOST or SCHEME://HOST:PORT"
                 )
+        self._check_media()
         if self.api_key is not None and not self.api_keys:
             raise SettingError("api_key names no key")
         if self.digest_key is not None and self.digest_key_file is not None:
             raise SettingError("digest_key and digest_key_file are both set, expected one of them")
         if self.digest_key is not None and len(self.digest_key) < MIN_DIGEST_KEY_CHARS:
             raise SettingError(f"digest_key must have at least {MIN_DIGEST_KEY_CHARS} characters")
+
+    def _check_media(self) -> None:
+        try:
+            _ = self.media_policy
+        except ValueError as error:
+            raise SettingError(f"media_hosts or media_networks: {error}") from error
+        if self.media_folder is not None and not Path(self.media_folder).is_dir():
+            raise SettingError("media_folder is no folder")
+
+    @property
+    def media_policy(self) -> MediaPolicy:
+        """Where images may be fetched from."""
+        return MediaPolicy(
+            hosts=tuple(MediaHost.parse(entry) for entry in entries(self.media_hosts or "")),
+            any_public=self.public_media,
+            networks=networks(entries(self.media_networks or "")),
+            folder=self.media_folder,
+        )
+
+    @property
+    def fetch_limits(self) -> FetchLimits:
+        """What fetching one image may take."""
+        return FetchLimits(
+            connect_s=self.media_connect_s,
+            total_s=self.media_fetch_s,
+            parallel=self.media_parallel,
+        )
 
     @property
     def api_keys(self) -> tuple[str, ...]:

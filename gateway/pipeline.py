@@ -33,13 +33,13 @@ from gateway.answer.merge import merged
 from gateway.answer.thoughts import Thoughts
 from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
-from gateway.media.images import PlannedImage
+from gateway.media.images import MediaLimits, PlannedImage
 from gateway.media.videos import PlannedFrames
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import holds_more_than, videos_of
 from gateway.request.conversation import Conversation
 from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
-from gateway.request.job import ChatJob
+from gateway.request.job import ChatJob, Question
 from gateway.threads import Threads
 from gateway.tiers.affinity import affinity
 from gateway.tiers.decoder import CallEnded, DecoderClient, GenerateCall
@@ -83,6 +83,14 @@ class Pipeline:
         self._patience = patience
         self._samplings = Samplings(vision)
 
+    def check(self, question: Question) -> None:
+        """Checks everything of a question but its conversation; see `Question.check`."""
+        question.check(vocab_size=self._vocab_size)
+
+    def media_limits(self) -> MediaLimits:
+        """What images of a request may be just now."""
+        return self._builder.media_limits(self._vision.image_limits)
+
     async def prepare(
         self,
         conversation: Conversation,
@@ -122,11 +130,13 @@ class Pipeline:
 
         Closing the generator cancels everything behind it.
 
+        Args:
+            job: Its question is checked, and its images' files are there.
+
         Raises:
             ServiceError: the request is refused, or a tier failed.
         """
         question = job.question
-        question.check(vocab_size=self._vocab_size)
         begun = affinity(question.conversation, job.cache_salt)
         endpoint = await self._decoder.ready(affinity=begun)
         preparing_s = time.monotonic()

@@ -7,6 +7,7 @@ is here.
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
+from dataclasses import replace
 
 from gateway.access.admission import Admission
 from gateway.access.auth import check_key
@@ -18,6 +19,7 @@ from gateway.prompt.builder import PreparedPrompt
 from gateway.request.conversation import Conversation
 from gateway.request.deadlines import Patience
 from gateway.request.job import ChatJob, Question
+from gateway.request.media import Files, with_files
 from gateway.request.sampling import with_presets
 from protos.process.request_log import RequestRecord, recording
 from protos.wire.errors import Reason
@@ -35,6 +37,7 @@ class ChatService:
         patience: Patience,
         tenants: Tenants,
         api_keys: Sequence[str],
+        files: Files,
     ) -> None:
         self.served = served
         self.pipeline = pipeline
@@ -42,6 +45,7 @@ class ChatService:
         self.patience = patience
         self.tenants = tenants
         self._api_keys = api_keys
+        self.files = files
 
     def authorize(self, authorization: str | None) -> str | None:
         """The key of an `Authorization` header; None where none is needed.
@@ -113,9 +117,11 @@ class OpenRequest:
         Raises:
             ServiceError: the request is refused, or a tier failed.
         """
-        async with aclosing(self._service.pipeline.answer(self._job(question, client_left_s))) as (
-            events
-        ):
+        job = self._job(question, client_left_s)
+        self._service.pipeline.check(question)
+        conversation = await self._with_files(question.conversation)
+        job = replace(job, question=replace(question, conversation=conversation))
+        async with aclosing(self._service.pipeline.answer(job)) as events:
             async for index, event in events:
                 self._note(event)
                 yield index, event
@@ -128,7 +134,9 @@ class OpenRequest:
         """
         self._service.served.check(model)
         prompt = await self._service.pipeline.prepare(
-            conversation, request_id=self._record.request_id, by_s=self.whole_by_s
+            await self._with_files(conversation),
+            request_id=self._record.request_id,
+            by_s=self.whole_by_s,
         )
         self._record.note(prompt_tokens=len(prompt.input_ids))
         self._record.ended("ok")
@@ -137,6 +145,15 @@ class OpenRequest:
     def failed(self, reason: Reason) -> None:
         """Notes a failure that the door tells the client itself, in the middle of a stream."""
         self._record.failed(reason)
+
+    async def _with_files(self, conversation: Conversation) -> Conversation:
+        service = self._service
+        return await with_files(
+            conversation,
+            service.files,
+            limits=service.pipeline.media_limits(),
+            hold=lambda size: self._held.enter_context(service.admission.room(size)),
+        )
 
     def _job(self, question: Question, client_left_s: float | None) -> ChatJob:
         service = self._service

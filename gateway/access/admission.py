@@ -9,7 +9,7 @@ RETRY_AFTER_S = 1.0
 
 
 class Admission:
-    """Counts requests at work and the bytes of their bodies.
+    """Counts requests at work and the bytes of their bodies and of what is fetched for them.
 
     Nobody waits here: what does not fit is refused at once, because a client that backs off
     costs less than one that is kept waiting with its image in memory.
@@ -36,16 +36,33 @@ class Admission:
                 reason=Reason.DRAINING,
                 retry_after_s=RETRY_AFTER_S,
             )
-        if self.in_flight >= self._max_requests or self._bytes + size_bytes > self._max_bytes:
-            raise Overloaded(
-                f"the gateway is at work on {self.in_flight} requests, at most"
-                f" {self._max_requests} are allowed; try again later",
-                retry_after_s=RETRY_AFTER_S,
-            )
-        self.in_flight += 1
+        if self.in_flight >= self._max_requests:
+            raise self._full()
+        with self.room(size_bytes):
+            self.in_flight += 1
+            try:
+                yield
+            finally:
+                self.in_flight -= 1
+
+    @contextmanager
+    def room(self, size_bytes: int) -> Iterator[None]:
+        """Counts bytes that a request holds while the block runs.
+
+        Raises:
+            Overloaded: there is no room for them.
+        """
+        if self._bytes + size_bytes > self._max_bytes:
+            raise self._full()
         self._bytes += size_bytes
         try:
             yield
         finally:
-            self.in_flight -= 1
             self._bytes -= size_bytes
+
+    def _full(self) -> Overloaded:
+        return Overloaded(
+            f"the gateway is at work on {self.in_flight} requests, at most"
+            f" {self._max_requests} are allowed; try again later",
+            retry_after_s=RETRY_AFTER_S,
+        )

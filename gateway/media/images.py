@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from gateway.media.data_urls import data_url_bytes
 from gateway.media.sizing import ImageSizing, planned_size
+from gateway.media.sources import not_allowed
 from protos.media import limits as defaults
 from protos.media.formats import ImageHeader, read_header
 from protos.media.images import Grid, ImageSettings, PixelRange
@@ -50,6 +51,29 @@ class MediaLimits:
     max_request_bytes: int = defaults.MAX_REQUEST_BYTES
     max_request_pixels: int = defaults.MAX_REQUEST_PIXELS
     max_image_tokens: int | None = None  # images are resized to it; None: no ceiling
+
+    def check_count(self, images: int) -> None:
+        """Compares a request's number of images with the limit.
+
+        Raises:
+            InvalidRequest: IMAGE_TOO_LARGE.
+        """
+        if images > self.max_request_images:
+            raise InvalidRequest(
+                f"messages hold {images} images, expected at most {self.max_request_images}",
+                reason=Reason.IMAGE_TOO_LARGE,
+                param="messages",
+            )
+
+    def check_total(self, size_bytes: int) -> None:
+        """Compares the bytes of a request's image files with the limit.
+
+        Raises:
+            InvalidRequest: IMAGE_TOO_LARGE.
+        """
+        if size_bytes > self.max_request_bytes:
+            most = self.max_request_bytes
+            raise image_too_large("messages", "bytes in all images", size_bytes, most)
 
     def under(self, tiers: Iterable[TierLimits], *, merge_size: int) -> Self:
         """The lower of these limits and those of every vision tier.
@@ -92,7 +116,7 @@ class PlannedImage:
 
 
 def image_bytes(url: str, *, field: str, most: int | None = None) -> bytes:
-    """The bytes behind an image URL; only `data:` URLs in base64 are accepted.
+    """The bytes in an image's `data:` URL in base64.
 
     The URL's media type is ignored: the bytes themselves say what they are.
 
@@ -107,11 +131,7 @@ def image_bytes(url: str, *, field: str, most: int | None = None) -> bytes:
             empty; IMAGE_TOO_LARGE, found before anything is decoded.
     """
     if url[:5].lower() != "data:":
-        raise InvalidRequest(
-            f"{field} has a URL that is not allowed, expected a data: URL",
-            reason=Reason.URL_NOT_ALLOWED,
-            param=field,
-        )
+        raise not_allowed(field)
     data = data_url_bytes(url, field=field, most=most)
     if most is not None:
         check_bytes(data, field=field, most=most)
@@ -168,14 +188,7 @@ def _digest(data: bytes, grid: Grid, key: bytes) -> bytes:
 
 
 def _check_counts(sources: Sequence[ImageSource], limits: MediaLimits) -> None:
-    if len(sources) > limits.max_request_images:
-        raise InvalidRequest(
-            f"messages hold {len(sources)} images, expected at most {limits.max_request_images}",
-            reason=Reason.IMAGE_TOO_LARGE,
-            param="messages",
-        )
+    limits.check_count(len(sources))
     for field, data, _ in sources:
         check_bytes(data, field=field, most=limits.max_image_bytes)
-    total = sum(len(source.data) for source in sources)
-    if total > limits.max_request_bytes:
-        raise image_too_large("messages", "bytes in all images", total, limits.max_request_bytes)
+    limits.check_total(sum(len(source.data) for source in sources))

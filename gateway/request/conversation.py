@@ -7,9 +7,11 @@ whole before it renders anything. The two doors only convert.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
+from gateway.media.images import image_bytes
 from gateway.media.sizing import ImageSizing
+from gateway.media.sources import is_followed
 from gateway.media.videos import VideoSizing
 
 
@@ -33,12 +35,32 @@ class TextPart:
 class ImagePart:
     """An encoded image (PNG, JPEG, WebP, GIF or BMP) as the client sent it.
 
-    The HTTP door gets `data` from `gateway.media.images.image_bytes(url, field)`. `sizing` is what
-    the client says of the size it is resized to.
+    Attributes:
+        data: The file; empty until it is fetched, where `url` is set.
+        url: Where the file is to be fetched from; None where the client sent it.
+        sizing: What the client says of the size it is resized to.
     """
 
-    data: bytes
+    data: bytes = b""
+    url: str | None = None
     sizing: ImageSizing = ImageSizing()
+
+    @classmethod
+    def at(cls, url: str, *, sizing: ImageSizing, field: str) -> Self:
+        """The image a client names by URL: the file in a `data:` URL, any other's to be fetched.
+
+        Args:
+            url: As the client sent it.
+            sizing: What it says of the size.
+            field: Its place in the request, for errors.
+
+        Raises:
+            InvalidRequest: URL_NOT_ALLOWED, a scheme that is never followed; INVALID_IMAGE, not
+                base64 or empty.
+        """
+        if is_followed(url):
+            return cls(url=url, sizing=sizing)
+        return cls(data=image_bytes(url, field=field), sizing=sizing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,9 @@ def _plain(content: tuple[Part, ...]) -> str | tuple[Part, ...] | None:
 def _part(part: gateway_pb2.ContentPart, field: str) -> Part:
     kind = part.WhichOneof("part")
     if kind is None:
-        raise InvalidRequest(f"{field} is empty, expected text, image or video", param=field)
+        raise InvalidRequest(
+            f"{field} is empty, expected text, image, image_url or video", param=field
+        )
     if kind == "text":
         return TextPart(text=part.text)
     if kind == "video":
@@ -129,6 +131,8 @@ def _part(part: gateway_pb2.ContentPart, field: str) -> Part:
         max_pixels=part.max_pixels if part.HasField("max_pixels") else None,
     )
     sizing.check(field=field)
+    if kind == "image_url":
+        return ImagePart.at(part.image_url, sizing=sizing, field=field)
     return ImagePart(data=part.image, sizing=sizing)
 
 

@@ -35,6 +35,8 @@ class Reason(StrEnum):
     VIDEO_TOO_LARGE = "VIDEO_TOO_LARGE"
     UNSUPPORTED_MEDIA = "UNSUPPORTED_MEDIA"
     URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
+    MEDIA_FETCH_FAILED = "MEDIA_FETCH_FAILED"
+    MEDIA_FETCH_TIMEOUT = "MEDIA_FETCH_TIMEOUT"
     INVALID_SCHEMA = "INVALID_SCHEMA"
     CONTEXT_LENGTH_EXCEEDED = "CONTEXT_LENGTH_EXCEEDED"
     REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
@@ -93,6 +95,10 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     Reason.VIDEO_TOO_LARGE: _bad_request("video_too_large"),
     Reason.UNSUPPORTED_MEDIA: _bad_request("unsupported_media"),
     Reason.URL_NOT_ALLOWED: _bad_request("url_not_allowed"),
+    Reason.MEDIA_FETCH_FAILED: _bad_request("media_fetch_failed"),
+    Reason.MEDIA_FETCH_TIMEOUT: ErrorKind(
+        _S.DEADLINE_EXCEEDED, 504, "timeout_error", "media_fetch_timeout"
+    ),
     Reason.INVALID_SCHEMA: _bad_request("invalid_schema"),
     Reason.CONTEXT_LENGTH_EXCEEDED: _bad_request("context_length_exceeded"),
     Reason.REQUEST_TOO_LARGE: ErrorKind(

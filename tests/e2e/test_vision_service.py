@@ -127,7 +127,8 @@ def test_a_replica_reads_nothing_from_callers_without_rays_token(service: Vision
 def test_ray_starts_only_the_processes_the_replicas_need(service: VisionProcess) -> None:
     below = processes.descendants(service.process.pid)
     commands = [" ".join(psutil.Process(pid).cmdline()) for pid in below]
-    needless = ("dashboard.py", "monitor.py")  # of the autoscaler and of log files
+    # Watchers of the cluster and of log files, and the agents that report to them.
+    needless = ("dashboard.py", "monitor.py", "Agent", "agent/main.py", "agent.py")
     assert not [command for command in commands for name in needless if name in command]
 
 

@@ -28,8 +28,8 @@ LAYERS = {
     "protos": [["tandem"], ["bundle", "wire"], ["media", "process"]],
     "kernels": [["build", "layout", "int8_layout"], ["library"], ["resize"]],
     "gateway": [
-        ["config", "media", "threads"],
-        ["request"],
+        ["media", "threads"],
+        ["config", "request"],
         ["access", "prompt"],
         ["answer"],
         ["tiers"],
@@ -83,7 +83,11 @@ LAYERS = {
 FENCES = {
     "torch": ("vision_service/", "deploy/export/"),
     "transformers": ("vision_service/", "deploy/export/"),
-    "ray": ("vision_service/replicas/encoders.py", "vision_service/replicas/ray_runtime.py"),
+    "ray": (
+        "vision_service/replicas/encoders.py",
+        "vision_service/replicas/lean_node.py",
+        "vision_service/replicas/ray_runtime.py",
+    ),
     "onnxruntime": (
         "decoder_service/model/sessions.py",
         "vision_service/towers/onnx_tower.py",
@@ -94,6 +98,7 @@ FENCES = {
     "onnx_ir": ("deploy/export/",),
     "av": ("vision_service/videos/containers.py",),
     "starlette": ("gateway/http/",),
+    "aiohttp": ("gateway/media/http_files.py",),
     "uvicorn": ("gateway/http/listener.py",),
     "tokenizers": ("gateway/prompt/tokenizer.py",),
     "llguidance": ("decoder_service/grammar",),

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.schema import ApplicationStatus
 
 from protos.bundle.manifest import BundleError
 from protos.wire.errors import Overloaded, Reason, Unavailable
@@ -26,6 +27,8 @@ from vision_service.replicas.scaling import deployment_options
 
 logger = logging.getLogger(__name__)
 
+_APPLICATION = "vision"
+_STATUS_POLL_S = 0.1
 _ATTEMPTS = 2  # the first and one retry, on whatever replica is there by then
 
 _REPLICA_LOST = (
@@ -128,9 +131,26 @@ class RayEncoders:
         serve.start(proxy_location="Disabled", logging_config=quiet)
         deployment = serve.deployment(EncoderDeployment).options(**deployment_options(config))
         settings = config.replica_settings(cores=len(os.sched_getaffinity(0)))
-        return serve.run(
-            deployment.bind(settings), name="vision", route_prefix=None, logging_config=quiet
+        application = serve.RunTarget(
+            target=deployment.bind(settings),
+            name=_APPLICATION,
+            route_prefix=None,
+            logging_config=quiet,
         )
+        [handle] = serve.run_many([application], wait_for_applications_running=False)
+        _wait_until_running()
+        return handle
+
+
+def _wait_until_running() -> None:
+    """Asks ten times a second; Serve itself would ask once."""
+    while True:
+        application = serve.status().applications[_APPLICATION]
+        if application.status == ApplicationStatus.RUNNING:
+            return
+        if application.status == ApplicationStatus.DEPLOY_FAILED:
+            raise RuntimeError(f"no replica started: {application.message}")
+        time.sleep(_STATUS_POLL_S)
 
 
 async def _awaited(response: Any) -> dict[str, Any]:

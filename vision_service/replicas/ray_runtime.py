@@ -21,6 +21,7 @@ from protos.process import processes
 from protos.process.settings import SettingError
 from protos.wire.channels import MIB
 from vision_service.config import VisionConfig
+from vision_service.replicas.lean_node import lean_node
 from vision_service.replicas.reaper import Belongings, Reaper
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ _WATCH_INTERVAL_S = 1.0
 _SHUTDOWN_S = 10.0
 _NODE_POLL_S = 0.2
 _CORE_PROCESSES = ("gcs_server", "raylet")
-_WATCHER_STARTERS = ("start_monitor", "start_log_monitor", "start_api_server")
 _SOCKET_PATH_ROOM = 40  # longest temporary folder below which Ray's socket paths stay legal
 
 
@@ -113,7 +113,7 @@ class RayRuntime:
         config = self._config
         _adopt_logger("ray", logging.WARNING)
         _adopt_logger("ray.serve", logging.ERROR)  # it warns about every probe of a busy replica
-        with _without_watchers(), _patient(config.startup_timeout_s):
+        with lean_node(), _patient(config.startup_timeout_s):
             ray.init(
                 address=ADDRESS,
                 # So many workers are started beforehand: the replicas and Serve's controller.
@@ -137,28 +137,6 @@ class RayRuntime:
 
 
 @contextmanager
-def _without_watchers() -> Iterator[None]:
-    """Keeps Ray from starting three Python processes that nobody would ask.
-
-    They are the cluster autoscaler's monitor, the monitor that sends log files to the driver, and
-    what is left of the dashboard without one: seconds of start-up and 280 MB.
-
-    NOTE: Ray has options for the first two in `ray start` alone. The names are private ones of the
-    release that pyproject.toml pins; tests/e2e/test_vision_service.py notices when they are not
-    asked any more.
-    """
-    node = ray._private.node.Node
-    starters = {name: getattr(node, name) for name in _WATCHER_STARTERS}
-    for name in starters:
-        setattr(node, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        for name, starter in starters.items():
-            setattr(node, name, starter)
-
-
-@contextmanager
 def _patient(timeout_s: float) -> Iterator[None]:
     """Lets Ray wait for its node as long as we do.
 
@@ -166,8 +144,8 @@ def _patient(timeout_s: float) -> Iterator[None]:
     are busy with another model's start make that too short. Asking goes on here, within one
     question of Ray's, as long as the node's process lives.
 
-    NOTE: a private name of the release that pyproject.toml pins, as above. What Ray can be told
-    in public is in vision_service/__main__.py.
+    NOTE: a private name of the release that pyproject.toml pins, as in lean_node.py. What
+    Ray can be told in public is in vision_service/__main__.py.
     """
     services = ray._private.services
     ask = services.get_node

@@ -6,7 +6,6 @@ from typing import Any
 
 from gateway.http.chat import videos
 from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage, ResponseFormat
-from gateway.media.images import image_bytes
 from gateway.media.sizing import Detail, ImageSizing
 from gateway.request.constraint import (
     ConstraintSpec,
@@ -225,7 +224,7 @@ def _image(raw: Mapping[str, Any], path: str) -> ImagePart:
         max_pixels=_area(raw, "max_pixels", path),
     )
     sizing.check(field=path)
-    return ImagePart(data=image_bytes(url, field=path), sizing=sizing)
+    return ImagePart.at(url, sizing=sizing, field=path)
 
 
 def _area(raw: Mapping[str, Any], name: str, path: str) -> int | None:

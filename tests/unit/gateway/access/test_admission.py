@@ -15,6 +15,12 @@ def test_admission_counts_requests_and_bytes() -> None:
             with pytest.raises(Overloaded):
                 admission.slot(0).__enter__()
     assert admission.in_flight == 0
+    with admission.slot(60), admission.room(30):
+        with pytest.raises(Overloaded):
+            admission.room(11).__enter__()
+        assert admission.in_flight == 1
+    with admission.room(100):
+        pass
     admission.draining = True
     with pytest.raises(Unavailable) as caught:
         admission.slot(0).__enter__()

@@ -19,6 +19,7 @@ MENDED_BY_WAITING = {
     Reason.DECODER_UNAVAILABLE,
     Reason.MODEL_MISMATCH,  # the tiers of a stack that is being updated agree in the end
     Reason.DEADLINE_EXCEEDED,
+    Reason.MEDIA_FETCH_TIMEOUT,  # the media's server may be less busy then
     Reason.DATA_LOSS,
     Reason.INTERNAL,
 }
