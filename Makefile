@@ -11,7 +11,7 @@ demo: $(PRODUCT)
 	@$(BIN)/tandem demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: setup
 	$(BIN)/ruff check .

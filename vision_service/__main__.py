@@ -7,6 +7,14 @@ from math import ceil
 
 from vision_service.replicas import reaper
 
+# What Serve's controller and a replica import first. Ray's workers do so as soon as they run,
+# beside each other and beside the driver, rather than one after the other when they are asked.
+PRELOADED = (
+    "ray.serve._private.controller",
+    "ray.serve._private.replica",
+    "vision_service.replicas.replica",
+)
+
 
 def main() -> int:
     """Runs until SIGTERM or SIGINT; returns the exit code."""
@@ -53,6 +61,7 @@ def _environment() -> dict[str, str]:
         # do: Ray replaces it by the machine's own address.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_preload_python_modules": ",".join(PRELOADED),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # How long a replica may take to say how busy it is. Ray's 0.1 s is for idle cores; a

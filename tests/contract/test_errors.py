@@ -76,7 +76,7 @@ async def test_an_unreachable_peer_is_unavailable_without_its_address() -> None:
         assert not await is_serving(channel)
         with pytest.raises(grpc.RpcError) as caught:
             await decoder_pb2_grpc.DecoderServiceStub(channel).GetLoad(
-                decoder_pb2.GetLoadRequest(), timeout=5
+                decoder_pb2.GetLoadRequest(), timeout=30
             )
     error = from_rpc_error(caught.value, unavailable=Reason.DECODER_UNAVAILABLE)
     assert error.reason is Reason.DECODER_UNAVAILABLE

@@ -108,7 +108,7 @@ class DecoderClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.stub: Any = decoder_pb2_grpc.DecoderServiceStub(channel)
 
-    def open(self, *, timeout_s: float = 30) -> Any:
+    def open(self, *, timeout_s: float = 60) -> Any:
         """Begins a Generate call; the caller writes, reads and half-closes."""
         return self.stub.Generate(timeout=timeout_s)
 
@@ -172,7 +172,7 @@ async def connected(port: int) -> AsyncIterator[DecoderClient]:
         yield DecoderClient(channel)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 30) -> None:
     """Waits until `condition` comes true."""
     deadline = time.monotonic() + timeout_s
     while not await condition():

@@ -137,5 +137,5 @@ async def test_a_signal_lets_streams_end_refuses_new_ones_and_exits_with_zero(
             while (response := await call.read()) is not grpc.aio.EOF:
                 last = response
         assert last.completion.completion_tokens == 12
-        assert await asyncio.to_thread(process.process.wait, 10) == 0
+        assert await asyncio.to_thread(process.process.wait, 30) == 0
         assert "Traceback" not in process.log.read_text()

@@ -98,7 +98,7 @@ async def test_an_idle_gateway_stops_cleanly_on_a_signal(
 ) -> None:
     async with running(bundle) as gateway:
         gateway.process.send_signal(number)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             out, err = await gateway.process.communicate()
         assert gateway.process.returncode == 0
         assert out == b""
@@ -112,12 +112,12 @@ async def test_a_running_stream_is_finished_before_it_stops(bundle: Bundle) -> N
         async with gateway.client.stream("POST", URL, json=request) as response:
             await gateway.decoder.stalling.wait()
             gateway.process.terminate()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await _closed(gateway.ports["http"])
             gateway.decoder.resume.set()
             text = "".join([piece async for piece in response.aiter_text()])
         assert "[DONE]" in text
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await gateway.process.wait() == 0
 
 
@@ -127,7 +127,7 @@ async def test_draining_ends_after_its_time(bundle: Bundle) -> None:
         asking = asyncio.create_task(gateway.client.post(URL, json={"messages": user()}))
         await gateway.decoder.stalling.wait()
         gateway.process.terminate()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await gateway.process.wait() == 0
         await asyncio.gather(asking, return_exceptions=True)
 
@@ -196,7 +196,7 @@ async def test_the_key_is_never_logged(bundle: Bundle) -> None:
     async with running(bundle, "--api-key", "s3cret-key") as gateway:
         assert (await gateway.client.get("/v1/models")).status_code == 401
         gateway.process.terminate()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             _, err = await gateway.process.communicate()
         assert b"s3cret-key" not in err
 

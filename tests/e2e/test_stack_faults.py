@@ -25,9 +25,10 @@ from deploy.stack.ports import ANY_FREE, settle_ports
 from deploy.stack.tier import Tier, TierEvent, TierReady
 from tests.support.bundles import bundle
 from tests.support.prompts import png
-from tests.support.stack import family_of, is_alive
+from tests.support.stack import WITHOUT_RAY, family_of, is_alive
 from tests.support.waiting import wait_until
 
+ROOT = Path(__file__).parents[2]
 LONG: dict[str, Any] = {"max_tokens": 3500, "extra_body": {"ignore_eos": True}}
 QUESTION: Any = [{"role": "user", "content": "Tell me a long story."}]
 PIXEL = (
@@ -78,17 +79,18 @@ class Served:
 
     def wait_until_gone(self) -> None:
         """Waits for the end of every process of the stack."""
-        wait_until(lambda: not self.alive(), what="the stack's processes to end", timeout_s=20.0)
+        wait_until(lambda: not self.alive(), what="the stack's processes to end", timeout_s=60.0)
 
 
 @contextmanager
-def tandem_serve(folder: Path, *arguments: str) -> Iterator[Served]:
+def tandem_serve(folder: Path, *arguments: str, module: str = "deploy.cli") -> Iterator[Served]:
     ports = settle_ports("127.0.0.1", ANY_FREE).named()
-    command = [sys.executable, "-m", "deploy.cli", "serve", str(bundle("tied"))]
+    command = [sys.executable, "-m", module, "serve", str(bundle("tied"))]
     command += [f"--{name}={port}" for name, port in ports.items()]
     command += [f"--log-dir={folder}", "--set=decoder.max-context=4096", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # to find the tests' module
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
             served = Served(process)
@@ -137,15 +139,15 @@ def test_text_is_answered_while_vision_is_dead_and_images_get_a_clear_error(
             with pytest.raises(openai.InternalServerError) as unavailable:
                 ask(model="tiny-tied", messages=QUESTION, max_tokens=2)
             assert unavailable.value.code == "decoder_unavailable"
-            health = httpx.get(stack.http_url.replace("/v1", "/health"), timeout=5.0)
+            health = httpx.get(stack.http_url.replace("/v1", "/health"), timeout=30.0)
             assert health.json()["status"] == "unavailable"
     assert [process for process in family if is_alive(process)] == []
 
 
 def test_serve_names_the_dead_tier_and_stops_all_others(tmp_path: Path) -> None:
-    with tandem_serve(tmp_path) as served:
+    with tandem_serve(tmp_path, module="tests.support.tandem_without_ray") as served:
         os.kill(served.pid_of("decoder_service"), signal.SIGKILL)
-        assert served.process.wait(30.0) == 1
+        assert served.process.wait(60.0) == 1
         assert served.process.stderr is not None
         assert served.process.stderr.read() == "error: decoder stopped (signal 9)\n"
         served.wait_until_gone()
@@ -157,7 +159,7 @@ def test_serve_lets_running_answers_end_when_it_is_told_to_stop(tmp_path: Path) 
         served.process.send_signal(signal.SIGTERM)
         chunks = list(stream)
         assert chunks[-1].choices[0].finish_reason == "length"
-        assert served.process.wait(30.0) == 0
+        assert served.process.wait(60.0) == 0
         assert served.alive() == []
 
 
@@ -209,7 +211,11 @@ def test_a_misspelt_setting_is_refused_in_one_line() -> None:
 
 def test_a_stream_that_is_not_waited_for_ends_with_an_error_event(tmp_path: Path) -> None:
     settings = StackSettings(
-        bundle=bundle("tied"), ports=ANY_FREE, flags=ENOUGH_CONTEXT, log_dir=tmp_path
+        bundle=bundle("tied"),
+        ports=ANY_FREE,
+        flags=ENOUGH_CONTEXT,
+        log_dir=tmp_path,
+        programs=WITHOUT_RAY,
     )
     stack = LocalStack(settings)
     stack.start()

@@ -160,4 +160,4 @@ def test_leaving_a_stream_frees_its_slot(client: OpenAI, served: ServedStack) ->
         next(stream)
     assert served.load().running_count == 1
     stream.close()
-    served.wait_until_idle(timeout_s=2.0)
+    served.wait_until_idle()

@@ -7,11 +7,8 @@ compared with those that it gives freely, at temperature 0.
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,10 +17,10 @@ from openai import OpenAI
 from tests.demo_model.evaluation import is_right
 from tests.demo_model.held_out import question
 from tests.demo_model.served import data_url
+from tests.support.bundles import demo_bundle
 from tests.support.plain_pictures import COLORS, SHAPES, Mark, scatter
 from tests.support.stack import Stacks
 
-ROOT = Path(__file__).parents[2]
 IMAGES = 16  # of one coloured shape
 BOXES = 12  # questions that the model answers in JSON of itself
 AT_ONCE = 4
@@ -72,12 +69,8 @@ BOX = form(
 
 
 @pytest.fixture(scope="module")
-def client(stacks: Stacks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
-    bundle = tmp_path_factory.mktemp("demo") / "int4"
-    jobs = [[str(ROOT / "deploy" / "demo" / "checkpoint"), str(bundle)]]
-    command = [sys.executable, "-m", "tests.support.export_all", json.dumps(jobs)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=200)
-    url = stacks.get(bundle).stack.http_url
+def client(stacks: Stacks) -> Iterator[OpenAI]:
+    url = stacks.get(demo_bundle("int4"), ray=False).stack.http_url
     with OpenAI(base_url=url, api_key="unused", max_retries=0) as opened:
         yield opened
 

@@ -4,7 +4,6 @@ import io
 import os
 import re
 import signal
-import time
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -230,22 +229,23 @@ def test_a_malformed_request_is_refused_by_field_and_the_service_stays_up(
 
 
 def test_cancelled_calls_free_the_replicas_before_they_are_done(service: VisionProcess) -> None:
-    large = image_of(encoded(Image.new("RGB", (1800, 1800), "teal"), "PNG"))
-    started_s = time.monotonic()
+    large = image_of(encoded(Image.new("RGB", (1200, 1200), "teal"), "PNG"))
+    before_s = service.computed_s()
     service.encode(large)
-    alone_s = time.monotonic() - started_s
+    alone_s = service.computed_s() - before_s
     calls = [service.stub.Encode(large) for _ in range(8)]  # four for each replica
     wait_until_busy(service.replicas(), what="a replica to encode")
     for call in calls:
         call.cancel()
-    started_s = time.monotonic()
+    before_s = service.computed_s()
     service.image(GOOD)
-    assert time.monotonic() - started_s < 2 * alone_s
+    # Of both replicas together, whatever else the machine does meanwhile.
+    assert service.computed_s() - before_s < 2 * alone_s
 
 
 def test_a_replica_killed_while_it_encodes_costs_no_answer(service: VisionProcess) -> None:
     wait_until(lambda: len(service.replicas()) == 2, what="both replicas", timeout_s=60)
-    data = encoded(drawn(1200, 1200), "BMP")
+    data = encoded(drawn(900, 900), "BMP")
     alone = service.image(data).features
     with ThreadPoolExecutor(4) as clients:
         calls = [clients.submit(service.image, data) for _ in range(4)]
@@ -260,7 +260,7 @@ def test_a_replica_killed_while_it_encodes_costs_no_answer(service: VisionProces
 
 
 def test_sigterm_lets_running_calls_finish_and_leaves_no_process(service: VisionProcess) -> None:
-    data = encoded(drawn(1200, 1200), "BMP")
+    data = encoded(drawn(900, 900), "BMP")
     with ThreadPoolExecutor(1) as client:
         call = client.submit(service.image, data)
         wait_until_busy(service.replicas(), what="a replica to encode")

@@ -77,5 +77,5 @@ def test_a_killed_service_leaves_no_process_behind(tmp_path: Path) -> None:
     with VisionProcess(bundles.bundle("tied"), log, "--threads=1") as service:
         wait_until(service.replicas, what="the replica")
         service.signal(signal.SIGKILL)
-        service.process.wait(10)
-        wait_until(lambda: not service.left_over(), what="Ray's end", timeout_s=10)
+        service.process.wait(30)
+        wait_until(lambda: not service.left_over(), what="Ray's end", timeout_s=30)

@@ -104,6 +104,10 @@ class VisionProcess:
         below = processes.descendants(self.process.pid)
         return [pid for pid in below if _title(pid).startswith("ray::ServeReplica")]
 
+    def computed_s(self) -> float:
+        """What the replicas have computed so far, seconds of processor time together."""
+        return sum(map(_cpu_ticks, self.replicas())) / os.sysconf("SC_CLK_TCK")
+
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the service itself."""
         self.remember_tree()
@@ -153,7 +157,7 @@ def wait_until_busy(pids: list[int], *, what: str) -> int:
         busy.extend(pid for pid in pids if _cpu_ticks(pid) - before[pid] >= 10)
         return bool(busy)
 
-    wait_until(one_is_busy, what=what, timeout_s=30)
+    wait_until(one_is_busy, what=what, timeout_s=60)
     return busy[0]
 
 

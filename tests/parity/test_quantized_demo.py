@@ -6,9 +6,6 @@ would have said at every one of those tokens. The figures are printed; the bound
 path.
 """
 
-import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +16,11 @@ from PIL import Image
 from deploy.divergence import kl_divergence
 from tests.demo_model.evaluation import messages
 from tests.demo_model.held_out import question
+from tests.support.bundles import DEMO_CHECKPOINT, demo_bundle
 from tests.support.graphs import GraphInputs, GraphSession
 from tests.support.oracle import Oracle
 from tests.support.runners import decode, logits_of, open_runner, prefill
 
-ROOT = Path(__file__).parents[2]
-CHECKPOINT = ROOT / "deploy" / "demo" / "checkpoint"
 SKILLS = ("color", "shape", "count", "spatial", "yes_no", "describe")
 QUESTIONS = 5  # of each skill
 TOKENS = 12
@@ -41,21 +37,14 @@ class Answer:
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def bundles() -> tuple[Path, Path]:
     """The demonstration model in float32 and as exported by default."""
-    folder = tmp_path_factory.mktemp("demo")
-    jobs = [
-        [str(CHECKPOINT), str(folder / "fp32"), "--precision=fp32"],
-        [str(CHECKPOINT), str(folder / "int4")],
-    ]
-    command = [sys.executable, "-m", "tests.support.export_all", json.dumps(jobs)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=200)
-    return folder / "fp32", folder / "int4"
+    return demo_bundle("fp32"), demo_bundle("int4")
 
 
 @pytest.fixture(scope="module")
 def answers(bundles: tuple[Path, Path]) -> list[Answer]:
-    reference, graph = Oracle(CHECKPOINT), GraphSession(bundles[0])
+    reference, graph = Oracle(DEMO_CHECKPOINT), GraphSession(bundles[0])
     numbered = [(skill, number) for skill in SKILLS for number in range(QUESTIONS)]
     return [answer(reference, graph, skill, number) for skill, number in numbered]
 

@@ -25,6 +25,8 @@ CHECKPOINT_SOURCES = (
     SUPPORT / "tokenizers_tiny.py",
     SUPPORT / "chat_template.jinja",
 )
+DEMO_CHECKPOINT = ROOT / "deploy" / "demo" / "checkpoint"
+DEMO_OPTIONS = {"fp32": ["--precision=fp32"], "int4": list[str]()}
 LIBRARIES = ("onnxruntime", "onnxruntime-genai", "tokenizers", "torch", "transformers")
 BUILD_TIMEOUT_S = 300
 
@@ -71,13 +73,7 @@ def bundle(name: str, precision: str = "fp32", *, accuracy_level: int = 4) -> Pa
     if not precision.startswith("int"):
         accuracy_level = 4  # means nothing to them; one bundle for all
     wanted = Variant(name, precision, accuracy_level)
-    makers = (
-        *CHECKPOINT_SOURCES,
-        *sorted((ROOT / "deploy" / "export").rglob("*.py")),
-        ROOT / "kernels" / "layout.py",
-        ROOT / "protos" / "bundle" / "manifest.py",
-    )
-    folder = CACHE / "bundles" / _digest(makers)
+    folder = CACHE / "bundles" / _digest((*CHECKPOINT_SOURCES, *_exporter()))
     variants = {variant.folder: variant for variant in {*USUAL, wanted}}
 
     def export(missing: list[str]) -> None:
@@ -86,6 +82,28 @@ def bundle(name: str, precision: str = "fp32", *, accuracy_level: int = 4) -> Pa
 
     _once(folder, sorted(variants), export)
     return folder / wanted.folder
+
+
+def demo_bundle(precision: str) -> Path:
+    """The demonstration model's bundle, "fp32" or "int4", the latter as exported by default."""
+    files = sorted(path for path in DEMO_CHECKPOINT.iterdir() if path.is_file())
+    folder = CACHE / "demo" / _digest((*files, *_exporter()))
+
+    def export(missing: list[str]) -> None:
+        jobs = [[str(DEMO_CHECKPOINT), str(folder / name), *DEMO_OPTIONS[name]] for name in missing]
+        _run("tests.support.export_all", json.dumps(jobs))
+
+    _once(folder, [*DEMO_OPTIONS], export)
+    return folder / precision
+
+
+def _exporter() -> tuple[Path, ...]:
+    """What decides over a bundle's bytes beside its checkpoint."""
+    return (
+        *sorted((ROOT / "deploy" / "export").rglob("*.py")),
+        ROOT / "kernels" / "layout.py",
+        ROOT / "protos" / "bundle" / "manifest.py",
+    )
 
 
 def _arguments(variant: Variant, target: Path) -> list[str]:

@@ -3,6 +3,7 @@
 A pytest plugin: tests/conftest.py names it, tests take the `stacks` fixture.
 """
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ FLAGS = {
     "vision": ("--threads=1",),
 }
 
+# The vision tier in one process; for `StackSettings.programs`.
+WITHOUT_RAY = {"vision": (sys.executable, str(Path(__file__).with_name("vision_without_ray.py")))}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GreedyAnswer:
@@ -45,9 +49,15 @@ class GreedyAnswer:
 class ServedStack:
     """A running stack with clients of its gateway and its decoder."""
 
-    def __init__(self, bundle: Path, log_dir: Path) -> None:
+    def __init__(self, bundle: Path, log_dir: Path, *, ray: bool) -> None:
         self.stack = LocalStack(
-            StackSettings(bundle=bundle, ports=ANY_FREE, flags=FLAGS, log_dir=log_dir)
+            StackSettings(
+                bundle=bundle,
+                ports=ANY_FREE,
+                flags=FLAGS,
+                log_dir=log_dir,
+                programs={} if ray else WITHOUT_RAY,
+            )
         )
         self.stack.start()
         self.chat = ChatClient(self.stack.addresses["gateway"])
@@ -69,16 +79,16 @@ class ServedStack:
         wait_until(
             lambda: not any(is_alive(process) for process in processes),
             what="every process of the stack to end",
-            timeout_s=3.0,
+            timeout_s=30.0,
         )
 
     def load(self) -> decoder_pb2.DecoderLoad:
         """How busy the decoder is."""
         stub = decoder_pb2_grpc.DecoderServiceStub(self._decoder)
-        load: decoder_pb2.DecoderLoad = stub.GetLoad(decoder_pb2.GetLoadRequest(), timeout=10.0)
+        load: decoder_pb2.DecoderLoad = stub.GetLoad(decoder_pb2.GetLoadRequest(), timeout=30.0)
         return load
 
-    def wait_until_idle(self, *, timeout_s: float = 5.0) -> None:
+    def wait_until_idle(self, *, timeout_s: float = 30.0) -> None:
         """Waits until no sequence runs or waits in the decoder."""
 
         def idle() -> bool:
@@ -143,12 +153,17 @@ class Stacks:
         self._log_dir = log_dir
         self._running: OrderedDict[Path, ServedStack] = OrderedDict()
 
-    def get(self, bundle: Path) -> ServedStack:
-        """The stack that serves `bundle`, started if need be."""
+    def get(self, bundle: Path, *, ray: bool = True) -> ServedStack:
+        """The stack that serves `bundle`, started if need be.
+
+        Args:
+            bundle: What is served.
+            ray: Whether the replicas run on Ray, as users' do; one that runs is taken as it is.
+        """
         if bundle not in self._running:
             while len(self._running) >= MOST_STACKS:
                 self._running.popitem(last=False)[1].close()
-            self._running[bundle] = ServedStack(bundle, self._log_dir / bundle.name)
+            self._running[bundle] = ServedStack(bundle, self._log_dir / bundle.name, ray=ray)
         self._running.move_to_end(bundle)
         return self._running[bundle]
 

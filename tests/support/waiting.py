@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 def wait_until(
-    condition: Callable[[], object], *, what: str, timeout_s: float = 10.0, interval_s: float = 0.02
+    condition: Callable[[], object], *, what: str, timeout_s: float = 30.0, interval_s: float = 0.02
 ) -> None:
     """Polls `condition` until it is true.
 

@@ -27,7 +27,7 @@ def info(caplog: pytest.LogCaptureFixture) -> None:
 
 async def line_of(caplog: pytest.LogCaptureFixture, name: str) -> str:
     """The one line of a request; a stream's is written just after its last byte."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             lines = [text for text in caplog.messages if text.startswith(f"request id={name} ")]
             if lines:

@@ -20,7 +20,7 @@ async def raw(stage: Stage, request: str) -> bytes:
     """Sends a request as it is and returns the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.http_port)
     writer.write(request.encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await reader.read()
     writer.close()
     return answer

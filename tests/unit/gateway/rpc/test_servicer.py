@@ -206,18 +206,18 @@ async def test_a_cancelled_call_cancels_the_decoder(stage: Stage) -> None:
     call = stage.grpc.Complete(request("hi"))
     await stage.decoder.stalling.wait()
     call.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await stage.decoder.cancelled.wait()
 
 
 async def test_a_clients_deadline_is_passed_on_and_kept(stage: Stage) -> None:
     stage.decoder.stall_after = 0
     stage.will_say("one")
-    reason = await failure(stage, request("hi"), timeout=0.5)
+    reason = await failure(stage, request("hi"), timeout=1.5)
     assert reason is Reason.DEADLINE_EXCEEDED
     (left,) = stage.decoder.time_left_s
-    assert left is not None and left < 0.6
-    async with asyncio.timeout(5):
+    assert left is not None and left < 1.6
+    async with asyncio.timeout(30):
         await stage.decoder.cancelled.wait()
 
 
@@ -237,7 +237,7 @@ async def test_grpc_health_follows_the_decoder(bundle: Bundle) -> None:
     async with staged(bundle) as stage:
         address = f"127.0.0.1:{stage.gateway.grpc_port}"
         async with grpc.aio.insecure_channel(address, options=channel_options()) as channel:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await _until(channel, serving=True)
                 await stage.decoder.die()
                 await _until(channel, serving=False)

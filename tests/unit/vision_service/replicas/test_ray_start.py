@@ -1,12 +1,13 @@
 """How long Ray's start may take."""
 
+import importlib.util
 import inspect
 from typing import Any
 
 import pytest
 import ray
 
-from vision_service.__main__ import _startup_limits
+from vision_service.__main__ import PRELOADED, _startup_limits
 from vision_service.replicas import ray_runtime
 from vision_service.replicas.ray_runtime import _patient
 
@@ -64,3 +65,9 @@ def test_ray_s_processes_wait_for_each_other_as_long() -> None:
     limits = _startup_limits(90.5)
     assert limits.pop("RAY_agent_register_timeout_ms") == "90500"
     assert set(limits.values()) == {"91"}
+
+
+@pytest.mark.filterwarnings("ignore")  # what Serve itself uses is not ours to mend
+@pytest.mark.parametrize("module", PRELOADED)
+def test_what_ray_s_workers_import_beforehand_exists(module: str) -> None:
+    assert importlib.util.find_spec(module) is not None  # Ray would only log that it does not

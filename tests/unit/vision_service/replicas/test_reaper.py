@@ -48,7 +48,7 @@ def test_a_killed_service_leaves_neither_processes_nor_its_folder(tmp_path: Path
 
 def test_the_reaper_ends_with_a_service_that_ends_by_itself(tmp_path: Path) -> None:
     with service(tmp_path / "none") as (running, _, watching):
-        output, _ = running.communicate("end\n", timeout=10)  # the reaper holds no output open
+        output, _ = running.communicate("end\n", timeout=30)  # the reaper holds no output open
         assert output == ""
     wait_until(lambda: processes.start_time(watching) is None, what="the reaper's end")
     assert running.returncode == 0
