@@ -34,7 +34,7 @@ from gateway.answer.thoughts import Thoughts
 from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
 from gateway.media.images import MediaLimits, PlannedImage
-from gateway.media.videos import PlannedFrames
+from gateway.media.video_plans import PlannedFrames
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import holds_more_than, videos_of
 from gateway.request.conversation import Conversation
@@ -47,6 +47,7 @@ from gateway.tiers.features import FeatureSource
 from gateway.tiers.router import Endpoint
 from gateway.tiers.samplings import Samplings
 from gateway.tiers.vision import VisionClient
+from protos.media.videos import SampledFrames
 from protos.wire.errors import DeadlineExceeded, PromptTooLong, ServiceError
 
 # Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
@@ -107,13 +108,15 @@ class Pipeline:
             by_s: When their answers must be here; None: as soon as whole answers to requests.
             max_context: Most tokens of prompt and answer; the model's own where None.
         """
-        limits = self._vision.image_limits
-        sampled = await self._samplings.of(
-            videos_of(conversation),
-            lambda videos: self._builder.videos.samplings(videos, limits),
-            request_id=request_id,
-            by_s=time.monotonic() + self._patience.request_s if by_s is None else by_s,
-        )
+        limits, videos = self._vision.image_limits, videos_of(conversation)
+        sampled: list[SampledFrames] = []
+        if videos:
+            sampled = await self._samplings.of(
+                videos,
+                self._builder.videos.samplings(videos, limits),
+                request_id=request_id,
+                by_s=time.monotonic() + self._patience.request_s if by_s is None else by_s,
+            )
         return await self._threads.run(
             partial(
                 self._builder.prepare,

@@ -15,7 +15,7 @@ from gateway.media.images import (
     TierLimits,
     plan_images,
 )
-from gateway.media.videos import PlannedFrames
+from gateway.media.video_plans import PlannedFrames
 from gateway.prompt import provenance
 from gateway.prompt.families.family import ThoughtTokens
 from gateway.prompt.families.registry import family_named

@@ -5,15 +5,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from gateway.media.images import PlannedImage, TierLimits
-from gateway.media.videos import (
-    PlannedFrames,
-    PlannedVideo,
-    VideoLimits,
-    VideoSource,
-    check_videos,
-    plan_video,
-    sampling_of,
-)
+from gateway.media.video_plans import PlannedFrames, PlannedVideo, plan_video
+from gateway.media.videos import VideoLimits, VideoSource, check_videos, sampling_of
 from protos.media.videos import FrameSampling, SampledFrames, VideoSettings
 
 

@@ -11,7 +11,7 @@ from gateway.answer.events import (
     TopToken,
 )
 from gateway.media.images import PlannedImage
-from gateway.media.videos import PlannedFrames
+from gateway.media.video_plans import PlannedFrames
 from gateway.prompt.builder import PreparedPrompt
 from gateway.prompt.splice import VisualSpan
 from gateway.request.constraint import ConstraintKind, ConstraintSpec

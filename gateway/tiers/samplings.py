@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from blake3 import blake3
 
@@ -23,7 +23,7 @@ class Samplings:
     async def of(
         self,
         videos: Sequence[VideoSource],
-        wanted: Callable[[Sequence[VideoSource]], Sequence[FrameSampling]],
+        samplings: Sequence[FrameSampling],
         *,
         request_id: str,
         by_s: float,
@@ -32,16 +32,13 @@ class Samplings:
 
         Args:
             videos: All videos of a request.
-            wanted: Checks them and says how frames of the files are to be chosen.
+            samplings: How frames of each that is a file are to be chosen.
             request_id: Travels with the calls.
             by_s: When the answers must be here.
 
         Raises:
-            ServiceError: a video at fault, or no vision tier is there.
+            ServiceError: what the vision tier answered, or VISION_UNAVAILABLE.
         """
-        if not videos:
-            return []
-        samplings = wanted(videos)
         files = [video for video in videos if video.file]
         return [
             await self._of(video, sampling, request_id, by_s)

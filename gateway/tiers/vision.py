@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import grpc
 
 from gateway.media.images import PlannedImage, TierLimits
-from gateway.media.videos import PlannedFrames
+from gateway.media.video_plans import PlannedFrames
 from gateway.request.deadlines import seconds_left
 from gateway.tiers.convert import (
     encode_to_proto,

@@ -161,7 +161,7 @@ def files(draw: st.DrawFn) -> bytes:
 
 
 @given(file=files(), text=st.sampled_from(["", "What moves?", "<2.0 seconds>"]))
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_random_video_becomes_what_transformers_makes_of_it(
     builder: PromptBuilder, reference: Oracle, file: bytes, text: str
 ) -> None:
@@ -225,7 +225,7 @@ def test_a_wanted_number_of_frames_is_that_of_transformers(
 )
 @example(frames=5, height=48, width=80, least=1, most=1 << 20)  # ties on every side
 @example(frames=768, height=2160, width=3840, least=4096, most=25_165_824)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_sizes_and_refusals_equal_transformers(
     builder: PromptBuilder, frames: int, height: int, width: int, least: int, most: int
 ) -> None:

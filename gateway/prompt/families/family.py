@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.media.images import PlannedImage
-from gateway.media.videos import PlannedVideo
+from gateway.media.video_plans import PlannedVideo
 from gateway.prompt.splice import SplicedPrompt, VisualSpan
 from protos.bundle.manifest import SpecialTokens
 from protos.media.images import Grid

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gateway.media.images import PlannedImage
-from gateway.media.videos import PlannedVideo
+from gateway.media.video_plans import PlannedVideo
 from gateway.prompt.families.family import Positions, PromptFamily
 from gateway.prompt.splice import Frames, SplicedPrompt, VisualSpan, check_places, splice
 from protos.bundle.manifest import SpecialTokens
