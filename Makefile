@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PRODUCT := $(VENV)/.product
 TESTS := $(VENV)/.tests
 
-.PHONY: demo test check setup bench clean
+.PHONY: demo test check setup bench clients clean
 
 demo: $(PRODUCT)
 	@$(BIN)/tandem demo
@@ -34,6 +34,9 @@ $(TESTS): $(PRODUCT) requirements-test.lock
 
 bench: $(PRODUCT)
 	$(BIN)/tandem bench
+
+clients: setup
+	$(BIN)/python -m tests.clients
 
 clean:
 	rm -rf $(VENV) build dist kernels/*.so *.egg-info .cache .pytest_cache .mypy_cache .ruff_cache

@@ -208,9 +208,10 @@ async def serve_loaded(
     )
     decoder_pb2_grpc.add_DecoderServiceServicer_to_server(servicer, server.server)
     async with grammars, engine, server:
-        await server.set_serving(True)
-        process.announce(grpc=server.port)
-        await process.stopped()
+        with servicer.metrics.serving(config.host, config.metrics_port) as metrics_port:
+            await server.set_serving(True)
+            process.announce(grpc=server.port, metrics=metrics_port)
+            await process.stopped()
 
 
 def _in_daemon_thread(function: Callable[[], T]) -> asyncio.Future[T]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from decoder_service.grammar.checks import GrammarLimits
 from protos.process.settings import LOG_LEVELS, MAX_PORT, check, setting
-from protos.wire.channels import DECODER_PORT
+from protos.wire.channels import DECODER_METRICS_PORT, DECODER_PORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +16,12 @@ class DecoderConfig:
     host: str = setting("address to listen on", default="127.0.0.1")
     port: int = setting(
         "gRPC port; 0 chooses a free one", default=DECODER_PORT, least=0, most=MAX_PORT
+    )
+    metrics_port: int | None = setting(
+        f"port of Prometheus metrics, as {DECODER_METRICS_PORT}; 0 picks one; unset: none",
+        default=None,
+        least=0,
+        most=MAX_PORT,
     )
     threads: int | None = setting(
         "threads of one graph run; unset: all cores", default=None, least=1
@@ -67,9 +73,10 @@ class DecoderConfig:
         choices=("auto", "off"),
     )
     draft_tokens: int = setting("most tokens drafted ahead", default=8, least=1)
-    # Longer than the gateway waits for an encoding, so that its clearer error comes first.
+    # Longer than the gateway's request_deadline_s, within which it waits for encodings as long as
+    # their patches may take: its clearer error comes first.
     features_timeout_s: float = setting(
-        "longest pause of a client that still owes features, seconds", default=120.0, least=0.001
+        "longest pause of a client that still owes features, seconds", default=600.0, least=0.001
     )
     grammar_kib: int = setting(
         "longest schema or other grammar of a request, KiB", default=64, least=1

@@ -17,7 +17,9 @@ async def serve(config: GatewayConfig, process: ServiceProcess) -> int:
     bundle = Bundle.open(config.bundle)
     bundle.verify_files(("processor",))
     async with Gateway(config, bundle) as gateway:
-        process.announce(http=gateway.http_port, grpc=gateway.grpc_port)
+        process.announce(
+            http=gateway.http_port, grpc=gateway.grpc_port, metrics=gateway.metrics_port
+        )
         await process.stopped()
     return 0
 

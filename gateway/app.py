@@ -19,11 +19,13 @@ from gateway.http.routes import http_app
 from gateway.media.fetch import Fetcher
 from gateway.media.images import MediaLimits
 from gateway.media.videos import VideoLimits
+from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PromptBuilder
 from gateway.prompt.inputs import PromptLimits
 from gateway.request.deadlines import Patience
 from gateway.request.sampling import presets
+from gateway.rpc.access import ReflectionKey
 from gateway.rpc.servicer import ChatServicer
 from gateway.service import ChatService
 from gateway.threads import Threads
@@ -55,7 +57,9 @@ class Gateway:
     def __init__(self, config: GatewayConfig, bundle: Bundle) -> None:
         self._config = config
         self._admission = Admission(
-            max_requests=config.max_in_flight, max_bytes=config.max_in_flight_bytes
+            max_requests=config.max_in_flight,
+            max_bytes=config.max_in_flight_bytes,
+            max_of_tenant=config.most_of_key,
         )
         self._threads = Threads(config.prepare_threads)
         self._vision = VisionClient(
@@ -74,17 +78,22 @@ class Gateway:
         builder = PromptBuilder(bundle, limits=_limits(config), digest_key=tenants.image_key)
         self._builder = builder
         self._token_bytes = TokenBytes(builder.tokenizer)
+        self._metrics = GatewayMetrics(config.model_name or bundle.manifest.model_id)
+        self._metrics.watch(self._admission, vision=self._vision, decoder=self._decoder)
         self._service = self._make_service(bundle, builder, tenants)
         # Doors are closed together and first; what they use is closed after.
         self._http_door = AsyncExitStack()
         self._grpc_door = AsyncExitStack()
         self._stack = AsyncExitStack()
         self.http_port = 0
+        self.metrics_port: int | None = None
         self.grpc_port = 0
 
     async def __aenter__(self) -> "Gateway":
         try:
             self._stack.enter_context(self._threads)
+            serving = self._metrics.serving(self._config.host, self._config.metrics_port)
+            self.metrics_port = self._stack.enter_context(serving)
             await self._stack.enter_async_context(self._files)
             await self._stack.enter_async_context(self._vision)
             logger.info("images: %s", self.card()["image_limits"])
@@ -172,6 +181,7 @@ class Gateway:
             decoder=self._decoder,
             threads=self._threads,
             patience=patience,
+            metrics=self._metrics,
         )
         served = ServedModel(
             name=config.model_name or manifest.model_id,
@@ -186,6 +196,7 @@ class Gateway:
             tenants=tenants,
             api_keys=config.api_keys,
             files=self._files,
+            metrics=self._metrics,
         )
 
     def _grpc_server(self) -> GrpcServer:
@@ -195,6 +206,7 @@ class Gateway:
             port=config.grpc_port,
             services=(SERVICE,),
             reflection=config.reflection,
+            interceptors=(ReflectionKey(self._service.authorize),),
             max_receive_bytes=LARGE_MESSAGE_BYTES,
             drain_timeout_s=config.drain_timeout_s,
         )
@@ -203,9 +215,9 @@ class Gateway:
         return server
 
     async def _report_health(self, server: GrpcServer) -> None:
-        """Makes grpc.health.v1 say what GET /health says."""
+        """Makes grpc.health.v1 say what GET /health/ready says."""
         while True:
-            await server.set_serving(self.health()["status"] in ("ok", "degraded"))
+            await server.set_serving(self.health()["ready"])
             await asyncio.sleep(self._config.watch_interval_s)
 
     def _listener(self, listening: socket) -> Listener:
@@ -217,7 +229,13 @@ class Gateway:
             max_body_bytes=config.max_body_bytes,
             slow_client_s=config.slow_client_s,
         )
-        app = http_app(chat=chat, served=self._service.served, card=self.card, health=self.health)
+        app = http_app(
+            chat=chat,
+            served=self._service.served,
+            card=self.card,
+            health=self.health,
+            metrics=self._metrics.exposition,
+        )
         # Around everything, so that even the response to a bug carries the request's id.
         guarded = Guard(
             app,

@@ -23,6 +23,7 @@ from protos.wire.channels import (
     DECODER_PORT,
     GATEWAY_GRPC_PORT,
     GATEWAY_HTTP_PORT,
+    GATEWAY_METRICS_PORT,
     MIB,
     VISION_PORT,
 )
@@ -50,6 +51,13 @@ class GatewayConfig:
     )
     grpc_port: int = setting(
         "port of the gRPC door; 0 picks one", default=GATEWAY_GRPC_PORT, least=0, most=MAX_PORT
+    )
+    metrics_port: int | None = setting(
+        f"port of Prometheus metrics that need no key, as {GATEWAY_METRICS_PORT}; 0 picks one;"
+        " unset: only /metrics of the HTTP door",
+        default=None,
+        least=0,
+        most=MAX_PORT,
     )
     model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
     api_key: str | None = setting(
@@ -79,6 +87,12 @@ class GatewayConfig:
     )
     reflection: bool = setting("answer gRPC reflection", default=False)
     max_in_flight: int = setting("requests at work before 429", default=256, least=1)
+    max_key_in_flight: int | None = setting(
+        "requests of one key at work before 429; unset: three quarters of max_in_flight where"
+        " there are several keys",
+        default=None,
+        least=1,
+    )
     max_in_flight_bytes: int = setting(
         "bytes of their bodies before 429", default=512 * MIB, least=1
     )
@@ -220,6 +234,14 @@ class GatewayConfig:
     def api_keys(self) -> tuple[str, ...]:
         """The keys; empty where none is needed."""
         return tuple(entries(self.api_key or ""))
+
+    @property
+    def most_of_key(self) -> int:
+        """Requests of one key at work; with several, none of them can take every place."""
+        if self.max_key_in_flight is not None:
+            return self.max_key_in_flight
+        several = len(self.api_keys) > 1
+        return max(1, self.max_in_flight * 3 // 4) if several else self.max_in_flight
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:

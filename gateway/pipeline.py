@@ -35,6 +35,7 @@ from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
 from gateway.media.images import MediaLimits, PlannedImage
 from gateway.media.video_plans import PlannedFrames
+from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import holds_more_than, videos_of
 from gateway.request.conversation import Conversation
@@ -74,6 +75,7 @@ class Pipeline:
         decoder: DecoderClient,
         threads: Threads,
         patience: Patience,
+        metrics: GatewayMetrics,
     ) -> None:
         self._vocab_size = vocab_size
         self._builder = builder
@@ -83,6 +85,7 @@ class Pipeline:
         self._threads = threads
         self._patience = patience
         self._samplings = Samplings(vision)
+        self._metrics = metrics
 
     def check(self, question: Question) -> None:
         """Checks everything of a question but its conversation; see `Question.check`."""
@@ -180,6 +183,8 @@ class Pipeline:
         end: DecoderEnd | None = None
         async with self._decoder.generate(work.endpoint, job, prompt, choice=index) as call:
             admitted = await _admitted(call, job)
+            needed = len(work.features.needed(admitted.needed_spans))
+            self._metrics.admitted(images=len(prompt.visuals), needed=needed)
             async with self._feeding(call, admitted, work, watch) as feeding:
                 while end is None and not transcript.stopped:
                     event = await _next(call, feeding, by_s=self._next_by_s(job, watch))

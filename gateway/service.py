@@ -14,6 +14,7 @@ from gateway.access.auth import check_key
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.events import AnswerEnd, AnswerEvent
+from gateway.metrics import GatewayMetrics, TokenClock
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.conversation import Conversation
@@ -38,6 +39,7 @@ class ChatService:
         tenants: Tenants,
         api_keys: Sequence[str],
         files: Files,
+        metrics: GatewayMetrics,
     ) -> None:
         self.served = served
         self.pipeline = pipeline
@@ -46,6 +48,7 @@ class ChatService:
         self.tenants = tenants
         self._api_keys = api_keys
         self.files = files
+        self.metrics = metrics
 
     def authorize(self, authorization: str | None) -> str | None:
         """The key of an `Authorization` header; None where none is needed.
@@ -69,7 +72,10 @@ class ChatService:
         Raises:
             ServiceError: INVALID_API_KEY.
         """
-        with recording("gateway", request_id, door=door) as record, ExitStack() as held:
+        with (
+            recording("gateway", request_id, metrics=self.metrics, door=door) as record,
+            ExitStack() as held,
+        ):
             yield OpenRequest(self, record, held, api_key=self.authorize(authorization))
 
 
@@ -90,6 +96,7 @@ class OpenRequest:
         self._api_key = api_key
         self._arrived_s = time.monotonic()
         self._completion_tokens = 0
+        self._clocks: dict[int, TokenClock] = {}  # by choice
 
     @property
     def whole_by_s(self) -> float:
@@ -101,9 +108,10 @@ class OpenRequest:
 
         Raises:
             Unavailable: DRAINING, the process is shutting down.
-            Overloaded: the gateway is full.
+            Overloaded: the gateway is full, or this key has its share of it.
         """
-        self._held.enter_context(self._service.admission.slot(size_bytes))
+        tenant = self._service.tenants.name(self._api_key)
+        self._held.enter_context(self._service.admission.slot(size_bytes, tenant=tenant))
 
     async def answer(
         self, question: Question, *, client_left_s: float | None = None
@@ -123,7 +131,7 @@ class OpenRequest:
         job = replace(job, question=replace(question, conversation=conversation))
         async with aclosing(self._service.pipeline.answer(job)) as events:
             async for index, event in events:
-                self._note(event)
+                self._note(index, event)
                 yield index, event
 
     async def prepare(self, model: str, conversation: Conversation) -> PreparedPrompt:
@@ -163,16 +171,20 @@ class OpenRequest:
             question=question,
             sampling=with_presets(question.sampling, service.served.presets),
             cache_salt=service.tenants.salt(self._api_key, question.cache_salt),
+            tenant=service.tenants.name(self._api_key),
             arrived_s=self._arrived_s,
             deadline=service.patience.deadline(
                 self._arrived_s, stream=question.stream, client_left_s=client_left_s
             ),
         )
 
-    def _note(self, event: AnswerEvent) -> None:
+    def _note(self, index: int, event: AnswerEvent) -> None:
+        metrics = self._service.metrics
         if not isinstance(event, AnswerEnd):
             self._record.first_token()
+            self._clocks.setdefault(index, TokenClock(metrics)).came(len(event.tokens))
             return
+        metrics.choice_ended(event.timings)
         self._completion_tokens += event.completion_tokens
         self._record.note(
             prompt_tokens=event.prompt_tokens,

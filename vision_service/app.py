@@ -61,12 +61,14 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
 
     encoders = RayEncoders(config, reaper)
     try:
+        metrics = servicer.metrics.serving(config.host, config.metrics_port)
         async with server:
-            await encoders.start(reclaim_signals=process.catch_signals)
-            servicer.encoders = encoders
-            await server.set_serving(True)
-            process.announce(grpc=server.port)
-            return await _until_stopped(process, encoders)
+            with metrics as metrics_port:
+                await encoders.start(reclaim_signals=process.catch_signals)
+                servicer.encoders = encoders
+                await server.set_serving(True)
+                process.announce(grpc=server.port, metrics=metrics_port)
+                return await _until_stopped(process, encoders)
     except RuntimeError:  # Ray says so whatever kept it from starting.
         logger.exception("the vision service could not start")
         return EXIT_LOST

@@ -11,7 +11,7 @@ from protos.media.limits import (
     PILLOW_PIXELS,
 )
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
-from protos.wire.channels import MIB, VISION_PORT
+from protos.wire.channels import MIB, VISION_METRICS_PORT, VISION_PORT
 
 DEVICES = ("cpu", "cuda")
 TOWERS = ("auto", "exact", "fast", "portable", "torch")
@@ -26,6 +26,12 @@ class VisionConfig:
     host: str = setting("address to listen on", default="127.0.0.1")
     port: int = setting(
         "port to listen on, 0 chooses a free one", default=VISION_PORT, least=0, most=MAX_PORT
+    )
+    metrics_port: int | None = setting(
+        f"port of Prometheus metrics, as {VISION_METRICS_PORT}; 0 picks one; unset: none",
+        default=None,
+        least=0,
+        most=MAX_PORT,
     )
     replicas: int = setting(
         "encoder replicas; the fewest when max_replicas is set", default=1, least=1

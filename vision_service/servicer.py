@@ -31,6 +31,7 @@ from vision_service.jobs import (
     Patches,
     Videos,
 )
+from vision_service.metrics import VisionMetrics
 from vision_service.video_requests import (
     VideoSource,
     frames_from_proto,
@@ -76,6 +77,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         self._max_video_bytes = max_video_bytes
         self._max_video_seconds = max_video_seconds
         self._encode_timeout_s = encode_timeout_s
+        self.metrics = VisionMetrics()
 
     async def Encode(
         self, request: vision_pb2.EncodeRequest, context: Context
@@ -83,7 +85,11 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         """See vision.proto."""
         request_id = request.request_id or _id_in_metadata(context)
         async with reporting_errors(context):
-            with recording("vision", request_id, bytes=request.ByteSize()) as record:
+            size = request.ByteSize()
+            with (
+                recording("vision", request_id, metrics=self.metrics, bytes=size) as record,
+                self.metrics.working(_planned_patches(request)),
+            ):
                 encoders = self._ready(request)
                 # Pixels may be tens of megabytes, and checking them reads them all.
                 source = await asyncio.to_thread(self._to_source, request)
@@ -91,7 +97,9 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
                 record.note(
                     image_tokens=encoded.features.shape[1],
                     queue_ms=encoded.summary.queue_ms,
+                    preprocess_ms=encoded.summary.preprocess_ms,
                     encode_ms=encoded.summary.encode_ms,
+                    feature_bytes=encoded.features.nbytes,
                 )
                 for chunk in _to_chunks(encoded):
                     yield chunk
@@ -103,7 +111,8 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         """See vision.proto."""
         request_id = request.request_id or _id_in_metadata(context)
         async with reporting_errors(context):
-            with recording("vision", request_id, bytes=request.ByteSize()) as record:
+            size = request.ByteSize()
+            with recording("vision", request_id, metrics=self.metrics, bytes=size) as record:
                 self._ready(request)
                 sampling = sampling_from_proto(request)
                 async with self._timed(context):
@@ -232,6 +241,14 @@ def _areas(request: vision_pb2.EncodeRequest) -> PixelRange | None:
             param="min_pixels",
         )
     return areas
+
+
+def _planned_patches(request: vision_pb2.EncodeRequest) -> int:
+    """Patches of an image as far as the request tells: nothing of it is checked yet."""
+    grid = request.expected_grid_thw
+    if request.WhichOneof("source") == "patches":
+        grid = request.patches.grid_thw
+    return max(0, grid.t) * max(0, grid.h) * max(0, grid.w)
 
 
 def _id_in_metadata(context: Context) -> str:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -65,6 +65,7 @@ class Engine:
         self._executor = executor
         self._residency = executor.residency
         self._on_death = on_death
+        self._max_waiting = max_waiting
         self._most_in_flight = self._residency.max_sequences + max_waiting
         self._condition = threading.Condition()
         # Guarded by the condition:
@@ -73,6 +74,7 @@ class Engine:
             deque()
         )  # handled before the mailbox's commands about them
         self._streams: dict[Sequence, SequenceStream] = {}  # everything in flight
+        self._tenants: Counter[bytes] = Counter()  # whose it is
         self._is_accepting = False
         self._mean_s = 1.0  # how long a sequence takes, a running mean
         # The thread's own:
@@ -118,17 +120,29 @@ class Engine:
             if not self._is_accepting:
                 raise Unavailable("the decoder has stopped", reason=Reason.DECODER_UNAVAILABLE)
             if len(self._streams) >= self._most_in_flight:
-                slots = self._residency.max_sequences
-                waiting = self._most_in_flight - slots
-                raise Overloaded(
-                    f"{waiting} sequences wait already, which is the limit",
-                    retry_after_s=max(1.0, self._mean_s / slots),
-                )
+                if not self._may_displace(request.tenant):
+                    raise self._full()
+                self._mailbox.append(self._displace)
             self._streams[sequence] = stream
+            self._tenants[request.tenant] += 1
             self._arrivals.append(sequence)
             self._condition.notify()
         self._postman.send(self._arrive_meanwhile)
         return stream
+
+    def _may_displace(self, tenant: bytes) -> bool:
+        """Whether a full queue takes one more, because another tenant has two more than this one.
+
+        There are never more of those than places: what is displaced goes at the next step.
+        """
+        has_room = len(self._streams) < self._most_in_flight + self._max_waiting
+        return has_room and max(self._tenants.values()) > self._tenants[tenant] + 1
+
+    def _full(self) -> Overloaded:
+        return Overloaded(
+            f"{self._max_waiting} sequences wait already, which is the limit",
+            retry_after_s=max(1.0, self._mean_s / self._residency.max_sequences),
+        )
 
     def cancel(self, sequence: Sequence) -> None:
         """Ends a sequence before the next step; nothing happens when it has ended."""
@@ -240,6 +254,8 @@ class Engine:
         age_s = time.monotonic() - sequence.times.arrival
         with self._condition:
             del self._streams[sequence]
+            self._tenants[sequence.request.tenant] -= 1
+            self._tenants += Counter()  # forgets those that have none
             self._mean_s += 0.1 * (age_s - self._mean_s)
 
     def _drop(self, sequence: Sequence) -> None:
@@ -247,6 +263,16 @@ class Engine:
             return
         self._residency.end(sequence)
         self._forget(sequence)
+
+    def _displace(self) -> None:
+        """Refuses one waiting sequence, if the queue is still too full."""
+        if len(self._streams) <= self._most_in_flight:
+            return
+        sequence = self._residency.refused(time.monotonic())
+        if sequence is not None:
+            self._residency.end(sequence)
+            self._deliver(sequence, self._full())
+            self._forget(sequence)
 
     def _take_features(
         self, sequence: Sequence, span_index: int, values: npt.NDArray[np.float32], now: float
@@ -263,6 +289,7 @@ class Engine:
             self._is_accepting = False
             streams = list(self._streams.values())
             self._streams.clear()
+            self._tenants.clear()
         self._load = Load(preemption_count=self._residency.preemption_count)
         self._outbox += [(stream, error) for stream in streams]
         self._send_all()

@@ -66,6 +66,7 @@ def request_from_proto(start: decoder_pb2.GenerateStart, limits: RequestLimits) 
         ),
         report=_report_options(start.report_options, limits.allow_logits),
         cache_salt=start.cache_salt,
+        tenant=start.tenant,
         priority=start.priority,
     )
 
@@ -83,11 +84,12 @@ def _check_identity(start: decoder_pb2.GenerateStart, limits: RequestLimits) -> 
             "bundle_digest names another bundle than the one this decoder serves",
             param="bundle_digest",
         )
-    if len(start.cache_salt) > MAX_SALT_BYTES:
-        raise InvalidRequest(
-            f"cache_salt has {len(start.cache_salt)} bytes, expected at most {MAX_SALT_BYTES}",
-            param="cache_salt",
-        )
+    for name in ("cache_salt", "tenant"):
+        size = len(getattr(start, name))
+        if size > MAX_SALT_BYTES:
+            raise InvalidRequest(
+                f"{name} has {size} bytes, expected at most {MAX_SALT_BYTES}", param=name
+            )
 
 
 def _check_constraint_after(start: decoder_pb2.GenerateStart, vocab_size: int) -> None:

@@ -16,6 +16,7 @@ from decoder_service.grammar.compiler import GrammarCompiler
 from decoder_service.grammar.deferred import Deferred
 from decoder_service.rpc.constraint import grammar_from_proto
 from decoder_service.rpc.features import FeatureIntake, feature_rows_from_proto
+from decoder_service.rpc.metrics import DecoderMetrics
 from decoder_service.rpc.request import RequestLimits, request_from_proto
 from decoder_service.rpc.responses import (
     admission_to_proto,
@@ -65,6 +66,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         self._plan = plan
         self._features_timeout_s = features_timeout_s
         self._request_ids: set[str] = set()
+        self.metrics = DecoderMetrics(engine.load, plan)
 
     async def GetModelInfo(
         self,
@@ -102,7 +104,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
     ) -> None:
         """Generates one sequence; see decoder.proto for the conversation."""
         async with reporting_errors(context):
-            with recording("decoder") as record:
+            with recording("decoder", metrics=self.metrics) as record:
                 await self._generate(context, record)
 
     async def _generate(self, context: Context, record: RequestRecord) -> None:

@@ -118,6 +118,11 @@ class Residency:
         self.waiting.append(sequence)
         self.preemption_count += 1
 
+    def refused(self, now: float) -> Sequence | None:
+        """Who gives its place in the full queue to a tenant with fewer; see `Scheduler.refused`."""
+        untouched = [sequence for sequence in self.waiting if not sequence.was_preempted]
+        return self.scheduler.refused(untouched, (*self.running, *self._preempted()), now)
+
     def end(self, sequence: Sequence, *, is_sound: bool = True) -> None:
         """Forgets a sequence; its KV may be of use to others if it is sound."""
         if sequence.slot is not None:
@@ -153,7 +158,8 @@ class Residency:
     def _next(self, now: float) -> Sequence | None:
         preempted = self._preempted()
         is_full = len(preempted) >= self.max_sequences
-        return self.scheduler.most_urgent(preempted if is_full else self.waiting, now)
+        candidates = preempted if is_full else self.waiting
+        return self.scheduler.most_urgent(candidates, self.running, now)
 
     def _victims(self, sequence: Sequence, now: float) -> list[Sequence] | None:
         """Who must go for a sequence to get a slot; None when it cannot."""

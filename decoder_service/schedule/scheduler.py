@@ -5,7 +5,8 @@ tokens beside them, so neither running streams nor arriving prompts starve. All 
 over the weights: several short prompts are prefilled in one step as far as the budget goes.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from decoder_service.sequence.sequence import Sequence, Status
@@ -54,25 +55,60 @@ class Scheduler:
         aging_tokens: A prompt passed over in a step counts as this much shorter in the next.
         preemption_margin: Points of priority by which a waiting sequence must be more urgent
             than a running one to take its slot.
+        tenant_share: Points of priority that each running sequence of its tenant costs a waiting
+            one, so that tenants with enough waiting run equally many.
     """
 
     prefill_chunk_tokens: int
     aging_s: float = 1.0
     aging_tokens: int = 64
     preemption_margin: float = 10.0
+    tenant_share: float = 10.0
 
-    def most_urgent(self, waiting: Iterable[Sequence], now: float) -> Sequence | None:
+    def most_urgent(
+        self, waiting: Iterable[Sequence], running: Iterable[Sequence], now: float
+    ) -> Sequence | None:
         """Who gets the next slot: the most urgent, and of equals the first to have come.
+
+        A tenant that has slots already is less urgent, so that one with many waiting sequences
+        does not keep another's single one waiting.
 
         Args:
             waiting: Sequences without a slot.
+            running: Sequences with one.
             now: `time.monotonic` seconds.
         """
-        return max(waiting, key=lambda sequence: self._rank(sequence, now), default=None)
+        slots = Counter(sequence.request.tenant for sequence in running)
 
-    def least_urgent(self, running: Iterable[Sequence], now: float) -> Sequence:
-        """Who loses its slot first; there must be one."""
-        return min(running, key=lambda sequence: self._rank(sequence, now))
+        def rank(sequence: Sequence) -> tuple[float, float]:
+            urgency, first = self._rank(sequence, now)
+            return urgency - self.tenant_share * slots[sequence.request.tenant], first
+
+        return max(waiting, key=rank, default=None)
+
+    def least_urgent(self, sequences: Iterable[Sequence], now: float) -> Sequence:
+        """Who loses its slot, or its place, first; there must be one."""
+        return min(sequences, key=lambda sequence: self._rank(sequence, now))
+
+    def refused(
+        self, waiting: Collection[Sequence], running: Iterable[Sequence], now: float
+    ) -> Sequence | None:
+        """Who gives its place in a full queue to a tenant that has fewer sequences.
+
+        The least urgent of the tenant that has most; None where all have equally many.
+
+        Args:
+            waiting: Sequences without a slot that nothing was done for yet.
+            running: All others.
+            now: `time.monotonic` seconds.
+        """
+        places = Counter(sequence.request.tenant for sequence in (*waiting, *running))
+        fewest = min(places.values(), default=0)
+        most = max((places[sequence.request.tenant] for sequence in waiting), default=0)
+        if most <= fewest:
+            return None
+        those = [s for s in waiting if places[s.request.tenant] == most]
+        return self.least_urgent(those, now)
 
     def yielding(self, running: Iterable[Sequence], to: Sequence, now: float) -> list[Sequence]:
         """Running sequences that may lose their slots to a waiting one, the first to go first.

@@ -63,6 +63,7 @@ class Request:
     stop_token_ids: frozenset[int] = frozenset()
     report: ReportOptions = field(default_factory=ReportOptions)
     cache_salt: bytes = b""
+    tenant: bytes = b""  # shares slots and places in the queue evenly with others
     priority: int = 0
     constraint: Constraint | None = None
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.client import ChatClient, Conversation
-from deploy.commands.running import running_stack, stop_signals
+from deploy.commands.running import own_stack, stop_signals
 from deploy.commands.server import connected
 from deploy.stack.local import LocalStack, StackSettings, check_bundle
 from deploy.stack.ports import ANY_FREE
@@ -88,10 +88,7 @@ def run(
     settings = StackSettings(bundle=bundle, ports=ANY_FREE, flags=patient)
     with stop_signals():
         console.print(describe_bundle(check_bundle(bundle)), highlight=False, soft_wrap=True)
-        with (
-            running_stack(console, settings) as stack,
-            ChatClient(stack.addresses["gateway"]) as client,
-        ):
+        with own_stack(console, settings) as (stack, client):
             before = memory(stack)
             measured = _measure(client, load, first_seed=0)
             return replace(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.client import ChatClient, Conversation
-from deploy.commands.running import StopRequested, running_stack, stop_signals
+from deploy.commands.running import StopRequested, own_stack, stop_signals
 from deploy.commands.server import connected
 from deploy.stack.local import StackSettings
 from deploy.stack.paths import chat_history
@@ -68,10 +68,7 @@ def run(
 def _server(screen: Screen, settings: ChatSettings) -> Iterator[ChatClient]:
     if settings.bundle is not None:
         own = StackSettings(bundle=settings.bundle, ports=ANY_FREE)
-        with (
-            running_stack(screen.notes, own, quiet=True) as stack,
-            ChatClient(stack.addresses["gateway"], api_key=settings.api_key) as client,
-        ):
+        with own_stack(screen.notes, own, quiet=True) as (_, client):
             yield client
         return
     otherwise = (

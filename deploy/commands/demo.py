@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deploy.client import ChatClient, Conversation
-from deploy.commands.running import running_stack, stop_signals
+from deploy.commands.running import own_stack, stop_signals
 from deploy.stack.local import LaunchError, StackSettings, check_bundle
 from deploy.stack.paths import cache_dir
 from deploy.stack.ports import ANY_FREE
@@ -47,10 +47,7 @@ def run(
         image, asked = read_image(image_path), questions()
         bundle = demo_bundle(console, checkpoint, precision)
         settings = StackSettings(bundle=bundle, ports=ANY_FREE)
-        with (
-            running_stack(console, settings, verbose=verbose) as stack,
-            ChatClient(stack.addresses["gateway"]) as client,
-        ):
+        with own_stack(console, settings, verbose=verbose) as (_, client):
             _show_image(console, image_path)
             answers = [_ask(console, client, image, question) for question in asked]
         _sum_up(console, answers, time.perf_counter() - started)

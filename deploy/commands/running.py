@@ -1,6 +1,7 @@
 """A stack that runs while a command needs it: signals, progress lines, the end."""
 
 import os
+import secrets
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from deploy.client import ChatClient
 from deploy.stack.local import LocalStack, StackSettings
 from deploy.stack.paths import log_dir
 from deploy.terminal.screen import echo_logs, show_ready, show_starting
@@ -72,6 +74,28 @@ def running_stack(
         raise
     finally:
         _stop(stack)
+
+
+@contextmanager
+def own_stack(
+    console: Console, settings: StackSettings, *, verbose: bool = False, quiet: bool = False
+) -> Iterator[tuple[LocalStack, ChatClient]]:
+    """A stack for this command alone, and a client of its gateway.
+
+    It has a key of its own, which takes the place of one in the environment (GATEWAY_API_KEY):
+    that one is meant for servers, and this command would ask without it.
+
+    Raises:
+        LaunchError: see `LocalStack.start`.
+    """
+    key = secrets.token_urlsafe()
+    gateway = {**settings.environment.get("gateway", {}), "GATEWAY_API_KEY": key}
+    private = replace(settings, environment={**settings.environment, "gateway": gateway})
+    with (
+        running_stack(console, private, verbose=verbose, quiet=quiet) as stack,
+        ChatClient(stack.addresses["gateway"], api_key=key) as client,
+    ):
+        yield stack, client
 
 
 def _stop(stack: LocalStack, announce: Callable[[], None] = lambda: None) -> None:

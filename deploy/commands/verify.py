@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from deploy.client import ChatClient
 from deploy.commands.agreement import Agreement, compare, pooled
 from deploy.commands.digests import check_digests
 from deploy.commands.probes import Reading, probes, read
-from deploy.commands.running import running_stack, stop_signals
+from deploy.commands.running import own_stack, stop_signals
 from deploy.stack.local import StackSettings, check_bundle
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal.screen import CommandError, describe_bundle
@@ -148,10 +147,7 @@ def _read_all(console: Console, bundle: Bundle, *, note: str = "") -> list[Readi
     settings = StackSettings(
         bundle=bundle.path, ports=ANY_FREE, flags={"decoder": ["--allow-logits=true"]}
     )
-    with (
-        running_stack(console, settings, quiet=True) as stack,
-        ChatClient(stack.addresses["gateway"]) as client,
-    ):
+    with own_stack(console, settings, quiet=True) as (_, client):
         readings = []
         for probe in probes():
             readings.append(read(client, probe, bundle.manifest.special_tokens))

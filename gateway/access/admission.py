@@ -1,5 +1,6 @@
 """The gateway's own bounded queue: so many requests, so many bytes, then 429."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,18 +14,31 @@ class Admission:
 
     Nobody waits here: what does not fit is refused at once, because a client that backs off
     costs less than one that is kept waiting with its image in memory.
+
+    Args:
+        max_requests: Requests at work.
+        max_bytes: Bytes they hold together.
+        max_of_tenant: Requests of one tenant; None: as many as of all.
     """
 
-    def __init__(self, *, max_requests: int, max_bytes: int) -> None:
+    def __init__(
+        self, *, max_requests: int, max_bytes: int, max_of_tenant: int | None = None
+    ) -> None:
         self._max_requests = max_requests
+        self._max_of_tenant = max_of_tenant or max_requests
+        self._tenants: Counter[bytes] = Counter()
         self._max_bytes = max_bytes
-        self._bytes = 0
+        self.held_bytes = 0
         self.in_flight = 0
         self.draining = False
 
     @contextmanager
-    def slot(self, size_bytes: int) -> Iterator[None]:
+    def slot(self, size_bytes: int, *, tenant: bytes = b"") -> Iterator[None]:
         """Holds a place for one request while the block runs.
+
+        Args:
+            size_bytes: Of its body.
+            tenant: Whose it is; one tenant cannot take every place.
 
         Raises:
             Unavailable: DRAINING, the process is shutting down.
@@ -38,12 +52,18 @@ class Admission:
             )
         if self.in_flight >= self._max_requests:
             raise self._full()
+        if self._tenants[tenant] >= self._max_of_tenant:
+            raise Overloaded(
+                f"the gateway is at work on {self._max_of_tenant} requests of this key, which is"
+                " its limit; try again later",
+                retry_after_s=RETRY_AFTER_S,
+            )
         with self.room(size_bytes):
-            self.in_flight += 1
+            self._note(tenant, 1)
             try:
                 yield
             finally:
-                self.in_flight -= 1
+                self._note(tenant, -1)
 
     @contextmanager
     def room(self, size_bytes: int) -> Iterator[None]:
@@ -52,13 +72,19 @@ class Admission:
         Raises:
             Overloaded: there is no room for them.
         """
-        if self._bytes + size_bytes > self._max_bytes:
+        if self.held_bytes + size_bytes > self._max_bytes:
             raise self._full()
-        self._bytes += size_bytes
+        self.held_bytes += size_bytes
         try:
             yield
         finally:
-            self._bytes -= size_bytes
+            self.held_bytes -= size_bytes
+
+    def _note(self, tenant: bytes, change: int) -> None:
+        self.in_flight += change
+        self._tenants[tenant] += change
+        if not self._tenants[tenant]:
+            del self._tenants[tenant]
 
     def _full(self) -> Overloaded:
         return Overloaded(

@@ -3,9 +3,20 @@
 import hmac
 from collections.abc import Sequence
 
-from protos.wire.errors import Reason, ServiceError
+from protos.wire.errors import InvalidRequest, Reason, ServiceError
 
 AUTHORIZATION = "authorization"
+
+
+def one_authorization(values: Sequence[str]) -> str | None:
+    """The value of a request's `Authorization` headers, or metadata; None without one.
+
+    Raises:
+        InvalidRequest: there are several, of which a proxy may have checked another one.
+    """
+    if len(values) > 1:
+        raise InvalidRequest(f"the request has {len(values)} Authorization headers, expected one")
+    return values[0] if values else None
 
 
 def check_key(expected: Sequence[str], authorization: str | None) -> str | None:

@@ -24,8 +24,15 @@ class Tenants:
 
     def __init__(self, secret: bytes, *, bundle_digest: str) -> None:
         key = blake3(secret, derive_key_context="tandem 2026-11-21 names of tenants").digest()
+        self._names = blake3(b"names", key=key).digest()
         self._salts = blake3(b"salts:" + bundle_digest.encode(), key=key).digest()
         self.image_key = blake3(b"images:" + bundle_digest.encode(), key=key).digest()
+
+    def name(self, api_key: str | None) -> bytes:
+        """What the decoders know a key's sequences by: 16 bytes, or none where no key is needed."""
+        if api_key is None:
+            return b""
+        return blake3(api_key.encode(), key=self._names).digest(16)
 
     def salt(self, api_key: str | None, cache_salt: str | None) -> bytes:
         """The salt of a request: empty, or 32 bytes that differ by key and by the client's salt.

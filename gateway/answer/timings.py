@@ -45,6 +45,7 @@ class Stopwatch:
             preprocess_ms=max((image.preprocess_ms for image in self._encodings), default=0.0),
             encode_ms=max((image.encode_ms for image in self._encodings), default=0.0),
             transfer_ms=self._transfer_ms(decoder),
+            queue_ms=0.0 if decoder is None else decoder.queue_ms,
             prefill_ms=0.0 if decoder is None else decoder.prefill_ms,
             first_token_ms=self._between_ms(self._arrived_s, self._first_token_s),
             decode_ms=self._decode_ms(decoder),

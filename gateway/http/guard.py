@@ -8,7 +8,7 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.access.auth import AUTHORIZATION
+from gateway.access.auth import AUTHORIZATION, one_authorization
 from gateway.http.errors import error_response
 from gateway.request.ids import request_id
 from protos.wire.channels import REQUEST_ID_KEY
@@ -93,11 +93,9 @@ class Guard:
                     f"the Host {name[:MAX_HOST_CHARS]!r} is none of this server's names; where it"
                     " is one, the setting allowed_hosts (--allowed-hosts) has to list it"
                 )
-        keys = headers.getlist(AUTHORIZATION)
-        if len(keys) > 1:
-            raise InvalidRequest(f"the request has {len(keys)} Authorization headers, expected one")
+        authorization = one_authorization(headers.getlist(AUTHORIZATION))
         if path not in _OPEN_PATHS:
-            self._authorize(keys[0] if keys else None)
+            self._authorize(authorization)
 
 
 class _Body:

@@ -21,6 +21,7 @@ def http_app(
     served: ServedModel,
     card: Callable[[], dict[str, Any]],
     health: Callable[[], dict[str, Any]],
+    metrics: Callable[[str], tuple[bytes, str]],
 ) -> Starlette:
     """The ASGI application.
 
@@ -30,6 +31,7 @@ def http_app(
         card: Its model object; what it takes may change as tiers come and go.
         health: The body of GET /health, whose `status` is ok or degraded where something is
             answered, and `ready` whether requests should be sent here.
+        metrics: Prometheus' text and its media type, for an `Accept` header.
     """
 
     async def models(_: Request) -> Response:
@@ -51,11 +53,16 @@ def http_app(
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
 
+    async def metrics_text(request: Request) -> Response:
+        text, media_type = metrics(request.headers.get("accept", ""))
+        return Response(text, media_type=media_type)
+
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat.serve, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),  # names of models hold slashes
+            Route("/metrics", metrics_text),
             Route("/health", health_report),
             Route("/health/ready", ready),
             Route("/health/live", live),

@@ -135,6 +135,7 @@ class ChatJob:
         sampling: The question's, with the checkpoint's presets where it leaves something out.
         cache_salt: Requests share cached prefixes only with the same one; see
             `gateway.access.tenants`.
+        tenant: Shares the decoders evenly with others; see `gateway.access.tenants`.
         arrived_s: When the request arrived, `time.monotonic()` seconds.
     """
 
@@ -142,6 +143,7 @@ class ChatJob:
     question: Question
     sampling: decoder_pb2.SamplingParams
     cache_salt: bytes
+    tenant: bytes = b""
     arrived_s: float
     deadline: Deadline
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 
-from gateway.access.auth import AUTHORIZATION
 from gateway.request.ids import request_id
+from gateway.rpc.access import authorization
 from gateway.rpc.convert import (
     conversation_from_proto,
     event_to_proto,
@@ -54,10 +54,10 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
                 return prompt_to_proto(await opened.prepare(request.model, conversation))
 
     def _opened(self, context: Context, wanted_id: str = "") -> AbstractContextManager[OpenRequest]:
-        pairs = context.invocation_metadata() or ()
-        metadata = {key: value for key, value in pairs if isinstance(value, str)}
+        pairs = context.invocation_metadata()
+        metadata = {key: value for key, value in pairs or () if isinstance(value, str)}
         return self._service.request(
             "grpc",
             request_id=request_id(wanted_id or metadata.get(REQUEST_ID_KEY)),
-            authorization=metadata.get(AUTHORIZATION),
+            authorization=authorization(pairs),
         )

@@ -15,6 +15,7 @@ from gateway.media.video_plans import PlannedFrames
 from gateway.prompt.builder import PreparedPrompt
 from gateway.prompt.splice import VisualSpan
 from gateway.request.constraint import ConstraintKind, ConstraintSpec
+from gateway.request.ids import choice_id
 from gateway.request.job import ChatJob, Reporting, Stopping
 from gateway.request.sampling import for_choice
 from protos.media.images import Grid
@@ -46,9 +47,8 @@ def start_to_proto(
 ) -> decoder_pb2.GenerateStart:
     """The first message of a Generate call for one choice of a job."""
     question = job.question
-    suffix = f"-{choice}" if choice else ""
     return decoder_pb2.GenerateStart(
-        request_id=job.request_id + suffix,
+        request_id=choice_id(job.request_id, choice),
         bundle_digest=bundle_digest,
         input_ids=prompt.input_ids.tolist(),
         position_ids=tensors.to_proto(prompt.position_ids),
@@ -58,6 +58,7 @@ def start_to_proto(
         stop_conditions=stopping_to_proto(question.stopping),
         report_options=reporting_to_proto(question.reporting),
         cache_salt=job.cache_salt,
+        tenant=job.tenant,
         priority=-question.priority,  # the decoder serves higher ones first
         constraint=(
             None if question.constraint is None else constraint_to_proto(question.constraint)

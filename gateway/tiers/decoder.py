@@ -76,7 +76,9 @@ async def _report(channel: grpc.aio.Channel) -> Report:
     return Report(
         bundle_digest=info.bundle_digest,
         max_context=info.max_context,
-        load=load.running_count + load.waiting_count,
+        running=load.running_count,
+        waiting=load.waiting_count,
+        kv_usage=load.kv_token_count / max(1, load.kv_token_capacity),
     )
 
 

@@ -37,12 +37,14 @@ class Endpoint:
     misses: int = 0  # looks in a row that were not answered in time
     image_limits: TierLimits | None = None  # as last reported; None until then
     calls: int = 0  # this gateway's calls at work there
-    reported_load: int = 0  # sequences running and waiting there at the last look
+    running: int = 0  # sequences that hold a slot there, at the last look
+    waiting: int = 0  # sequences that wait for one
+    kv_usage: float = 0.0  # share of its KV cache in use
 
     @property
     def load(self) -> int:
         """Work there: what it reported, or what this gateway started since, if more."""
-        return max(self.calls, self.reported_load)
+        return max(self.calls, self.running + self.waiting)
 
 
 def _score(affinity: bytes, endpoint: Endpoint) -> bytes:

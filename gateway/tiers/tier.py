@@ -25,7 +25,9 @@ class Report:
 
     bundle_digest: str
     max_context: int = 0  # tokens of one sequence; 0 where there are none
-    load: int = 0  # sequences running and waiting
+    running: int = 0  # sequences that hold a slot
+    waiting: int = 0  # sequences that wait for one
+    kv_usage: float = 0.0  # share of the KV cache in use
     image_limits: TierLimits | None = None  # of a tier that takes images
 
 
@@ -122,7 +124,8 @@ class TierClient:
             return
         endpoint.misses = 0
         endpoint.max_context = report.max_context
-        endpoint.reported_load = report.load
+        endpoint.running, endpoint.waiting = report.running, report.waiting
+        endpoint.kv_usage = report.kv_usage
         if report.image_limits not in (None, endpoint.image_limits):
             endpoint.image_limits = report.image_limits
             logger.info("images at %s: at most %s", endpoint.address, report.image_limits)

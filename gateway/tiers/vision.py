@@ -57,6 +57,7 @@ class VisionClient(TierClient):
             bundle_digest=bundle_digest,
             watch_interval_s=watch_interval_s,
         )
+        self.retries = 0  # encodings asked for again, since the start
         self._level_count = level_count  # 1 + DeepStack levels
         self._pace = EncodePace()
 
@@ -80,6 +81,7 @@ class VisionClient(TierClient):
         try:
             return await self._encode_at(first, image, request_id, by_s, forward)
         except _NotStarted:
+            self.retries += 1
             second = await self.ready(avoid=first)
         try:
             return await self._encode_at(second, image, request_id, by_s, forward)

@@ -46,9 +46,10 @@ class ServiceProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
 
-    def announce(self, **ports: int) -> None:
-        """Writes the line on stdout that says where this process serves."""
-        event = {"event": "serving", "tier": self._tier, "ports": ports}
+    def announce(self, **ports: int | None) -> None:
+        """Writes the line on stdout that says where this process serves; None: nowhere."""
+        open_ports = {name: port for name, port in ports.items() if port is not None}
+        event = {"event": "serving", "tier": self._tier, "ports": open_ports}
         sys.stdout.write(json.dumps(event) + "\n")
         sys.stdout.flush()
 

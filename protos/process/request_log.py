@@ -2,7 +2,7 @@
 
     request id=abc tier=gateway door=http outcome=stop total_ms=12.3 prompt_tokens=40 ...
 
-Metrics and traces belong to the same moment: whoever wants them extends `RequestRecord.log`.
+What is counted of a request is counted at the same moment, by the tier's metrics.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from protos.process.metrics import TierMetrics
 from protos.wire.errors import Reason, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -28,11 +29,20 @@ class RequestRecord:
         request_id: As the client or the tier before chose it.
         figures: Counts (`prompt_tokens`, `completion_tokens`, `cached_tokens`, `image_tokens`,
             `bytes`), times (`first_token_ms`, `queue_ms`) and short words (`door`).
+        metrics: Told when the request has ended.
     """
 
-    def __init__(self, tier: str, request_id: str = "-", **figures: float | int | str) -> None:
+    def __init__(
+        self,
+        tier: str,
+        request_id: str = "-",
+        *,
+        metrics: TierMetrics | None = None,
+        **figures: float | int | str,
+    ) -> None:
         self.request_id = request_id
         self._tier = tier
+        self._metrics = metrics
         self._started_s = time.monotonic()
         self._figures = dict(figures)
         self._outcome: str | Reason = "unfinished"
@@ -55,7 +65,7 @@ class RequestRecord:
         self._outcome = reason
 
     def log(self) -> None:
-        """Writes the line. A client's own mistake is no warning."""
+        """Writes the line and counts the request. A client's own mistake is no warning."""
         figures = " ".join(f"{name}={_shown(value)}" for name, value in self._figures.items())
         outcome = self._outcome.value if isinstance(self._outcome, Reason) else self._outcome
         logger.log(
@@ -67,6 +77,8 @@ class RequestRecord:
             self._elapsed_ms(),
             figures,
         )
+        if self._metrics is not None:
+            self._metrics.ended(self._outcome, self._elapsed_ms() / 1e3, self._figures)
 
     def _elapsed_ms(self) -> float:
         return (time.monotonic() - self._started_s) * 1e3
@@ -74,13 +86,17 @@ class RequestRecord:
 
 @contextmanager
 def recording(
-    tier: str, request_id: str = "-", **figures: float | int | str
+    tier: str,
+    request_id: str = "-",
+    *,
+    metrics: TierMetrics | None = None,
+    **figures: float | int | str,
 ) -> Iterator[RequestRecord]:
-    """Logs one request when the block is left, however it is left.
+    """Logs and counts one request when the block is left, however it is left.
 
     Source of what counts as failure: the exception that leaves the block.
     """
-    record = RequestRecord(tier, request_id, **figures)
+    record = RequestRecord(tier, request_id, metrics=metrics, **figures)
     try:
         yield record
     except ServiceError as error:

@@ -33,6 +33,7 @@ LAYERS = {
         ["access", "prompt"],
         ["answer"],
         ["tiers"],
+        ["metrics"],
         ["pipeline"],
         ["service"],
         ["http", "rpc"],
@@ -40,7 +41,7 @@ LAYERS = {
         ["__main__"],
     ],
     "vision_service": [
-        ["config", "jobs"],
+        ["config", "jobs", "metrics"],
         ["video_requests"],
         ["box", "servicer", "families"],
         ["media"],

@@ -181,6 +181,7 @@ def make_request(
     priority: int = 0,
     digests: Sequence[bytes] = (),
     salt: bytes = b"",
+    tenant: bytes = b"",
 ) -> Request:
     """A request with plain positions; greedy unless told otherwise."""
     ids = np.array(input_ids, dtype=np.int32)
@@ -198,6 +199,7 @@ def make_request(
             )
         ),
         cache_salt=salt,
+        tenant=tenant,
         sampling=SamplingParams(**{"temperature": 0.0, **(sampling or {})}),
         max_tokens=max_tokens,
         stop_token_ids=frozenset(stop_token_ids),

@@ -30,6 +30,7 @@ class FakeGateway(gateway_pb2_grpc.ChatServiceServicer):
         complete: bool = True,
         pause_s: float = 0.0,
         services: Sequence[str] = (),
+        port: int = 0,
     ) -> None:
         self.requests: list[gateway_pb2.ChatRequest] = []
         self.metadata: list[dict[str, str]] = []
@@ -42,7 +43,7 @@ class FakeGateway(gateway_pb2_grpc.ChatServiceServicer):
         )
         gateway_pb2_grpc.add_ChatServiceServicer_to_server(self, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health(), self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.address = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
 
     def __enter__(self) -> Self:
         self._server.start()

@@ -5,7 +5,8 @@
 MODE: serve; refuse (one line on stderr, exit 2); crash (exit 3 at once); silent (never ready);
 stubborn (ignores SIGTERM); family (starts a daemon in a session of its own, pid in `--note`);
 until-file (serves until the file `--note` exists, then exit 5); streaming (after SIGTERM ends when
-the decoder is gone, and writes `--note`). `--show-environment=NAME` logs that variable.
+the decoder is gone, and writes `--note`); once (serves in its first life, which makes the file
+`--note`, and is silent in later ones). `--show-environment=NAME` logs that variable.
 """
 
 import contextlib
@@ -37,6 +38,9 @@ def main(mode: str, flags: dict[str, str]) -> int:
     if name := flags.get("show-environment"):
         sys.stderr.write(f"{name} is {os.environ[name]}\n")
     sys.stdout.write("a library prints this\n")
+    if mode == "once":
+        mode = "silent" if Path(flags["note"]).exists() else "serve"
+        Path(flags["note"]).touch()
     if mode != "silent":
         sys.stdout.write(json.dumps({"event": "serving", "tier": "x", "ports": ports(flags)}))
         sys.stdout.write("\n")

@@ -98,7 +98,7 @@ async def test_what_is_fetched_counts_as_at_work(fetching: Stage, media: MediaSe
     assert response.status_code == 429
     assert (await fetching.post(messages=about(media.url("/a.png")))).status_code == 200
     admission = fetching.gateway._admission
-    assert (admission.in_flight, admission._bytes) == (0, 0)
+    assert (admission.in_flight, admission.held_bytes) == (0, 0)
 
 
 async def test_the_first_that_fails_is_named(fetching: Stage, media: MediaServer) -> None:

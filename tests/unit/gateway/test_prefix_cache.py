@@ -135,6 +135,21 @@ async def test_the_grpc_doors_salt_is_bounded(stage: Stage) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_the_decoder_is_told_whose_a_sequence_is(bundle: Bundle) -> None:
+    asked = [{"role": "user", "content": "Hello"}]
+    async with staged(bundle, api_key="first,second") as stage:
+        stage.will_say("Hi")
+        for key, salt in (("first", {}), ("first", {"cache_salt": "mine"}), ("second", {})):
+            stage.http.headers["authorization"] = f"Bearer {key}"
+            response = await stage.post(messages=asked, **salt)
+            assert response.status_code == 200, response.text
+        first, same, second = (start.tenant for start in stage.decoder.starts)
+    # A client cannot be several tenants by salts of its own.
+    assert first == same != second
+    assert len(first) == 16 and b"first" not in first
+    assert Tenants(b"secret", bundle_digest="b").name(None) == b""
+
+
 async def test_a_salt_cannot_be_made_to_look_like_another_tenants() -> None:
     tenants = Tenants(b"secret", bundle_digest="b")
     made = {tenants.salt(*pair) for pair in (("ab", "c"), ("a", "bc"), (None, "abc"), ("abc", ""))}

@@ -38,7 +38,7 @@ class SlowBuilder:
 
 async def test_a_short_chat_does_not_wait_for_eight_long_ones() -> None:
     builder = SlowBuilder()
-    rest = dict.fromkeys(("vocab_size", "token_bytes", "decoder", "patience"), None)
+    rest = dict.fromkeys(("vocab_size", "token_bytes", "decoder", "patience", "metrics"), None)
     vision = SimpleNamespace(image_limits=())
     parts: dict[str, Any] = {**rest, "vision": vision, "builder": builder}
     with Threads(2) as threads:

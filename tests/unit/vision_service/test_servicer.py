@@ -112,6 +112,23 @@ def level(chunks: list[vision_pb2.EncodeChunk], index: int) -> Any:
     )
 
 
+async def test_images_count_when_they_are_sent_and_not_before(running: Running) -> None:
+    def value(name: str, **labels: str) -> float | None:
+        registry = running.servicer.metrics.registry
+        return registry.get_sample_value(f"tandem:vision_{name}", labels)
+
+    chunks = await running.encode(patches())
+    assert value("encode_seconds_count") == value("queue_seconds_count") == 1
+    assert value("encode_seconds_sum") == pytest.approx(chunks[-1].summary.encode_ms / 1e3)
+    assert value("image_tokens_total") == chunks[0].header.token_count
+    levels = range(chunks[0].header.level_count)
+    assert value("embedding_bytes_total") == 4 * sum(level(chunks, at).size for at in levels)
+    assert (value("images"), value("patches")) == (0, 0)
+    await running.refusal(patches(t=0))
+    assert value("request_failures_total", reason="SHAPE_MISMATCH") == 1
+    assert value("encode_seconds_count") == 1
+
+
 async def test_a_stream_is_a_header_then_every_level_then_a_summary(running: Running) -> None:
     chunks = await running.encode(vision_pb2.EncodeRequest(image=b"bytes"))
     header, summary = chunks[0].header, chunks[-1].summary
@@ -304,7 +321,8 @@ async def test_each_request_leaves_one_line_without_its_content(
     )
     first, second = (record.getMessage() for record in caplog.records)
     assert first.startswith("request id=one tier=vision outcome=ok total_ms=")
-    assert first.endswith(" bytes=13 image_tokens=6 queue_ms=1.0 encode_ms=3.0")
+    assert " bytes=13 image_tokens=6 queue_ms=1.0 preprocess_ms=2.0 encode_ms=3.0" in first
+    assert first.endswith(" feature_bytes=576")
     assert second.startswith(
         "request id='of the metadata' tier=vision outcome=INVALID_PARAMETER total_ms="
     )

@@ -2,12 +2,15 @@
 
 import asyncio
 import random
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from decoder_service.engine.engine import Engine
+from decoder_service.engine.stream import SequenceStream
 from decoder_service.sequence.request import FinishReason, ReportOptions, Request, Token
 from protos.wire.errors import Overloaded
 from tests.unit.decoder_service.engines import collect, is_idle, run, running_engine, until
@@ -167,6 +170,50 @@ async def test_a_full_queue_is_refused_with_a_delay(tmp_path: Path) -> None:
         assert caught.value.retry_after_s is not None and caught.value.retry_after_s >= 1
         await until(is_idle(engine))
         assert await run(engine, make_request(request_id="d"))
+
+
+async def test_a_full_queue_still_has_a_place_for_another_tenant(tmp_path: Path) -> None:
+    async with running_engine(tmp_path, slots=1, waiting=3) as (engine, _):
+        held = ExitStack()
+
+        def submit(name: str, tenant: bytes) -> SequenceStream:
+            request = make_request([1] * 9, span_places=[(4, 3)], request_id=name, tenant=tenant)
+            return held.enter_context(engine.submit(request))
+
+        hog = [submit(f"a{at}", b"a") for at in range(4)]
+        await until(lambda: engine.load().waiting_count == 3)
+        with pytest.raises(Overloaded):
+            submit("a4", b"a")
+        submit("b0", b"b")
+        with pytest.raises(Overloaded) as caught:
+            while True:
+                await hog[-1].next_events()  # the newest of those that wait
+        assert caught.value.retry_after_s is not None
+        await until(lambda: engine.load().waiting_count == 3)
+        submit("c0", b"c")  # and one more, until nobody has two more than another
+        await until(lambda: engine.load().waiting_count == 3)
+        for name, tenant in (("b1", b"b"), ("a5", b"a")):
+            with pytest.raises(Overloaded):
+                submit(name, tenant)
+        held.close()
+        await until(is_idle(engine))
+
+
+async def test_a_hundred_of_one_tenant_do_not_keep_another_waiting(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    async def answer(engine: Engine, name: str, tenant: bytes) -> None:
+        request = make_request([1] * 5, request_id=name, tenant=tenant, max_tokens=8)
+        await collect(engine.submit(request))
+        ended.append(name)
+
+    async with running_engine(tmp_path, slots=4, waiting=120) as (engine, _):
+        hog = [asyncio.create_task(answer(engine, f"a{at}", b"a")) for at in range(100)]
+        await until(lambda: engine.load().running_count == 4)
+        await answer(engine, "b", b"b")
+        await asyncio.gather(*hog)
+    # It had to wait for one of four slots, in which answers end at the same time.
+    assert ended.index("b") < 20
 
 
 async def test_stop_tokens_end_the_answer_and_are_not_part_of_it(tmp_path: Path) -> None:

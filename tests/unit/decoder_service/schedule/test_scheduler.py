@@ -73,23 +73,56 @@ def test_text_before_a_missing_image_is_prefilled_and_nothing_behind_it() -> Non
     assert chunks(SCHEDULER.plan([sequence], 4, MIXED)) == [(sequence, 3, 11)]
 
 
-def waiting(arrival: float, priority: int = 0) -> Sequence:
-    return Sequence(make_request(priority=priority), arrival=arrival)
+def waiting(arrival: float, priority: int = 0, *, tenant: bytes = b"") -> Sequence:
+    return Sequence(make_request(priority=priority, tenant=tenant), arrival=arrival)
 
 
 def test_slots_go_to_the_highest_priority_then_to_the_first_come() -> None:
     low, early, late, high = waiting(0), waiting(1, 50), waiting(2, 50), waiting(3, 60)
     left, order = [low, late, early, high], []
-    while (chosen := SCHEDULER.most_urgent(left, now=4.0)) is not None:
+    while (chosen := SCHEDULER.most_urgent(left, [], now=4.0)) is not None:
         left.remove(chosen)
         order.append(chosen)
     assert order == [high, early, late, low]
     assert SCHEDULER.least_urgent([low, early, late, high], 4.0) is low
 
 
+def test_tenants_get_slots_in_turn_however_many_they_ask_for() -> None:
+    many = [waiting(at, tenant=b"many") for at in range(12)]
+    few = [waiting(12 + at, tenant=b"few") for at in range(3)]
+    left, order = [*many, *few], list[Sequence]()
+    while (chosen := SCHEDULER.most_urgent(left, order, now=20.0)) is not None:
+        left.remove(chosen)
+        order.append(chosen)
+    # The head start of age is worth one or two slots, and then they take turns.
+    assert set(few) <= set(order[:8])
+    assert [s for s in order if s in many] == many  # each tenant's own in their order
+    assert SCHEDULER.most_urgent([many[5], few[0]], many[:3], now=20.0) is few[0]
+
+
+def test_priority_is_worth_slots_of_its_tenant() -> None:
+    urgent, other = waiting(0, 30, tenant=b"a"), waiting(0, tenant=b"b")
+    running = [waiting(0, tenant=b"a") for _ in range(4)]
+    assert SCHEDULER.most_urgent([urgent, other], running[:2], now=0.0) is urgent
+    assert SCHEDULER.most_urgent([urgent, other], running, now=0.0) is other
+
+
+def test_a_full_queue_takes_from_the_tenant_that_has_most_of_it() -> None:
+    many = [waiting(at, tenant=b"many") for at in range(5)]
+    few = [waiting(9, tenant=b"few")]
+    assert SCHEDULER.refused([*many, *few], [], 10.0) is many[-1]
+    many[2] = waiting(2, -50, tenant=b"many")
+    assert SCHEDULER.refused([*many, *few], [], 10.0) is many[2]
+    # What runs counts, and keeps its slot.
+    assert SCHEDULER.refused([many[0], *few], many[1:3], 10.0) is many[0]
+    assert SCHEDULER.refused([many[0], *few], [], 10.0) is None  # equally many
+    assert SCHEDULER.refused(few, many, 10.0) is None
+    assert SCHEDULER.refused([], [], 10.0) is None
+
+
 def test_the_lowest_priority_passes_the_highest_in_bounded_time() -> None:
     old, new = waiting(0, -100), waiting(201, 100)
-    assert SCHEDULER.most_urgent([new, old], now=201.0) is old
+    assert SCHEDULER.most_urgent([new, old], [], now=201.0) is old
 
 
 def test_only_the_clearly_less_urgent_yield_and_never_by_turns() -> None:
@@ -157,7 +190,7 @@ def test_everyone_admitted_ends_and_no_budget_is_passed(
             if a.span and a.span_step == step - 1:
                 sequence.set_features(0, np.zeros((3, a.span[1], 8), np.float32), 0.0)
         while queue and len(active) < slots:
-            sequence = scheduler.most_urgent(queue, float(step)) or queue[0]
+            sequence = scheduler.most_urgent(queue, [], float(step)) or queue[0]
             queue.remove(sequence)
             sequence.status, sequence.slot = Status.PREFILLING, next(SLOTS)
             sequence.served_step = step

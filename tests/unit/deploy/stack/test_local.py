@@ -145,6 +145,17 @@ def test_a_tier_that_dies_is_started_again_as_often_as_allowed(tmp_path: Path) -
     assert fake_services() == set()
 
 
+def test_a_tier_that_does_not_serve_again_in_time_has_died_once_more(tmp_path: Path) -> None:
+    once = ("once", f"--note={tmp_path / 'lived'}")
+    with LocalStack(fake_settings(tmp_path, decoder=once)) as stack:
+        stack.settings = replace(stack.settings, startup_timeout_s=0.5)  # of its next life
+        os.kill(stack.pid("decoder"), signal.SIGKILL)
+        error = stack.wait(Restarts(1, first_pause_s=0.1))
+        assert is_alive(stack.pid("gateway"))
+    assert str(error).startswith("decoder stopped (")
+    assert fake_services() == set()
+
+
 def test_the_pause_before_a_restart_doubles_up_to_a_minute_for_each_tier() -> None:
     restarts = Restarts(8)
     pauses = [restarts.next_pause_s("decoder") for _ in range(9)]

@@ -6,6 +6,17 @@ from gateway.access.admission import Admission
 from protos.wire.errors import Overloaded, Reason, Unavailable
 
 
+def test_one_tenant_cannot_take_every_place() -> None:
+    admission = Admission(max_requests=4, max_bytes=100, max_of_tenant=2)
+    with admission.slot(1, tenant=b"a"), admission.slot(1, tenant=b"a"):
+        with pytest.raises(Overloaded, match="this key"):
+            admission.slot(1, tenant=b"a").__enter__()
+        with admission.slot(1, tenant=b"b"):
+            assert admission.in_flight == 3
+    with admission.slot(1, tenant=b"a"):
+        assert admission.in_flight == 1
+
+
 def test_admission_counts_requests_and_bytes() -> None:
     admission = Admission(max_requests=2, max_bytes=100)
     with admission.slot(60):

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 
 from gateway.prompt.builder import PromptBuilder
-from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 from protos.wire import tensors
-from protos.wire.channels import channel_options, is_serving
 from protos.wire.errors import Overloaded, Reason, from_rpc_error
 from tests.support.prompts import png
-from tests.unit.gateway.stage import GENERATION, Stage, staged
+from tests.unit.gateway.stage import GENERATION, Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -219,32 +217,3 @@ async def test_a_clients_deadline_is_passed_on_and_kept(stage: Stage) -> None:
     assert left is not None and left < 1.6
     async with asyncio.timeout(30):
         await stage.decoder.cancelled.wait()
-
-
-async def test_the_key_is_wanted_here_too(bundle: Bundle) -> None:
-    async with staged(bundle, api_key="s3cret") as stage:
-        stage.will_say("Hi")
-        assert await failure(stage, request("hi")) is Reason.INVALID_API_KEY
-        wrong = (("authorization", "Bearer nope"),)
-        assert await failure(stage, request("hi"), metadata=wrong) is Reason.INVALID_API_KEY
-        with pytest.raises(grpc.aio.AioRpcError):
-            await stage.grpc.Prepare(gateway_pb2.PrepareRequest())
-        right = (("authorization", "Bearer s3cret"),)
-        assert await complete(stage, request("hi"), metadata=right)
-
-
-async def test_grpc_health_follows_the_decoder(bundle: Bundle) -> None:
-    async with staged(bundle) as stage:
-        address = f"127.0.0.1:{stage.gateway.grpc_port}"
-        async with grpc.aio.insecure_channel(address, options=channel_options()) as channel:
-            async with asyncio.timeout(30):
-                await _until(channel, serving=True)
-                await stage.decoder.die()
-                await _until(channel, serving=False)
-
-
-async def _until(channel: grpc.aio.Channel, *, serving: bool) -> None:
-    while True:
-        if await is_serving(channel) is serving:
-            return
-        await asyncio.sleep(0.02)

@@ -20,7 +20,7 @@ def router(*states: State) -> Router:
 def test_the_least_loaded_serving_address_comes_first() -> None:
     made = router(State.SERVING, State.SERVING, State.SERVING)
     for endpoint, (calls, reported) in zip(made.endpoints, [(2, 0), (0, 1), (0, 5)], strict=True):
-        endpoint.calls, endpoint.reported_load = calls, reported
+        endpoint.calls, endpoint.running = calls, reported
     assert [endpoint.address for endpoint in made.ranked()] == ["host:1", "host:0", "host:2"]
 
 

@@ -1,0 +1,237 @@
+"""What a gateway process tells Prometheus.
+
+Families of whole answers have vLLM's names and buckets, so that its dashboards and alerts work;
+the Gateway API inference extension reads its three gauges of load under them. What a split server
+has besides begins with `tandem:`.
+"""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+
+from prometheus_client import Counter, Histogram
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from gateway.access.admission import Admission
+from gateway.tiers.decoder import DecoderClient
+from gateway.tiers.router import Endpoint, State
+from gateway.tiers.vision import VisionClient
+from protos.process.metrics import (
+    FIRST_TOKEN_SECONDS,
+    REQUEST_SECONDS,
+    TOKEN_COUNTS,
+    TOKEN_SECONDS,
+    Figures,
+    TierMetrics,
+    seconds_of,
+)
+from protos.tandem.v1 import gateway_pb2
+from protos.wire.errors import Reason
+
+# Times of an answer by the name they have in its timings: family, help, bounds.
+_TIMES = {
+    "queue_ms": ("vllm:request_queue_time_seconds", "Waiting for a slot.", REQUEST_SECONDS),
+    "prefill_ms": ("vllm:request_prefill_time_seconds", "Prefill.", REQUEST_SECONDS),
+    "decode_ms": ("vllm:request_decode_time_seconds", "First to last token.", REQUEST_SECONDS),
+    "prepare_ms": (
+        "tandem:gateway_prepare_seconds",
+        "Template, tokenization and splicing.",
+        FIRST_TOKEN_SECONDS,
+    ),
+    "preprocess_ms": (
+        "tandem:gateway_preprocess_seconds",
+        "Decoding images and making patches, slowest image.",
+        FIRST_TOKEN_SECONDS,
+    ),
+    "encode_ms": (
+        "tandem:gateway_encode_seconds",
+        "Vision tower, slowest image.",
+        FIRST_TOKEN_SECONDS,
+    ),
+    "transfer_ms": (
+        "tandem:gateway_transfer_seconds",
+        "Moving features from vision tier to decoder beyond the above.",
+        FIRST_TOKEN_SECONDS,
+    ),
+}
+_OF_IMAGES = ("preprocess_ms", "encode_ms", "transfer_ms")
+
+# The Gateway API inference extension's three, summed or averaged over a gateway's decoders.
+_LOADS: dict[str, tuple[str, Callable[[list[Endpoint]], float]]] = {
+    "vllm:num_requests_running": (
+        "Sequences that hold a slot of a decoder.",
+        lambda decoders: sum(decoder.running for decoder in decoders),
+    ),
+    "vllm:num_requests_waiting": (
+        "Sequences waiting for one.",
+        lambda decoders: sum(decoder.waiting for decoder in decoders),
+    ),
+    "vllm:kv_cache_usage_perc": (
+        "Share of the decoders' KV cache in use, 0 to 1.",
+        lambda decoders: sum(each.kv_usage for each in decoders) / max(1, len(decoders)),
+    ),
+}
+
+
+class GatewayMetrics(TierMetrics):
+    """Metrics of one gateway process.
+
+    Args:
+        model: Its model's name, a label of vLLM's families.
+    """
+
+    def __init__(self, model: str) -> None:
+        super().__init__("gateway")
+        self._model = model
+        self._successes = self.counter(
+            "vllm:request_success", "Answers.", "model_name", "finished_reason"
+        )
+        self._prompt_tokens = self._count("prompt_tokens", "Tokens of prompts.")
+        self._tokens = self._count("generation_tokens", "Generated tokens.")
+        self._queried = self._count("prefix_cache_queries", "Tokens of prompts looked up.")
+        self._cached = self._count("prefix_cache_hits", "Those whose KV was there already.")
+        self._prompt_sizes = self._sizes("request_prompt_tokens", TOKEN_COUNTS)
+        self._answer_sizes = self._sizes("request_generation_tokens", TOKEN_COUNTS)
+        self._first = self._sizes("time_to_first_token_seconds", FIRST_TOKEN_SECONDS)
+        self._between = _TokenTimes(model)
+        self.registry.register(self._between)
+        self._whole = self._sizes("e2e_request_latency_seconds", REQUEST_SECONDS)
+        self._times = {name: self._of_answer(*of) for name, of in _TIMES.items()}
+        self._images = self.counter("tandem:gateway_images", "Images of admitted prompts.")
+        self._needed = self.counter(
+            "tandem:gateway_images_needed",
+            "Those whose features a decoder needed; it had the others in its prefix cache.",
+        )
+
+    def watch(self, admission: Admission, *, vision: VisionClient, decoder: DecoderClient) -> None:
+        """Adds what is read when it is asked for: requests at work, and how the tiers are."""
+        self.gauge(
+            "tandem:gateway_requests", "Requests at work.", lambda: float(admission.in_flight)
+        )
+        self.gauge(
+            "tandem:gateway_request_bytes",
+            "Bytes they hold: bodies and fetched files.",
+            lambda: float(admission.held_bytes),
+        )
+        self.registry.register(_Tiers(self._model, vision=vision, decoder=decoder))
+
+    def ended(self, outcome: str | Reason, seconds: float, figures: Figures) -> None:
+        """A request ended; answered ones count among vLLM's families."""
+        super().ended(outcome, seconds, figures)
+        tokens = float(figures.get("completion_tokens", 0))
+        self._tokens.inc(tokens)
+        first_s = seconds_of(figures, "first_token_ms")
+        if first_s is not None:
+            self._first.observe(first_s)
+        if isinstance(outcome, Reason) or "completion_tokens" not in figures:
+            return
+        prompt = float(figures["prompt_tokens"])
+        self._successes.labels(self._model, outcome).inc()
+        self._prompt_tokens.inc(prompt)
+        self._queried.inc(prompt)
+        self._cached.inc(float(figures.get("cached_tokens", 0)))
+        self._prompt_sizes.observe(prompt)
+        self._answer_sizes.observe(tokens)
+        self._whole.observe(seconds)
+
+    def choice_ended(self, timings: gateway_pb2.ChatTimings) -> None:
+        """One choice of an answer ended; times of images count where one was encoded."""
+        for name, times in self._times.items():
+            if timings.encode_ms > 0 or name not in _OF_IMAGES:
+                times.observe(getattr(timings, name) / 1e3)
+
+    def tokens_came(self, count: int, seconds: float) -> None:
+        """So many tokens came together, so long after the one before them; they share that time."""
+        self._between.add(seconds / count, count)
+
+    def admitted(self, *, images: int, needed: int) -> None:
+        """A decoder took a prompt with so many images, and needs the features of some."""
+        self._images.inc(images)
+        self._needed.inc(needed)
+
+    def _count(self, name: str, text: str) -> Counter:
+        return self.counter(f"vllm:{name}", text, "model_name").labels(self._model)
+
+    def _sizes(self, name: str, buckets: tuple[float, ...]) -> Histogram:
+        return self._of_answer(f"vllm:{name}", f"{name.replace('_', ' ')}.".capitalize(), buckets)
+
+    def _of_answer(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        if name.startswith("vllm:"):
+            return self.histogram(name, text, buckets, "model_name").labels(self._model)
+        return self.histogram(name, text, buckets)
+
+
+class TokenClock:
+    """Times between the tokens of one choice; tokens that come together share theirs."""
+
+    def __init__(self, metrics: GatewayMetrics) -> None:
+        self._metrics = metrics
+        self._last_s: float | None = None
+
+    def came(self, tokens: int) -> None:
+        """So many tokens came now."""
+        now_s, last_s = time.monotonic(), self._last_s
+        if last_s is not None and tokens:
+            self._metrics.tokens_came(tokens, now_s - last_s)
+        self._last_s = now_s
+
+
+class _TokenTimes(Collector):
+    """A histogram that costs a token a tenth of the library's: written by one thread, no lock."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._counts = [0] * (len(TOKEN_SECONDS) + 1)
+        self._sum_s = 0.0
+
+    def add(self, seconds: float, count: int) -> None:
+        self._counts[bisect_left(TOKEN_SECONDS, seconds)] += count
+        self._sum_s += seconds * count
+
+    def collect(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily(
+            "vllm:inter_token_latency_seconds", "Inter token latency.", labels=["model_name"]
+        )
+        bounds = (*map(str, TOKEN_SECONDS), "+Inf")
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        family.add_metric([self._model], buckets, self._sum_s)
+        yield family
+
+
+class _Tiers(Collector):
+    """What the last look at every address found, and what was tried again."""
+
+    def __init__(self, model: str, *, vision: VisionClient, decoder: DecoderClient) -> None:
+        self._model = model
+        self._vision = vision
+        self._decoder = decoder
+
+    def collect(self) -> Iterable[Metric]:
+        endpoints = self._decoder.router.endpoints
+        decoders = [each for each in endpoints if each.state is State.SERVING]
+        for name, (text, of_decoders) in _LOADS.items():
+            family = GaugeMetricFamily(name, text, labels=["model_name"])
+            family.add_metric([self._model], float(of_decoders(decoders)))
+            yield family
+        addresses = GaugeMetricFamily(
+            "tandem:gateway_tier_addresses",
+            "Addresses of a tier by what the last look found.",
+            labels=["tier", "state"],
+        )
+        for router in (self._vision.router, self._decoder.router):
+            states = [endpoint.state for endpoint in router.endpoints]
+            for state in State:
+                addresses.add_metric([router.tier, state.value], float(states.count(state)))
+        yield addresses
+        yield CounterMetricFamily(
+            "tandem:gateway_encode_retries",
+            "Encodings asked for again, of another address.",
+            value=self._vision.retries,
+        )
