@@ -19,6 +19,7 @@ from gateway.http.ollama.models import ModelFacts
 from gateway.http.routes import http_app
 from gateway.media.fetch import Fetcher
 from gateway.media.images import MediaLimits
+from gateway.media.videos import VideoLimits
 from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PromptBuilder
@@ -163,6 +164,8 @@ class Gateway:
             context_length=self.context_length(),
             limits=self._builder.media_limits(self._vision.image_limits),
             settings=self._builder.settings,
+            videos=self._builder.videos.limits(self._vision.image_limits),
+            video_settings=self._builder.videos.settings,
         )
 
     def _make_service(
@@ -273,7 +276,14 @@ def _limits(config: GatewayConfig) -> PromptLimits:
         max_request_pixels=max(MAX_REQUEST_PIXELS, config.max_image_pixels),
         max_image_tokens=config.max_image_tokens,
     )
-    return PromptLimits(media=media)
+    videos = VideoLimits(
+        max_bytes=int(config.max_video_mib * MIB),
+        max_seconds=config.max_video_seconds,
+        max_frames=config.max_video_frames,
+        max_tokens=config.max_video_tokens,
+        max_frame_pixels=config.max_image_pixels,
+    )
+    return PromptLimits(media=media, videos=videos)
 
 
 async def _cancel(task: "asyncio.Task[Any]") -> None:

@@ -11,6 +11,10 @@ from protos.media.limits import (
     MAX_IMAGE_BYTES,
     MAX_IMAGE_PIXELS,
     MAX_IMAGE_TOKENS,
+    MAX_VIDEO_BYTES,
+    MAX_VIDEO_FRAMES,
+    MAX_VIDEO_SECONDS,
+    MAX_VIDEO_TOKENS,
     PILLOW_PIXELS,
 )
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
@@ -110,6 +114,25 @@ class GatewayConfig:
         "tokens that a larger image is resized to; the default is for CPUs, 4096 suits a GPU",
         default=MAX_IMAGE_TOKENS,
         least=MAX_ASPECT_RATIO,  # the thinnest image has a token for each of its squares
+    )
+    max_video_mib: float = setting(
+        "largest file of a video, MiB; max_body_bytes and the vision tier's limit apply where they"
+        " are lower",
+        default=MAX_VIDEO_BYTES / MIB,
+        above=0,
+    )
+    max_video_seconds: float = setting(
+        "longest video, seconds; the vision tier's limit applies where it is lower",
+        default=MAX_VIDEO_SECONDS,
+        above=0,
+    )
+    max_video_frames: int = setting(
+        "most frames of a video that are seen", default=MAX_VIDEO_FRAMES, least=2, most=2048
+    )
+    max_video_tokens: int = setting(
+        "tokens that a larger video is resized to; the default is for CPUs, 12288 suits a GPU",
+        default=MAX_VIDEO_TOKENS,
+        least=2,
     )
     media_hosts: str | None = setting(
         "hosts that images are fetched from by http and https URLs, comma-separated, as in"

@@ -1,15 +1,16 @@
 """The life of one request, from a conversation to its answer. Both doors run it.
 
 1. A decoder is chosen, because the prompt must fit into its context.
-2. The conversation becomes token ids, spans and position ids, in a worker thread.
+2. A vision tier chooses the frames of its videos that are seen; the conversation becomes token
+   ids, spans and position ids, in a worker thread.
 3. A `Generate` stream is opened with the prompt. The decoder answers at once with the spans
    whose features it needs.
-4. Each needed image is encoded, all at the same time; features flow into the open stream as
-   they come. The decoder prefills the text before a missing span meanwhile.
+4. Each needed image and piece of a video is encoded, all at the same time; features flow into the
+   open stream as they come. The decoder prefills the text before a missing span meanwhile.
 5. Tokens become text. Stop strings end the answer.
 
 Whatever fails first ends everything, because leaving a block cancels the calls behind it. So an
-image is used, or its request fails.
+image or video is used, or its request fails.
 """
 
 import asyncio
@@ -33,10 +34,11 @@ from gateway.answer.merge import merged
 from gateway.answer.thoughts import Thoughts
 from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
-from gateway.media.images import MediaLimits
+from gateway.media.images import MediaLimits, PlannedImage
+from gateway.media.video_plans import PlannedFrames
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
-from gateway.prompt.inputs import holds_more_than
+from gateway.prompt.inputs import holds_more_than, videos_of
 from gateway.request.conversation import Conversation, PlainPrompt
 from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
 from gateway.request.job import ChatJob, Question
@@ -45,8 +47,10 @@ from gateway.tiers.affinity import affinity
 from gateway.tiers.decoder import CallEnded, DecoderClient, GenerateCall
 from gateway.tiers.features import FeatureSource
 from gateway.tiers.router import Endpoint
+from gateway.tiers.samplings import Samplings
 from gateway.tiers.vision import VisionClient
 from gateway.tools.form import AnswerForm, form_of
+from protos.media.videos import SampledFrames
 from protos.wire.errors import DeadlineExceeded, PromptTooLong, ServiceError
 
 # Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
@@ -82,6 +86,7 @@ class Pipeline:
         self._decoder = decoder
         self._threads = threads
         self._patience = patience
+        self._samplings = Samplings(vision)
         self._metrics = metrics
 
     def check(self, question: Question) -> None:
@@ -93,15 +98,37 @@ class Pipeline:
         return self._builder.media_limits(self._vision.image_limits)
 
     async def prepare(
-        self, conversation: Conversation, *, max_context: int | None = None
+        self,
+        conversation: Conversation,
+        *,
+        request_id: str = "",
+        by_s: float | None = None,
+        max_context: int | None = None,
     ) -> PreparedPrompt:
-        """The spliced prompt of a conversation; see `PromptBuilder.prepare`."""
+        """The spliced prompt of a conversation; see `PromptBuilder.prepare`.
+
+        Args:
+            conversation: What the client sent.
+            request_id: Travels with the calls about its videos.
+            by_s: When their answers must be here; None: as soon as whole answers to requests.
+            max_context: Most tokens of prompt and answer; the model's own where None.
+        """
+        limits, videos = self._vision.image_limits, videos_of(conversation)
+        sampled: list[SampledFrames] = []
+        if videos:
+            sampled = await self._samplings.of(
+                videos,
+                self._builder.videos.samplings(videos, limits),
+                request_id=request_id,
+                by_s=time.monotonic() + self._patience.request_s if by_s is None else by_s,
+            )
         return await self._threads.run(
             partial(
                 self._builder.prepare,
                 conversation,
                 max_context=max_context,
-                tiers=self._vision.image_limits,
+                tiers=limits,
+                sampled=sampled,
             ),
             long=holds_more_than(conversation, LONG_TEXT_CHARS),
         )
@@ -138,7 +165,12 @@ class Pipeline:
         endpoint = await self._decoder.ready(affinity=begun)
         preparing_s = time.monotonic()
         if question.plain is None:
-            prompt = await self.prepare(question.conversation, max_context=endpoint.max_context)
+            prompt = await self.prepare(
+                question.conversation,
+                request_id=job.request_id,
+                by_s=job.deadline.first_token_by_s,
+                max_context=endpoint.max_context,
+            )
         else:
             prompt = await self.prepare_plain(question.plain, max_context=endpoint.max_context)
         check_length(prompt, job, max_context=endpoint.max_context)
@@ -147,7 +179,7 @@ class Pipeline:
         prepare_ms = milliseconds_since(preparing_s)
         async with FeatureSource(
             self._vision,
-            prompt.images,
+            prompt.visuals,
             request_id=job.request_id,
             shared=question.choice_count > 1,
         ) as features:
@@ -174,8 +206,8 @@ class Pipeline:
             work.endpoint, job, prompt, work.form, choice=index
         ) as call:
             admitted = await _admitted(call, job)
-            needed = len(admitted.needed_spans)
-            self._metrics.admitted(images=len(prompt.images), needed=needed)
+            needed = len(work.features.needed(admitted.needed_spans))
+            self._metrics.admitted(images=len(prompt.visuals), needed=needed)
             async with self._feeding(call, admitted, work, watch) as feeding:
                 while end is None and not transcript.stopped:
                     event = await _next(call, feeding, by_s=self._next_by_s(job, watch))
@@ -293,20 +325,20 @@ async def _feed(
     watch: Stopwatch,
     by_s: float,
 ) -> None:
-    """Passes on the features of every needed span, all spans at the same time.
+    """Passes on the features of every needed span, of all at the same time.
 
     Raises:
-        ServiceError: the first image that could not be encoded.
+        ServiceError: the first image or video that could not be encoded.
     """
+    wanted = frozenset(admitted.needed_spans)
 
-    async def feed_span(index: int) -> None:
-        forward = partial(call.send_features, index)
-        watch.encoded(await features.send(index, forward, by_s=by_s))
+    async def feed(index: int) -> None:
+        watch.encoded(await features.send(index, wanted, call.send_features, by_s=by_s))
 
     try:
-        async with asyncio.TaskGroup() as spans:
-            for index in admitted.needed_spans:
-                spans.create_task(feed_span(index))
+        async with asyncio.TaskGroup() as feeding:
+            for index in features.needed(wanted):
+                feeding.create_task(feed(index))
     except* CallEnded:
         pass  # reading the call tells why
     except* ServiceError as group:
@@ -334,5 +366,7 @@ def _answer_end(
         cached_tokens=admitted.cached_tokens if end is None else end.cached_tokens,
         thought_tokens=transcript.thought_tokens,
         stop_string=transcript.stop_string,
+        image_tokens=prompt.tokens_of(PlannedImage),
+        video_tokens=prompt.tokens_of(PlannedFrames),
         timings=watch.timings(None if end is None else end.timings),
     )

@@ -146,7 +146,11 @@ class OpenRequest:
             ServiceError: the request is refused.
         """
         self._service.served.check(model)
-        prompt = await self._service.pipeline.prepare(await self._with_files(conversation))
+        prompt = await self._service.pipeline.prepare(
+            await self._with_files(conversation),
+            request_id=self._record.request_id,
+            by_s=self.whole_by_s,
+        )
         self._record.note(prompt_tokens=len(prompt.input_ids))
         self._record.ended("ok")
         return prompt

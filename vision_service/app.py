@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from protos.bundle.manifest import Bundle
 from protos.media.images import SETTINGS_NAME, ImageSettings
+from protos.media.limits import MAX_VIDEO_PIXELS
 from protos.process.main import EXIT_LOST, ServiceProcess
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
@@ -14,6 +15,8 @@ from vision_service.config import VisionConfig
 from vision_service.jobs import EncodersNotStarted
 from vision_service.replicas.reaper import Reaper
 from vision_service.servicer import VisionServicer
+from vision_service.videos.boxed import BoxedVideos
+from vision_service.videos.clip import ClipLimits
 
 if TYPE_CHECKING:
     from vision_service.replicas.encoders import RayEncoders
@@ -42,11 +45,15 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         max_receive_bytes=LARGE_MESSAGE_BYTES,
         drain_timeout_s=config.drain_timeout_s,
     )
+    videos = _videos(config, bundle)
     servicer = VisionServicer(
         bundle,
+        videos,
         max_patches=config.max_image_patches,
         max_bytes=config.max_image_bytes,
         max_pixels=config.max_image_pixels,
+        max_video_bytes=config.max_video_bytes,
+        max_video_seconds=config.max_video_seconds,
         encode_timeout_s=config.encode_timeout_s,
         form=config.wire_dtype,
     )
@@ -68,7 +75,19 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         logger.error("the vision service could not start: %s", error)
         return EXIT_LOST
     finally:
+        videos.close()
         await encoders.stop()
+
+
+def _videos(config: VisionConfig, bundle: Bundle) -> BoxedVideos:
+    pixels = min(config.max_image_pixels, MAX_VIDEO_PIXELS)
+    return BoxedVideos(
+        bundle,
+        ClipLimits(max_pixels=pixels, max_seconds=config.max_video_seconds),
+        max_bytes=config.max_video_bytes,
+        max_patches=config.max_image_patches,
+        limit_s=config.encode_timeout_s,
+    )
 
 
 async def _until_stopped(process: ServiceProcess, encoders: "RayEncoders") -> int:

@@ -4,7 +4,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from protos.media.limits import MAX_IMAGE_PIXELS, PILLOW_PIXELS
+from protos.media.limits import (
+    MAX_IMAGE_PIXELS,
+    MAX_VIDEO_BYTES,
+    MAX_VIDEO_SECONDS,
+    PILLOW_PIXELS,
+)
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.channels import MIB, VISION_METRICS_PORT, VISION_PORT
 from protos.wire.features import FORMS
@@ -61,6 +66,10 @@ class VisionConfig:
         "most pixels before resizing", default=MAX_IMAGE_PIXELS, least=1, most=PILLOW_PIXELS
     )
     max_image_patches: int = setting("most patches of one image", default=65_536, least=1)
+    max_video_mib: float = setting(
+        "largest file of a video, MiB", default=MAX_VIDEO_BYTES / MIB, above=0
+    )
+    max_video_seconds: float = setting("longest video, seconds", default=MAX_VIDEO_SECONDS, above=0)
     encode_timeout_s: float = setting("longest an Encode call may take, s", default=300.0, above=0)
     startup_timeout_s: float = setting("time for Ray to start, s", default=600.0, above=0)
     drain_timeout_s: float = setting("time for running calls at shutdown, s", default=30.0, least=0)
@@ -94,6 +103,11 @@ class VisionConfig:
     def max_image_bytes(self) -> int:
         """`max_image_mib` in bytes."""
         return int(self.max_image_mib * MIB)
+
+    @property
+    def max_video_bytes(self) -> int:
+        """`max_video_mib` in bytes."""
+        return int(self.max_video_mib * MIB)
 
     def replica_settings(self, *, cores: int) -> dict[str, Any]:
         """The fields of `replica.ReplicaSettings` as plain values."""

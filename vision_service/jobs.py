@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protos.media.images import Grid, PixelRange
+from protos.media.videos import FrameSampling, SampledFrames
 from protos.tandem.v1 import vision_pb2
 from protos.wire.errors import Reason, ServiceError, error_for
 
@@ -41,8 +42,23 @@ class EncodedImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoFile:
+    """Some frames of a video file; `indices` are F places, even in number, not descending."""
+
+    data: bytes
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedFrames:
+    """F frames of a video as image files, even in number."""
+
+    images: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeJob:
-    """One image to encode."""
+    """One image, or some temporal patches of a video, to encode."""
 
     source: EncodedImage | Patches
 
@@ -113,6 +129,30 @@ class Encoders(Protocol):
 
         Raises:
             ServiceError: the image is bad, a queue is full, or no replica is there.
+        """
+        ...
+
+
+class Videos(Protocol):
+    """Whatever reads videos: the reader processes, or a fake in tests."""
+
+    async def sample(self, file: bytes, sampling: FrameSampling) -> SampledFrames:
+        """Says which frames of a file are seen, and when.
+
+        Raises:
+            ServiceError: the video is bad or beyond a limit.
+        """
+        ...
+
+    async def patches(self, source: VideoFile | EncodedFrames, grid: Grid) -> Patches:
+        """Decodes frames, resizes them to the grid and cuts them.
+
+        Args:
+            source: F = 2 * grid.t frames.
+            grid: Temporal patches, rows, columns.
+
+        Raises:
+            ServiceError: the video is bad or beyond a limit.
         """
         ...
 

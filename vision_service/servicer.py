@@ -1,7 +1,9 @@
 """The RPC layer of the vision tier: checks requests, hands them to the encoders, streams back."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -18,11 +20,23 @@ from protos.wire.errors import (
     ModelMismatch,
     Reason,
     Unavailable,
-    Unsupported,
     reporting_errors,
 )
-from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Encoders, Patches
+from vision_service.jobs import (
+    Encoded,
+    EncodedImage,
+    EncodeJob,
+    Encoders,
+    Patches,
+    Videos,
+)
 from vision_service.metrics import VisionMetrics
+from vision_service.video_requests import (
+    VideoSource,
+    frames_from_proto,
+    sampled_to_proto,
+    sampling_from_proto,
+)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,9 +46,12 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
 
     Args:
         bundle: What this tier serves.
+        videos: Reads videos.
         max_patches: Most patches of one image.
         max_bytes: Most bytes of an image's file; only told here, the replicas check it.
         max_pixels: Most pixels of one image before it is resized; only told, too.
+        max_video_bytes: Most bytes of a video's file; only told, `videos` checks it.
+        max_video_seconds: Longest video; only told, too.
         encode_timeout_s: Longest an Encode call may take where its deadline is later.
         form: What features are sent in.
     """
@@ -42,18 +59,24 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
     def __init__(
         self,
         bundle: Bundle,
+        videos: Videos,
         *,
         max_patches: int,
         max_bytes: int,
         max_pixels: int,
+        max_video_bytes: int,
+        max_video_seconds: float,
         encode_timeout_s: float,
         form: str = "float32",
     ) -> None:
         self.encoders: Encoders | None = None
         self._bundle = bundle
+        self._videos = videos
         self._max_patches = max_patches
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
+        self._max_video_bytes = max_video_bytes
+        self._max_video_seconds = max_video_seconds
         self._encode_timeout_s = encode_timeout_s
         self._form = form
         self.metrics = VisionMetrics()
@@ -71,8 +94,8 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             ):
                 encoders = self._ready(request)
                 # Pixels may be tens of megabytes, and checking them reads them all.
-                job = await asyncio.to_thread(self._to_job, request)
-                encoded = await self._encode(encoders, job, context)
+                source = await asyncio.to_thread(self._to_source, request)
+                encoded = await self._encode(encoders, source, context)
                 record.note(
                     image_tokens=encoded.features.shape[1],
                     queue_ms=encoded.summary.queue_ms,
@@ -83,6 +106,22 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
                 for chunk in _to_chunks(encoded, self._form):
                     yield chunk
                 record.ended("ok")
+
+    async def SampleVideo(
+        self, request: vision_pb2.SampleVideoRequest, context: Context
+    ) -> vision_pb2.SampledVideo:
+        """See vision.proto."""
+        request_id = request.request_id or _id_in_metadata(context)
+        async with reporting_errors(context):
+            size = request.ByteSize()
+            with recording("vision", request_id, metrics=self.metrics, bytes=size) as record:
+                self._ready(request)
+                sampling = sampling_from_proto(request)
+                async with self._timed(context):
+                    sampled = await self._videos.sample(request.file, sampling)
+                record.note(frames=len(sampled.indices))
+                record.ended("ok")
+                return sampled_to_proto(sampled)
 
     async def GetModelInfo(
         self, request: vision_pb2.GetVisionModelInfoRequest, context: Context
@@ -98,9 +137,11 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             max_image_bytes=self._max_bytes,
             max_image_pixels=self._max_pixels,
             max_image_patches=self._max_patches,
+            max_video_bytes=self._max_video_bytes,
+            max_video_seconds=self._max_video_seconds,
         )
 
-    def _ready(self, request: vision_pb2.EncodeRequest) -> Encoders:
+    def _ready(self, request: vision_pb2.EncodeRequest | vision_pb2.SampleVideoRequest) -> Encoders:
         if request.bundle_digest and request.bundle_digest != self._bundle.digest:
             raise ModelMismatch(
                 "bundle_digest is not that of the bundle served here", param="bundle_digest"
@@ -109,20 +150,18 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             raise Unavailable("the vision tier is loading", retry_after_s=2.0)
         return self.encoders
 
-    def _to_job(self, request: vision_pb2.EncodeRequest) -> EncodeJob:
+    def _to_source(self, request: vision_pb2.EncodeRequest) -> "_Source":
         expected = None
         if request.HasField("expected_grid_thw"):
             expected = self._to_grid(request.expected_grid_thw, "expected_grid_thw")
         source = request.WhichOneof("source")
         if source == "image":
-            return EncodeJob(
-                source=EncodedImage(
-                    data=request.image, expected_grid=expected, areas=_areas(request)
-                )
-            )
+            return EncodedImage(data=request.image, expected_grid=expected, areas=_areas(request))
         if source == "patches":
-            return EncodeJob(source=self._to_patches(request.patches, expected))
-        raise InvalidRequest("image or patches must be set, got neither", param="source")
+            return self._to_patches(request.patches, expected)
+        if source == "video":
+            return frames_from_proto(request.video, expected)
+        raise InvalidRequest("image, patches or video must be set, got none", param="source")
 
     def _to_patches(self, patches: vision_pb2.Patches, expected: Grid | None) -> Patches:
         grid = self._to_grid(patches.grid_thw, "patches.grid_thw")
@@ -153,12 +192,6 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
                     reason=Reason.SHAPE_MISMATCH,
                     param=f"{field}.{name}",
                 )
-        if grid.t > 1:
-            raise Unsupported(
-                f"{field}.t is {grid.t}, expected 1: video is not supported yet",
-                reason=Reason.VIDEO_NOT_SUPPORTED,
-                param=f"{field}.t",
-            )
         if grid.patches > self._max_patches:
             raise InvalidRequest(
                 f"{field} has {grid.patches} patches, at most {self._max_patches} are accepted",
@@ -167,14 +200,35 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             )
         return grid
 
-    async def _encode(self, encoders: Encoders, job: EncodeJob, context: Context) -> Encoded:
+    async def _encode(self, encoders: Encoders, source: "_Source", context: Context) -> Encoded:
+        async with self._timed(context):
+            if isinstance(source, EncodedImage | Patches):
+                return await encoders.encode(EncodeJob(source=source))
+            frames, grid = source
+            begun_s = time.perf_counter()
+            patches = await self._videos.patches(frames, grid)
+            read_ms = (time.perf_counter() - begun_s) * 1e3
+            encoded = await encoders.encode(EncodeJob(source=patches))
+            encoded.summary.preprocess_ms += read_ms
+            return encoded
+
+    @asynccontextmanager
+    async def _timed(self, context: Context) -> AsyncIterator[None]:
+        """Ends the block when the call's time is over.
+
+        Raises:
+            DeadlineExceeded: it was.
+        """
         left_s = context.time_remaining()
         limit_s = min(self._encode_timeout_s, left_s if left_s is not None else float("inf"))
         try:
             async with asyncio.timeout(limit_s):
-                return await encoders.encode(job)
+                yield
         except TimeoutError as error:
             raise DeadlineExceeded(f"encoding took longer than {limit_s:.0f} s") from error
+
+
+_Source = EncodedImage | Patches | VideoSource
 
 
 def _areas(request: vision_pb2.EncodeRequest) -> PixelRange | None:

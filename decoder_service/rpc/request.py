@@ -16,7 +16,6 @@ from protos.wire.errors import (
     InvalidRequest,
     ModelMismatch,
     PromptTooLong,
-    Reason,
     Unsupported,
 )
 
@@ -40,14 +39,14 @@ def request_from_proto(start: decoder_pb2.GenerateStart, limits: RequestLimits) 
         InvalidRequest: a field is out of range; the error names it, expected and actual.
         PromptTooLong: the prompt leaves no room for an answer.
         ModelMismatch: the caller works with another bundle.
-        Unsupported: video, or logits where they are not allowed.
+        Unsupported: logits where they are not allowed.
     """
     _check_identity(start, limits)
     _check_constraint_place(start, limits.bundle.manifest.text.vocab_size)
     input_ids = _input_ids(start, limits)
     length = len(input_ids)
     manifest = limits.bundle.manifest
-    text = manifest.text
+    text, special = manifest.text, manifest.special_tokens
     max_tokens = _max_tokens(start.stop_conditions, limits.max_context - length)
     position_ids = tensors.int32_from_proto(
         start.position_ids, field="position_ids", shape=(3, length)
@@ -59,7 +58,7 @@ def request_from_proto(start: decoder_pb2.GenerateStart, limits: RequestLimits) 
         input_ids=input_ids,
         position_ids=position_ids,
         position_delta=start.position_delta,
-        spans=spans_from_proto(start, input_ids, manifest.special_tokens.image),
+        spans=spans_from_proto(start, input_ids, (special.image, special.video)),
         sampling=_sampling_params(start.sampling_params, text.vocab_size),
         max_tokens=max_tokens,
         min_tokens=_min_tokens(start.stop_conditions),
@@ -119,13 +118,6 @@ def _input_ids(start: decoder_pb2.GenerateStart, limits: RequestLimits) -> npt.N
         raise InvalidRequest(
             f"input_ids[{wrong[0]}] is {input_ids[wrong[0]]}, expected 0 to"
             f" {manifest.text.vocab_size - 1}",
-            param="input_ids",
-        )
-    videos = np.flatnonzero(input_ids == manifest.special_tokens.video)
-    if len(videos):
-        raise Unsupported(
-            f"input_ids[{videos[0]}] is the video placeholder; this decoder takes images only",
-            reason=Reason.VIDEO_NOT_SUPPORTED,
             param="input_ids",
         )
     return input_ids

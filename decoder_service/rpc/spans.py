@@ -11,19 +11,22 @@ MAX_DIGEST_BYTES = 64
 
 
 def spans_from_proto(
-    start: decoder_pb2.GenerateStart, input_ids: npt.NDArray[np.int32], placeholder: int
+    start: decoder_pb2.GenerateStart,
+    input_ids: npt.NDArray[np.int32],
+    placeholders: tuple[int, ...],
 ) -> tuple[Span, ...]:
     """Checks that spans are ordered and cover exactly the placeholders.
 
     Args:
         start: As it came.
         input_ids: Its prompt, int32 [S].
-        placeholder: The image placeholder's token id.
+        placeholders: Token ids that stand for images and videos.
 
     Raises:
         InvalidRequest: INVALID_SPAN, they are not.
     """
     covered = np.zeros(len(input_ids), dtype=np.bool_)
+    is_visual = np.isin(input_ids, placeholders)
     spans: list[Span] = []
     previous_end = 0
     for index, message in enumerate(start.visual_spans):
@@ -31,13 +34,13 @@ def spans_from_proto(
         previous_end = span.end
         covered[span.offset : span.end] = True
         spans.append(span)
-    wrong = np.flatnonzero(covered != (input_ids == placeholder))
+    wrong = np.flatnonzero(covered != is_visual)
     if len(wrong):
         inside = "lies in a span but is no placeholder" if covered[wrong[0]] else "is a placeholder"
         raise _invalid(
             f"input_ids[{wrong[0]}] {inside}, expected visual_spans to cover exactly the"
             f" placeholder tokens ({int(covered.sum())} covered, "
-            f"{int((input_ids == placeholder).sum())} in the prompt)",
+            f"{int(is_visual.sum())} in the prompt)",
             "visual_spans",
         )
     return tuple(spans)

@@ -6,8 +6,11 @@ from typing import Any
 
 from gateway.media.images import MediaLimits
 from gateway.media.sizing import LOW_DETAIL_TOKENS
+from gateway.media.videos import VideoLimits
 from protos.media.formats import FORMATS
 from protos.media.images import ImageSettings
+from protos.media.videos import FORMATS as VIDEO_FORMATS
+from protos.media.videos import VideoSettings
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import ModelNotFound
 
@@ -38,7 +41,13 @@ class ServedModel:
             )
 
     def card(
-        self, *, context_length: int, limits: MediaLimits, settings: ImageSettings
+        self,
+        *,
+        context_length: int,
+        limits: MediaLimits,
+        settings: ImageSettings,
+        videos: VideoLimits,
+        video_settings: VideoSettings,
     ) -> dict[str, Any]:
         """OpenAI's model object, and what the model takes.
 
@@ -46,6 +55,8 @@ class ServedModel:
             context_length: Most tokens of prompt and answer.
             limits: What images of a request may be.
             settings: The checkpoint's image settings.
+            videos: What videos of a request may be.
+            video_settings: The checkpoint's.
         """
         return {
             "id": self.name,
@@ -53,9 +64,10 @@ class ServedModel:
             "created": self.created,
             "owned_by": "tandem",
             "context_length": context_length,
-            "input_modalities": ["text", "image"],
+            "input_modalities": ["text", "image", "video"],
             "output_modalities": ["text"],
             "image_limits": _image_limits(limits, settings),
+            "video_limits": _video_limits(videos, video_settings),
         }
 
 
@@ -72,4 +84,17 @@ def _image_limits(limits: MediaLimits, settings: ImageSettings) -> dict[str, Any
         "default_max_tokens": min(limits.max_image_tokens or largest, largest),
         "low_detail_tokens": LOW_DETAIL_TOKENS,
         "pixels_per_token": pixels_per_token,
+    }
+
+
+def _video_limits(limits: VideoLimits, settings: VideoSettings) -> dict[str, Any]:
+    """A file above a limit is refused; a video above `max_tokens` is resized to it."""
+    return {
+        "formats": list(VIDEO_FORMATS),
+        "max_videos": limits.max_request_videos,
+        "max_bytes": limits.max_bytes,
+        "max_seconds": limits.max_seconds,
+        "max_frames": min(limits.most_frames, settings.sampling.max_frames),
+        "max_tokens": limits.max_tokens,
+        "default_fps": settings.sampling.fps,
     }

@@ -107,6 +107,8 @@ class AnswerEnd:
     thought_tokens: int = 0
     stop_string: str | None = None
     timings: gateway_pb2.ChatTimings
+    image_tokens: int = 0  # of the prompt's, placeholders of images
+    video_tokens: int = 0  # and of videos
 
 
 AnswerPiece = AnswerThought | AnswerText | AnswerCall

@@ -23,11 +23,16 @@ DIGEST_KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierLimits:
-    """What a vision tier says one image may be: bytes and pixels before resizing, patches after."""
+    """What a vision tier says one image may be: bytes and pixels before resizing, patches after.
+
+    Of a video: bytes and seconds; zero where it does not say.
+    """
 
     max_image_bytes: int
     max_image_pixels: int
     max_image_patches: int
+    max_video_bytes: int = 0
+    max_video_seconds: float = 0.0
 
     def __str__(self) -> str:
         return (

@@ -15,6 +15,7 @@ from gateway.media.images import (
     TierLimits,
     plan_images,
 )
+from gateway.media.video_plans import PlannedFrames
 from gateway.prompt import provenance
 from gateway.prompt.families.family import ThoughtTokens
 from gateway.prompt.families.registry import family_named
@@ -27,27 +28,34 @@ from gateway.prompt.provenance import Marks
 from gateway.prompt.splice import VisualSpan
 from gateway.prompt.template import ChatTemplate
 from gateway.prompt.tokenizer import Encoded, PromptTokenizer
+from gateway.prompt.visuals import VideoPlanner, Visual, arranged
 from gateway.request.conversation import Conversation, PlainPrompt
 from gateway.tools.format import CallFormat
 from protos.bundle.manifest import Bundle, BundleError
 from protos.media.images import Grid, ImageSettings
+from protos.media.videos import SampledFrames, VideoSettings
 from protos.wire.errors import InvalidRequest, PromptTooLong, Unsupported
 
-_SMALLER = ", of images alone; detail low or max_pixels makes them smaller"
+_SMALLER = ", of images and videos alone; detail low or max_pixels makes them smaller"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedPrompt:
-    """A prompt ready for the decoder; S tokens, one span, grid and image per image."""
+    """A prompt ready for the decoder; S tokens, a span and a grid per image or temporal patch."""
 
     input_ids: npt.NDArray[np.int32]  # [S], after expansion
     position_ids: npt.NDArray[np.int32]  # [3, S], rows temporal, height, width
     position_delta: int  # a cache length plus this is the next decode position
     spans: tuple[VisualSpan, ...]
     grids: tuple[Grid, ...]
-    images: tuple[PlannedImage, ...]
+    visuals: tuple[Visual, ...]  # in the order of `spans`
     # What ends the thought that the answer begins with; None where the template opens no thought.
     thought_end: int | None
+
+    def tokens_of(self, kind: type[PlannedImage] | type[PlannedFrames]) -> int:
+        """Placeholders of all images, or of all videos."""
+        sources = (visual.source for visual in self.visuals)
+        return sum(source.token_count for source in sources if isinstance(source, kind))
 
 
 class PromptBuilder:
@@ -80,6 +88,8 @@ class PromptBuilder:
         self.tokenizer = PromptTokenizer.from_folder(processor)
         self.settings = ImageSettings.from_file(processor / "preprocessor_config.json")
         self.settings.check_against(bundle.manifest.vision)
+        video_settings = VideoSettings.from_file(processor / "video_preprocessor_config.json")
+        video_settings.check_against(bundle.manifest.vision)
         self.limits = limits or PromptLimits()
         self.vocab_size = bundle.manifest.text.vocab_size
         self.max_context = bundle.manifest.text.max_position_embeddings
@@ -93,6 +103,7 @@ class PromptBuilder:
         self.calls = self._find_calls()
         self._reserved = (self._template.source, *(token.content for token in self.tokenizer.added))
         self._digest_key = digest_key or os.urandom(DIGEST_KEY_BYTES)
+        self.videos = VideoPlanner(video_settings, self.limits.videos, self._digest_key)
 
     def media_limits(self, tiers: Sequence[TierLimits] = ()) -> MediaLimits:
         """What images of a request may be: the lower of our limits and the vision tiers'."""
@@ -104,18 +115,19 @@ class PromptBuilder:
         *,
         max_context: int | None = None,
         tiers: Sequence[TierLimits] = (),
+        sampled: Sequence[SampledFrames] = (),
     ) -> PreparedPrompt:
         """The spliced prompt of a conversation.
 
         Args:
             conversation: What the client sent; checked here.
             max_context: Most tokens of prompt and answer; the model's own where None.
-            tiers: What the vision tiers say images may be.
+            tiers: What the vision tiers say images and videos may be.
+            sampled: What a vision tier chose of each video that is a file, in order.
 
         Raises:
-            InvalidRequest: a message, tool or image at fault, named.
+            InvalidRequest: a message, tool, image or video at fault, named.
             PromptTooLong: no room is left for an answer.
-            Unsupported: VIDEO_NOT_SUPPORTED.
 
         **Source**: transformers `Qwen3VLProcessor.apply_chat_template(tokenize=True,
         add_generation_prompt=True)`; parity in tests/parity/test_prompt_ids.py.
@@ -132,11 +144,13 @@ class PromptBuilder:
             limits=self.media_limits(tiers),
             digest_key=self._digest_key,
         )
+        videos = self.videos.plan(inputs.videos, sampled, tiers)
         planned = sum(image.token_count for image in images)
+        planned += sum(video.patch_tokens * video.grid.t for video in videos)
         if planned >= window:  # Known before any text is tokenized.
             raise _too_long(planned, window, hint=_SMALLER)
-        ids = self._encode_within(inputs, window, beside=planned - len(images))
-        prompt = self._family.expand(ids, images, self._special)
+        ids = self._encode_within(inputs, window, beside=planned - len(images) - len(videos))
+        prompt = self._family.expand(ids, images, videos, self._special, self.tokenizer.encode_text)
         length = len(prompt.input_ids)
         if length >= window:
             raise _too_long(length, window)
@@ -146,7 +160,9 @@ class PromptBuilder:
             self._template.reads,
             opens_thought=thought_end is not None,
         )
-        grids = tuple(image.grid for image in images)
+        shown = [image.grid for image in images]
+        shown += [video.grid._replace(t=1) for video in videos for _ in video.digests]
+        grids = tuple(shown[index] for index in prompt.order)
         merge_size = self.settings.merge_size
         positions = self._family.position_ids(length, prompt.spans, grids, merge_size)
         return PreparedPrompt(
@@ -155,7 +171,7 @@ class PromptBuilder:
             position_delta=positions.delta,
             spans=prompt.spans,
             grids=grids,
-            images=images,
+            visuals=arranged(prompt.order, images, videos),
             thought_end=thought_end,
         )
 
@@ -173,7 +189,7 @@ class PromptBuilder:
             position_delta=positions.delta,
             spans=(),
             grids=(),
-            images=(),
+            visuals=(),
             thought_end=None,
         )
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from gateway.media.images import ImageSource, MediaLimits
+from gateway.media.videos import VideoLimits, VideoSource
 from gateway.prompt.options import texts_of
 from gateway.prompt.provenance import strings_in
-from gateway.request.conversation import Conversation, Message, TextPart
+from gateway.request.conversation import Conversation, ImagePart, Message, TextPart, VideoPart
 from protos.wire.errors import InvalidRequest, Reason
 
 # Of one tool schema, or the arguments of one call.
@@ -20,6 +21,7 @@ class PromptLimits:
     """What one request may ask of the prompt builder."""
 
     media: MediaLimits = MediaLimits()
+    videos: VideoLimits = VideoLimits()
     max_text_bytes: int = 2 * 1024 * 1024  # UTF-8, all strings of a conversation together
     max_messages: int = 2048
     max_parts: int = 4096  # of all messages together
@@ -35,6 +37,7 @@ class PromptInputs:
         texts: The client's strings that every template writes.
         other_texts: Its strings that a template may write besides: tool schemas, names, ids.
         images: Field, file and wanted size of each image.
+        videos: Field, file or frames, and wanted size of each video.
         tool_data: Field and JSON data of each tool schema and of the arguments of each call.
         part_count: Parts of all messages.
     """
@@ -43,6 +46,7 @@ class PromptInputs:
     texts: tuple[str, ...]
     other_texts: tuple[str, ...]
     images: tuple[ImageSource, ...]
+    videos: tuple[VideoSource, ...]
     tool_data: tuple[tuple[str, Any], ...]
     part_count: int
 
@@ -61,6 +65,7 @@ class PromptInputs:
             texts=tuple(reading.texts),
             other_texts=tuple(reading.other_texts),
             images=tuple(reading.images),
+            videos=tuple(reading.videos),
             tool_data=tuple(reading.tool_data),
             part_count=reading.part_count,
         )
@@ -70,7 +75,7 @@ class PromptInputs:
 
         Raises:
             InvalidRequest: no message, too many messages, parts or tools, data nested too deep, or
-                neither text nor an image anywhere.
+                neither text nor an image or video anywhere.
         """
         _check_count("messages", len(self.conversation.messages), 1, limits.max_messages)
         _check_count("tools", len(self.conversation.tools), 0, limits.max_tools)
@@ -82,7 +87,7 @@ class PromptInputs:
             )
         for field, value in self.tool_data:
             _check_json(field, value)
-        if not self.images and not any(text.strip() for text in self.texts):
+        if not (self.images or self.videos) and not any(text.strip() for text in self.texts):
             raise InvalidRequest("messages hold neither text nor images", param="messages")
 
 
@@ -139,6 +144,7 @@ class _Reading:
         self.texts: list[str] = []
         self.other_texts: list[str] = []
         self.images: list[ImageSource] = []
+        self.videos: list[VideoSource] = []
         self.tool_data: list[tuple[str, Any]] = []
         self.part_count = 0
 
@@ -162,13 +168,31 @@ class _Reading:
             self.part_count += 1
             if isinstance(part, TextPart):
                 self.texts.append(part.text)
-            else:
-                place = f"{field}.content[{index}]"
+                continue
+            place = f"{field}.content[{index}]"
+            if isinstance(part, ImagePart):
                 self.images.append(ImageSource(place, part.data, part.sizing))
+            else:
+                self.videos.append(_video(part, place))
 
     def _other(self, text: str | None) -> None:
         if text is not None:
             self.other_texts.append(text)
+
+
+def videos_of(conversation: Conversation) -> tuple[VideoSource, ...]:
+    """The videos of a conversation, in order."""
+    return tuple(
+        _video(part, f"messages[{turn}].content[{index}]")
+        for turn, message in enumerate(conversation.messages)
+        if not isinstance(message.content, str)
+        for index, part in enumerate(message.content or ())
+        if isinstance(part, VideoPart)
+    )
+
+
+def _video(part: VideoPart, field: str) -> VideoSource:
+    return VideoSource(field, part.file, part.frames, part.seconds, part.sizing)
 
 
 def _check_count(field: str, count: int, least: int, most: int) -> None:

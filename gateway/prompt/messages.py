@@ -4,7 +4,14 @@ from typing import Any
 
 from gateway.prompt import provenance
 from gateway.prompt.provenance import Marks
-from gateway.request.conversation import Conversation, Message, Role, TextPart, ToolCall
+from gateway.request.conversation import (
+    Conversation,
+    ImagePart,
+    Message,
+    Role,
+    TextPart,
+    ToolCall,
+)
 
 
 def template_messages(conversation: Conversation, marks: Marks) -> list[dict[str, Any]]:
@@ -27,7 +34,7 @@ def _template_message(message: Message, marks: Marks) -> dict[str, Any]:
         turn["content"] = [
             {"type": "text", "text": mark(part.text)}
             if isinstance(part, TextPart)
-            else {"type": "image"}
+            else {"type": "image" if isinstance(part, ImagePart) else "video"}
             for part in message.content
         ]
     if message.tool_calls:

@@ -12,6 +12,7 @@ from typing import Any, Self
 from gateway.media.images import image_bytes
 from gateway.media.sizing import ImageSizing
 from gateway.media.sources import is_followed
+from gateway.media.videos import VideoSizing
 
 
 class Role(StrEnum):
@@ -62,7 +63,21 @@ class ImagePart:
         return cls(data=image_bytes(url, field=field), sizing=sizing)
 
 
-Part = TextPart | ImagePart
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoPart:
+    """A video as the client sent it: a file (MP4, WebM, Matroska, GIF, WebP), or frames.
+
+    `frames` are image files in order of time, `seconds` when each is shown; both are empty beside
+    a `file`, and `seconds` also where `sizing.fps` is the frames' rate.
+    """
+
+    file: bytes = b""
+    frames: tuple[bytes, ...] = ()
+    seconds: tuple[float, ...] = ()
+    sizing: VideoSizing = VideoSizing()
+
+
+Part = TextPart | ImagePart | VideoPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

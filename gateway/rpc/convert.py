@@ -15,6 +15,7 @@ from gateway.answer.events import (
     OutputToken,
 )
 from gateway.media.sizing import Detail, ImageSizing
+from gateway.media.videos import VideoSizing
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintKind, ConstraintSpec, invalid, with_whitespace
 from gateway.request.conversation import (
@@ -26,6 +27,7 @@ from gateway.request.conversation import (
     Role,
     TextPart,
     ToolCall,
+    VideoPart,
 )
 from gateway.request.job import Question, Reporting, Stopping
 from gateway.request.tools import ToolChoice, ToolMode
@@ -164,9 +166,13 @@ def _plain(content: tuple[Part, ...]) -> str | tuple[Part, ...] | None:
 def _part(part: gateway_pb2.ContentPart, field: str) -> Part:
     kind = part.WhichOneof("part")
     if kind is None:
-        raise InvalidRequest(f"{field} is empty, expected text, image or image_url", param=field)
+        raise InvalidRequest(
+            f"{field} is empty, expected text, image, image_url or video", param=field
+        )
     if kind == "text":
         return TextPart(text=part.text)
+    if kind == "video":
+        return _video(part.video, f"{field}.video")
     if part.detail not in _DETAILS:
         raise InvalidRequest(
             f"{field}.detail is {part.detail}, expected auto, low or high", param=f"{field}.detail"
@@ -180,6 +186,32 @@ def _part(part: gateway_pb2.ContentPart, field: str) -> Part:
     if kind == "image_url":
         return ImagePart.at(part.image_url, sizing=sizing, field=field)
     return ImagePart(data=part.image, sizing=sizing)
+
+
+def _video(video: gateway_pb2.Video, field: str) -> VideoPart:
+    if bool(video.file) == bool(video.frames):
+        raise InvalidRequest(f"{field} must have a file or frames, and not both", param=field)
+    timed = [frame.seconds for frame in video.frames if frame.HasField("seconds")]
+    if len(timed) not in (0, len(video.frames)):
+        raise InvalidRequest(
+            f"{field}.frames have seconds in {len(timed)} of {len(video.frames)} entries, expected"
+            " all or none",
+            param=f"{field}.frames",
+        )
+    sizing = VideoSizing(
+        **{
+            name: getattr(video, name)
+            for name in VideoSizing.__dataclass_fields__
+            if video.HasField(name)
+        }
+    )
+    sizing.check(field=field)
+    return VideoPart(
+        file=video.file,
+        frames=tuple(frame.image for frame in video.frames),
+        seconds=tuple(timed),
+        sizing=sizing,
+    )
 
 
 def _tool_call(text: str, field: str) -> ToolCall:
@@ -306,6 +338,8 @@ def _end_to_proto(end: AnswerEnd) -> gateway_pb2.ChatChunk:
             cached_tokens=end.cached_tokens,
             timings=end.timings,
             reasoning_tokens=end.thought_tokens,
+            image_tokens=end.image_tokens,
+            video_tokens=end.video_tokens,
         )
     )
 

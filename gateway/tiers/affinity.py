@@ -20,7 +20,7 @@ def affinity(
 
     Of a plain prompt the first KiB is looked at.
 
-    The beginning is everything up to the first image, which costs most; without one,
+    The beginning is everything up to the first image or video, which costs most; without one,
     everything up to the end of the first user message. So a follow-up, and another question
     about the same image, find the decoder that has the prefix.
     """
@@ -40,9 +40,11 @@ def _beginning(conversation: Conversation) -> Iterator[tuple[bytes, bytes]]:
         content = message.content or ""
         parts = (TextPart(text=content),) if isinstance(content, str) else content
         for part in parts:
-            if isinstance(part, ImagePart):
+            if isinstance(part, TextPart):
+                yield b"text", part.text[:_MOST_BYTES].encode(errors="surrogatepass")
+            elif isinstance(part, ImagePart):
                 yield b"image", part.data
             else:
-                yield b"text", part.text[:_MOST_BYTES].encode(errors="surrogatepass")
+                yield b"image", part.file or b"".join(part.frames[:1])
         if message.role is Role.USER:
             return

@@ -10,6 +10,8 @@ from gateway.answer.events import (
     OutputToken,
     TopToken,
 )
+from gateway.media.images import PlannedImage
+from gateway.media.video_plans import PlannedFrames
 from gateway.prompt.builder import PreparedPrompt
 from gateway.prompt.splice import VisualSpan
 from gateway.request.constraint import ConstraintKind, ConstraintSpec
@@ -18,7 +20,8 @@ from gateway.request.job import ChatJob, Reporting, Stopping
 from gateway.request.sampling import for_choice
 from gateway.tools.form import AnswerForm
 from protos.media.images import Grid
-from protos.tandem.v1 import decoder_pb2, tensor_pb2
+from protos.media.videos import FrameSampling, SampledFrames
+from protos.tandem.v1 import decoder_pb2, tensor_pb2, vision_pb2
 from protos.wire import tensors
 from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError, error_for
 from protos.wire.sampling import PARAMETERS
@@ -129,6 +132,56 @@ def grid_to_proto(grid: Grid) -> tensor_pb2.GridTHW:
     return tensor_pb2.GridTHW(t=grid.t, h=grid.h, w=grid.w)
 
 
+def encode_to_proto(
+    source: PlannedImage | PlannedFrames, *, request_id: str, bundle_digest: str
+) -> vision_pb2.EncodeRequest:
+    """The call that encodes an image, or some temporal patches of a video."""
+    request = vision_pb2.EncodeRequest(
+        request_id=request_id,
+        bundle_digest=bundle_digest,
+        expected_grid_thw=grid_to_proto(source.grid),
+    )
+    if isinstance(source, PlannedImage):
+        request.image = source.data
+        request.min_pixels, request.max_pixels = source.areas
+    else:
+        request.video.file = source.file
+        request.video.frame_indices.extend(source.indices)
+        request.video.images.extend(source.images)
+    return request
+
+
+def sampling_to_proto(
+    file: bytes, sampling: FrameSampling, *, request_id: str, bundle_digest: str
+) -> vision_pb2.SampleVideoRequest:
+    """The call that chooses frames of a video."""
+    return vision_pb2.SampleVideoRequest(
+        request_id=request_id,
+        bundle_digest=bundle_digest,
+        file=file,
+        fps=sampling.fps,
+        min_frames=sampling.min_frames,
+        max_frames=sampling.max_frames,
+        frame_count=sampling.frame_count,
+    )
+
+
+def sampled_from_proto(message: vision_pb2.SampledVideo) -> SampledFrames:
+    """The frames that were chosen.
+
+    Raises:
+        ServiceError: DATA_LOSS, they are none, or of no size.
+    """
+    if not message.frames or min(message.width, message.height) < 1:
+        raise ServiceError("the vision tier chose no frames", reason=Reason.DATA_LOSS)
+    return SampledFrames(
+        tuple(frame.index for frame in message.frames),
+        tuple(frame.seconds for frame in message.frames),
+        message.width,
+        message.height,
+    )
+
+
 def admitted_from_proto(message: decoder_pb2.Admission) -> Admitted:
     """What the decoder needs before it can prefill."""
     return Admitted(cached_tokens=message.cached_tokens, needed_spans=tuple(message.needed_spans))
@@ -201,8 +254,8 @@ def decoder_error_for_client(
 
 
 def vision_error_for_client(error: ServiceError, *, field: str) -> ServiceError:
-    """A vision tier's error in the client's words; `field` is the image in the request."""
-    if isinstance(error, InvalidRequest) and error.param in (None, "image"):
+    """A vision tier's error in the client's words; `field` is the image or video in the request."""
+    if isinstance(error, InvalidRequest) and error.param in (None, "image", "video"):
         return _renamed(error, field, tier="vision")
     return error if error.param is None else _renamed(error, None, tier="vision")
 

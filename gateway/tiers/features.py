@@ -1,11 +1,25 @@
-"""The visual features of one request: each needed image is encoded once, for all choices."""
+"""The visual features of one request: whatever is needed is encoded once, for all choices.
+
+An image fills one span of the prompt, a piece of a video one for each of its temporal patches: its
+features come in one stream and are dealt to their spans here.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 
 from gateway.media.images import PlannedImage
+from gateway.prompt.visuals import Visual
 from gateway.tiers.vision import Forward, VisionClient
 from protos.tandem.v1 import tensor_pb2, vision_pb2
+from protos.wire import features
+
+# Pieces of videos encoded at once for one request: each call carries the whole file.
+PIECES_AT_ONCE = 2
+
+# Takes features of one span; from its index and a chunk.
+ForwardSpan = Callable[[int, tensor_pb2.FeatureChunk], Awaitable[None]]
 
 
 class FeatureSource:
@@ -19,13 +33,14 @@ class FeatureSource:
     def __init__(
         self,
         vision: VisionClient,
-        images: Sequence[PlannedImage],
+        visuals: Sequence[Visual],
         *,
         request_id: str,
         shared: bool,
     ) -> None:
         self._vision = vision
-        self._images = images
+        self._visuals = visuals
+        self._pieces = asyncio.Semaphore(PIECES_AT_ONCE)
         self._request_id = request_id
         self._shared = shared
         self._recordings: dict[int, tuple[_Recording, asyncio.Task[vision_pb2.EncodeSummary]]] = {}
@@ -39,43 +54,79 @@ class FeatureSource:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def needed(self, spans: Collection[int]) -> list[int]:
+        """Indices of what must be encoded for these spans of the prompt."""
+        wanted = set(spans)
+        return [
+            index
+            for index, visual in enumerate(self._visuals)
+            if not wanted.isdisjoint(visual.spans)
+        ]
+
     async def send(
-        self, span_index: int, forward: Forward, *, by_s: float
+        self, index: int, wanted: Collection[int], forward: ForwardSpan, *, by_s: float
     ) -> vision_pb2.EncodeSummary:
-        """Passes all features of one span to `forward`.
+        """Encodes one thing and passes the features of its `wanted` spans to `forward`.
 
         Raises:
-            ServiceError: the image could not be encoded; see `VisionClient.encode`.
+            ServiceError: it could not be encoded; see `VisionClient.encode`.
         """
+        deal = partial(_deal, self._visuals[index], wanted, forward)
         if not self._shared:
-            return await self._encode(span_index, forward, by_s)
-        if span_index not in self._recordings:
+            return await self._encode(index, deal, by_s)
+        if index not in self._recordings:
             recording = _Recording()
-            task = asyncio.create_task(self._record(span_index, recording, by_s))
-            self._recordings[span_index] = recording, task
-        recording, task = self._recordings[span_index]
+            task = asyncio.create_task(self._record(index, recording, by_s))
+            self._recordings[index] = recording, task
+        recording, task = self._recordings[index]
         async for chunk in recording.chunks():
-            await forward(chunk)
+            await deal(chunk)
         return await asyncio.shield(task)  # one choice that is cancelled must not cancel it
 
     async def _record(
-        self, span_index: int, recording: "_Recording", by_s: float
+        self, index: int, recording: "_Recording", by_s: float
     ) -> vision_pb2.EncodeSummary:
         try:
-            return await self._encode(span_index, recording.add, by_s)
+            return await self._encode(index, recording.add, by_s)
         finally:
             recording.end()
 
-    async def _encode(
-        self, span_index: int, forward: Forward, by_s: float
-    ) -> vision_pb2.EncodeSummary:
-        return await self._vision.encode(
-            self._images[span_index], request_id=self._request_id, by_s=by_s, forward=forward
-        )
+    async def _encode(self, index: int, forward: Forward, by_s: float) -> vision_pb2.EncodeSummary:
+        source = self._visuals[index].source
+        async with nullcontext() if isinstance(source, PlannedImage) else self._pieces:
+            return await self._vision.encode(
+                source, request_id=self._request_id, by_s=by_s, forward=forward
+            )
+
+
+async def _deal(
+    visual: Visual, wanted: Collection[int], forward: ForwardSpan, chunk: tensor_pb2.FeatureChunk
+) -> None:
+    if len(visual.spans) == 1:
+        await forward(visual.spans[0], chunk)
+        return
+    rows = visual.source.token_count // len(visual.spans)
+    for span, part in _parts(chunk, rows):
+        if visual.spans[span] in wanted:
+            await forward(visual.spans[span], part)
+
+
+def _parts(
+    chunk: tensor_pb2.FeatureChunk, span_rows: int
+) -> Iterator[tuple[int, tensor_pb2.FeatureChunk]]:
+    """Cuts a chunk at the borders of spans that have `span_rows` rows each."""
+    at = chunk.row_offset
+    end = at + chunk.values.shape[0]
+    while at < end:
+        span, offset = divmod(at, span_rows)
+        stop = min(end, (span + 1) * span_rows)
+        begin, past = at - chunk.row_offset, stop - chunk.row_offset
+        yield span, features.rows_of(chunk, begin, past, row_offset=offset)
+        at = stop
 
 
 class _Recording:
-    """The chunks of one image so far; everyone who reads it gets all of them."""
+    """The chunks of one encoding so far; everyone who reads it gets all of them."""
 
     def __init__(self) -> None:
         self._chunks: list[tensor_pb2.FeatureChunk] = []

@@ -1,7 +1,7 @@
 """The gateway's end of the wire to the vision tier.
 
-The only place that retries: one `Encode`, once, on UNAVAILABLE, as long as nothing of it was
-passed on.
+The only place that retries: one `Encode` or `SampleVideo`, once, on UNAVAILABLE, as long as
+nothing of it was passed on.
 """
 
 import logging
@@ -11,12 +11,19 @@ from collections.abc import Awaitable, Callable, Sequence
 import grpc
 
 from gateway.media.images import PlannedImage, TierLimits
+from gateway.media.video_plans import PlannedFrames
 from gateway.request.deadlines import seconds_left
-from gateway.tiers.convert import grid_to_proto, vision_error_for_client
+from gateway.tiers.convert import (
+    encode_to_proto,
+    sampled_from_proto,
+    sampling_to_proto,
+    vision_error_for_client,
+)
 from gateway.tiers.pace import EncodePace
 from gateway.tiers.router import Endpoint, Router
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient, code_of
 from protos.media.images import Grid
+from protos.media.videos import FrameSampling, SampledFrames
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import DeadlineExceeded, Reason, ServiceError, from_rpc_error
@@ -29,11 +36,12 @@ _HELP = (
     " encode_deadline_s, encode_patches_per_s and request_deadline_s"
 )
 
+Encodable = PlannedImage | PlannedFrames
 Forward = Callable[[tensor_pb2.FeatureChunk], Awaitable[None]]
 
 
 class VisionClient(TierClient):
-    """Encodes images."""
+    """Encodes images and videos, and has frames of videos chosen."""
 
     def __init__(
         self,
@@ -60,9 +68,9 @@ class VisionClient(TierClient):
         return tuple(limits for limits in found if limits is not None)
 
     async def encode(
-        self, image: PlannedImage, *, request_id: str, by_s: float, forward: Forward
+        self, image: Encodable, *, request_id: str, by_s: float, forward: Forward
     ) -> vision_pb2.EncodeSummary:
-        """Encodes one image, passing each chunk of features to `forward` as it comes.
+        """Encodes one image or some frames, passing each chunk to `forward` as it comes.
 
         Raises:
             ServiceError: what the vision tier answered, or VISION_UNAVAILABLE.
@@ -80,7 +88,52 @@ class VisionClient(TierClient):
         except _NotStarted as failure:
             raise failure.error from failure
 
-    def _check_time(self, image: PlannedImage, by_s: float) -> None:
+    async def sample(
+        self, file: bytes, sampling: FrameSampling, *, field: str, request_id: str, by_s: float
+    ) -> SampledFrames:
+        """Has frames of a video chosen.
+
+        Args:
+            file: The video.
+            sampling: How they are to be chosen.
+            field: Its place in the request, for errors.
+            request_id: Travels with the call.
+            by_s: When the answer must be here.
+
+        Raises:
+            ServiceError: what the vision tier answered, or VISION_UNAVAILABLE.
+        """
+        request = sampling_to_proto(
+            file, sampling, request_id=request_id, bundle_digest=self.bundle_digest
+        )
+        first = await self.ready()
+        try:
+            return await self._sample_at(first, request, field, by_s)
+        except _NotStarted:
+            second = await self.ready(avoid=first)
+        try:
+            return await self._sample_at(second, request, field, by_s)
+        except _NotStarted as failure:
+            raise failure.error from failure
+
+    async def _sample_at(
+        self, endpoint: Endpoint, request: vision_pb2.SampleVideoRequest, field: str, by_s: float
+    ) -> SampledFrames:
+        stub = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint])
+        metadata = ((REQUEST_ID_KEY, request.request_id),)
+        try:
+            answer = await stub.SampleVideo(request, timeout=seconds_left(by_s), metadata=metadata)
+        except grpc.RpcError as error:
+            self.note_failure(endpoint, error)
+            failure = vision_error_for_client(
+                from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE), field=field
+            )
+            if code_of(error) is grpc.StatusCode.UNAVAILABLE:
+                raise _NotStarted(failure) from error
+            raise failure from error
+        return sampled_from_proto(answer)
+
+    def _check_time(self, image: Encodable, by_s: float) -> None:
         """Refuses an image that cannot be ready in time, before any work is spent on it."""
         pace, left_s = self._pace.patches_per_s(), seconds_left(by_s)
         patches = image.grid.patches
@@ -94,21 +147,14 @@ class VisionClient(TierClient):
     async def _encode_at(
         self,
         endpoint: Endpoint,
-        image: PlannedImage,
+        image: Encodable,
         request_id: str,
         by_s: float,
         forward: Forward,
     ) -> vision_pb2.EncodeSummary:
         reading = _FeatureReader(image, self._level_count)
         stub = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint])
-        request = vision_pb2.EncodeRequest(
-            request_id=request_id,
-            bundle_digest=self.bundle_digest,
-            image=image.data,
-            expected_grid_thw=grid_to_proto(image.grid),
-            min_pixels=image.areas.min_pixels,
-            max_pixels=image.areas.max_pixels,
-        )
+        request = encode_to_proto(image, request_id=request_id, bundle_digest=self.bundle_digest)
         begun_s = time.monotonic()
         call = stub.Encode(
             request, timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, request_id),)
@@ -137,7 +183,7 @@ class VisionClient(TierClient):
         return summary
 
 
-def _too_slow(image: PlannedImage, spent_s: float) -> DeadlineExceeded:
+def _too_slow(image: Encodable, spent_s: float) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"{image.field} was not encoded within {spent_s:.1f} s ({image.grid.patches} patches);"
         f" {_HELP}",
@@ -160,6 +206,8 @@ def _limits(info: tensor_pb2.ModelInfo) -> TierLimits | None:
         max_image_bytes=info.max_image_bytes,
         max_image_pixels=info.max_image_pixels,
         max_image_patches=info.max_image_patches,
+        max_video_bytes=info.max_video_bytes,
+        max_video_seconds=info.max_video_seconds,
     )
 
 
@@ -173,7 +221,7 @@ class _NotStarted(Exception):
 class _FeatureReader:
     """Checks an Encode stream against what was planned, so that no image is half used."""
 
-    def __init__(self, image: PlannedImage, level_count: int) -> None:
+    def __init__(self, image: Encodable, level_count: int) -> None:
         self._image = image
         self._level_count = level_count
         self._rows_left = level_count * image.token_count

@@ -1,1 +1,1 @@
-"""What images are to both ends of the wire."""
+"""What images and videos are to both ends of the wire."""

@@ -1,4 +1,4 @@
-"""What an image may cost, checked alike by the gateway and the vision tier.
+"""What an image or a video may cost, checked alike by the gateway and the vision tier.
 
 The constants are defaults; a tier's settings may choose others.
 """
@@ -12,6 +12,13 @@ MAX_IMAGE_TOKENS = 1280  # what two slow cores encode and prefill within the def
 MAX_REQUEST_IMAGES = 16
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 MAX_REQUEST_PIXELS = 4 * MAX_IMAGE_PIXELS
+MAX_VIDEO_BYTES = 48 * 1024 * 1024  # under the wire's largest message
+MAX_VIDEO_SECONDS = 3 * 3600.0
+MAX_VIDEO_FRAMES = 768  # that are seen; what the published checkpoints take
+MAX_VIDEO_TOKENS = 2560  # of all frames; as for MAX_IMAGE_TOKENS
+MAX_VIDEO_PIXELS = 36_000_000  # of a frame; 8K has 33.2
+MAX_VIDEO_RATE = 1000.0  # frames a second of the video itself; phones write up to 960
+MAX_REQUEST_VIDEOS = 4
 MAX_ASPECT_RATIO = 200  # of transformers' smart_resize; exactly 200 is accepted
 
 # The setting behind a limit, of the gateway and of the vision tier alike.
@@ -68,5 +75,21 @@ def image_too_large(field: str, unit: str, actual: int, limit: int) -> InvalidRe
     return InvalidRequest(
         f"{field} has {actual} {unit}, expected at most {limit}{named}",
         reason=Reason.IMAGE_TOO_LARGE,
+        param=field,
+    )
+
+
+def invalid_video(field: str, fault: str) -> InvalidRequest:
+    """The error for a damaged video; `fault` continues a sentence that begins with the field."""
+    return InvalidRequest(f"{field} {fault}", reason=Reason.INVALID_VIDEO, param=field)
+
+
+def video_too_large(
+    field: str, unit: str, actual: float, limit: float, *, setting: str
+) -> InvalidRequest:
+    """The error for a video above a limit; `unit` is what is counted, `setting` what bounds it."""
+    return InvalidRequest(
+        f"{field} has {actual:.10g} {unit}, expected at most {limit:.10g} ({setting})",
+        reason=Reason.VIDEO_TOO_LARGE,
         param=field,
     )

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     INVALID_SPAN = "INVALID_SPAN"
     INVALID_IMAGE = "INVALID_IMAGE"
     IMAGE_TOO_LARGE = "IMAGE_TOO_LARGE"
+    INVALID_VIDEO = "INVALID_VIDEO"
+    VIDEO_TOO_LARGE = "VIDEO_TOO_LARGE"
     UNSUPPORTED_MEDIA = "UNSUPPORTED_MEDIA"
     URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
     MEDIA_FETCH_FAILED = "MEDIA_FETCH_FAILED"
@@ -89,6 +91,8 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     Reason.INVALID_SPAN: _bad_request(),
     Reason.INVALID_IMAGE: _bad_request("invalid_image"),
     Reason.IMAGE_TOO_LARGE: _bad_request("image_too_large"),
+    Reason.INVALID_VIDEO: _bad_request("invalid_video"),
+    Reason.VIDEO_TOO_LARGE: _bad_request("video_too_large"),
     Reason.UNSUPPORTED_MEDIA: _bad_request("unsupported_media"),
     Reason.URL_NOT_ALLOWED: _bad_request("url_not_allowed"),
     Reason.MEDIA_FETCH_FAILED: _bad_request("media_fetch_failed"),

@@ -54,12 +54,7 @@ def values_from_proto(
         ServiceError: DATA_LOSS when the checksum does not fit the bytes.
     """
     values = f"{field}.values"
-    if chunk.HasField("crc32") and _checksum(chunk) != chunk.crc32:
-        raise ServiceError(
-            f"{values} does not match its checksum: bytes were damaged on the way",
-            reason=Reason.DATA_LOSS,
-            param=values,
-        )
+    _check_sum(chunk, values)
     is_int8 = chunk.values.dtype == tensor_pb2.DTYPE_INT8
     if is_int8 != chunk.HasField("scales"):
         raise InvalidRequest(
@@ -80,6 +75,47 @@ def values_from_proto(
             param=values,
         )
     return rows
+
+
+def rows_of(
+    chunk: tensor_pb2.FeatureChunk, begin: int, stop: int, *, row_offset: int
+) -> tensor_pb2.FeatureChunk:
+    """Some rows of a chunk, by their place in it, as a chunk of their own.
+
+    Args:
+        chunk: With whole rows, and scales for each of them where it has scales.
+        begin: The first row.
+        stop: The row behind the last.
+        row_offset: The first row's place in what the new chunk belongs to.
+
+    Raises:
+        ServiceError: DATA_LOSS, as `values_from_proto`: a new checksum would hide the damage.
+    """
+    _check_sum(chunk, "values")
+    count, width = chunk.values.shape
+    part = tensor_pb2.FeatureChunk(level=chunk.level, row_offset=row_offset)
+    part.values.CopyFrom(_rows(chunk.values, begin, stop, (stop - begin, width), count))
+    if chunk.HasField("scales"):
+        part.scales.CopyFrom(_rows(chunk.scales, begin, stop, (stop - begin,), count))
+    part.crc32 = _checksum(part)
+    return part
+
+
+def _check_sum(chunk: tensor_pb2.FeatureChunk, field: str) -> None:
+    if chunk.HasField("crc32") and _checksum(chunk) != chunk.crc32:
+        raise ServiceError(
+            f"{field} does not match its checksum: bytes were damaged on the way",
+            reason=Reason.DATA_LOSS,
+            param=field,
+        )
+
+
+def _rows(
+    values: tensor_pb2.Tensor, begin: int, stop: int, shape: tuple[int, ...], count: int
+) -> tensor_pb2.Tensor:
+    size = len(values.data) // count
+    data = bytes(memoryview(values.data)[begin * size : stop * size])
+    return tensor_pb2.Tensor(dtype=values.dtype, shape=shape, data=data)
 
 
 def quantized(values: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:

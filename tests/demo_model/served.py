@@ -37,6 +37,9 @@ class Served:
             {"type": "image_url", "image_url": {"url": data_url(picture)}}
             for picture in asked.pictures
         ]
+        if asked.video is not None and asked.clock is not None:
+            frames = [data_url(frame) for frame in asked.video]
+            content.append({"type": "video", "video": frames, "timestamps": asked.clock.times})
         content.append({"type": "text", "text": asked.turns[0].question})
         chat: list[Message] = [{"role": "user", "content": content}]
         said = self.complete(chat)

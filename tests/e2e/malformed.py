@@ -64,8 +64,8 @@ def starts(manifest: Manifest, max_context: int) -> Iterator[Malformed]:
     yield case(
         "video placeholder",
         lambda s: put(s.input_ids, 0, manifest.special_tokens.video),
-        "input_ids",
-        Reason.VIDEO_NOT_SUPPORTED,
+        "visual_spans",
+        Reason.INVALID_SPAN,
     )
     yield case(
         "prompt too long",

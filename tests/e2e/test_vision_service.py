@@ -205,7 +205,7 @@ MALFORMED = {
         Reason.IMAGE_TOO_LARGE,
         "patches.grid_thw",
     ),
-    "video": (patches_of(2, 4, 2, ONES), Reason.VIDEO_NOT_SUPPORTED, "patches.grid_thw.t"),
+    "video": (patches_of(2, 4, 4, ONES), Reason.SHAPE_MISMATCH, "patches.pixel_values"),
     "nan": (patches_of(1, 4, 4, ONES * np.nan), Reason.NON_FINITE, "patches.pixel_values"),
     "integers": (
         patches_of(1, 4, 4, ONES.astype(np.int32)),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from gateway.media.images import PlannedImage
 from gateway.media.sizing import Detail, ImageSizing
 from gateway.prompt.builder import PromptBuilder
 from gateway.request.conversation import ImagePart, Message, Role, TextPart
@@ -119,7 +120,9 @@ def test_a_prompt_with_areas_equals_that_of_transformers_with_this_size(
     actual = builder.prepare(conversation)
     reference = oracle(bundles.checkpoint("tied"))
     if areas is not None:
-        assert actual.images[0].areas == PixelRange(*areas)
+        (visual,) = actual.visuals
+        assert isinstance(visual.source, PlannedImage)
+        assert visual.source.areas == PixelRange(*areas)
         processor = reference.processor.image_processor
         edges = type(processor.size)(shortest_edge=areas[0], longest_edge=areas[1])
         monkeypatch.setattr(processor, "size", edges)

@@ -108,12 +108,12 @@ def test_prompts_with_tools_equal_the_processors(
     body = {"messages": [as_sent(turn) for turn in TURNS[case]], "tools": TOOLS}
     question = to_question(ChatCompletionRequest.model_validate(body))
     prompt = builder.prepare(question.conversation)
-    images = [opened(IMAGE)] * len(prompt.images)
+    images = [opened(IMAGE)] * len(prompt.visuals)
     told = [as_told(turn) for turn in TURNS[case]]
     wanted = reference.prepare(told, images, tools=TOOLS)
     assert prompt.input_ids.tolist() == wanted.input_ids.tolist()
     assert prompt.position_ids.tolist() == wanted.position_ids.tolist()
-    assert len(prompt.images) == (case == "calls and results")
+    assert len(prompt.visuals) == (case == "calls and results")
 
 
 def test_plain_prompts_equal_the_tokenizers(builder: PromptBuilder, reference: Oracle) -> None:

@@ -73,7 +73,7 @@ def decode_rgb(data: bytes, header: ImageHeader) -> RgbArray:
     try:
         with open_image(data, header) as image:
             image.load()
-            pixels = np.asarray(_flatten(_turned_upright(image)), dtype=np.uint8)
+            pixels = np.asarray(flattened(_turned_upright(image)), dtype=np.uint8)
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes.
         raise invalid_image(FIELD, "is truncated or corrupt") from error
     if pixels.shape[:2] != (header.height, header.width):  # damaged metadata, read in two ways
@@ -86,7 +86,8 @@ def _turned_upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def flattened(image: Image.Image) -> Image.Image:
+    """A decoded image as RGB, transparency on white; see above."""
     if image.mode.startswith("I"):
         return _flatten_grey16(image)
     if "A" not in image.getbands() and image.info.get("transparency") is None:

@@ -172,6 +172,12 @@ def usage_of(ends: Sequence[AnswerEnd]) -> Json:
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": ends[0].cached_tokens},
+        "prompt_tokens_details": {"cached_tokens": ends[0].cached_tokens, **_visual(ends[0])},
         **({"completion_tokens_details": {"reasoning_tokens": thoughts}} if thoughts else {}),
     }
+
+
+def _visual(end: AnswerEnd) -> Json:
+    """Placeholders among the prompt's tokens, where it has any."""
+    counts = {"image_tokens": end.image_tokens, "video_tokens": end.video_tokens}
+    return {name: count for name, count in counts.items() if count}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+from gateway.http.chat import videos
 from gateway.http.chat.options import (
     chat_stopping_of,
     check_supported,
@@ -26,7 +27,6 @@ from gateway.request.conversation import (
 from gateway.request.job import Question, Reporting
 from protos.wire.errors import InvalidRequest, Reason, Unsupported
 
-_VIDEO_PARTS = ("video", "video_url", "input_video")
 # Known elsewhere and without effect on an answer: marks for prompt caches, what clients echo of
 # parts they got, and the file's type, which the file says itself.
 _IDLE_OF_PART = frozenset(
@@ -42,7 +42,7 @@ _OF_PART: Mapping[str, frozenset[str]] = {
 
 
 def to_question(request: ChatCompletionRequest) -> Question:
-    """What a client asks; images are taken out of their URLs, not looked at.
+    """What a client asks; images and videos are taken out of their URLs, not looked at.
 
     Raises:
         InvalidRequest: a field at fault, named by its path, or options that contradict each other.
@@ -137,16 +137,12 @@ def _part(raw: object, path: str, role: Role) -> Part:
     kind = raw.get("type") if isinstance(raw, Mapping) else None
     if not isinstance(raw, Mapping) or not isinstance(kind, str):
         raise InvalidRequest(f"{path} must be an object with a type", param=path)
-    if kind in _VIDEO_PARTS:
-        raise Unsupported(
-            f"{path} has type {kind}, videos are not supported yet",
-            reason=Reason.VIDEO_NOT_SUPPORTED,
-            param=path,
-        )
     texts = ("text", "refusal") if role is Role.ASSISTANT else ("text",)
+    if kind in videos.TYPES:
+        return videos.video_part(raw, path, idle=_IDLE_OF_PART)
     if kind not in (*texts, "image_url"):
         raise InvalidRequest(
-            f"{path} has type {kind[:64]!r}, expected text or image_url",
+            f"{path} has type {kind[:64]!r}, expected text, image_url or video_url",
             reason=Reason.UNSUPPORTED_MEDIA,
             param=path,
         )

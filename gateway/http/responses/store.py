@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.request.conversation import ImagePart, Message
+from gateway.request.conversation import ImagePart, Message, Part, TextPart
 
 # Of Python's objects around a message's texts and images, generously.
 MESSAGE_BYTES = 1024
@@ -127,8 +127,16 @@ def _message_size(message: Message) -> int:
     size = MESSAGE_BYTES * (1 + len(parts) + len(message.tool_calls))
     size += sys.getsizeof(message.content) + sys.getsizeof(message.reasoning)
     for part in parts:
-        size += sys.getsizeof(part.data if isinstance(part, ImagePart) else part.text)
+        size += _part_size(part)
     return size + sum(_value_size(call.arguments) for call in message.tool_calls)
+
+
+def _part_size(part: Part) -> int:
+    if isinstance(part, TextPart):
+        return sys.getsizeof(part.text)
+    if isinstance(part, ImagePart):
+        return sys.getsizeof(part.data) + sys.getsizeof(part.url)
+    return sys.getsizeof(part.file) + sum(map(sys.getsizeof, part.frames))
 
 
 def _value_size(value: Any) -> int:

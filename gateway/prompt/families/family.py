@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.media.images import PlannedImage
+from gateway.media.video_plans import PlannedVideo
 from gateway.prompt.splice import SplicedPrompt, VisualSpan
 from gateway.tools.format import ToolFormat
 from protos.bundle.manifest import SpecialTokens
@@ -43,8 +44,8 @@ class PromptFamily:
             checkpoint may lack some.
         thought_tokens: Those of them before and behind a thought.
         tools: How its models call tools; None where they do not.
-        expand: Makes placeholders of the markers in token ids; from the ids, the images in prompt
-            order and the special tokens. Raises InvalidRequest or Unsupported.
+        expand: Makes placeholders of the markers in token ids; from the ids, the images and videos
+            in prompt order, the special tokens, and what encodes a text. Raises InvalidRequest.
         position_ids: Positions of a prompt; from its length S, its spans, ascending, the grid of
             each span before merging, and the patches per placeholder's side.
     """
@@ -54,5 +55,14 @@ class PromptFamily:
     spoken_tokens: Sequence[str]
     thought_tokens: tuple[str, str]
     tools: ToolFormat | None
-    expand: Callable[[Sequence[int], Sequence[PlannedImage], SpecialTokens], SplicedPrompt]
+    expand: Callable[
+        [
+            Sequence[int],
+            Sequence[PlannedImage],
+            Sequence[PlannedVideo],
+            SpecialTokens,
+            Callable[[str], list[int]],
+        ],
+        SplicedPrompt,
+    ]
     position_ids: Callable[[int, Sequence[VisualSpan], Sequence[Grid], int], Positions]

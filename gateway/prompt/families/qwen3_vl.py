@@ -1,44 +1,78 @@
 """Qwen3-VL: its markers, and its interleaved MRoPE positions, in NumPy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from gateway.media.images import PlannedImage
+from gateway.media.video_plans import PlannedVideo
 from gateway.prompt.families.family import Positions, PromptFamily
-from gateway.prompt.splice import SplicedPrompt, VisualSpan, splice
+from gateway.prompt.splice import Frames, SplicedPrompt, VisualSpan, check_places, splice
 from gateway.tools.json_calls import JSON_CALLS
 from protos.bundle.manifest import SpecialTokens
 from protos.media.images import Grid
 
 
 def expand(
-    ids: Sequence[int], images: Sequence[PlannedImage], special: SpecialTokens
+    ids: Sequence[int],
+    images: Sequence[PlannedImage],
+    videos: Sequence[PlannedVideo],
+    special: SpecialTokens,
+    encode_text: Callable[[str], list[int]],
 ) -> SplicedPrompt:
-    """Placeholders for markers: an image's marker is also its placeholder; see `splice`.
+    """Placeholders for markers: an image's or video's marker is also its placeholder.
+
+    A video's marker becomes, for each temporal patch, its time in words and its placeholders
+    between the tokens around visual input; the pair that the template writes around the marker
+    stays. See `splice`.
 
     Args:
         ids: Token ids of the rendered prompt.
         images: In prompt order.
+        videos: The same.
         special: The bundle's special tokens.
+        encode_text: Token ids of a plain text.
 
     Raises:
-        InvalidRequest: the chat template left out an image.
-        Unsupported: VIDEO_NOT_SUPPORTED, the prompt asks for a video.
+        InvalidRequest: the chat template left out an image or video.
+
+    **Source**: transformers `Qwen3VLProcessor.replace_video_token` (5.23; 4.57 replaced the
+    template's pair, too); parity in tests/parity/test_videos.py.
     """
     return splice(
-        ids,
+        _with_times(ids, videos, special, encode_text) if videos else ids,
         [image.token_count for image in images],
         [image.digest for image in images],
         image_id=special.image,
         video_id=special.video,
+        frames=[Frames(video.patch_tokens, digest) for video in videos for digest in video.digests],
     )
+
+
+def _with_times(
+    ids: Sequence[int],
+    videos: Sequence[PlannedVideo],
+    special: SpecialTokens,
+    encode_text: Callable[[str], list[int]],
+) -> list[int]:
+    """One marker for each temporal patch, its time before it."""
+    check_places("videos", sum(token == special.video for token in ids), len(videos))
+    left = iter(videos)
+    found: list[int] = []
+    for token in ids:
+        if token != special.video:
+            found.append(token)
+            continue
+        for seconds in next(left).seconds:
+            found += encode_text(f"<{seconds:.1f} seconds>")
+            found += (special.vision_start, special.video, special.vision_end)
+    return found
 
 
 def position_ids(
     length: int, spans: Sequence[VisualSpan], grids: Sequence[Grid], merge_size: int
 ) -> Positions:
-    """Three-axis rotary positions of a prompt with images.
+    """Three-axis rotary positions of a prompt with images and videos.
 
     Text advances all three axes together. An image stands on one grid of rows and columns
     (after merging) that begins where the text before it ended; text after it goes on at that
@@ -47,7 +81,8 @@ def position_ids(
     Args:
         length: Prompt length S after expansion, >= 1.
         spans: The placeholders of each image, ascending.
-        grids: Patch grid of each image before merging, t = 1, in the order of `spans`.
+        grids: Patch grid of each image or temporal patch before merging, t = 1, in the order of
+            `spans`.
         merge_size: Patches per placeholder side.
 
     **Source**: transformers `Qwen3VLModel.get_rope_index`; parity in

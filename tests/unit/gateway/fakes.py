@@ -16,7 +16,7 @@ from protos.tandem.v1 import (
     vision_pb2,
     vision_pb2_grpc,
 )
-from protos.wire import tensors
+from protos.wire import features, tensors
 from protos.wire.channels import LARGE_MESSAGE_BYTES
 from protos.wire.errors import InvalidRequest, ModelMismatch, ServiceError, reporting_errors
 
@@ -87,6 +87,7 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
 
     def reset(self) -> None:
         self.requests: list[vision_pb2.EncodeRequest] = []
+        self.samplings: list[vision_pb2.SampleVideoRequest] = []
         self.time_left_s: list[float | None] = []
         self.encode_ms = 3.0
         self.failures: list[ServiceError] = []
@@ -137,6 +138,18 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
             )
             yield vision_pb2.EncodeChunk(summary=summary)
 
+    async def SampleVideo(
+        self, request: vision_pb2.SampleVideoRequest, context: Context
+    ) -> vision_pb2.SampledVideo:
+        """As many frames of 64 x 64 pixels as were wanted, or as may be, two a second."""
+        async with reporting_errors(context):
+            self.samplings.append(request)
+            if self.failures:
+                raise self.failures.pop(0)
+            count = request.frame_count or request.max_frames
+            frames = [vision_pb2.SampledFrame(index=3 * at, seconds=at / 2) for at in range(count)]
+            return vision_pb2.SampledVideo(frames=frames, width=64, height=64)
+
     async def _wait_if_held(self) -> None:
         if self.hold:
             self.holding.set()
@@ -149,9 +162,7 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
     def _chunk(self, level: int, row: int, rows: int) -> tensor_pb2.FeatureChunk:
         shape = (rows, self.bundle.manifest.text.hidden_size)
         values = np.full(shape, len(self.requests), dtype=np.float32)
-        return tensor_pb2.FeatureChunk(
-            level=level, row_offset=row, values=tensors.to_proto(values), crc32=7
-        )
+        return features.to_proto(values, level=level, row_offset=row, form="float32")
 
 
 class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):

@@ -30,7 +30,8 @@ async def test_the_model_object_says_what_is_taken(modest: Stage) -> None:
     card = (await modest.http.get("/v1/models/test")).json()
     assert (await modest.http.get("/v1/models")).json()["data"] == [card]
     assert card["context_length"] == 4096
-    assert (card["input_modalities"], card["output_modalities"]) == (["text", "image"], ["text"])
+    assert card["input_modalities"] == ["text", "image", "video"]
+    assert card["output_modalities"] == ["text"]
     assert card["image_limits"] == {
         "formats": ["PNG", "JPEG", "WEBP", "GIF", "BMP"],
         "max_images": 16,
@@ -40,6 +41,15 @@ async def test_the_model_object_says_what_is_taken(modest: Stage) -> None:
         "default_max_tokens": 300,
         "low_detail_tokens": 256,
         "pixels_per_token": 1024,
+    }
+    assert card["video_limits"] == {
+        "formats": ["MP4", "WEBM", "MKV", "GIF", "WEBP"],
+        "max_videos": 4,
+        "max_bytes": 48 << 20,
+        "max_seconds": 10_800.0,
+        "max_frames": 768,
+        "max_tokens": 2560,
+        "default_fps": 2.0,
     }
 
 

@@ -24,7 +24,12 @@ class SlowBuilder:
         self.let = threading.Event()
 
     def prepare(
-        self, conversation: Conversation, *, max_context: int | None, tiers: object = ()
+        self,
+        conversation: Conversation,
+        *,
+        max_context: int | None,
+        tiers: object = (),
+        sampled: object = (),
     ) -> PreparedPrompt:
         if holds_more_than(conversation, 1000):
             assert self.let.wait(timeout=20)

@@ -7,8 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from protos.media.images import Grid
+from protos.media.videos import FrameSampling, SampledFrames
 from protos.tandem.v1 import vision_pb2
-from vision_service.jobs import Encoded, EncodeJob, FloatArray, Patches
+from vision_service.jobs import (
+    Encoded,
+    EncodedFrames,
+    EncodeJob,
+    FloatArray,
+    Patches,
+    VideoFile,
+)
 from vision_service.towers.watch import Abandoned
 
 
@@ -86,3 +94,20 @@ class FakeEncoders:
             ),
             summary=vision_pb2.EncodeSummary(queue_ms=1.0, preprocess_ms=2.0, encode_ms=3.0),
         )
+
+
+class FakeVideos:
+    """Chooses what it was asked for, and makes patches that hold their frame's place."""
+
+    def __init__(self) -> None:
+        self.samplings: list[FrameSampling] = []
+        self.sources: list[VideoFile | EncodedFrames] = []
+
+    async def sample(self, file: bytes, sampling: FrameSampling) -> SampledFrames:
+        self.samplings.append(sampling)
+        places = tuple(range(sampling.frame_count or sampling.min_frames))
+        return SampledFrames(places, tuple(place / 2 for place in places), 64, 48)
+
+    async def patches(self, source: VideoFile | EncodedFrames, grid: Grid) -> Patches:
+        self.sources.append(source)
+        return Patches(np.zeros((grid.patches, 96), np.float32), grid)

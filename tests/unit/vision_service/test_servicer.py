@@ -25,7 +25,7 @@ from protos.wire.channels import (
 )
 from protos.wire.errors import Overloaded, Reason, ServiceError, from_rpc_error
 from tests.support.manifests import small_manifest
-from tests.unit.vision_service.fakes import FakeEncoders
+from tests.unit.vision_service.fakes import FakeEncoders, FakeVideos
 from vision_service.jobs import EncodedImage, Patches
 from vision_service.servicer import VisionServicer
 
@@ -66,9 +66,12 @@ async def served(
 ) -> AsyncIterator[Running]:
     servicer = VisionServicer(
         BUNDLE,
+        FakeVideos(),
         max_patches=1000,
         max_bytes=9999,
         max_pixels=80_000,
+        max_video_bytes=99_999,
+        max_video_seconds=60.0,
         encode_timeout_s=timeout_s,
         form=form,
     )
@@ -201,7 +204,7 @@ INF = np.full((24, WIDTH), np.inf, dtype=np.float32)
         (patches(t=0), Reason.SHAPE_MISMATCH, "patches.grid_thw.t"),
         (patches(t=-1), Reason.SHAPE_MISMATCH, "patches.grid_thw.t"),
         (patches(w=7), Reason.SHAPE_MISMATCH, "patches.grid_thw.w"),
-        (patches(t=2), Reason.VIDEO_NOT_SUPPORTED, "patches.grid_thw.t"),
+        (patches(t=2), Reason.SHAPE_MISMATCH, "patches.pixel_values"),
         (patches(h=2**31 - 2, w=2**31 - 2), Reason.IMAGE_TOO_LARGE, "patches.grid_thw"),
         (patches(h=4, w=8), Reason.SHAPE_MISMATCH, "patches.pixel_values"),
         (patches(h=2), Reason.SHAPE_MISMATCH, "patches.pixel_values"),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.prompt.splice import VisualSpan, splice
-from protos.wire.errors import InvalidRequest, Reason, Unsupported
+from gateway.prompt.splice import Frames, VisualSpan, splice
+from protos.wire.errors import InvalidRequest, Reason
 
 IMAGE, VIDEO = 90, 91
 
@@ -34,7 +34,21 @@ def test_a_image_without_a_place_is_refused(ids: list[int], lengths: list[int]) 
     assert (caught.value.reason, caught.value.param) == (Reason.INVALID_PARAMETER, "messages")
 
 
-def test_a_video_is_refused() -> None:
-    with pytest.raises(Unsupported) as caught:
+def test_a_place_for_a_video_that_nobody_sent_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as caught:
         splice([1, 91], [], [], image_id=IMAGE, video_id=VIDEO)
-    assert caught.value.reason is Reason.VIDEO_NOT_SUPPORTED
+    assert (caught.value.reason, caught.value.param) == (Reason.INVALID_PARAMETER, "messages")
+
+
+def test_images_and_temporal_patches_are_told_apart_in_any_order() -> None:
+    frames = [Frames(2, b"f"), Frames(2, b"g")]
+    ids = [91, 1, 90, 91, 2, 90]
+    prompt = splice(ids, [3, 1], [b"a", b"b"], image_id=IMAGE, video_id=VIDEO, frames=frames)
+    assert prompt.input_ids.tolist() == [91, 91, 1, 90, 90, 90, 91, 91, 2, 90]
+    assert [(span.offset, span.length, span.digest) for span in prompt.spans] == [
+        (0, 2, b"f"),
+        (3, 3, b"a"),
+        (6, 2, b"g"),
+        (9, 1, b"b"),
+    ]
+    assert prompt.order == (2, 0, 3, 1)

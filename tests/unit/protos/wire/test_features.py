@@ -58,6 +58,18 @@ def test_damage_on_the_way_is_noticed(form: str) -> None:
     assert caught.value.reason is Reason.DATA_LOSS
 
 
+@pytest.mark.parametrize("form", features.FORMS)
+def test_rows_cut_out_of_a_chunk_are_those_rows(form: str) -> None:
+    chunk = sent(form)
+    part = features.rows_of(chunk, 1, 4, row_offset=9)
+    assert (part.level, part.row_offset) == (2, 9)
+    assert received(part).tobytes() == received(chunk)[1:4].tobytes()
+    chunk.values.data = bytes([chunk.values.data[0] ^ 1]) + chunk.values.data[1:]
+    with pytest.raises(ServiceError) as caught:
+        features.rows_of(chunk, 1, 4, row_offset=9)
+    assert caught.value.reason is Reason.DATA_LOSS
+
+
 def without_checksum(form: str, **scales: Any) -> tensor_pb2.FeatureChunk:
     chunk = sent(form)
     chunk.ClearField("crc32")

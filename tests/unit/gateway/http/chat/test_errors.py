@@ -51,7 +51,7 @@ BAD: list[tuple[dict[str, Any], Reason, str | None]] = [
     ({"messages": one_part({})}, Reason.INVALID_PARAMETER, PART),
     ({"messages": one_part({"type": "text"})}, Reason.INVALID_PARAMETER, f"{PART}.text"),
     ({"messages": one_part({"type": "input_audio"})}, Reason.UNSUPPORTED_MEDIA, PART),
-    ({"messages": one_part({"type": "video_url"})}, Reason.VIDEO_NOT_SUPPORTED, PART),
+    ({"messages": one_part({"type": "video_url"})}, Reason.INVALID_PARAMETER, PART),
     ({"messages": image(None)}, Reason.INVALID_PARAMETER, PART),
     ({"messages": image({})}, Reason.INVALID_PARAMETER, PART),
     ({"messages": image(7)}, Reason.INVALID_PARAMETER, PART),

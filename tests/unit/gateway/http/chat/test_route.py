@@ -109,7 +109,10 @@ async def test_a_image_the_decoder_has_cached_is_not_encoded(stage: Stage) -> No
     stage.decoder.cached_tokens = 5
     response = await stage.post(messages=about_images((64, 64), (96, 64)))
     assert len(stage.vision.requests) == 1
-    assert response.json()["usage"]["prompt_tokens_details"] == {"cached_tokens": 5}
+    assert response.json()["usage"]["prompt_tokens_details"] == {
+        "cached_tokens": 5,
+        "image_tokens": 64 + 70,
+    }
 
 
 async def test_images_in_several_turns_and_tool_messages_are_sent(stage: Stage) -> None:

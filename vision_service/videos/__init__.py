@@ -1,0 +1,1 @@
+"""Videos into patches: files and lists of frames, read in a process of its own."""
