@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.auth import AUTHORIZATION
 from gateway.http.errors import error_response
+from gateway.http.page import is_of_page
 from gateway.request.ids import request_id
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import InvalidRequest, ServiceError
@@ -96,7 +97,7 @@ class Guard:
         keys = headers.getlist(AUTHORIZATION)
         if len(keys) > 1:
             raise InvalidRequest(f"the request has {len(keys)} Authorization headers, expected one")
-        if path not in _OPEN_PATHS:
+        if path not in _OPEN_PATHS and not is_of_page(path):
             self._authorize(keys[0] if keys else None)
 
 

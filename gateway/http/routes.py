@@ -12,6 +12,7 @@ from starlette.routing import Route
 from gateway.access.served import ServedModel
 from gateway.http.chat.route import ChatCompletions
 from gateway.http.errors import error_response, route_error
+from gateway.http.page import page_routes
 from protos.wire.errors import InternalError, ServiceError
 
 
@@ -66,6 +67,7 @@ def http_app(
             Route("/health", health_report),
             Route("/health/ready", ready),
             Route("/health/live", live),
+            *page_routes(),
         ],
         # The last one is the HTTP edge: a bug is raised on and logged by the server, without its
         # text here.
