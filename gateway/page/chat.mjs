@@ -10,11 +10,13 @@ const byId = (id) => document.getElementById(id);
 const MOST_LINES = 8;
 
 export class Chat {
+  #follower = new Follower();
   #settings;
   #saved;
   #running = null;  // the AbortController of the answer under way
   #editing = null;  // index of the question that is edited
   #id = null;
+  #forgotten = new Set();  // ids of chats that were deleted, maybe while they were answered
   turns = [];
 
   /** @param saved - gets {id, title, time, turns} when there is something new to keep. */
@@ -40,10 +42,6 @@ export class Chat {
     });
   }
 
-  get isRunning() {
-    return this.#running !== null;
-  }
-
   get id() {
     return this.#id;
   }
@@ -56,11 +54,17 @@ export class Chat {
     this.#edit(null);
     this.tell("");
     this.#draw();
+    this.#follower.toEnd();
     byId("question").focus();
   }
 
   stop() {
     this.#running?.abort();
+  }
+
+  /** Keeps a chat out of the history from now on. */
+  forget(id) {
+    this.#forgotten.add(id);
   }
 
   /** Shows what went wrong, beside the question; "" for nothing. */
@@ -106,11 +110,13 @@ export class Chat {
     this.#set(running);
     this.tell("");
     const shown = this.#draw();
+    this.#follower.toEnd();
     say("Waiting for the answer");
     await this.#receive(asked, turn, running.signal, () => shown.grow(turn));
     this.#set(null);
-    if (this.#id === chatId) this.#draw();
-    say(turn.text ? `Answer: ${turn.text}` : turn.note);
+    this.#draw();  // another chat may be shown by now, whose last answer was drawn as running
+    say(`${turn.text && `Answer: ${turn.text}`} ${turn.note}`);
+    if (this.#forgotten.has(chatId)) return;
     const title = asked.find(({ text }) => text)?.text.slice(0, 80) ?? "Image";
     await this.#saved({ id: chatId, title, time: Date.now(), turns: [...asked, turn] });
   }
@@ -126,8 +132,8 @@ export class Chat {
     try {
       for await (const chunk of chat(body, { key, signal })) {
         const choice = chunk.choices[0];
-        const text = choice?.delta.content ?? "";
-        const thought = choice?.delta.reasoning ?? "";
+        const text = choice?.delta?.content ?? "";
+        const thought = choice?.delta?.reasoning ?? "";
         if (text || thought) {
           clock.last = performance.now();
           clock.first ??= clock.last;
@@ -152,7 +158,6 @@ export class Chat {
     if (error.name === "AbortError") return "Stopped.";
     if (!(error instanceof ApiError)) throw error;
     if (error.status === 401) this.#settings.open("key");
-    this.tell(error.message);
     return `Failed: ${error.message}`;
   }
 
@@ -177,7 +182,6 @@ export class Chat {
     });
     byId("turns").replaceChildren(...items);
     byId("empty").hidden = items.length > 0;
-    follow();
     return last;
   }
 
@@ -208,18 +212,31 @@ function everyFrame(action) {
     ask: () => {
       asked ??= requestAnimationFrame(() => {
         asked = null;
-        const { scrollHeight, scrollTop, clientHeight } = byId("talk");
         action();
-        // Whoever scrolled up to read stays there.
-        if (scrollHeight - scrollTop - clientHeight < 80) follow();
       });
     },
     cancel: () => cancelAnimationFrame(asked),
   };
 }
 
-function follow() {
-  byId("talk").scrollTop = byId("talk").scrollHeight;
+/** Keeps the end in view while it grows, unless somebody scrolled up to read. */
+class Follower {
+  #talk = byId("talk");
+  #follows = true;
+
+  constructor() {
+    this.#talk.addEventListener("scroll", () => {
+      const { scrollHeight, scrollTop, clientHeight } = this.#talk;
+      this.#follows = scrollHeight - scrollTop - clientHeight < 80;
+    });
+    // Images grow when they are decoded, answers as they come.
+    new ResizeObserver(() => this.#follows && this.toEnd()).observe(byId("turns"));
+  }
+
+  toEnd() {
+    this.#follows = true;
+    this.#talk.scrollTop = this.#talk.scrollHeight;
+  }
 }
 
 /** Tells screen readers, once and not word by word. */

@@ -15,6 +15,7 @@ export class History {
     });
     byId("clear-history").addEventListener("click", async () => {
       if (!confirm("Delete all chats of this browser?")) return;
+      chat.forget(chat.id);
       await store.clear();
       chat.show();
       await this.draw();
@@ -50,6 +51,7 @@ export class History {
     remove.textContent = "×";
     remove.setAttribute("aria-label", `Delete ${each.title}`);
     remove.addEventListener("click", async () => {
+      this.#chat.forget(each.id);
       await this.#store.remove(each.id);
       if (each.id === this.#chat.id) this.#chat.show();
       await this.draw();

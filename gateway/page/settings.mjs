@@ -21,6 +21,14 @@ function keep(storage, name, value) {
   }
 }
 
+function objectIn(text) {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};  // an extension's, or cut off: better than a page that never opens
+  }
+}
+
 const forever = () => localStorage;
 const thisTab = () => sessionStorage;
 
@@ -39,7 +47,7 @@ export class Settings {
   #dialog = byId("settings");
 
   constructor({ changed }) {
-    const stored = JSON.parse(kept(forever, "tandem-settings") ?? "{}");
+    const stored = objectIn(kept(forever, "tandem-settings"));
     this.values = Object.fromEntries(KEPT.map((name) => [name, String(stored[name] ?? "")]));
     this.values.detail ||= "auto";
     const remembered = kept(forever, "tandem-key");

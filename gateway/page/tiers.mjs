@@ -100,7 +100,8 @@ export class Tiers {
   }
 
   #draw(report, samples, time) {
-    tell(report.status, WORDS[report.status] ?? report.status);
+    const keyless = samples === null ? " Figures need the API key." : "";
+    tell(report.status, (WORDS[report.status] ?? report.status) + keyless);
     const before = this.#before;
     const seconds = before ? (time - before.time) / 1000 : 0;
     const cards = cardsOf(report, samples, before?.samples, seconds);
@@ -111,8 +112,7 @@ export class Tiers {
       this.#rates = [...this.#rates, Math.max(0, grown) / seconds].slice(-KEPT_SAMPLES);
     }
     byId("cards").replaceChildren(...cards.map(cardElement));
-    if (samples === null) tell(report.status, `${byId("tiers-state").textContent} Figures need the API key.`);
-    else if (this.#rates.length > 1) byId("cards").children[1].append(curve(this.#rates));
+    if (this.#rates.length > 1) byId("cards").children[1].append(curve(this.#rates));
   }
 }
 

@@ -51,7 +51,7 @@ async function ask(text) {
   await page.fill("#question", text);
   await page.press("#question", "Enter");
   await ended();
-  assert.equal(await page.locator("#problem:not([hidden])").count(), 0, await lastAnswer().innerText());
+  assert.equal(await lastAnswer().locator(".note").count(), 0, await lastAnswer().innerText());
   return (await lastAnswer().locator(".text").innerText()).trim();
 }
 
@@ -134,7 +134,33 @@ await page.locator("#history .open").first().click();
 assert.equal((await lastAnswer().locator(".text").innerText()).trim(), questions[0].answer);
 assert.equal(await page.locator(".question img").count(), 1);
 
-// Esc stops.
+// Stopped in the middle, what has come stays.
+await page.evaluate(() => {
+  const real = window.fetch;
+  window.fetch = (path, options) => {
+    if (path !== "v1/chat/completions") return real(path, options);
+    window.fetch = real;
+    const piece = new TextEncoder().encode('data: {"choices":[{"delta":{"content":"word "}}]}\n\n');
+    return Promise.resolve(new Response(new ReadableStream({
+      start(control) {
+        const timer = setInterval(() => control.enqueue(piece), 20);
+        options.signal.addEventListener("abort", () => {
+          clearInterval(timer);
+          control.error(options.signal.reason);
+        });
+      },
+    })));
+  };
+});
+await page.fill("#question", "Go on and on.");
+await page.press("#question", "Enter");
+await page.waitForFunction(() => [...document.querySelectorAll(".answer")].at(-1)?.innerText.includes("word word word word"));
+await shot("streaming");
+await page.click("#stop");
+await ended();
+assert.match(await lastAnswer().innerText(), /word word[^]*Stopped/);
+
+// Esc stops before anything has come.
 await answerWith("never seen", { pause: 5000 });
 await page.fill("#question", "Wait.");
 await page.press("#question", "Enter");
