@@ -76,8 +76,9 @@ function whereTimeWent({ stages, whole }) {
   const all = [...stages, ["elsewhere (network, browser)", whole - sum]];
   for (const [name, ms] of all.filter(([, each]) => each >= 0.05)) {
     pair(list, name, ms < 10 ? `${ms.toFixed(1)} ms` : duration(ms));
-    const bar = document.createElement("span");
+    const bar = document.createElement("dd");  // of a <dl>, which takes nothing else
     bar.className = "bar";
+    bar.setAttribute("aria-hidden", "true");
     bar.style.width = `${Math.min(100, (100 * ms) / Math.max(whole, 1)).toFixed(1)}%`;
     list.lastChild.append(bar);
   }
