@@ -102,9 +102,10 @@ export class AnswerElement {
     }
     const actions = document.createElement("div");
     actions.className = "actions";
-    actions.append(
-      button("Copy", () => navigator.clipboard?.writeText(turn.text)), button("Again", again),
-    );
+    // Browsers give pages without TLS no clipboard, loopback's apart.
+    const { clipboard } = navigator;
+    if (clipboard) actions.append(button("Copy", () => clipboard.writeText(turn.text)));
+    actions.append(button("Again", again));
     const note = document.createElement("p");
     note.className = "note";
     note.textContent = turn.note ?? "";
