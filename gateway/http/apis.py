@@ -6,13 +6,13 @@ from starlette.routing import Route
 
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig
+from gateway.http.bodies.reading import Bodies
 from gateway.http.chat.route import ChatCompletions
 from gateway.http.completions.route import PlainCompletions
 from gateway.http.door.door import Door
 from gateway.http.messages.route import Messages
 from gateway.http.ollama.models import ModelFacts
 from gateway.http.ollama.route import Ollama
-from gateway.http.reading import Bodies
 from gateway.http.responses.route import Responses
 from gateway.http.responses.store import ResponseStore
 from gateway.http.tokens.route import Tokens

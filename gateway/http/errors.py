@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from gateway.http.encoding import ACCEPTED
+from gateway.http.bodies.encoding import ACCEPTED
 from protos.wire.errors import InvalidRequest, Reason, ServiceError
 
 MAX_PARAM_CHARS = 200

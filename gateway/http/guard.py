@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.auth import API_KEY, AUTHORIZATION, bearer, one_value
 from gateway.http.errors import Api, api_of, error_response
+from gateway.http.page import is_of_page
 from gateway.request.ids import request_id
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import InvalidRequest, ServiceError
@@ -98,7 +99,7 @@ class Guard:
                 )
         for name in (AUTHORIZATION, API_KEY):
             one_value(headers.getlist(name), name)
-        if path not in _OPEN_PATHS:
+        if path not in _OPEN_PATHS and not is_of_page(path):
             self._authorize(bearer(headers))
 
 

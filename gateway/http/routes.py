@@ -14,6 +14,7 @@ from gateway.http.document.openapi import openapi
 from gateway.http.document.operations import OPERATIONS
 from gateway.http.document.version import VERSION
 from gateway.http.errors import api_of, error_response, route_error
+from gateway.http.page import page_routes
 from protos.wire.errors import InternalError, ServiceError
 
 
@@ -78,6 +79,7 @@ def http_app(
             Route("/health/live", live),
             Route("/version", version),
             Route("/openapi.json", described),
+            *page_routes(),
         ],
         # The last one is the HTTP edge: a bug is raised on and logged by the server, without its
         # text here.

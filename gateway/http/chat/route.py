@@ -17,12 +17,12 @@ from gateway.answer.events import (
     AnswerPiece,
     AnswerThought,
 )
+from gateway.http.bodies.reading import Bodies
 from gateway.http.chat.completions import Completions, Json
 from gateway.http.chat.schemas import ChatCompletionRequest
 from gateway.http.chat.translate import leave_out_of_parts, to_question
 from gateway.http.disconnects import while_connected
 from gateway.http.fields import UnknownFields
-from gateway.http.reading import Bodies
 from gateway.http.streaming import Events, EventStream, chained, encoded, first_of
 from gateway.request.job import Question
 from gateway.service import ChatService

@@ -11,12 +11,12 @@ from gateway.access.auth import bearer
 from gateway.answer.detokenize import TokenBytes
 from gateway.answer.events import AnswerEnd, AnswerEvent
 from gateway.answer.merge import merged
+from gateway.http.bodies.reading import Bodies
 from gateway.http.completions.schemas import CompletionRequest
 from gateway.http.completions.telling import Json, TextCompletions
 from gateway.http.completions.translate import to_questions
 from gateway.http.disconnects import while_connected
 from gateway.http.fields import UnknownFields
-from gateway.http.reading import Bodies
 from gateway.http.streaming import Events, EventStream, chained, encoded, first_of
 from gateway.request.job import Question
 from gateway.service import ChatService, OpenRequest

@@ -11,13 +11,13 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.access.auth import bearer
 from gateway.answer.events import AnswerEvent
+from gateway.http.bodies.reading import Bodies
 from gateway.http.disconnects import while_connected
 from gateway.http.door.fitting import fitting
 from gateway.http.door.places import naming, renamed
 from gateway.http.door.telling import Asked, Counted, Json, Telling
 from gateway.http.door.typed import Given
 from gateway.http.fields import UnknownFields
-from gateway.http.reading import Bodies
 from gateway.http.streaming import Events, EventStream, chained, first_of
 from gateway.service import ChatService, OpenRequest
 from protos.wire.errors import InternalError, Reason, ServiceError

@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.access.auth import bearer
 from gateway.answer.detokenize import TokenBytes
+from gateway.http.bodies.reading import Bodies
 from gateway.http.chat.schemas import ChatCompletionRequest
 from gateway.http.chat.translate import conversation_of
 from gateway.http.disconnects import while_connected
 from gateway.http.fields import UnknownFields
-from gateway.http.reading import Bodies
 from gateway.http.tokens.schemas import DetokenizeRequest, TokenizeRequest
 from gateway.request.conversation import Conversation, PlainPrompt
 from gateway.service import ChatService, OpenRequest

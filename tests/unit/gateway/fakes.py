@@ -162,7 +162,10 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
     def _chunk(self, level: int, row: int, rows: int) -> tensor_pb2.FeatureChunk:
         shape = (rows, self.bundle.manifest.text.hidden_size)
         values = np.full(shape, len(self.requests), dtype=np.float32)
-        return features.to_proto(values, level=level, row_offset=row, form="float32")
+        chunk = features.to_proto(values, level=level, row_offset=row, form="float32")
+        if not self.requests[-1].HasField("video"):
+            chunk.crc32 = 7  # nobody on the way makes another
+        return chunk
 
 
 class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):

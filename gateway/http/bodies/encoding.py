@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 
-from gateway.http.body import too_large
+from gateway.http.bodies.body import too_large
 from protos.wire.errors import InvalidRequest, Reason
 
 ACCEPTED = ("gzip", "deflate")

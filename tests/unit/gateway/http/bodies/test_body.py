@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gateway.http.body import body_size, parse_json
+from gateway.http.bodies.body import body_size, parse_json
 from protos.wire.errors import InvalidRequest
 
 

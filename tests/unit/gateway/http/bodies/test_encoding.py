@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from gateway.http.encoding import content_encoding, decoded
+from gateway.http.bodies.encoding import content_encoding, decoded
 from protos.wire.errors import InvalidRequest, Reason
 
 BODY = b'{"messages": []}' * 100

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from gateway.http.body import body_size, parse_json, read_body
+from gateway.http.bodies.body import body_size, parse_json, read_body
+from gateway.http.bodies.encoding import content_encoding, decoded
 from gateway.http.disconnects import client_gone
-from gateway.http.encoding import content_encoding, decoded
 from gateway.service import OpenRequest
 from gateway.threads import Threads
 from protos.wire.errors import InvalidRequest

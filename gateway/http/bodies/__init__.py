@@ -1,0 +1,1 @@
+"""Bodies of requests: their bounds, their encodings, and what is in them."""
