@@ -33,7 +33,7 @@ class VisionConfig:
     tower: str = setting(
         "what computes the tower: exact: float32 by Tandem's operators; fast: INT8 products and"
         " attention, whose rounding it costs; portable: float32 by ONNX Runtime's; torch: the"
-        " reference, and what a GPU needs; auto: exact where the operators run, else torch",
+        " reference, and what a GPU needs; auto: fast where the operators run, else torch",
         default="auto",
         choices=TOWERS,
     )

@@ -16,9 +16,11 @@ from deploy.commands.agreement import Agreement, compare, pooled
 from deploy.commands.digests import check_digests
 from deploy.commands.probes import Reading, probes, read
 from deploy.commands.running import running_stack, stop_signals
+from deploy.export.vision import likeness
 from deploy.stack.local import StackSettings, check_bundle
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal.screen import CommandError, describe_bundle
+from kernels import library
 from protos.bundle.manifest import Bundle, DecoderGraph
 
 REFERENCE = "deploy.export.comparison.reference"
@@ -39,6 +41,9 @@ def run(console: Console, path: Path, *, checkpoint: Path | None) -> None:
         console.print(describe_bundle(bundle), highlight=False, soft_wrap=True)
         check_digests(console, bundle)
         _passed(console, f"{len(bundle.manifest.files)} files match the manifest")
+        tower = bundle.manifest.quality.get("tower")
+        if tower is not None:
+            _measured(console, likeness.described(tower))
         readings = _read_all(console, bundle)
         if checkpoint is not None:
             with tempfile.TemporaryDirectory(
@@ -144,9 +149,16 @@ def _passed(console: Console, text: str) -> None:
     console.print(f"[green]ok[/green] {text}", highlight=False, soft_wrap=True)
 
 
+def _float32_tower() -> str:
+    """The tower whose features are transformers', so that whatever differs is the decoder's."""
+    return "exact" if library.path() is not None else "torch"
+
+
 def _read_all(console: Console, bundle: Bundle, *, note: str = "") -> list[Reading]:
     settings = StackSettings(
-        bundle=bundle.path, ports=ANY_FREE, flags={"decoder": ["--allow-logits=true"]}
+        bundle=bundle.path,
+        ports=ANY_FREE,
+        flags={"decoder": ["--allow-logits=true"], "vision": [f"--tower={_float32_tower()}"]},
     )
     with (
         running_stack(console, settings, quiet=True) as stack,

@@ -40,7 +40,7 @@ def load_tower(
 
     Args:
         bundle: What to load.
-        tower: A form of `onnx_tower.FORMS`, "torch", or "auto" for the faster exact one.
+        tower: A form of `onnx_tower.FORMS`, "torch", or "auto" for the fastest one.
         threads: Threads of this process that compute.
         device: "cpu" or "cuda".
         dtype: Arithmetic of the tower: "float32", "bfloat16" or "float16".
@@ -65,4 +65,4 @@ def chosen(tower: str, *, device: str, dtype: str) -> str:
     if tower != "auto":
         return tower
     is_plain = device == "cpu" and dtype == "float32"
-    return "exact" if is_plain and library.path() is not None else "torch"
+    return "fast" if is_plain and library.path() is not None else "torch"
