@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from deploy import tower_loss
 from deploy.client import ChatClient
 from deploy.commands.agreement import Agreement, compare, pooled
 from deploy.commands.digests import check_digests
 from deploy.commands.probes import Reading, probes, read
 from deploy.commands.running import running_stack, stop_signals
-from deploy.export.vision import likeness
 from deploy.stack.local import StackSettings, check_bundle
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal.screen import CommandError, describe_bundle
@@ -43,7 +43,7 @@ def run(console: Console, path: Path, *, checkpoint: Path | None) -> None:
         _passed(console, f"{len(bundle.manifest.files)} files match the manifest")
         tower = bundle.manifest.quality.get("tower")
         if tower is not None:
-            _measured(console, likeness.described(tower))
+            _measured(console, tower_loss.described(tower))
         readings = _read_all(console, bundle)
         if checkpoint is not None:
             with tempfile.TemporaryDirectory(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from deploy import tower_loss
 from deploy.divergence import kl_divergence
 from deploy.export import graph_runs, manifest
 from deploy.export.checkpoint.checkpoint import Checkpoint
@@ -25,7 +26,7 @@ from deploy.export.decoder import embedding_table
 from deploy.export.decoder import graphs as decoder
 from deploy.export.options import ExportOptions
 from deploy.export.progress import ExportProgress
-from deploy.export.vision import likeness, loss
+from deploy.export.vision import loss
 from kernels import library
 from protos.bundle.manifest import DecoderGraph
 
@@ -60,7 +61,7 @@ def report(
     figures = _decoder_figures(root, checkpoint, model, options, progress)
     tower = loss.measured(root / "vision", checkpoint.config["vision_config"])
     if tower is not None:
-        progress.note(likeness.described(tower))
+        progress.note(tower_loss.described(tower))
         figures["tower"] = tower
     return figures
 

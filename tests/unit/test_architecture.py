@@ -58,7 +58,7 @@ LAYERS = {
         ["__main__"],
     ],
     "deploy": [
-        ["divergence"],
+        ["divergence", "tower_loss"],
         ["client", "export", "install", "stack", "terminal"],
         ["commands"],
         ["cli"],

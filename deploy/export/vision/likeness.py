@@ -1,8 +1,7 @@
 """How alike two towers' features are: the cosine of every token, level by level."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,16 +46,3 @@ def likeness(made: Sequence[FloatArray], wanted: Sequence[FloatArray]) -> tuple[
         )
         for level in cosines
     )
-
-
-def described(tower: Mapping[str, Any]) -> str:
-    """The manifest's figures of the fast tower, in lines; see `loss.measured`."""
-    lines = [
-        f"fast tower beside float32, {tower['tokens']} tokens of {tower['images']} images: cosine"
-        " mean, first percentile, least"
-    ]
-    for index, level in enumerate(tower["levels"]):
-        name = f"deepstack {index}" if index else "embeddings"
-        figures = (level["mean"], level["first_percentile"], level["least"])
-        lines.append(f"  {name:<12}" + "".join(f" {figure:8.5f}" for figure in figures))
-    return "\n".join(lines)

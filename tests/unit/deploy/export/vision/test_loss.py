@@ -1,7 +1,7 @@
 """The fast form's loss, as a manifest reports it."""
 
-from deploy.export.vision.likeness import described
 from deploy.export.vision.loss import measured
+from deploy.tower_loss import described
 from tests.support import towers
 
 
