@@ -6,7 +6,8 @@ makes it good: a norm's means from the norm's bias, and the values' bias, which 
 as it is, from the projection's inputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from kernels import int8_layout
 from protos.media.grid_inputs import GridSettings
 
 SEED = 1
+WIDE = 512  # towers whose products are worth several threads
 PATCHES_PER_INPUT = 4  # sample patches for each input whose errors are rounded together
 
 
@@ -35,7 +37,19 @@ def pack(
         config: The checkpoint's vision_config.
         constants: Where to write, by `forms.packed_name` and by the norms' names.
     """
-    _Packing(tensors, config, constants).run()
+    with _threads_worth_waking(config["hidden_size"]):
+        _Packing(tensors, config, constants).run()
+
+
+@contextmanager
+def _threads_worth_waking(width: int) -> Iterator[None]:
+    """One for a narrow tower, whose many small products take longer to share out than to do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if width >= WIDE else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Packing:
