@@ -8,7 +8,7 @@ def described(tower: Mapping[str, Any]) -> str:
     """Lines of its figures.
 
     Args:
-        tower: The `tower` of a manifest's quality, as `deploy.export.vision.loss.measured` makes it.
+        tower: `tower` of a manifest's quality, as `deploy.export.vision.loss.measured` makes it.
     """
     lines = [
         f"fast tower beside float32, {tower['tokens']} tokens of {tower['images']} images: cosine"

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.export.checkpoint.weights import read_index
 from deploy.export.vision.sample_pass import SamplePass
 from deploy.export.vision.samples import SampleShape, samples
 from deploy.export.vision.tower_graph import TowerConfig
 from protos.media.grid_inputs import GridSettings
-from tests.support import bundles, towers
+from tests.support import bundles
 from tests.support.checkpoint_names import NAMES
 from tests.support.oracle import oracle
 
@@ -20,21 +19,19 @@ TOLERANCE = 1e-5  # of a product's largest input
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_product_is_given_what_it_is_given_in_transformers(name: str) -> None:
-    config = towers.config(name)
+    reference = oracle(bundles.checkpoint(name))
+    tower = reference.model.model.visual
+    config, tensors = tower.config.to_dict(), tower.state_dict()
     images = samples(SampleShape.from_config(config), 60, 0)
     shapes = TowerConfig.from_config(config)
-    tensors = read_index(bundles.bundle(name) / "vision")
-    made = SamplePass(
-        lambda key: tensors[key].read().float(), shapes, GridSettings.from_config(config), images
-    )
-    reference = oracle(bundles.checkpoint(name))
+    made = SamplePass(tensors.__getitem__, shapes, GridSettings.from_config(config), images)
     wanted: dict[str, torch.Tensor] = {}
 
     def keep(key: str) -> Any:
         return lambda _, inputs: wanted.update({key: inputs[0].detach().float().clone()})
 
     products = [key for key in shapes.products if "merger" not in key]
-    modules = dict(reference.model.model.visual.named_modules())
+    modules = dict(tower.named_modules())
     hooks = [modules[key].register_forward_pre_hook(keep(key)) for key in products]
     grids = np.array([image.grid for image in images])
     reference.features(np.concatenate([image.patches for image in images]), grids)
