@@ -24,7 +24,7 @@ from protos.media.grid_inputs import GridSettings
 
 SEED = 1
 WIDE = 512  # towers whose products are worth several threads
-PATCHES_PER_INPUT = 4  # sample patches for each input whose errors are rounded together
+PATCHES = 4 * rounding.TOGETHER  # enough to tell how that many inputs vary together
 
 
 def pack(
@@ -59,8 +59,7 @@ class _Packing:
         self._tensors = tensors
         self._shapes = TowerConfig.from_config(config)
         self._constants = constants
-        together = min(rounding.TOGETHER, self._shapes.intermediate_size)
-        images = samples(SampleShape.from_config(config), PATCHES_PER_INPUT * together, SEED)
+        images = samples(SampleShape.from_config(config), PATCHES, SEED)
         settings = GridSettings.from_config(config)
         self._pass = SamplePass(self._read, self._shapes, settings, images)
         self._value_bias = torch.zeros(0)  # of the block at hand
