@@ -45,7 +45,8 @@ class VisionConfig:
     tower: str = setting(
         "what computes the tower: exact: float32 by Tandem's operators; fast: INT8 products and"
         " attention, whose rounding it costs; portable: float32 by ONNX Runtime's; torch: the"
-        " reference, and what a GPU needs; auto: exact where the operators run, else torch",
+        " reference, and what a GPU needs; auto: fast where the"
+        " bundle's own figures keep the bars, else exact, and torch where the operators do not run",
         default="auto",
         choices=TOWERS,
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from deploy import tower_loss
 from deploy.commands.agreement import Agreement, compare, pooled
 from deploy.commands.digests import check_digests
 from deploy.commands.probes import Reading, probes, read
@@ -18,6 +19,7 @@ from deploy.commands.running import own_stack, stop_signals
 from deploy.stack.local import StackSettings, check_bundle
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal.screen import CommandError, describe_bundle
+from kernels import library
 from protos.bundle.manifest import Bundle, DecoderGraph
 
 REFERENCE = "deploy.export.comparison.reference"
@@ -38,6 +40,9 @@ def run(console: Console, path: Path, *, checkpoint: Path | None) -> None:
         console.print(describe_bundle(bundle), highlight=False, soft_wrap=True)
         check_digests(console, bundle)
         _passed(console, f"{len(bundle.manifest.files)} files match the manifest")
+        tower = bundle.manifest.quality.get("tower")
+        if tower is not None:
+            _measured(console, tower_loss.described(tower))
         readings = _read_all(console, bundle)
         if checkpoint is not None:
             with tempfile.TemporaryDirectory(
@@ -143,9 +148,16 @@ def _passed(console: Console, text: str) -> None:
     console.print(f"[green]ok[/green] {text}", highlight=False, soft_wrap=True)
 
 
+def _float32_tower() -> str:
+    """The tower whose features are transformers', so that whatever differs is the decoder's."""
+    return "exact" if library.path() is not None else "torch"
+
+
 def _read_all(console: Console, bundle: Bundle, *, note: str = "") -> list[Reading]:
     settings = StackSettings(
-        bundle=bundle.path, ports=ANY_FREE, flags={"decoder": ["--allow-logits=true"]}
+        bundle=bundle.path,
+        ports=ANY_FREE,
+        flags={"decoder": ["--allow-logits=true"], "vision": [f"--tower={_float32_tower()}"]},
     )
     with own_stack(console, settings, quiet=True) as (_, client):
         readings = []

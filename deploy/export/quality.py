@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from deploy import tower_loss
 from deploy.divergence import kl_divergence
 from deploy.export import graph_runs, manifest
 from deploy.export.checkpoint.checkpoint import Checkpoint
@@ -25,6 +26,7 @@ from deploy.export.decoder import embedding_table
 from deploy.export.decoder import graphs as decoder
 from deploy.export.options import ExportOptions
 from deploy.export.progress import ExportProgress
+from deploy.export.vision import loss
 from kernels import library
 from protos.bundle.manifest import DecoderGraph
 
@@ -51,10 +53,22 @@ def report(
         progress: Gets a line with the figures.
 
     Returns:
-        The manifest's quality entry: empty where nothing was measured. For each of its `paths`, the
+        The manifest's quality entry, without what was not measured. For each of its `paths`, the
         ways to run a graph, `top1_agreement` is the share of positions with the same likeliest
-        token and `mean_kl_divergence` is in nats.
+        token and `mean_kl_divergence` is in nats. `tower` is of the tower's fast form; see
+        `vision.loss`.
     """
+    figures = _decoder_figures(root, checkpoint, model, options, progress)
+    tower = loss.measured(root / "vision", checkpoint.config["vision_config"])
+    if tower is not None:
+        progress.note(tower_loss.described(tower))
+        figures["tower"] = tower
+    return figures
+
+
+def _decoder_figures(
+    root: Path, checkpoint: Checkpoint, model: Any, options: ExportOptions, progress: ExportProgress
+) -> dict[str, Any]:
     reference = root / REFERENCE_FOLDER
     shutil.rmtree(reference, ignore_errors=True)  # an earlier export was killed here
     size = sum(tensor.size for tensor in checkpoint.tensors.values())

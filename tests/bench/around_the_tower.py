@@ -52,7 +52,7 @@ from vision_service.jobs import Patches
 from vision_service.media import boxed
 from vision_service.media.images import ImageLimits, checked_header, decode_rgb
 from vision_service.media.preprocess import to_patches
-from vision_service.towers.grid_inputs import GridSettings, grid_inputs
+from protos.media.grid_inputs import GridSettings, grid_inputs
 from vision_service.towers.onnx_tower import OnnxTower
 
 IMAGES = ImageSettings(

@@ -31,7 +31,7 @@ TOLERANCE = 1e-5  # of the largest value of a level
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VisionProcess]:
     log = tmp_path_factory.mktemp("vision") / "stderr.log"
-    flags = ("--replicas=2", "--threads=1", "--drain-timeout-s=20")
+    flags = ("--replicas=2", "--threads=1", "--drain-timeout-s=20", "--tower=exact")
     with VisionProcess(bundles.bundle("tied"), log, *flags) as running:
         yield running
 

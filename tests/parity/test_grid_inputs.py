@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import settings as checks
 from hypothesis import strategies as st
 
+from protos.media.grid_inputs import GridSettings, grid_inputs
 from protos.media.images import Grid
 from tests.support import torchvision_schemas
-from vision_service.towers.grid_inputs import GridSettings, grid_inputs
 
 torchvision_schemas.install()
 from transformers import vision_utils  # noqa: E402

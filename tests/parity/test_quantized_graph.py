@@ -94,5 +94,5 @@ def test_the_manifest_reports_agreement_of_every_path_with_the_float32_weights(
         assert found["mean_kl_divergence"] > 0
 
 
-def test_a_float32_bundle_reports_nothing_lost() -> None:
-    assert Bundle.open(bundle("tied", "fp32")).manifest.quality == {}
+def test_a_float32_bundle_reports_nothing_lost_but_by_the_fast_tower() -> None:
+    assert list(Bundle.open(bundle("tied", "fp32")).manifest.quality) == ["tower"]

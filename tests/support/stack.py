@@ -29,7 +29,7 @@ MOST_STACKS = 2
 
 FLAGS = {
     "decoder": ("--allow-logits=true", "--max-sequences=8", "--max-context=4096", "--threads=1"),
-    "vision": ("--threads=1",),
+    "vision": ("--threads=1", "--tower=exact"),
 }
 
 # The vision tier in one process; for `StackSettings.programs`.

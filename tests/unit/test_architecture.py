@@ -62,7 +62,7 @@ LAYERS = {
         ["__main__"],
     ],
     "deploy": [
-        ["divergence"],
+        ["divergence", "tower_loss"],
         ["client", "export", "install", "stack", "terminal"],
         ["commands"],
         ["cli"],

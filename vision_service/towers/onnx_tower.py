@@ -14,8 +14,8 @@ import onnxruntime as ort
 
 from kernels import library
 from protos.bundle.manifest import BundleError
+from protos.media.grid_inputs import GridSettings, grid_inputs
 from vision_service.jobs import FloatArray, Patches
-from vision_service.towers.grid_inputs import GridSettings, grid_inputs
 from vision_service.towers.watch import watching
 
 CONFIG_FILE = "vision/config.json"

@@ -1,14 +1,19 @@
 """What a vision tower is to the rest of the tier, and which one a replica gets."""
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from kernels import library
 from protos.bundle.manifest import Bundle
 from vision_service.jobs import FloatArray, Patches
 
 logger = logging.getLogger(__name__)
+
+# What the fast form's features may lose, as cosines to float32 on every level: below, answers
+# begin to differ.
+LEAST_MEAN = 0.9995
+LEAST_FIRST_PERCENTILE = 0.999
 
 
 class BatchEncoder(Protocol):
@@ -41,7 +46,8 @@ def load_tower(
 
     Args:
         bundle: What to load.
-        tower: A form of `onnx_tower.FORMS`, "torch", or "auto" for the faster exact one.
+        tower: A form of `onnx_tower.FORMS`, "torch", or "auto" for the fastest one that keeps
+            its bars.
         threads: Threads of this process that compute.
         device: "cpu" or "cuda".
         dtype: Arithmetic of the tower: "float32", "bfloat16" or "float16".
@@ -49,7 +55,7 @@ def load_tower(
     Raises:
         BundleError: a file or key is missing, or weights and config disagree.
     """
-    form = chosen(tower, device=device, dtype=dtype)
+    form = chosen(tower, bundle.manifest.quality, device=device, dtype=dtype)
     # Imported here because a tower brings seconds of libraries, and each other ones.
     if form == "torch":
         from vision_service.towers.torch_tower import TorchTower
@@ -61,9 +67,26 @@ def load_tower(
     return OnnxTower.load(bundle.path, form=form, threads=threads)
 
 
-def chosen(tower: str, *, device: str, dtype: str) -> str:
-    """What "auto" stands for here; any other choice as it is."""
+def chosen(tower: str, quality: Mapping[str, Any], *, device: str, dtype: str) -> str:
+    """What "auto" stands for here; any other choice as it is.
+
+    The fast form where the bundle's own figures keep the bars, the exact one where they do not.
+
+    Args:
+        tower: The setting.
+        quality: The manifest's entry of that name, with the figures of `deploy.export.vision.loss`.
+        device: "cpu" or "cuda".
+        dtype: Arithmetic of the tower.
+    """
     if tower != "auto":
         return tower
-    is_plain = device == "cpu" and dtype == "float32"
-    return "exact" if is_plain and library.path() is not None else "torch"
+    if (device, dtype) != ("cpu", "float32") or library.path() is None:
+        return "torch"
+    return "fast" if _keeps_bars(quality.get("tower")) else "exact"
+
+
+def _keeps_bars(measured: Mapping[str, Any] | None) -> bool:
+    return measured is not None and all(
+        level["mean"] >= LEAST_MEAN and level["first_percentile"] >= LEAST_FIRST_PERCENTILE
+        for level in measured["levels"]
+    )

@@ -4,13 +4,13 @@
 in int8 too.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import onnx_ir as ir
 
 from deploy.export.vision.builder import MICROSOFT, Constants, GraphBuilder, value
-from deploy.export.vision.tower_graph import NORM_EPSILON, TowerConfig
+from deploy.export.vision.tower_graph import NORM_EPSILON, Around, TowerConfig
 from kernels import int8_layout, layout
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
@@ -32,16 +32,10 @@ class Portable:
         return self._constants.tensor(name)
 
     def linear(
-        self,
-        graph: GraphBuilder,
-        name: str,
-        x: ir.Value,
-        *,
-        norm: str | None = None,
-        gelu: str | None = None,
-        residual: ir.Value | None = None,
+        self, graph: GraphBuilder, name: str, x: ir.Value, **around: Unpack[Around]
     ) -> ir.Value:
         """See `tower_graph.Form`."""
+        norm, gelu, residual = around.get("norm"), around.get("gelu"), around.get("residual")
         if norm is not None:
             weights = [graph.constant(self.tensor(f"{norm}.{part}")) for part in ("weight", "bias")]
             x = graph.node("LayerNormalization", x, *weights, axis=-1, epsilon=NORM_EPSILON)
@@ -149,18 +143,12 @@ class Fast(Exact):
         self._packed = packed
 
     def linear(
-        self,
-        graph: GraphBuilder,
-        name: str,
-        x: ir.Value,
-        *,
-        norm: str | None = None,
-        gelu: str | None = None,
-        residual: ir.Value | None = None,
+        self, graph: GraphBuilder, name: str, x: ir.Value, **around: Unpack[Around]
     ) -> ir.Value:
         """See `tower_graph.Form`."""
         if not is_packed(name):
-            return super().linear(graph, name, x, norm=norm, gelu=gelu, residual=residual)
+            return super().linear(graph, name, x, **around)
+        norm, gelu, residual = around.get("norm"), around.get("gelu"), around.get("residual")
         parts = {key: self._packed.tensor(packed_name(name, key)) for key in PACKED}
         nothing = graph.constant(ir.tensor(np.zeros(0, np.float32), name="nothing"))
         rows = nothing if norm is None else graph.constant(self._packed.tensor(norm))

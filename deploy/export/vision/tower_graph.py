@@ -1,6 +1,6 @@
 """Writes the vision tower as an ONNX graph over the P patches of any images.
 
-Everything that depends on the images' grids is an input (`vision_service/towers/grid_inputs.py`),
+Everything that depends on the images' grids is an input (`protos/media/grid_inputs.py`),
 so the graph is a plain transformer without arithmetic on shapes. Forms differ in how they multiply
 and attend (`forms.py`), and name the same weights in one data file, which is mapped.
 
@@ -21,7 +21,7 @@ Source: transformers Qwen3VLVisionModel; parity in tests/parity/test_onnx_tower.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypedDict, Unpack
 
 import onnx_ir as ir
 
@@ -96,24 +96,28 @@ class TowerConfig:
         }
         return next(shape for end, shape in shapes.items() if product.endswith(end))
 
-    @property
-    def norms(self) -> tuple[str, ...]:
-        """Names of the blocks' norms, each right before a product."""
-        return tuple(f"blocks.{index}.norm{part}" for index in range(self.depth) for part in (1, 2))
+    @staticmethod
+    def norm_before(product: str) -> str | None:
+        """The block's norm right before one of `products`, if there is one."""
+        for end, norm in (("attn.qkv", "norm1"), ("mlp.linear_fc1", "norm2")):
+            if product.endswith(end):
+                return product.removesuffix(end) + norm
+        return None
+
+
+class Around(TypedDict, total=False):
+    """What is done with the rows before and after a product."""
+
+    norm: str | None  # the name of the layer norm before it
+    gelu: str | None  # ONNX's `approximate` of the activation after it
+    residual: ir.Value | None  # what is added after that
 
 
 class Form(Protocol):
     """How a graph multiplies and attends."""
 
     def linear(
-        self,
-        graph: GraphBuilder,
-        name: str,
-        x: ir.Value,
-        *,
-        norm: str | None = None,
-        gelu: str | None = None,
-        residual: ir.Value | None = None,
+        self, graph: GraphBuilder, name: str, x: ir.Value, **around: Unpack[Around]
     ) -> ir.Value:
         """norm(x) @ weight + bias, then an activation or a sum with `residual`."""
         ...

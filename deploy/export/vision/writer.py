@@ -11,11 +11,11 @@ import numpy.typing as npt
 from deploy.export.checkpoint.weights import StoredTensor
 from deploy.export.decoder.kernel_products import DataFile
 from deploy.export.progress import Advance
-from deploy.export.vision import tower_graph
+from deploy.export.vision import packing, tower_graph
 from deploy.export.vision.builder import MICROSOFT, Constants
-from deploy.export.vision.forms import PACKED, Exact, Fast, Portable, is_packed, packed_name
+from deploy.export.vision.forms import Exact, Fast, Portable
 from deploy.export.vision.tower_graph import TowerConfig
-from kernels import int8_layout, layout
+from kernels import layout
 
 DATA_NAME = "tower.onnx.data"  # float32, of all forms
 PACKED_NAME = "tower.fast.onnx.data"  # the fast form's products
@@ -49,7 +49,7 @@ def write(
             constants.add(name, _as_multiplied(name, tensors[name], shapes))
     with DataFile(folder / PACKED_NAME, advance) as file:
         packed = Constants(file)
-        _pack(tensors, shapes, packed)
+        packing.pack(tensors, config, packed)
     domains = {MICROSOFT: 1, layout.DOMAIN: 1}
     portable = Portable(shapes, constants)
     tower_graph.write(portable, shapes, folder / PORTABLE_NAME, {MICROSOFT: 1})
@@ -68,19 +68,6 @@ def _as_multiplied(name: str, tensor: StoredTensor, config: TowerConfig) -> Floa
     if name.removesuffix(".weight") not in config.products or name.endswith(".bias"):
         return array
     return np.ascontiguousarray(array.reshape(len(array), -1).T)
-
-
-def _pack(tensors: Mapping[str, StoredTensor], config: TowerConfig, constants: Constants) -> None:
-    """The products' weights as Tandem's operator reads them, and the norms before them."""
-    for name in filter(is_packed, config.products):
-        weight, bias = (_float32(tensors[f"{name}.{part}"]) for part in ("weight", "bias"))
-        values, scales = int8_layout.quantize(weight.reshape(len(weight), -1))
-        made = int8_layout.pack(values, scales, bias)
-        for part in PACKED:
-            constants.add(packed_name(name, part), getattr(made, part))
-    for name in config.norms:
-        parts = [_float32(tensors[f"{name}.{part}"]) for part in ("weight", "bias")]
-        constants.add(name, np.stack(parts))
 
 
 def _float32(tensor: StoredTensor) -> FloatArray:

@@ -3,12 +3,16 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kernels import library
 from tests.support.bundles import bundle
 from vision_service.towers.tower import chosen
+
+LEVEL = {"mean": 0.9995, "first_percentile": 0.999, "least": 0.9}
+GOOD = {"tower": {"levels": [LEVEL, LEVEL]}}
 
 ROOT = Path(__file__).parents[4]
 
@@ -35,22 +39,37 @@ print(*sorted({{"torch", "transformers"}} & set(sys.modules)))
 @pytest.mark.parametrize(
     ("tower", "device", "dtype", "expected"),
     [
-        ("auto", "cpu", "float32", "exact" if library.path() else "torch"),
         ("auto", "cpu", "bfloat16", "torch"),
         ("auto", "cuda", "float32", "torch"),
         ("fast", "cpu", "float32", "fast"),
         ("torch", "cpu", "float32", "torch"),
     ],
 )
-def test_auto_is_the_exact_form_where_it_runs(
+def test_a_form_is_what_was_asked_for_or_what_the_device_allows(
     tower: str, device: str, dtype: str, expected: str
 ) -> None:
-    assert chosen(tower, device=device, dtype=dtype) == expected
+    assert chosen(tower, GOOD, device=device, dtype=dtype) == expected
+
+
+@pytest.mark.parametrize(
+    ("quality", "expected"),
+    [
+        (GOOD, "fast"),
+        ({"tower": {"levels": [LEVEL, {**LEVEL, "first_percentile": 0.9989}]}}, "exact"),
+        ({"tower": {"levels": [{**LEVEL, "mean": 0.9994}, LEVEL]}}, "exact"),
+        ({"logits": {}}, "exact"),  # of a bundle that was not measured
+    ],
+)
+def test_auto_is_the_fast_form_where_the_bundle_says_it_keeps_the_bars(
+    quality: dict[str, Any], expected: str
+) -> None:
+    form = chosen("auto", quality, device="cpu", dtype="float32")
+    assert form == (expected if library.path() else "torch")
 
 
 @pytest.mark.skipif(library.path() is None, reason="Tandem's operators do not run here")
 @pytest.mark.parametrize(
-    ("tower", "loaded"), [("auto", ""), ("fast", ""), ("torch", "torch transformers")]
+    ("tower", "loaded"), [("auto", ""), ("exact", ""), ("torch", "torch transformers")]
 )
 def test_a_replica_loads_torch_for_the_torch_tower_only(tower: str, loaded: str) -> None:
     code = REPLICA.format(bundle=str(bundle("tied")), tower=tower)
