@@ -67,7 +67,8 @@ KERNELS = (
     *("matmul", "attention", "matmul_int8", "matmul_float"),
     *("tower_attention", "tower_attention_fast"),
 )
-TILE_KERNELS = ("matmul_int8", "matmul_float")  # that have a fourth one, for matrix tiles
+# That have a fourth one, for matrix tiles; the last has no other.
+TILE_KERNELS = ("matmul_int8", "matmul_float", "tower_attention_tiles")
 SURROUNDINGS = (
     *("matmul_op", "attention_op", "matmul_int8_op", "matmul_float_op", "tower_attention_op"),
     *("processor", "resize", "library"),

@@ -91,21 +91,24 @@ INLINE void split(const float* values, size_t steps, uint8_t* columns) {
                    half, columns);
 }
 
-INLINE void add_tile(const FloatWeight& weight, const FloatPart& part, size_t row, size_t index,
-                     Place place, const float* sums) {
-  const size_t column = index * FLOAT_LANES;
-  const size_t rows = part.rows - row < ROWS ? part.rows - row : ROWS;
-  for (size_t i = 0; i < rows; i++) {
-    const Floats made[COLUMNS] = {load(sums + i * SIDE), load(sums + i * SIDE + WIDTH)};
-    const size_t at = (row + i) * weight.outputs + column;
-    add_sums(weight, made, column, place, part.residual == nullptr ? nullptr : part.residual + at,
-             part.out + at);
-  }
+// Adds the sums [tile][32, 32] of all tiles of a part, row by row, so that what is written lies
+// together.
+INLINE void add_rows(const FloatWeight& weight, const FloatPart& part, size_t first, Place place,
+                     const float (*sums)[SIDE * SIDE]) {
+  const size_t rows = part.rows - first < ROWS ? part.rows - first : ROWS;
+  for (size_t i = 0; i < rows; i++)
+    for (size_t index = part.begin; index < part.end; index++) {
+      const float* from = sums[index - part.begin] + i * SIDE;
+      const Floats made[COLUMNS] = {load(from), load(from + WIDTH)};
+      const size_t column = index * FLOAT_LANES, at = (first + i) * weight.outputs + column;
+      add_sums(weight, made, column, place,
+               part.residual == nullptr ? nullptr : part.residual + at, part.out + at);
+    }
 }
 
 void multiply(const FloatWeight& weight, const FloatPart& part) {
   alignas(64) uint8_t columns[FLOAT_TILES][DEPTH * STEP_BYTES];
-  alignas(64) float sums[SIDE * SIDE];
+  alignas(64) float sums[FLOAT_TILES][SIDE * SIDE];
   begin_tiles();
   const size_t all = weight.padded / PIECE_STEP;
   for (size_t first = 0; first < all; first += DEPTH) {
@@ -114,12 +117,16 @@ void multiply(const FloatWeight& weight, const FloatPart& part) {
     for (size_t index = part.begin; index < part.end; index++)
       split(weight.values + (index * weight.padded + first * PIECE_STEP) * FLOAT_LANES, steps,
             columns[index - part.begin]);
-    for (size_t row = 0; row < part.rows; row += ROWS)
+    for (size_t row = 0; row < part.rows; row += ROWS) {
       for (size_t index = part.begin; index < part.end; index++) {
         const uint8_t* rows = part.panel + (row / ROWS * all + first) * STEP_BYTES;
-        multiply_pieces(rows, columns[index - part.begin], steps, sums);
-        add_tile(weight, part, row, index, place, sums);
+        // A quarter of the next rows with each of the four tiles.
+        const uint8_t* next = rows + all * STEP_BYTES + (index - part.begin) * steps * AHEAD_BYTES;
+        multiply_pieces(rows, columns[index - part.begin], steps, next,
+                        sums[index - part.begin]);
       }
+      add_rows(weight, part, row, place, sums);
+    }
   }
   _tile_release();
 }

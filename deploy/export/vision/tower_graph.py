@@ -101,6 +101,12 @@ class TowerConfig:
         """Names of the blocks' norms, each right before a product."""
         return tuple(f"blocks.{index}.norm{part}" for index in range(self.depth) for part in (1, 2))
 
+    @property
+    def merger_norms(self) -> tuple[str, ...]:
+        """Names of the mergers' norms that are right before a product."""
+        levels = range(len(self.deepstack_indexes))
+        return tuple(f"deepstack_merger_list.{level}.norm" for level in levels)
+
 
 class Form(Protocol):
     """How a graph multiplies and attends."""
