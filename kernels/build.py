@@ -63,10 +63,14 @@ class Unit:
 AMX = (*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16")
 INSTRUCTION_SETS = {"avx512": AVX512, "avxvnni": AVXVNNI, "avx2": AVX2}
 # The arithmetic, compiled once for each instruction set; what surrounds it runs on any processor.
-KERNELS = ("matmul", "attention", "matmul_int8", "tower_attention", "tower_attention_fast")
-TILE_KERNELS = ("matmul_int8",)  # that have a fourth one, for matrix tiles
+KERNELS = (
+    *("matmul", "attention", "matmul_int8", "matmul_float"),
+    *("tower_attention", "tower_attention_fast"),
+)
+# That have a fourth one, for matrix tiles; the last has no other.
+TILE_KERNELS = ("matmul_int8", "matmul_float", "tower_attention_tiles")
 SURROUNDINGS = (
-    *("matmul_op", "attention_op", "matmul_int8_op", "tower_attention_op"),
+    *("matmul_op", "attention_op", "matmul_int8_op", "matmul_float_op", "tower_attention_op"),
     *("processor", "resize", "library"),
 )
 UNITS = (

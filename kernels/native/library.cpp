@@ -12,6 +12,7 @@ constexpr const ort::Operator* OPERATORS[] = {
     &MATMUL_INT4,
     &ATTENTION,
     &MATMUL_INT8,
+    &MATMUL_FLOAT,
     &TOWER_ATTENTION,
 };
 

@@ -20,7 +20,10 @@ namespace {
 
 constexpr int COLUMNS = TILE_OUTPUTS / WIDTH;  // registers of a tile's outputs
 constexpr int HALF = COLUMNS / 2;              // gated: registers of gates, the others are ups
-constexpr int ROWS = WIDTH == 16 ? 12 : 2;     // as many as the registers have room for
+constexpr int ROWS = WIDTH == 16 ? 12 : 4;             // what the registers have room for
+constexpr int FEW_ROWS = WIDTH == 16 ? ROWS : 2;       // that have room for a whole tile's columns
+constexpr int FEW_COLUMNS = WIDTH == 16 ? COLUMNS : 2;  // of more rows
+constexpr size_t SHORT_OCTETS = 4;                     // whose products fit into 16 bits
 // Bytes between what is multiplied and what is asked for. The processor's own prefetching stops at
 // every page of 4 KB; without this a product of twelve rows takes a third longer.
 constexpr size_t AHEAD = 3072;
@@ -29,64 +32,104 @@ struct Results {
   Floats values[ROWS][COLUMNS];
 };
 
-template <int M>
-INLINE void sums(const Weight& weight, const Activations& tile, size_t index, Results& results) {
-  const size_t octets = weight.block_size / 8;
-  const uint8_t* values = weight.values + index * weight.blocks * octets * TILE_OUTPUTS * 4;
-  const float* scales = weight.scales + index * weight.blocks * TILE_OUTPUTS;
-  const int32_t* quads = tile.quads;
-  for (int m = 0; m < M; m++)
-    for (int j = 0; j < COLUMNS; j++) results.values[m][j] = broadcast(0.0f);
-  for (size_t block = 0; block < weight.blocks; block++) {
-    Ints low_sums[M][COLUMNS], high_sums[COLUMNS];
+// Adds the products of `count` octets with C registers of columns, the first of which `values` is
+// at; M == 1 has a second chain of sums, since a single one would wait for itself.
+template <int M, int C>
+INLINE void add_octets(const uint8_t* values, const int32_t* quads, size_t count,
+                       Ints (&low_sums)[M][C], Ints (&high_sums)[C]) {
+  Ints short_sums[M][C];
+  if (HAS_SHORT_SUMS)
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
-      for (int j = 0; j < COLUMNS; j++) low_sums[m][j] = broadcast(tile.starts[block * M + m]);
-    // With one row a single chain of sums per output would wait for itself.
-    for (int j = 0; j < COLUMNS; j++) high_sums[j] = broadcast(int32_t(0));
-    for (size_t octet = 0; octet < octets; octet++) {
-      Ints low[COLUMNS], high[COLUMNS];
+      for (int j = 0; j < C; j++) short_sums[m][j] = broadcast(int32_t(0));
+  const auto add_dot = [&](int m, int j, Ints& total, Ints weights, Ints x) __attribute__((always_inline)) {
+    if (HAS_SHORT_SUMS)
+      short_sums[m][j] = dot_short(short_sums[m][j], weights, x);
+    else
+      total = dot(total, weights, x);
+  };
+  for (size_t octet = 0; octet < count; octet++) {
+    Ints low[C], high[C];
 #pragma unroll
-      for (int j = 0; j < COLUMNS; j++) {
-        const uint8_t* at = values + j * WIDTH * 4;
-        if (j % (64 / (WIDTH * 4)) == 0)
-          _mm_prefetch(reinterpret_cast<const char*>(at + AHEAD), _MM_HINT_T0);
-        const Ints both = load_bytes(at);
-        low[j] = low_nibbles(both);
-        high[j] = high_nibbles(both);
-      }
-      values += TILE_OUTPUTS * 4;
+    for (int j = 0; j < C; j++) {
+      const uint8_t* at = values + j * WIDTH * 4;
+      if (j % (64 / (WIDTH * 4)) == 0)
+        _mm_prefetch(reinterpret_cast<const char*>(at + AHEAD), _MM_HINT_T0);
+      const Ints both = load_bytes(at);
+      low[j] = low_nibbles(both);
+      high[j] = high_nibbles(both);
+    }
+    values += TILE_OUTPUTS * 4;
 #pragma unroll
-      for (int m = 0; m < M; m++) {
-        const Ints x = broadcast(quads[m]);
+    for (int m = 0; m < M; m++) {
+      const Ints x = broadcast(quads[m]);
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j++) low_sums[m][j] = dot(low_sums[m][j], low[j], x);
-      }
-#pragma unroll
-      for (int m = 0; m < M; m++) {
-        const Ints x = broadcast(quads[M + m]);
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j++) {
-          Ints& total = M == 1 ? high_sums[j] : low_sums[m][j];
-          total = dot(total, high[j], x);
-        }
-      }
-      quads += 2 * M;
+      for (int j = 0; j < C; j++) add_dot(m, j, low_sums[m][j], low[j], x);
     }
 #pragma unroll
-    for (int j = 0; j < COLUMNS; j++) {
+    for (int m = 0; m < M; m++) {
+      const Ints x = broadcast(quads[M + m]);
+#pragma unroll
+      for (int j = 0; j < C; j++)
+        add_dot(m, j, M == 1 ? high_sums[j] : low_sums[m][j], high[j], x);
+    }
+    quads += 2 * M;
+  }
+  if (HAS_SHORT_SUMS)
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+      for (int j = 0; j < C; j++) low_sums[m][j] = add_short(low_sums[m][j], short_sums[m][j]);
+}
+
+// Columns [first, first + C) of a tile.
+template <int M, int C>
+INLINE void column_sums(const Weight& weight, const Activations& tile, size_t index, int first,
+                        Results& results) {
+  const size_t octets = weight.block_size / 8;
+  const uint8_t* values =
+      weight.values + (index * weight.blocks * octets * TILE_OUTPUTS + first * WIDTH) * 4;
+  const float* scales = weight.scales + index * weight.blocks * TILE_OUTPUTS + first * WIDTH;
+  const int32_t* quads = tile.quads;
+  const size_t together = HAS_SHORT_SUMS ? SHORT_OCTETS : octets;
+  for (int m = 0; m < M; m++)
+    for (int j = 0; j < C; j++) results.values[m][first + j] = broadcast(0.0f);
+  for (size_t block = 0; block < weight.blocks; block++) {
+    Ints low_sums[M][C], high_sums[C];
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+      for (int j = 0; j < C; j++) low_sums[m][j] = broadcast(tile.starts[block * M + m]);
+    for (int j = 0; j < C; j++) high_sums[j] = broadcast(int32_t(0));
+    for (size_t octet = 0; octet < octets; octet += together) {
+      const size_t left = octets - octet, count = left < together ? left : together;
+      add_octets<M, C>(values, quads, count, low_sums, high_sums);
+      values += count * TILE_OUTPUTS * 4;
+      quads += count * 2 * M;
+    }
+#pragma unroll
+    for (int j = 0; j < C; j++) {
       if (M == 1) low_sums[0][j] = add(low_sums[0][j], high_sums[j]);
       const Floats scale = load(scales + j * WIDTH);
 #pragma unroll
       for (int m = 0; m < M; m++) {
-        Floats& total = results.values[m][j];
+        Floats& total = results.values[m][first + j];
         total = fma(to_floats(low_sums[m][j]), mul(scale, broadcast(tile.scales[block * M + m])),
                     total);
       }
     }
     scales += TILE_OUTPUTS;
   }
+}
+
+// Few rows wait for memory, and read a tile from beginning to end; more rows wait for the
+// multipliers, and take as many columns as the registers have room for.
+template <int M>
+INLINE void sums(const Weight& weight, const Activations& tile, size_t index, Results& results) {
+  constexpr int C = M > FEW_ROWS ? FEW_COLUMNS : COLUMNS;
+  for (int first = 0; first < COLUMNS; first += C)
+    column_sums<M, C>(weight, tile, index, first, results);
 }
 
 INLINE Floats silu(Floats x) {

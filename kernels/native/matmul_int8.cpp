@@ -10,7 +10,9 @@
 
 #include <string.h>
 
+#include "around.h"
 #include "int8.h"
+#include "tiles.h"
 
 namespace TANDEM_ISA {
 namespace {
@@ -21,37 +23,6 @@ constexpr size_t STRIDE = INT8_LANES * 4;         // bytes of four inputs of a w
 
 // ---------------------------------------------------------------------------------------------
 // Before the product
-
-INLINE float sum_of(const float* x, size_t count) {
-  Floats total = broadcast(0.0f);
-  size_t i = 0;
-  for (; i + WIDTH <= count; i += WIDTH) total = add(total, load(x + i));
-  float made = sum(total);
-  for (; i < count; i++) made += x[i];
-  return made;
-}
-
-INLINE float square_sum_of(const float* x, size_t count, float mean) {
-  Floats total = broadcast(0.0f);
-  size_t i = 0;
-  for (; i + WIDTH <= count; i += WIDTH) {
-    const Floats centred = sub(load(x + i), broadcast(mean));
-    total = fma(centred, centred, total);
-  }
-  float made = sum(total);
-  for (; i < count; i++) made += (x[i] - mean) * (x[i] - mean);
-  return made;
-}
-
-// Source: ONNX LayerNormalization.
-INLINE void layer_norm(const Int8Weight& weight, const float* x, float* out) {
-  const size_t count = weight.inputs;
-  const float mean = sum_of(x, count) / float(count);
-  const float variance = square_sum_of(x, count, mean) / float(count);
-  const float inverse = 1.0f / __builtin_sqrtf(variance + weight.epsilon);
-  const float *gains = weight.norm, *biases = weight.norm + count;
-  for (size_t i = 0; i < count; i++) out[i] = (x[i] - mean) * inverse * gains[i] + biases[i];
-}
 
 // Rounds a row to bytes, moved up by the offset. Both arrays reach to the padding's end.
 INLINE Int8Range to_bytes(const float* x, size_t padded, uint8_t* bytes) {
@@ -83,7 +54,7 @@ INLINE bool is_finite(const float* x, size_t padded) {
 INLINE Int8Range quantize_row(const Int8Weight& weight, const float* x, uint8_t* bytes) {
   alignas(64) float row[INT8_INPUTS];
   if (weight.norm != nullptr)
-    layer_norm(weight, x, row);
+    layer_norm(weight.norm, weight.inputs, weight.epsilon, x, row);
   else
     memcpy(row, x, weight.inputs * sizeof(float));
   // With a number of the row, which leaves its range as it is.
@@ -95,34 +66,6 @@ INLINE Int8Range quantize_row(const Int8Weight& weight, const float* x, uint8_t*
 
 // ---------------------------------------------------------------------------------------------
 // After the product
-
-// Source: transformers PytorchGELUTanh, as x * sigmoid(2 * u).
-INLINE Floats gelu_tanh(Floats x) {
-  const Floats cube = mul(mul(x, x), x);
-  const Floats u = mul(fma(cube, broadcast(0.044715f), x), broadcast(-2 * 0.7978845608028654f));
-  return div(x, add(broadcast(1.0f), exp(u)));
-}
-
-// erf within 1.5e-7. Source: Abramowitz and Stegun, 7.1.26.
-INLINE Floats gelu(Floats x) {
-  const Floats scaled = mul(x, broadcast(0.7071067811865476f)), size = abs(scaled);
-  const Floats t = div(broadcast(1.0f), fma(size, broadcast(0.3275911f), broadcast(1.0f)));
-  Floats p = broadcast(1.061405429f);
-  p = fma(p, t, broadcast(-1.453152027f));
-  p = fma(p, t, broadcast(1.421413741f));
-  p = fma(p, t, broadcast(-0.284496736f));
-  p = fma(p, t, broadcast(0.254829592f));
-  const Floats tail = mul(mul(p, t), exp(sub(broadcast(0.0f), mul(size, size))));
-  // x * (1 + erf) / 2, from the positive side: |x| - |x| * tail / 2, or -|x| * tail / 2
-  const Floats half = mul(mul(abs(x), broadcast(0.5f)), tail);
-  return sub(max(x, broadcast(0.0f)), half);
-}
-
-INLINE Floats activated(Floats x, Activation activation) {
-  if (activation == Activation::GELU_TANH) return gelu_tanh(x);
-  if (activation == Activation::GELU) return gelu(x);
-  return x;
-}
 
 // Writes the outputs of one row of sums, from output `column` of the product on.
 INLINE void write(const Int8Weight& weight, const Ints (&sums)[COLUMNS], Int8Range range,
@@ -151,15 +94,6 @@ INLINE void write(const Int8Weight& weight, const Ints (&sums)[COLUMNS], Int8Ran
 #if defined(__AMX_INT8__)
 
 constexpr size_t ROWS = 32;       // two tiles of activations by two of weights: four of sums
-constexpr size_t TILE_ROWS = 16;
-constexpr size_t TILE_BYTES = TILE_ROWS * INT8_STEP;
-
-// Source: Intel Architecture Instruction Set Extensions Programming Reference, chapter 3.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 // A tile's bytes lie together: [row tile of 16][step][16][64].
 void quantize(const Int8Weight& weight, const float* x, size_t rows, const Int8Rows& tile) {
@@ -185,7 +119,7 @@ INLINE void tile_sums(const Int8Weight& weight, const uint8_t* bytes, size_t ind
   _tile_zero(3);
   for (size_t step = 0; step < weight.padded / INT8_STEP; step++) {
     _tile_loadd(6, values, STRIDE);
-    _tile_loadd(4, bytes, INT8_STEP);
+    _tile_loadd(4, bytes, TILE_ROW_BYTES);
     _tile_dpbusd(0, 4, 6);
     _tile_loadd(7, values + STRIDE / 2, STRIDE);
     _tile_dpbusd(1, 4, 7);
@@ -204,8 +138,7 @@ INLINE void tile_sums(const Int8Weight& weight, const uint8_t* bytes, size_t ind
 
 void multiply(const Int8Weight& weight, const Int8Rows& tile, size_t rows, size_t begin,
               size_t end, const float* residual, float* out) {
-  const TileConfig config;
-  _tile_loadconfig(&config);
+  begin_tiles();
   alignas(64) int32_t sums[ROWS][INT8_LANES];
   for (size_t index = begin; index < end; index++) {
     tile_sums(weight, tile.bytes, index, sums);

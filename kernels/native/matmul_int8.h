@@ -3,12 +3,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "activation.h"
+
 // Limits and units that kernels/int8_layout.py states too.
 constexpr size_t INT8_LANES = 32;      // outputs of a weight tile
 constexpr size_t INT8_STEP = 64;       // inputs are padded to whole steps
 constexpr size_t INT8_INPUTS = 16384;  // at most
-
-enum class Activation : int64_t { NONE, GELU_TANH, GELU };
 
 struct Int8Weight {
   const int8_t* values;  // [tiles, padded / 4, 128]

@@ -4,5 +4,6 @@
 
 extern const ort::Operator MATMUL_INT4;  // matmul_op.cpp
 extern const ort::Operator ATTENTION;    // attention_op.cpp
+extern const ort::Operator MATMUL_FLOAT;     // matmul_float_op.cpp
 extern const ort::Operator MATMUL_INT8;      // matmul_int8_op.cpp
 extern const ort::Operator TOWER_ATTENTION;  // tower_attention_op.cpp

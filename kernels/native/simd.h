@@ -67,6 +67,10 @@ INLINE Ints to_ints(Floats x) { return _mm512_cvtps_epi32(x); }
 INLINE int32_t sum(Ints x) { return _mm512_reduce_add_epi32(x); }
 // Adds to each 32-bit lane the products of its four unsigned bytes of x with signed ones of y.
 INLINE Ints dot(Ints total, Ints x, Ints y) { return _mm512_dpbusd_epi32(total, x, y); }
+// Whether sums of products with nibbles are kept in 16 bits for a while.
+constexpr bool HAS_SHORT_SUMS = false;
+INLINE Ints dot_short(Ints total, Ints, Ints) { return total; }
+INLINE Ints add_short(Ints total, Ints) { return total; }
 INLINE void store_bytes(int8_t* p, Ints x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
 }
@@ -132,11 +136,23 @@ INLINE int32_t sum(Ints x) {
 }
 #if defined(__AVXVNNI__)
 INLINE Ints dot(Ints total, Ints x, Ints y) { return _mm256_dpbusd_avx_epi32(total, x, y); }
+constexpr bool HAS_SHORT_SUMS = false;
+INLINE Ints dot_short(Ints total, Ints, Ints) { return total; }
+INLINE Ints add_short(Ints total, Ints) { return total; }
 #else
 // The 16-bit sums of two products cannot overflow: a nibble times a byte is at most 15 * 127.
 INLINE Ints dot(Ints total, Ints x, Ints y) {
   const Ints pairs = _mm256_maddubs_epi16(x, y);
   return _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+// A dot product takes three instructions here, so sums stay in 16 bits for eight of them, two
+// instructions each: 8 * 2 * 15 * 127 = 30480 is below 2^15.
+constexpr bool HAS_SHORT_SUMS = true;
+INLINE Ints dot_short(Ints total, Ints x, Ints y) {
+  return _mm256_add_epi16(total, _mm256_maddubs_epi16(x, y));
+}
+INLINE Ints add_short(Ints total, Ints sums) {
+  return _mm256_add_epi32(total, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
 }
 #endif
 INLINE void store_bytes(int8_t* p, Ints x) {

@@ -12,16 +12,14 @@
 #include <string.h>
 
 #include "simd.h"
+#include "tower_attention_block.h"
 
 namespace TANDEM_ISA {
 namespace {
 
-constexpr size_t TILE = 48;                        // keys looked at together
-constexpr size_t LANES = 2 * WIDTH;                // queries computed together
-constexpr size_t MOST_SIZE = 256;                  // of a head
+constexpr size_t TILE = 48;                      // keys looked at together
 constexpr size_t KEYS = WIDTH == 16 ? 12 : 6;      // broadcast together: sums fill the registers
 constexpr size_t NUMBERS = WIDTH == 16 ? 8 : 6;    // the same, of values
-constexpr float LOWEST = -__builtin_inff();
 
 void prepare(const TowerAttention& work, size_t patch) {
   const size_t size = work.size, width = work.heads * size;
@@ -32,14 +30,6 @@ void prepare(const TowerAttention& work, size_t patch) {
     memcpy(work.values + to, keys + width + head * size, size * sizeof(float));
   }
 }
-
-// The working memory of one part, on the stack.
-struct Block {
-  alignas(64) float queries[MOST_SIZE * LANES];  // [size, LANES]
-  alignas(64) float sums[MOST_SIZE * LANES];     // [size, LANES], of weighted values
-  alignas(64) float scores[TILE * LANES];        // [TILE, LANES]
-  Floats highest[2], totals[2];
-};
 
 // scores[t] = keys[t] . queries for N keys
 template <size_t N>
@@ -69,24 +59,6 @@ void score_or_fewer(const float* keys, size_t count, size_t size, const float* q
   if constexpr (N > 0) {
     if (count == N) return score<N>(keys, size, queries, scores);
     score_or_fewer<N - 1>(keys, count, size, queries, scores);
-  }
-}
-
-// Turns the scores of a tile into weights; returns what earlier sums are to be multiplied with.
-INLINE void weigh(Block& block, size_t count, Floats (&faded)[2]) {
-  for (int half = 0; half < 2; half++) {
-    float* scores = block.scores + half * WIDTH;
-    Floats highest = block.highest[half];
-    for (size_t t = 0; t < count; t++) highest = max(highest, load(scores + t * LANES));
-    faded[half] = exp(sub(block.highest[half], highest));
-    Floats total = mul(block.totals[half], faded[half]);
-    for (size_t t = 0; t < count; t++) {
-      const Floats weight = exp(sub(load(scores + t * LANES), highest));
-      store(scores + t * LANES, weight);
-      total = add(total, weight);
-    }
-    block.highest[half] = highest;
-    block.totals[half] = total;
   }
 }
 
@@ -122,25 +94,8 @@ void gather_or_fewer(const float* values, size_t left, size_t size, size_t count
   }
 }
 
-// Queries with the softmax's scale in them, and empty sums. Lanes without a query repeat the last.
-INLINE void begin(const TowerAttention& work, const TowerPart& part, size_t lanes, Block& block) {
-  const size_t size = work.size, width = work.heads * size;
-  const float scale = 1.0f / __builtin_sqrtf(float(size));
-  float turned[MOST_SIZE];
-  for (size_t lane = 0; lane < LANES; lane++) {
-    const size_t patch = part.first + (lane < lanes ? lane : lanes - 1);
-    rotate(work, work.joined + patch * 3 * width + part.head * size, patch, turned);
-    for (size_t d = 0; d < size; d++) block.queries[d * LANES + lane] = turned[d] * scale;
-  }
-  memset(block.sums, 0, size * LANES * sizeof(float));
-  for (int half = 0; half < 2; half++) {
-    block.highest[half] = broadcast(LOWEST);
-    block.totals[half] = broadcast(0.0f);
-  }
-}
-
 INLINE void add_tile(const float* keys, const float* values, size_t size, size_t count,
-                     Block& block) {
+                     Block<TILE>& block) {
   for (size_t t = 0; t < count; t += KEYS)
     score_or_fewer<KEYS>(keys + t * size, count - t < KEYS ? count - t : KEYS, size,
                          block.queries, block.scores + t * LANES);
@@ -151,23 +106,8 @@ INLINE void add_tile(const float* keys, const float* values, size_t size, size_t
                              block.scores, faded, block.sums + d * LANES);
 }
 
-INLINE void finish(const TowerAttention& work, const TowerPart& part, size_t lanes, Block& block) {
-  const size_t size = work.size, width = work.heads * size;
-  const Floats inverse[2] = {div(broadcast(1.0f), block.totals[0]),
-                             div(broadcast(1.0f), block.totals[1])};
-  for (size_t d = 0; d < size; d++)
-    for (int half = 0; half < 2; half++) {
-      float* sums = block.sums + d * LANES + half * WIDTH;
-      store(sums, mul(load(sums), inverse[half]));
-    }
-  for (size_t lane = 0; lane < lanes; lane++) {
-    float* out = work.out + (part.first + lane) * width + part.head * size;
-    for (size_t d = 0; d < size; d++) out[d] = block.sums[d * LANES + lane];
-  }
-}
-
 void compute(const TowerAttention& work, const TowerPart& part) {
-  Block block;
+  Block<TILE> block;
   const size_t left = part.end - part.first, lanes = left < LANES ? left : LANES;
   begin(work, part, lanes, block);
   const size_t before = part.head * work.patches * work.size;

@@ -10,6 +10,7 @@
 #include "scratch.h"
 #include "tower_attention.h"
 #include "tower_attention_fast.h"
+#include "tower_attention_tiles.h"
 
 namespace {
 
@@ -61,6 +62,8 @@ class TowerAttentionOp {
     work.out = out;
     if (fast_ != 0)
       attend_fast(run, work, bounds);
+    else if (instruction_set() == InstructionSet::AMX)
+      attend_tiled(run, work, bounds);
     else
       attend(run, work, bounds);
     return run.status;
@@ -95,6 +98,44 @@ class TowerAttentionOp {
     auto* parts = reinterpret_cast<TowerPart*>(work.values + numbers);
     describe(work, borders, segments, kernel.block, parts);
     prepare_all(run, work);
+    auto compute = [&](size_t index) { kernel.compute(work, parts[index]); };
+    run.parallel(part_count, compute);
+  }
+
+  // The parts of all segments and heads, `block` patches each; counts them where there is no list.
+  static size_t describe_tiled(const TowerAttention& work, const Tensor& bounds, size_t block,
+                               TowerTiledPart* list) {
+    const int64_t* borders = bounds.as<const int64_t>();
+    size_t count = 0, tile = 0;
+    for (int64_t i = 0; i + 1 < bounds.dims[0]; i++) {
+      const size_t begin = borders[i], end = borders[i + 1];
+      for (size_t head = 0; head < work.heads; head++)
+        for (size_t first = begin; first < end; first += block, count++)
+          if (list != nullptr) list[count] = {{head, begin, end, first}, tile};
+      tile += divided(end - begin, TILED_KEYS);
+    }
+    return count;
+  }
+
+  static void attend_tiled(Run& run, const TowerAttention& base, const Tensor& bounds) {
+    const TowerAttentionTiledKernel& kernel = amx::TOWER_ATTENTION_TILED;
+    const size_t count = describe_tiled(base, bounds, TILED_KEYS, nullptr);
+    const size_t part_count = describe_tiled(base, bounds, TILED_QUERIES, nullptr);
+    TowerAttentionTiled work = {};
+    work.base = base;
+    work.key_tiles = count / base.heads;
+    work.steps = divided(base.size, TILED_KEYS);
+    const size_t bytes = count * work.steps * kernel.step_bytes;
+    Scratch scratch(2 * bytes + (count + part_count) * sizeof(TowerTiledPart));
+    if (scratch.data() == nullptr) return run.refuse("TowerAttention: out of memory");
+    work.keys = reinterpret_cast<uint8_t*>(scratch.data());
+    work.values = work.keys + bytes;
+    auto* pieces = reinterpret_cast<TowerTiledPart*>(work.values + bytes);
+    auto* parts = pieces + count;
+    describe_tiled(base, bounds, TILED_KEYS, pieces);
+    describe_tiled(base, bounds, TILED_QUERIES, parts);
+    auto prepare = [&](size_t index) { kernel.prepare(work, pieces[index]); };
+    run.parallel(count, prepare);
     auto compute = [&](size_t index) { kernel.compute(work, parts[index]); };
     run.parallel(part_count, compute);
   }

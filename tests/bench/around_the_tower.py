@@ -41,6 +41,7 @@ from PIL import Image
 from decoder_service.rpc.features import FeatureIntake, feature_rows_from_proto
 from decoder_service.sequence.request import Span
 from gateway.media.images import ImageSource, MediaLimits, image_bytes, plan_images
+from protos.media.grid_inputs import GridSettings, grid_inputs
 from protos.media.images import Grid, ImageSettings
 from protos.tandem.v1 import decoder_pb2, vision_pb2
 from protos.wire import features
@@ -52,7 +53,6 @@ from vision_service.jobs import Patches
 from vision_service.media import boxed
 from vision_service.media.images import ImageLimits, checked_header, decode_rgb
 from vision_service.media.preprocess import to_patches
-from protos.media.grid_inputs import GridSettings, grid_inputs
 from vision_service.towers.onnx_tower import OnnxTower
 
 IMAGES = ImageSettings(

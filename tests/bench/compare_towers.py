@@ -38,7 +38,7 @@ from tests.support import full_size_tower
 
 BASE = "transformers"
 ENGINES = ("fast", "exact", "portable", BASE, "transformers-bf16")
-PATCHES = (432, 1024, 3072)
+PATCHES = (432, 1024, 3072, 4096)
 FOLDER = Path(__file__).parents[2] / ".cache" / "tandem-bench" / "tower-2b"
 
 BLOCKS, WIDTH = 24, 1024

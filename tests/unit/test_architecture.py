@@ -26,7 +26,7 @@ ALLOWED = {
 # in this list, never one of its own row.
 LAYERS = {
     "protos": [["tandem"], ["bundle", "wire"], ["media", "process"]],
-    "kernels": [["build", "layout", "int8_layout"], ["library"], ["resize"]],
+    "kernels": [["build", "layout", "int8_layout", "float_layout"], ["library"], ["resize"]],
     "gateway": [
         ["media", "threads"],
         ["config", "request"],

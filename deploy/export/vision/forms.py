@@ -1,7 +1,7 @@
 """How the forms of the tower's graph multiply and attend.
 
-`Portable` runs anywhere, `Exact` attends with Tandem's operator, `Fast` multiplies with Tandem's
-in int8 too.
+`Portable` runs anywhere, `Exact` multiplies and attends with Tandem's operators in float32, `Fast`
+in int8.
 """
 
 from typing import Any, Unpack
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from deploy.export.vision.builder import MICROSOFT, Constants, GraphBuilder, value
 from deploy.export.vision.tower_graph import NORM_EPSILON, Around, TowerConfig
-from kernels import int8_layout, layout
+from kernels import float_layout, int8_layout, layout
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
@@ -106,9 +106,40 @@ class Portable:
 
 
 class Exact(Portable):
-    """The portable form's products in float32, and Tandem's attention."""
+    """Products and attention by Tandem's operators, in float32.
+
+    Args:
+        config: The tower's shapes.
+        constants: Float32 constants: the position table, and norms that are no product's.
+        floats: The products' weights, by `float_name`, and the norms before them.
+    """
 
     _is_fast = False
+
+    def __init__(self, config: TowerConfig, constants: Constants, floats: Constants) -> None:
+        super().__init__(config, constants)
+        self._floats = floats
+
+    def linear(
+        self, graph: GraphBuilder, name: str, x: ir.Value, **around: Unpack[Around]
+    ) -> ir.Value:
+        """See `tower_graph.Form`."""
+        norm, gelu, residual = around.get("norm"), around.get("gelu"), around.get("residual")
+        values, biases = (self._floats.tensor(float_name(name, part)) for part in FLOAT_PARTS)
+        nothing = graph.constant(ir.tensor(np.zeros(0, np.float32), name="nothing"))
+        return graph.node(
+            float_layout.MATMUL,
+            x,
+            graph.constant(values),
+            graph.constant(biases),
+            nothing if residual is None else residual,
+            nothing if norm is None else graph.constant(self._floats.tensor(norm)),
+            domain=layout.DOMAIN,
+            K=self._constants.tensor(f"{name}.weight").shape[0],
+            N=self._constants.tensor(f"{name}.weight").shape[1],
+            activation=int8_layout.ACTIVATIONS[gelu],
+            epsilon=NORM_EPSILON,
+        )
 
     def attention(self, graph: GraphBuilder, joined: ir.Value) -> ir.Value:
         """See `tower_graph.Form`."""
@@ -132,14 +163,17 @@ class Fast(Exact):
 
     Args:
         config: The tower's shapes.
-        constants: Float32 constants: the position table and the norms.
-        packed: The products' weights, by `packed_name`.
+        constants: Float32 constants: the position table, and norms that are no product's.
+        floats: See `Exact`; the mergers' are used.
+        packed: The other products' weights, by `packed_name`, and the norms before them.
     """
 
     _is_fast = True
 
-    def __init__(self, config: TowerConfig, constants: Constants, packed: Constants) -> None:
-        super().__init__(config, constants)
+    def __init__(
+        self, config: TowerConfig, constants: Constants, floats: Constants, packed: Constants
+    ) -> None:
+        super().__init__(config, constants, floats)
         self._packed = packed
 
     def linear(
@@ -167,6 +201,7 @@ class Fast(Exact):
         )
 
 
+FLOAT_PARTS = ("values", "biases")  # constants of a float32 weight, in inputs' order
 PACKED = ("values", "scales", "sums", "biases")  # constants of a packed weight, in inputs' order
 
 
@@ -178,3 +213,8 @@ def is_packed(product: str) -> bool:
 def packed_name(product: str, part: str) -> str:
     """The name of a packed weight's constant."""
     return f"{product}.int8.{part}"
+
+
+def float_name(product: str, part: str) -> str:
+    """The name of a constant of a weight in float32."""
+    return f"{product}.float.{part}"

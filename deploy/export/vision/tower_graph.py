@@ -96,6 +96,17 @@ class TowerConfig:
         }
         return next(shape for end, shape in shapes.items() if product.endswith(end))
 
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Names of the blocks' norms, each right before a product."""
+        return tuple(f"blocks.{index}.norm{part}" for index in range(self.depth) for part in (1, 2))
+
+    @property
+    def merger_norms(self) -> tuple[str, ...]:
+        """Names of the mergers' norms that are right before a product."""
+        levels = range(len(self.deepstack_indexes))
+        return tuple(f"deepstack_merger_list.{level}.norm" for level in levels)
+
     @staticmethod
     def norm_before(product: str) -> str | None:
         """The block's norm right before one of `products`, if there is one."""

@@ -51,13 +51,21 @@ def session(nodes: list[Any], inputs: list[Any], constants: list[Any]) -> ort.In
 class Product:
     """A random weight, its operator, and the same arithmetic in NumPy."""
 
-    def __init__(self, outputs: int, inputs: int, block_size: int, *, gated: bool = False) -> None:
+    def __init__(
+        self,
+        outputs: int,
+        inputs: int,
+        block_size: int,
+        *,
+        gated: bool = False,
+        lowest: int = 0,
+    ) -> None:
         random = np.random.default_rng(outputs * inputs + block_size)
         self.inputs, self.block_size, self.gated = inputs, block_size, gated
         blocks = -(-inputs // block_size)
         self.weights = []
         for _ in range(2 if gated else 1):
-            nibbles = random.integers(0, 16, (outputs, blocks * block_size)).astype(np.uint8)
+            nibbles = random.integers(lowest, 16, (outputs, blocks * block_size)).astype(np.uint8)
             scales = random.uniform(0.001, 0.02, (outputs, blocks)).astype(np.float32)
             self.weights.append((nibbles, scales))
         joined = np.concatenate([nibbles for nibbles, _ in self.weights])
@@ -130,6 +138,15 @@ def test_every_block_size_and_odd_widths(block_size: int) -> None:
     x = activations(1, 3, 400)
     assert product.run(x).shape == (1, 3, 17)
     np.testing.assert_allclose(product.run(x), product.expected(x), rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 12])
+@pytest.mark.parametrize("block_size", [48, 256])  # six octets are not a multiple of four
+def test_the_largest_integers_do_not_overflow(rows: int, block_size: int) -> None:
+    product = Product(32, 3 * block_size, block_size, lowest=15)
+    x = np.full((rows, 3 * block_size), 127, np.float32)
+    x[1::2] = -127
+    np.testing.assert_allclose(product.run(x), product.expected(x), rtol=1e-6)
 
 
 def test_a_row_is_the_same_alone_and_among_others() -> None:
