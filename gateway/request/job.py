@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from gateway.request.constraint import ConstraintKind, ConstraintSpec
 from gateway.request.conversation import NOTHING_SAID, Conversation, PlainPrompt
 from gateway.request.deadlines import Deadline
-from gateway.request.tools import Tool, ToolChoice, callable_tools, tool_of
+from gateway.request.tools import Tool, ToolChoice, ToolMode, callable_tools, tool_of
 from protos.tandem.v1 import decoder_pb2
 from protos.wire import sampling
 from protos.wire.errors import InvalidRequest, Unsupported
@@ -150,9 +150,9 @@ class Question:
                 f"{form.field} is not supported together with tools, JSON alone is",
                 param=form.field,
             )
-        if self.stopping.ignore_eos:
+        if self.stopping.ignore_eos and self.tool_choice.mode is ToolMode.REQUIRED:
             raise InvalidRequest(
-                "ignore_eos is set with tools, whose calls have an end", param="ignore_eos"
+                "ignore_eos is set with a call that is required and has an end", param="ignore_eos"
             )
 
     def _check_constraint(self) -> None:

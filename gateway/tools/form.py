@@ -46,10 +46,11 @@ def form_of(
     Raises:
         InvalidRequest: INVALID_SCHEMA, the answer's form is no JSON schema.
     """
-    if not tools:
+    is_required = question.tool_choice.mode is ToolMode.REQUIRED
+    # An answer that is to go on for ever is measured, and calls nothing: its tools are text.
+    if not tools or (question.stopping.ignore_eos and not is_required):
         return AnswerForm(constraint=question.constraint)
     assert calls is not None, "a prompt with tools is built for checkpoints that know them"
-    is_required = question.tool_choice.mode is ToolMode.REQUIRED
     answer = None if is_required else question.constraint
     is_free = not is_required and answer is None
     rules = [

@@ -114,6 +114,15 @@ async def test_text_is_free_until_a_call_begins(stage: Stage) -> None:
     assert not start.HasField("constraint_after_token")
 
 
+async def test_an_answer_without_an_end_is_held_to_nothing(stage: Stage) -> None:
+    says(stage, f"Sunny. {CALL}")
+    body = (await stage.post(messages=user(), tools=TOOLS, ignore_eos=True)).json()
+    assert body["choices"][0]["finish_reason"] == "stop"
+    assert "tool_calls" not in body["choices"][0]["message"]
+    (start,) = stage.decoder.starts
+    assert not start.HasField("constraint") and not start.HasField("constraint_from_token")
+
+
 @pytest.mark.parametrize(
     ("choice", "names"),
     [
@@ -261,7 +270,7 @@ async def test_the_grpc_door_tells_calls_too(stage: Stage) -> None:
         ),
         ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
-        ({"tools": TOOLS, "ignore_eos": True}, "ignore_eos"),
+        ({"tools": TOOLS, "tool_choice": "required", "ignore_eos": True}, "ignore_eos"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
