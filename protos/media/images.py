@@ -55,6 +55,27 @@ class Grid(NamedTuple):
         return f"{self.t}x{self.h}x{self.w}"
 
 
+def json_object(file: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a bundle.
+
+    Args:
+        file: Where it is.
+        name: What errors call it.
+
+    Raises:
+        BundleError: the file is missing, not JSON, or holds something else.
+    """
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"the bundle lacks {name}") from error
+    except ValueError as error:
+        raise BundleError(f"{name} is not valid JSON") from error
+    if not isinstance(raw, dict):
+        raise BundleError(f"{name} is not a JSON object")
+    return raw
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSettings:
     """The checkpoint's image preprocessing; `min_pixels` and `max_pixels` are areas."""
@@ -84,15 +105,7 @@ class ImageSettings:
         Raises:
             BundleError: the file is missing or not JSON; see `from_mapping`.
         """
-        try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise BundleError(f"the bundle lacks {SETTINGS_NAME}") from error
-        except ValueError as error:
-            raise BundleError(f"{SETTINGS_NAME} is not valid JSON") from error
-        if not isinstance(raw, dict):
-            raise BundleError(f"{SETTINGS_NAME} is not a JSON object")
-        return cls.from_mapping(raw)
+        return cls.from_mapping(json_object(file, SETTINGS_NAME))
 
     @classmethod
     def from_mapping(cls, raw: Mapping[str, Any]) -> Self:

@@ -4,7 +4,6 @@ Frames are chosen in one place, by the vision tier's `SampleVideo`, with `sample
 gateway plans with what it answered, and has exactly those frames encoded.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,15 +75,7 @@ class VideoSettings:
         Raises:
             BundleError: the file is missing or not JSON; see `from_mapping`.
         """
-        try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise BundleError(f"the bundle lacks {SETTINGS_NAME}") from error
-        except ValueError as error:
-            raise BundleError(f"{SETTINGS_NAME} is not valid JSON") from error
-        if not isinstance(raw, dict):
-            raise BundleError(f"{SETTINGS_NAME} is not a JSON object")
-        return cls.from_mapping(raw)
+        return cls.from_mapping(images.json_object(file, SETTINGS_NAME))
 
     @classmethod
     def from_mapping(cls, raw: Mapping[str, Any]) -> Self:
