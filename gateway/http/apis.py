@@ -6,7 +6,7 @@ from starlette.routing import Route
 
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig
-from gateway.http.bodies.reading import Bodies
+from gateway.http.bodies.reading import Requests
 from gateway.http.chat.route import ChatCompletions
 from gateway.http.completions.route import PlainCompletions
 from gateway.http.door.door import Door
@@ -41,23 +41,22 @@ def asking_routes(
         context_length: Most tokens of prompt and answer; it may change as tiers come and go.
         facts: What Ollama's clients are told of the model.
     """
-    bodies = Bodies(
-        threads, max_body_bytes=config.max_body_bytes, slow_client_s=config.slow_client_s
-    )
-    refuse = config.unknown_fields == "refuse"
-    chat, plain = (
-        kind(service, bodies=bodies, token_bytes=token_bytes, refuse_unknown=refuse)
-        for kind in (ChatCompletions, PlainCompletions)
-    )
-    tokens = Tokens(
+    requests = Requests(
         service,
-        bodies=bodies,
+        threads,
+        max_body_bytes=config.max_body_bytes,
+        slow_client_s=config.slow_client_s,
+        refuse_unknown=config.unknown_fields == "refuse",
+    )
+    chat = ChatCompletions(requests, token_bytes=token_bytes)
+    plain = PlainCompletions(requests, token_bytes=token_bytes)
+    tokens = Tokens(
+        requests,
         token_bytes=token_bytes,
-        refuse_unknown=refuse,
         context_length=context_length,
         vocab_size=vocab_size,
     )
-    door = Door(service, bodies=bodies, refuse_unknown=refuse)
+    door = Door(requests)
     store = ResponseStore(max_count=config.max_stored_responses, max_bytes=config.max_stored_bytes)
     return [
         Route("/v1/chat/completions", chat.serve, methods=["POST"]),

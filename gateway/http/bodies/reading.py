@@ -1,33 +1,62 @@
-"""A request's body, read within limits and parsed in a worker thread."""
+"""What every route that asks the model begins with: a request opened, and its body understood."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from gateway.access.auth import bearer
 from gateway.http.bodies.body import body_size, parse_json, read_body
 from gateway.http.bodies.encoding import content_encoding, decoded
 from gateway.http.disconnects import client_gone
-from gateway.service import OpenRequest
+from gateway.http.fields import UnknownFields
+from gateway.service import ChatService, OpenRequest
 from gateway.threads import Threads
 from protos.wire.errors import InvalidRequest
 
 T = TypeVar("T")
 
 
-class Bodies:
-    """Reads bodies; one object per process."""
+class Requests:
+    """Opens requests and reads their bodies; one object per process.
 
-    def __init__(self, threads: Threads, *, max_body_bytes: int, slow_client_s: float) -> None:
+    Args:
+        service: Opens them.
+        threads: Parse bodies.
+        max_body_bytes: Largest body.
+        slow_client_s: Longest silence within one.
+        refuse_unknown: Whether a field that nobody here knows is an error.
+    """
+
+    def __init__(
+        self,
+        service: ChatService,
+        threads: Threads,
+        *,
+        max_body_bytes: int,
+        slow_client_s: float,
+        refuse_unknown: bool,
+    ) -> None:
+        self.service = service
         self._threads = threads
         self._max_body_bytes = max_body_bytes
         self._slow_client_s = slow_client_s
+        self._refuse_unknown = refuse_unknown
+
+    def opened(self, request: Request) -> AbstractContextManager[OpenRequest]:
+        """The request at work while the block runs; see `ChatService.request`."""
+        name, key = request.state.request_id, bearer(request.headers)
+        return self.service.request("http", request_id=name, authorization=key)
 
     async def read(
-        self, request: Request, opened: OpenRequest, understand: Callable[[dict[str, Any]], T]
-    ) -> T:
-        """What a request's JSON object means.
+        self,
+        request: Request,
+        opened: OpenRequest,
+        understand: Callable[[dict[str, Any], UnknownFields], T],
+    ) -> tuple[T, dict[str, str]]:
+        """What a request's JSON object means, and the answer's headers about it.
 
         Args:
             request: Its body is not read yet.
@@ -40,7 +69,9 @@ class Bodies:
         encoding = content_encoding(request.headers.getlist("content-encoding"))
         body = await self._body(request, opened, is_encoded=bool(encoding))
         decode = partial(decoded, encoding=encoding, limit=self._max_body_bytes)
-        return await self._threads.run(lambda: understand(_object(decode(body))))
+        unknown = UnknownFields(refused=self._refuse_unknown)
+        found = await self._threads.run(lambda: understand(_object(decode(body)), unknown))
+        return found, unknown.headers(request.state.request_id)
 
     async def _body(self, request: Request, opened: OpenRequest, *, is_encoded: bool) -> bytes:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

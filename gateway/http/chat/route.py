@@ -3,12 +3,10 @@
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.access.auth import bearer
 from gateway.answer.detokenize import TokenBytes
 from gateway.answer.events import (
     AnswerCall,
@@ -17,7 +15,7 @@ from gateway.answer.events import (
     AnswerPiece,
     AnswerThought,
 )
-from gateway.http.bodies.reading import Bodies
+from gateway.http.bodies.reading import Requests
 from gateway.http.chat.completions import Completions, Json
 from gateway.http.chat.schemas import ChatCompletionRequest
 from gateway.http.chat.translate import leave_out_of_parts, to_question
@@ -25,23 +23,14 @@ from gateway.http.disconnects import while_connected
 from gateway.http.fields import UnknownFields
 from gateway.http.streaming import Events, EventStream, chained, encoded, first_of
 from gateway.request.job import Question
-from gateway.service import ChatService
 
 
 class ChatCompletions:
     """Serves the route; one object per process."""
 
-    def __init__(
-        self,
-        service: ChatService,
-        *,
-        bodies: Bodies,
-        token_bytes: TokenBytes,
-        refuse_unknown: bool,
-    ) -> None:
-        self._service = service
-        self._refuse_unknown = refuse_unknown
-        self._bodies = bodies
+    def __init__(self, requests: Requests, *, token_bytes: TokenBytes) -> None:
+        self._requests = requests
+        self._served = requests.service.served
         self._token_bytes = token_bytes
 
     async def serve(self, request: Request) -> Response:
@@ -51,25 +40,19 @@ class ChatCompletions:
             ServiceError: the request failed before anything was sent.
         """
         async with AsyncExitStack() as held:
-            name = request.state.request_id
-            authorization = bearer(request.headers)
-            opened = held.enter_context(
-                self._service.request("http", request_id=name, authorization=authorization)
-            )
-            unknown = UnknownFields(refused=self._refuse_unknown)
-            understand = partial(_understood, unknown=unknown)
-            wanted, question = await self._bodies.read(request, opened, understand)
+            opened = held.enter_context(self._requests.opened(request))
+            found, headers = await self._requests.read(request, opened, _understood)
+            wanted, question = found
             events = opened.answer(question)
             await held.enter_async_context(aclosing(events))
             completions = Completions(
-                request_id=name,
-                model=self._service.served.name,
-                fingerprint=self._service.served.fingerprint,
+                request_id=request.state.request_id,
+                model=self._served.name,
+                fingerprint=self._served.fingerprint,
                 token_bytes=self._token_bytes,
                 with_logprobs=question.reporting.logprobs,
                 with_usage=_wants_usage(wanted),
             )
-            headers = unknown.headers(name)
             if not question.stream:
                 whole = _whole(events, completions)
                 return JSONResponse(await while_connected(request.receive, whole), headers=headers)

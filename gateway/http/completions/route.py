@@ -2,16 +2,14 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.access.auth import bearer
 from gateway.answer.detokenize import TokenBytes
 from gateway.answer.events import AnswerEnd, AnswerEvent
 from gateway.answer.merge import merged
-from gateway.http.bodies.reading import Bodies
+from gateway.http.bodies.reading import Requests
 from gateway.http.completions.schemas import CompletionRequest
 from gateway.http.completions.telling import Json, TextCompletions
 from gateway.http.completions.translate import to_questions
@@ -19,24 +17,16 @@ from gateway.http.disconnects import while_connected
 from gateway.http.fields import UnknownFields
 from gateway.http.streaming import Events, EventStream, chained, encoded, first_of
 from gateway.request.job import Question
-from gateway.service import ChatService, OpenRequest
+from gateway.service import OpenRequest
 
 
 class PlainCompletions:
     """Serves the route; one object per process."""
 
-    def __init__(
-        self,
-        service: ChatService,
-        *,
-        bodies: Bodies,
-        token_bytes: TokenBytes,
-        refuse_unknown: bool,
-    ) -> None:
-        self._service = service
-        self._bodies = bodies
+    def __init__(self, requests: Requests, *, token_bytes: TokenBytes) -> None:
+        self._requests = requests
+        self._served = requests.service.served
         self._token_bytes = token_bytes
-        self._refuse_unknown = refuse_unknown
 
     async def serve(self, request: Request) -> Response:
         """Answers one request. What it holds is freed when the response has been sent.
@@ -45,25 +35,19 @@ class PlainCompletions:
             ServiceError: the request failed before anything was sent.
         """
         async with AsyncExitStack() as held:
-            name = request.state.request_id
-            authorization = bearer(request.headers)
-            opened = held.enter_context(
-                self._service.request("http", request_id=name, authorization=authorization)
-            )
-            unknown = UnknownFields(refused=self._refuse_unknown)
-            understand = partial(_understood, unknown=unknown)
-            wanted, questions = await self._bodies.read(request, opened, understand)
+            opened = held.enter_context(self._requests.opened(request))
+            found, headers = await self._requests.read(request, opened, _understood)
+            wanted, questions = found
             events = _answers(opened, questions)
             await held.enter_async_context(aclosing(events))
             telling = TextCompletions(
-                request_id=name,
-                model=self._service.served.name,
-                fingerprint=self._service.served.fingerprint,
+                request_id=request.state.request_id,
+                model=self._served.name,
+                fingerprint=self._served.fingerprint,
                 token_bytes=self._token_bytes,
                 with_logprobs=wanted.logprobs is not None,
             )
             count = questions[0].choice_count
-            headers = unknown.headers(name)
             if not wanted.stream:
                 all_events = await while_connected(request.receive, _all(events))
                 return JSONResponse(telling.whole(all_events, count), headers=headers)

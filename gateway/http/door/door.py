@@ -2,16 +2,14 @@
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractContextManager, AsyncExitStack, aclosing
-from functools import partial
+from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.access.auth import bearer
 from gateway.answer.events import AnswerEvent
-from gateway.http.bodies.reading import Bodies
+from gateway.http.bodies.reading import Requests
 from gateway.http.disconnects import while_connected
 from gateway.http.door.fitting import fitting
 from gateway.http.door.places import naming, renamed
@@ -19,7 +17,7 @@ from gateway.http.door.telling import Asked, Counted, Json, Telling
 from gateway.http.door.typed import Given
 from gateway.http.fields import UnknownFields
 from gateway.http.streaming import Events, EventStream, chained, first_of
-from gateway.service import ChatService, OpenRequest
+from gateway.service import OpenRequest
 from protos.wire.errors import InternalError, Reason, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -32,10 +30,9 @@ class Door:
     ones.
     """
 
-    def __init__(self, service: ChatService, *, bodies: Bodies, refuse_unknown: bool) -> None:
-        self.service = service
-        self._bodies = bodies
-        self._refuse_unknown = refuse_unknown
+    def __init__(self, requests: Requests) -> None:
+        self.service = requests.service
+        self._requests = requests
 
     async def answer(
         self, request: Request, read: Callable[[Given, OpenRequest], Asked | Json]
@@ -51,7 +48,7 @@ class Door:
             ServiceError: the request failed before anything was sent.
         """
         async with AsyncExitStack() as held:
-            opened = held.enter_context(self._opened(request))
+            opened = held.enter_context(self._requests.opened(request))
             asked, headers = await self._read(request, opened, read)
             if not isinstance(asked, Asked):
                 opened.ended()
@@ -90,31 +87,22 @@ class Door:
         Raises:
             ServiceError: the request is refused.
         """
-        with self._opened(request) as opened:
+        with self._requests.opened(request) as opened:
             counted, headers = await self._read(request, opened, read)
             with naming(counted.names):
                 counting = opened.prepare(counted.model, counted.conversation)
                 prompt = await while_connected(request.receive, counting)
             return JSONResponse(told(len(prompt.input_ids)), headers=headers)
 
-    def _opened(self, request: Request) -> AbstractContextManager[OpenRequest]:
-        name, key = request.state.request_id, bearer(request.headers)
-        return self.service.request("http", request_id=name, authorization=key)
-
     async def _read(
         self, request: Request, opened: OpenRequest, read: Callable[[Given, OpenRequest], T]
     ) -> tuple[T, dict[str, str]]:
         """What a body means, and the answer's headers about it."""
-        unknown = UnknownFields(refused=self._refuse_unknown)
-        understand = partial(_understood, read, unknown, opened)
-        found = await self._bodies.read(request, opened, understand)
-        return found, unknown.headers(request.state.request_id)
 
+        def understood(body: Json, unknown: UnknownFields) -> T:
+            return read(Given(body=body, unknown=unknown), opened)
 
-def _understood(
-    read: Callable[[Given, OpenRequest], T], unknown: UnknownFields, opened: OpenRequest, body: Json
-) -> T:
-    return read(Given(body=body, unknown=unknown), opened)
+        return await self._requests.read(request, opened, understood)
 
 
 async def _whole(events: Events, telling: Telling) -> Json:

@@ -1,23 +1,20 @@
 """The two routes; neither needs a tier, and of images only the headers are read."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.access.auth import bearer
 from gateway.answer.detokenize import TokenBytes
-from gateway.http.bodies.reading import Bodies
+from gateway.http.bodies.reading import Requests
 from gateway.http.chat.schemas import ChatCompletionRequest
 from gateway.http.chat.translate import conversation_of
 from gateway.http.disconnects import while_connected
 from gateway.http.fields import UnknownFields
 from gateway.http.tokens.schemas import DetokenizeRequest, TokenizeRequest
 from gateway.request.conversation import Conversation, PlainPrompt
-from gateway.service import ChatService, OpenRequest
+from gateway.service import OpenRequest
 from protos.wire.errors import InvalidRequest, Unsupported
 
 Json = dict[str, Any]
@@ -29,18 +26,14 @@ class Tokens:
 
     def __init__(
         self,
-        service: ChatService,
+        requests: Requests,
         *,
-        bodies: Bodies,
         token_bytes: TokenBytes,
-        refuse_unknown: bool,
         context_length: Callable[[], int],
         vocab_size: int,
     ) -> None:
-        self._service = service
-        self._bodies = bodies
+        self._requests = requests
         self._token_bytes = token_bytes
-        self._refuse_unknown = refuse_unknown
         self._context_length = context_length
         self._vocab_size = vocab_size
 
@@ -50,10 +43,9 @@ class Tokens:
         Raises:
             ServiceError: the request is refused.
         """
-        unknown = UnknownFields(refused=self._refuse_unknown)
-        with self._opened(request) as opened:
-            understand = partial(_understood, unknown=unknown)
-            wanted, prompt = await self._bodies.read(request, opened, understand)
+        with self._requests.opened(request) as opened:
+            found, headers = await self._requests.read(request, opened, _understood)
+            wanted, prompt = found
             ids = await while_connected(request.receive, _ids(opened, wanted.model, prompt))
         answer: Json = {
             "count": len(ids),
@@ -63,7 +55,7 @@ class Tokens:
         }
         if wanted.return_token_strs:
             answer["token_strs"] = [self._text([token]) for token in ids]
-        return JSONResponse(answer, headers=unknown.headers(request.state.request_id))
+        return JSONResponse(answer, headers=headers)
 
     async def detokenize(self, request: Request) -> Response:
         """The text of token ids, special ones included.
@@ -71,11 +63,9 @@ class Tokens:
         Raises:
             ServiceError: the request is refused.
         """
-        unknown = UnknownFields(refused=self._refuse_unknown)
-        with self._opened(request) as opened:
-            understand = partial(unknown.validated, DetokenizeRequest)
-            wanted = await self._bodies.read(request, opened, understand)
-            self._service.served.check(wanted.model)
+        with self._requests.opened(request) as opened:
+            wanted, headers = await self._requests.read(request, opened, _ids_in)
+            self._requests.service.served.check(wanted.model)
             for index, token in enumerate(wanted.tokens):
                 if not 0 <= token < self._vocab_size:
                     raise InvalidRequest(
@@ -84,14 +74,7 @@ class Tokens:
                     )
             text = self._text(wanted.tokens)
             opened.ended()
-        return JSONResponse({"prompt": text}, headers=unknown.headers(request.state.request_id))
-
-    def _opened(self, request: Request) -> AbstractContextManager[OpenRequest]:
-        return self._service.request(
-            "http",
-            request_id=request.state.request_id,
-            authorization=bearer(request.headers),
-        )
+        return JSONResponse({"prompt": text}, headers=headers)
 
     def _text(self, ids: Sequence[int]) -> str:
         return b"".join(map(self._token_bytes.of, ids)).decode("utf-8", errors="replace")
@@ -112,6 +95,10 @@ def _understood(body: Json, unknown: UnknownFields) -> tuple[TokenizeRequest, Pr
     shared = set(TokenizeRequest.model_fields) & set(ChatCompletionRequest.model_fields)
     chat = ChatCompletionRequest.model_construct(**{name: getattr(wanted, name) for name in shared})
     return wanted, conversation_of(chat)
+
+
+def _ids_in(body: Json, unknown: UnknownFields) -> DetokenizeRequest:
+    return unknown.validated(DetokenizeRequest, body)
 
 
 async def _ids(opened: OpenRequest, model: str | None, prompt: Prompt) -> list[int]:
