@@ -7,6 +7,7 @@
 #include "operator.h"
 #include "operators.h"
 #include "processor.h"
+#include "product.h"
 #include "scratch.h"
 
 namespace {
@@ -24,21 +25,7 @@ class MatMulFloatOp {
 
   ort::Status* read(const ort::Api& api, const ort::KernelInfo* info) {
     api_ = &api;
-    int64_t inputs = 0, outputs = 0, activation = 0;
-    ort::Status* status = api.attribute(info, "K", &inputs);
-    if (status == nullptr) status = api.attribute(info, "N", &outputs);
-    if (status == nullptr) status = api.attribute(info, "activation", &activation);
-    if (status == nullptr) status = api.attribute(info, "epsilon", &weight_.epsilon);
-    if (status != nullptr) return status;
-    if (inputs < 1 || outputs < 1 || inputs > int64_t(FLOAT_INPUTS) || activation < 0 ||
-        activation > int64_t(Activation::GELU))
-      return api.error(ort::INVALID_ARGUMENT, "MatMulFloat: K, N or activation is out of range");
-    weight_.inputs = inputs;
-    weight_.outputs = outputs;
-    weight_.padded = divided(inputs, FLOAT_STEP) * FLOAT_STEP;
-    weight_.tiles = divided(outputs, FLOAT_LANES);
-    weight_.activation = static_cast<Activation>(activation);
-    return nullptr;
+    return read_product(api, info, LIMITS, weight_);
   }
 
   ort::Status* compute(ort::Context* context) const {
@@ -66,6 +53,8 @@ class MatMulFloatOp {
   }
 
  private:
+  static constexpr ProductLimits LIMITS = {FLOAT_INPUTS, FLOAT_STEP, FLOAT_LANES,
+                                           "MatMulFloat: K, N or activation is out of range"};
   // Packed rows at a time: the working memory does not grow with the image.
   static constexpr size_t PANEL_BYTES = 32 * 1024 * 1024;
 

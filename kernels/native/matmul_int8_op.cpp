@@ -7,6 +7,7 @@
 #include "operator.h"
 #include "operators.h"
 #include "processor.h"
+#include "product.h"
 #include "scratch.h"
 
 namespace {
@@ -25,21 +26,7 @@ class MatMulInt8Op {
 
   ort::Status* read(const ort::Api& api, const ort::KernelInfo* info) {
     api_ = &api;
-    int64_t inputs = 0, outputs = 0, activation = 0;
-    ort::Status* status = api.attribute(info, "K", &inputs);
-    if (status == nullptr) status = api.attribute(info, "N", &outputs);
-    if (status == nullptr) status = api.attribute(info, "activation", &activation);
-    if (status == nullptr) status = api.attribute(info, "epsilon", &weight_.epsilon);
-    if (status != nullptr) return status;
-    if (inputs < 1 || outputs < 1 || inputs > int64_t(INT8_INPUTS) || activation < 0 ||
-        activation > int64_t(Activation::GELU))
-      return api.error(ort::INVALID_ARGUMENT, "MatMulInt8: K, N or activation is out of range");
-    weight_.inputs = inputs;
-    weight_.outputs = outputs;
-    weight_.padded = divided(inputs, INT8_STEP) * INT8_STEP;
-    weight_.tiles = divided(outputs, INT8_LANES);
-    weight_.activation = static_cast<Activation>(activation);
-    return nullptr;
+    return read_product(api, info, LIMITS, weight_);
   }
 
   ort::Status* compute(ort::Context* context) const {
@@ -71,6 +58,8 @@ class MatMulInt8Op {
   }
 
  private:
+  static constexpr ProductLimits LIMITS = {INT8_INPUTS, INT8_STEP, INT8_LANES,
+                                           "MatMulInt8: K, N or activation is out of range"};
   // Places of inputs; the others are float32.
   enum Input : size_t { VALUES = 1, SUMS = 3 };
   // Rows of a part: their bytes stay in a core's second cache while the weights pass.
