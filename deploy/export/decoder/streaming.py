@@ -15,7 +15,7 @@ import torch
 from deploy.export import libraries
 from deploy.export.checkpoint.checkpoint import Checkpoint
 from deploy.export.checkpoint.weights import StoredTensor
-from deploy.export.decoder import quantization
+from deploy.export.decoder import quantization, rotary_tables
 from deploy.export.errors import ExportError
 from deploy.export.families.family import Family
 from deploy.export.options import ExportOptions
@@ -138,6 +138,10 @@ def streaming_class(family: Family) -> Any:
 
         def load_weights(self, input_path: str) -> Any:
             return self.skeleton
+
+        def make_rotary_embedding_caches_from_scratch(self) -> rotary_tables.Tables:
+            make = super().make_rotary_embedding_caches_from_scratch
+            return rotary_tables.checked(make, self.rope_attrs["mscale"])
 
         def make_layer(self, layer_id: int, layer: torch.nn.Module) -> None:
             self.source.fill(layer, f"{names.text}layers.{layer_id}.")
