@@ -1,6 +1,6 @@
 """Which address of a tier gets the next call. Pure choice; the tier's client does the calling."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -61,14 +61,14 @@ class Router:
         self._turn = 0
 
     def ranked(
-        self, *, avoid: Endpoint | None = None, affinity: bytes | None = None
+        self, *, avoid: Collection[Endpoint] = (), affinity: bytes | None = None
     ) -> list[Endpoint]:
         """Every address worth trying: serving ones by load, then those in doubt.
 
         Equal loads take turns. With `affinity`, loads within the slack count as equal, and calls
         of the same affinity prefer the same address among them (rendezvous hashing, so that one
-        address more or less moves no others). `avoid` comes last: it just failed, but may be the
-        only one.
+        address more or less moves no others). Those to `avoid` come last: they just
+        failed, but may be the only ones.
         """
         self._turn += 1
         turn = self._turn % len(self.endpoints)
@@ -79,7 +79,7 @@ class Router:
         return sorted(
             usable,
             key=lambda endpoint: (
-                endpoint is avoid,
+                endpoint in avoid,
                 endpoint.state is not State.SERVING,
                 max(near, endpoint.load),
                 b"" if affinity is None else _score(affinity, endpoint),

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -91,12 +91,12 @@ class TierClient:
             await channel.close()
 
     async def ready(
-        self, *, avoid: Endpoint | None = None, affinity: bytes | None = None
+        self, *, avoid: Collection[Endpoint] = (), affinity: bytes | None = None
     ) -> Endpoint:
         """The best address that serves our bundle; those in doubt are looked at first.
 
         Args:
-            avoid: Comes last.
+            avoid: Come last.
             affinity: Calls that share it prefer the same address; see `Router.ranked`.
 
         Raises:

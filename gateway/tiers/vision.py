@@ -82,7 +82,7 @@ class VisionClient(TierClient):
             return await self._encode_at(first, image, request_id, by_s, forward)
         except _NotStarted:
             self.retries += 1
-            second = await self.ready(avoid=first)
+            second = await self.ready(avoid=(first,))
         try:
             return await self._encode_at(second, image, request_id, by_s, forward)
         except _NotStarted as failure:
@@ -110,7 +110,7 @@ class VisionClient(TierClient):
         try:
             return await self._sample_at(first, request, field, by_s)
         except _NotStarted:
-            second = await self.ready(avoid=first)
+            second = await self.ready(avoid=(first,))
         try:
             return await self._sample_at(second, request, field, by_s)
         except _NotStarted as failure:

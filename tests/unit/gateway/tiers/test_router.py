@@ -38,7 +38,7 @@ def test_serving_addresses_come_before_those_in_doubt_and_mismatched_ones_never(
 def test_an_address_that_just_failed_comes_last() -> None:
     made = router(State.SERVING, State.UNREACHABLE)
     first, second = made.endpoints
-    assert made.ranked(avoid=first) == [second, first]
+    assert made.ranked(avoid=(first,)) == [second, first]
 
 
 def choices_of(made: Router, count: int = 32) -> dict[int, str]:
@@ -69,7 +69,7 @@ def test_an_address_with_much_more_to_do_is_left_alone_for_all_affinity() -> Non
     assert made.ranked(affinity=b"a")[0] is wanted
     wanted.calls = AFFINITY_SLACK + 1
     assert made.ranked(affinity=b"a")[0] is not wanted
-    assert made.ranked(avoid=wanted, affinity=b"a")[-1] is wanted
+    assert made.ranked(avoid=(wanted,), affinity=b"a")[-1] is wanted
 
 
 def test_only_mismatched_addresses_are_a_mismatch() -> None:
