@@ -151,10 +151,12 @@ class GatewayConfig:
         "folder below which images are read by file: URLs; unset: none are", default=None
     )
     media_connect_s: float = setting(
-        "seconds to reach the server of an image", default=2.0, above=0
+        "seconds to reach the server of an image or video", default=2.0, above=0
     )
-    media_fetch_s: float = setting("seconds to fetch an image in all", default=5.0, above=0)
-    media_parallel: int = setting("images fetched at the same time", default=16, least=1)
+    media_fetch_s: float = setting(
+        "seconds to fetch an image or video in all", default=5.0, above=0
+    )
+    media_parallel: int = setting("images and videos fetched at the same time", default=16, least=1)
     max_stored_responses: int = setting(
         "answers of /v1/responses kept in memory for previous_response_id; 0 keeps none",
         default=1000,

@@ -36,6 +36,7 @@ from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
 from gateway.media.images import MediaLimits, PlannedImage
 from gateway.media.video_plans import PlannedFrames
+from gateway.media.videos import VideoLimits
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import holds_more_than, videos_of
@@ -96,6 +97,10 @@ class Pipeline:
     def media_limits(self) -> MediaLimits:
         """What images of a request may be just now."""
         return self._builder.media_limits(self._vision.image_limits)
+
+    def video_limits(self) -> VideoLimits:
+        """What videos of a request may be just now."""
+        return self._builder.videos.limits(self._vision.image_limits)
 
     async def prepare(
         self,

@@ -181,6 +181,7 @@ class OpenRequest:
             conversation,
             service.files,
             limits=service.pipeline.media_limits(),
+            video_limits=service.pipeline.video_limits(),
             hold=lambda size: self._held.enter_context(service.admission.room(size)),
         )
 
