@@ -164,6 +164,9 @@ def chat_command(
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", help="An image; may be repeated.")
     ] = None,
+    video: Annotated[
+        list[Path] | None, typer.Option("--video", help="A video; may be repeated.")
+    ] = None,
     server: Annotated[
         str,
         typer.Option(
@@ -180,9 +183,12 @@ def chat_command(
         float | None, typer.Option(min=0.0, max=2.0, help="0 is greedy. Default: the model's own.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Show answers as they are, not as Markdown.")
+    ] = False,
     api_key: KeyOption = None,
 ) -> None:
-    """Ask about images: tandem chat --image FILE "question"."""
+    """Ask about images and videos: tandem chat --image FILE "question"."""
     settings = chat.ChatSettings(
         server=server,
         bundle=bundle,
@@ -191,10 +197,11 @@ def chat_command(
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
+        markdown=not plain,
     )
     if question is not None:
         question = "\n\n".join(text for text in (question, read_piped().strip()) if text)
-    chat.run(Screen.of_process(), settings, image or [], question)
+    chat.run(Screen.of_process(), settings, image or [], question, videos=video or [])
 
 
 @app.command("verify")
