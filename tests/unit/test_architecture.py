@@ -45,7 +45,7 @@ LAYERS = {
         ["config", "jobs", "metrics"],
         ["video_requests"],
         ["box", "servicer", "families"],
-        ["media"],
+        ["media", "open_inference"],
         ["towers", "videos"],
         ["replicas"],
         ["app"],
