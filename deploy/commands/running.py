@@ -89,7 +89,12 @@ def own_stack(
         LaunchError: see `LocalStack.start`.
     """
     key = secrets.token_urlsafe()
-    gateway = {**settings.environment.get("gateway", {}), "GATEWAY_API_KEY": key}
+    own = dict.fromkeys(("CERTIFICATE", "KEY", "AUTHORITY"), "")  # of doors to strangers
+    gateway = {
+        **settings.environment.get("gateway", {}),
+        **{f"GATEWAY_DOOR_{name}": unset for name, unset in own.items()},
+        "GATEWAY_API_KEY": key,
+    }
     private = replace(settings, environment={**settings.environment, "gateway": gateway})
     with (
         running_stack(console, private, verbose=verbose, quiet=quiet) as stack,
