@@ -89,10 +89,10 @@ def own_stack(
         LaunchError: see `LocalStack.start`.
     """
     key = secrets.token_urlsafe()
-    own = dict.fromkeys(("CERTIFICATE", "KEY", "AUTHORITY"), "")  # of doors to strangers
     gateway = {
         **settings.environment.get("gateway", {}),
-        **{f"GATEWAY_DOOR_{name}": unset for name, unset in own.items()},
+        # Nor does it show a certificate that is meant for others.
+        **{f"GATEWAY_DOOR_{name}": "" for name in ("CERTIFICATE", "KEY", "AUTHORITY")},
         "GATEWAY_API_KEY": key,
     }
     private = replace(settings, environment={**settings.environment, "gateway": gateway})
