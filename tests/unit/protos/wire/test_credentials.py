@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,11 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Credentials:
     return made(tmp_path_factory.mktemp("other"))
 
 
+def with_file(credentials: Credentials, field: str, path: Any) -> Credentials:
+    changed: dict[str, Any] = {field: path}
+    return replace(credentials, **changed)
+
+
 def test_whole_files_are_read(own: Credentials) -> None:
     secrets = read_secrets(own)
     assert secrets.certificate == Path(own.certificate or "").read_bytes()
@@ -36,7 +42,7 @@ def test_whole_files_are_read(own: Credentials) -> None:
 @pytest.mark.parametrize("field", ["certificate", "key", "authority"])
 def test_a_file_that_is_not_there_is_told_by_its_setting(own: Credentials, field: str) -> None:
     with pytest.raises(CredentialError, match=f"^tls_{field} cannot be read: No such file"):
-        read_secrets(replace(own, **{field: "/nowhere/secret.pem"}))
+        read_secrets(with_file(own, field, "/nowhere/secret.pem"))
 
 
 def test_no_message_holds_a_path(own: Credentials) -> None:
@@ -48,7 +54,7 @@ def test_no_message_holds_a_path(own: Credentials) -> None:
 @pytest.mark.parametrize("field", ["certificate", "key", "authority"])
 def test_a_file_of_something_else_is_told_by_its_setting(own: Credentials, field: str) -> None:
     with pytest.raises(CredentialError, match=f"^tls_{field} holds no "):
-        read_secrets(replace(own, **{field: own.token_file}))
+        read_secrets(with_file(own, field, own.token_file))
 
 
 @pytest.mark.parametrize(
