@@ -74,6 +74,11 @@ class GatewayConfig(HopSettings):
         " clients need none",
         default=None,
     )
+    tls_tier_name: str | None = setting(
+        "name that the certificates of all tiers are for, where addresses are looked up and no"
+        " certificate can name them; unset: each is for the host of its address",
+        default=None,
+    )
     model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
     api_key: str | None = setting(
         "keys, comma-separated, one of which every request must carry; unset: none. Requests of"
