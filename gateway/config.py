@@ -18,7 +18,7 @@ from protos.media.limits import (
     PILLOW_PIXELS,
 )
 from protos.process.security import HopSettings, check_hops
-from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
+from protos.process.settings import LOG_FORMATS, LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.addresses import LOOPBACK_NAMES, bare, split
 from protos.wire.channels import (
     DECODER_PORT,
@@ -212,6 +212,11 @@ class GatewayConfig(HopSettings):
     watch_interval_s: float = setting("seconds between looks at the tiers", default=2.0)
     drain_timeout_s: float = setting("seconds running requests get on shutdown", default=30.0)
     log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
+    log_format: str = setting(
+        "text: plain lines; json: an object a line; auto: text on a terminal, else json",
+        default="auto",
+        choices=LOG_FORMATS,
+    )
 
     def __post_init__(self) -> None:
         check(self)
