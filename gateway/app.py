@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from socket import socket
 from typing import Any
 
@@ -67,8 +66,7 @@ class Gateway:
             max_of_tenant=config.most_of_key,
         )
         self._threads = Threads(config.prepare_threads)
-        shown = replace(config.credentials, server_name=config.tls_tier_name)
-        files = CredentialFiles(shown)
+        files = CredentialFiles(config.tier_credentials)
         self._vision = VisionClient(
             entries(config.vision),
             bundle_digest=bundle.digest,

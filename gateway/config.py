@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.media.sources import FetchLimits, MediaHost, MediaPolicy, networks
@@ -252,6 +252,11 @@ class GatewayConfig(HopSettings):
             raise SettingError(f"{absent} is not set, but {named} is: TLS needs both")
         if self.door_authority is not None and self.door_certificate is None:
             raise SettingError("door_authority needs door_certificate and door_key")
+
+    @property
+    def tier_credentials(self) -> Credentials:
+        """What this gateway shows to tiers and asks of them."""
+        return replace(self.credentials, server_name=self.tls_tier_name)
 
     @property
     def door_credentials(self) -> Credentials:
