@@ -166,6 +166,7 @@ async def serve(config: DecoderConfig, process: ServiceProcess) -> int:
         services=(SERVICE,),
         drain_timeout_s=config.drain_timeout_s,
         reflection=config.reflection,
+        credentials=config.credentials,
     )
     loading = _in_daemon_thread(lambda: load(config))
     stopping = asyncio.create_task(process.stop.wait())
@@ -208,7 +209,7 @@ async def serve_loaded(
     )
     decoder_pb2_grpc.add_DecoderServiceServicer_to_server(servicer, server.server)
     async with grammars, engine, server:
-        with servicer.metrics.serving(config.host, config.metrics_port) as metrics_port:
+        with servicer.metrics.serving(config.metrics_host, config.metrics_port) as metrics_port:
             await server.set_serving(True)
             process.announce(grpc=server.port, metrics=metrics_port)
             await process.stopped()

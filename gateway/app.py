@@ -38,6 +38,7 @@ from protos.media.limits import MAX_REQUEST_PIXELS
 from protos.process.server import GrpcServer, bind
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
 from protos.wire.channels import LARGE_MESSAGE_BYTES, MIB
+from protos.wire.credentials import CredentialFiles
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Gateway:
 
     Raises:
         SettingError: the file of the digest key cannot be used.
+        CredentialError: a file of TLS or of the token cannot.
         BundleError: the bundle's processor folder is missing or damaged, or a tier is there and
             serves another bundle.
         BindError: a door cannot listen where it should.
@@ -64,16 +66,19 @@ class Gateway:
             max_of_tenant=config.most_of_key,
         )
         self._threads = Threads(config.prepare_threads)
+        files = CredentialFiles(config.tier_credentials)
         self._vision = VisionClient(
             entries(config.vision),
             bundle_digest=bundle.digest,
             level_count=1 + bundle.manifest.deepstack_level_count,
             watch_interval_s=config.watch_interval_s,
+            files=files,
         )
         self._decoder = DecoderClient(
             entries(config.decoder),
             bundle_digest=bundle.digest,
             watch_interval_s=config.watch_interval_s,
+            files=files,
         )
         self._files = Fetcher(config.media_policy, config.fetch_limits)
         tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
@@ -94,7 +99,7 @@ class Gateway:
     async def __aenter__(self) -> "Gateway":
         try:
             self._stack.enter_context(self._threads)
-            serving = self._metrics.serving(self._config.host, self._config.metrics_port)
+            serving = self._metrics.serving(self._config.metrics_host, self._config.metrics_port)
             self.metrics_port = self._stack.enter_context(serving)
             await self._stack.enter_async_context(self._files)
             await self._stack.enter_async_context(self._vision)
@@ -215,6 +220,7 @@ class Gateway:
             interceptors=(ReflectionKey(self._service.authorize),),
             max_receive_bytes=LARGE_MESSAGE_BYTES,
             drain_timeout_s=config.drain_timeout_s,
+            credentials=config.door_credentials,
         )
         servicer = ChatServicer(self._service)
         gateway_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server.server)
@@ -257,6 +263,7 @@ class Gateway:
             max_header_bytes=config.max_header_bytes,
             slow_client_s=config.slow_client_s,
             drain_timeout_s=config.drain_timeout_s,
+            tls=CredentialFiles(config.door_credentials) if config.door_certificate else None,
         )
 
     def _model_facts(self) -> ModelFacts:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.media.sources import FetchLimits, MediaHost, MediaPolicy, networks
@@ -17,7 +17,8 @@ from protos.media.limits import (
     MAX_VIDEO_TOKENS,
     PILLOW_PIXELS,
 )
-from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
+from protos.process.security import HopSettings, check_hops
+from protos.process.settings import LOG_FORMATS, LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.addresses import LOOPBACK_NAMES, bare, split
 from protos.wire.channels import (
     DECODER_PORT,
@@ -27,6 +28,7 @@ from protos.wire.channels import (
     MIB,
     VISION_PORT,
 )
+from protos.wire.credentials import Credentials
 
 MIN_DIGEST_KEY_CHARS = 16
 
@@ -35,7 +37,7 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayConfig:
+class GatewayConfig(HopSettings):
     """What an operator may choose; environment names are GATEWAY_<FIELD>."""
 
     bundle: str = setting("folder of the exported bundle")
@@ -58,6 +60,24 @@ class GatewayConfig:
         default=None,
         least=0,
         most=MAX_PORT,
+    )
+    door_certificate: str | None = setting(
+        "file (PEM) of the certificate that both doors show to clients, which then speak https and"
+        " gRPC with TLS; read again when it changes; unset: no TLS",
+        default=None,
+    )
+    door_key: str | None = setting(
+        "file (PEM) of the private key of door_certificate", default=None
+    )
+    door_authority: str | None = setting(
+        "file (PEM) of the authority that must have signed the certificate of every client; unset:"
+        " clients need none",
+        default=None,
+    )
+    tls_tier_name: str | None = setting(
+        "name that the certificates of all tiers are for, where addresses are looked up and no"
+        " certificate can name them; unset: each is for the host of its address",
+        default=None,
     )
     model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
     api_key: str | None = setting(
@@ -194,9 +214,16 @@ class GatewayConfig:
     watch_interval_s: float = setting("seconds between looks at the tiers", default=2.0)
     drain_timeout_s: float = setting("seconds running requests get on shutdown", default=30.0)
     log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
+    log_format: str = setting(
+        "text: plain lines; json: an object a line; auto: text on a terminal, else json",
+        default="auto",
+        choices=LOG_FORMATS,
+    )
 
     def __post_init__(self) -> None:
         check(self)
+        check_hops(self)
+        self._check_doors()
         for name in ("vision", "decoder"):
             listed = entries(getattr(self, name))
             if not listed:
@@ -218,6 +245,37 @@ class GatewayConfig:
             raise SettingError("digest_key and digest_key_file are both set, expected one of them")
         if self.digest_key is not None and len(self.digest_key) < MIN_DIGEST_KEY_CHARS:
             raise SettingError(f"digest_key must have at least {MIN_DIGEST_KEY_CHARS} characters")
+
+    def _check_doors(self) -> None:
+        if (self.door_certificate is None) != (self.door_key is None):
+            named, absent = "door_certificate", "door_key"
+            if self.door_certificate is None:
+                named, absent = absent, named
+            raise SettingError(f"{absent} is not set, but {named} is: TLS needs both")
+        if self.door_authority is not None and self.door_certificate is None:
+            raise SettingError("door_authority needs door_certificate and door_key")
+
+    @property
+    def tier_credentials(self) -> Credentials:
+        """What this gateway shows to tiers and asks of them."""
+        return replace(self.credentials, server_name=self.tls_tier_name)
+
+    @property
+    def door_credentials(self) -> Credentials:
+        """What both doors show to clients and ask of them."""
+        return Credentials(
+            tls=self.door_certificate is not None,
+            certificate=self.door_certificate,
+            key=self.door_key,
+            authority=self.door_authority,
+            prefix="door_",
+        )
+
+    def unprotected(self) -> tuple[str, ...]:
+        """The settings without which strangers could use or overhear the doors."""
+        tls = () if self.door_certificate else ("door_certificate",)
+        known = self.api_keys or self.door_authority
+        return tls if known else (*tls, "api_key")
 
     def _check_media(self) -> None:
         try:

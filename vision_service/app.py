@@ -46,6 +46,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         services=(SERVICE, open_inference.SERVICE),
         max_receive_bytes=LARGE_MESSAGE_BYTES,
         drain_timeout_s=config.drain_timeout_s,
+        credentials=config.credentials,
     )
     videos = _videos(config, bundle)
     servicer = VisionServicer(
@@ -68,7 +69,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
 
     encoders = RayEncoders(config, reaper)
     try:
-        metrics = servicer.metrics.serving(config.host, config.metrics_port)
+        metrics = servicer.metrics.serving(config.metrics_host, config.metrics_port)
         async with server:
             with metrics as metrics_port:
                 await encoders.start(reclaim_signals=process.catch_signals)

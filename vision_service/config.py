@@ -10,7 +10,8 @@ from protos.media.limits import (
     MAX_VIDEO_SECONDS,
     PILLOW_PIXELS,
 )
-from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
+from protos.process.security import HopSettings, check_hops
+from protos.process.settings import LOG_FORMATS, LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.channels import MIB, VISION_METRICS_PORT, VISION_PORT
 from protos.wire.features import FORMS
 
@@ -20,7 +21,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VisionConfig:
+class VisionConfig(HopSettings):
     """Everything an operator may choose; see `--help` for each line."""
 
     bundle: str = setting("folder of the exported bundle")
@@ -78,9 +79,15 @@ class VisionConfig:
         "shared memory for features in transit, MiB", default=256, least=80
     )
     log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
+    log_format: str = setting(
+        "text: plain lines; json: an object a line; auto: text on a terminal, else json",
+        default="auto",
+        choices=LOG_FORMATS,
+    )
 
     def __post_init__(self) -> None:
         check(self)
+        check_hops(self)
         if self.tower not in ("auto", "torch") and (self.device, self.dtype) != ("cpu", "float32"):
             raise SettingError(
                 f"tower is {self.tower!r}, which computes float32 on a cpu; expected auto or torch"

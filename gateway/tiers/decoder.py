@@ -24,6 +24,7 @@ from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient
 from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.channels import REQUEST_ID_KEY
+from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import Reason, ServiceError, from_rpc_error
 
 
@@ -35,13 +36,19 @@ class DecoderClient(TierClient):
     """Generates tokens."""
 
     def __init__(
-        self, addresses: Sequence[str], *, bundle_digest: str, watch_interval_s: float
+        self,
+        addresses: Sequence[str],
+        *,
+        bundle_digest: str,
+        watch_interval_s: float,
+        files: CredentialFiles | None = None,
     ) -> None:
         super().__init__(
             Router("decoder", addresses, unavailable=Reason.DECODER_UNAVAILABLE),
             report=_report,
             bundle_digest=bundle_digest,
             watch_interval_s=watch_interval_s,
+            files=files,
         )
 
     @asynccontextmanager

@@ -11,7 +11,9 @@ import grpc
 from gateway.media.images import TierLimits
 from gateway.tiers.router import Endpoint, Router, State
 from protos.bundle.manifest import BundleError
-from protos.wire.channels import channel_options, is_serving
+from protos.wire.channels import is_serving, open_channel
+from protos.wire.credentials import CredentialFiles, Credentials
+from protos.wire.refusals import Refusals
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class TierClient:
         report: Asks one address what it is; raises grpc.RpcError.
         bundle_digest: Of the bundle the tier must serve.
         watch_interval_s: Seconds between looks.
+        files: What is shown to the tier; None: nothing.
     """
 
     def __init__(
@@ -50,7 +53,10 @@ class TierClient:
         report: Callable[[grpc.aio.Channel], Awaitable[Report]],
         bundle_digest: str,
         watch_interval_s: float,
+        files: CredentialFiles | None = None,
     ) -> None:
+        self._files = files or CredentialFiles(Credentials())
+        self._refusals = Refusals(self._files)
         self.router = router
         self.bundle_digest = bundle_digest
         self._report = report
@@ -66,8 +72,7 @@ class TierClient:
                 by one, that is each request's error and not the gateway's end.
         """
         for endpoint in self.router.endpoints:
-            address, options = endpoint.address, channel_options()
-            self.channels[endpoint] = grpc.aio.insecure_channel(address, options=options)
+            self.channels[endpoint] = open_channel(endpoint.address, self._files)
         await self._look_at_all()
         if all(endpoint.state is State.MISMATCHED for endpoint in self.router.endpoints):
             await self._close_channels()
@@ -87,6 +92,7 @@ class TierClient:
         await self._close_channels()
 
     async def _close_channels(self) -> None:
+        await self._refusals.close()
         for channel in self.channels.values():
             await channel.close()
 
@@ -116,6 +122,7 @@ class TierClient:
         try:
             report = await self._report(channel)
         except grpc.RpcError as error:
+            self._refusals.noticed(f"{self.router.tier} tier", endpoint.address, error)
             endpoint.misses += 1
             # A busy machine may answer late; one that is gone refuses at once.
             late = code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -26,6 +26,7 @@ from protos.media.images import Grid
 from protos.media.videos import FrameSampling, SampledFrames
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire.channels import REQUEST_ID_KEY
+from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import DeadlineExceeded, Reason, ServiceError, from_rpc_error
 
 logger = logging.getLogger(__name__)
@@ -50,12 +51,14 @@ class VisionClient(TierClient):
         bundle_digest: str,
         level_count: int,
         watch_interval_s: float,
+        files: CredentialFiles | None = None,
     ) -> None:
         super().__init__(
             Router("vision", addresses, unavailable=Reason.VISION_UNAVAILABLE),
             report=_report,
             bundle_digest=bundle_digest,
             watch_interval_s=watch_interval_s,
+            files=files,
         )
         self.retries = 0  # encodings asked for again, since the start
         self._level_count = level_count  # 1 + DeepStack levels

@@ -11,8 +11,10 @@ from typing import Protocol, TypeVar
 
 from protos.bundle.manifest import BundleError
 from protos.process import logs, settings
+from protos.process.security import Listening, check_exposure
 from protos.process.server import BindError
 from protos.process.settings import SettingError
+from protos.wire.credentials import CredentialError
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +22,13 @@ EXIT_LOST = 1  # what the service needs went away
 EXIT_BAD_START = 2  # a setting, the bundle or a port is wrong
 
 
-class ServiceConfig(Protocol):
+class ServiceConfig(Listening, Protocol):
     """What every service's settings have."""
 
     @property
     def log_level(self) -> str: ...
+    @property
+    def log_format(self) -> str: ...
 
 
 C = TypeVar("C", bound=ServiceConfig)
@@ -75,8 +79,8 @@ def run(
         serve: Serves until `ServiceProcess.stopped` returns, drains, and returns the exit status.
 
     Returns:
-        What `serve` returned; `EXIT_BAD_START` after one line on stderr when a setting, the
-        bundle or a port is wrong.
+        What `serve` returned; `EXIT_BAD_START` after one line on stderr when a setting, a
+        certificate, the bundle or a port is wrong.
     """
     try:
         config = settings.load(
@@ -86,10 +90,11 @@ def run(
             argv=sys.argv[1:],
             environ=os.environ,
         )
-        logs.configure(config.log_level)
+        logs.configure(config.log_level, config.log_format)
         logger.info("settings: %s", settings.describe(config))
+        check_exposure(config)
         return asyncio.run(_serve(tier, config, serve))
-    except (SettingError, BundleError, BindError) as error:
+    except (SettingError, CredentialError, BundleError, BindError) as error:
         sys.stderr.write(f"{program}: {error}\n")
         return EXIT_BAD_START
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMATS = ("auto", "text", "json")
 MAX_PORT = 65535
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ def load(
     Raises:
         SettingError: an unknown `PREFIX_...` name, a value of the wrong type, a missing value.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in _own_first(cls)}
     hints = typing.get_type_hints(cls)
     raw = _from_environment(fields, prefix, environ)
     raw.update(_from_flags(fields, program, argv))
@@ -117,11 +118,16 @@ def load(
     return cls(**values)
 
 
+def _own_first(cls: type[Any]) -> "list[dataclasses.Field[Any]]":
+    """The fields of a class, those that it shares with other services last."""
+    return sorted(dataclasses.fields(cls), key=lambda field: field.name not in cls.__annotations__)
+
+
 def describe(config: Any) -> str:
     """The effective settings as one line for the log, secrets hidden."""
     return " ".join(
         f"{field.name}={_shown(field, getattr(config, field.name))}"
-        for field in dataclasses.fields(config)
+        for field in _own_first(type(config))
     )
 
 

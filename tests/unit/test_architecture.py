@@ -64,7 +64,7 @@ LAYERS = {
     "deploy": [
         ["divergence", "tower_loss"],
         ["client", "export", "install", "stack", "terminal"],
-        ["commands"],
+        ["certificates", "commands"],
         ["cli"],
     ],
     "deploy/export": [
@@ -99,6 +99,7 @@ FENCES = {
     "onnx": ("deploy/export/",),
     "onnx_ir": ("deploy/export/",),
     "av": ("vision_service/videos/containers.py",),
+    "cryptography": ("deploy/certificates.py", "protos/wire/credentials.py"),
     "starlette": ("gateway/http/",),
     "aiohttp": ("gateway/media/http_files.py",),
     "uvicorn": ("gateway/http/listener.py",),

@@ -48,10 +48,16 @@ class Stage:
 
 @asynccontextmanager
 async def staged(bundle: Bundle, **settings: Any) -> AsyncIterator[Stage]:
-    """Starts everything; `settings` are the gateway's, besides where things are."""
+    """Starts everything; `settings` are the gateway's, besides where things are.
+
+    `tiers` among them is what the tiers show and ask for, as `Credentials`.
+    """
+    credentials = settings.pop("tiers", None)
     async with AsyncExitStack() as stack:
-        vision = await stack.enter_async_context(FakeVision(bundle))
-        decoder = await stack.enter_async_context(FakeDecoder(bundle))
+        vision, decoder = FakeVision(bundle), FakeDecoder(bundle)
+        vision.credentials = decoder.credentials = credentials
+        await stack.enter_async_context(vision)
+        await stack.enter_async_context(decoder)
         places = {"vision": vision.address, "decoder": decoder.address}
         defaults = {"watch_interval_s": 0.05, "drain_timeout_s": 5.0}
         config = GatewayConfig(
