@@ -3,10 +3,13 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from socket import socket
 from typing import Any
 
 from gateway.access.admission import Admission
+from gateway.access.key_file import KeyFile
+from gateway.access.keys import KeyEntry, KeyRing
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
@@ -49,7 +52,7 @@ class Gateway:
     """One gateway process. Use as an async context manager: serving inside, drained after.
 
     Raises:
-        SettingError: the file of the digest key cannot be used.
+        SettingError: the file of the digest key, or that of keys, cannot be used.
         BundleError: the bundle's processor folder is missing or damaged, or a tier is there and
             serves another bundle.
         BindError: a door cannot listen where it should.
@@ -75,6 +78,7 @@ class Gateway:
             bundle_digest=bundle.digest,
             watch_interval_s=config.watch_interval_s,
         )
+        self._keys, self._key_file = _keys(config)
         self._files = Fetcher(config.media_policy, config.fetch_limits)
         tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
         builder = PromptBuilder(bundle, limits=_limits(config), digest_key=tenants.image_key)
@@ -82,6 +86,7 @@ class Gateway:
         self._token_bytes = TokenBytes(builder.tokenizer)
         self._metrics = GatewayMetrics(config.model_name or bundle.manifest.model_id)
         self._metrics.watch(self._admission, vision=self._vision, decoder=self._decoder)
+        self._metrics.watch_keys(self._keys)
         self._service = self._make_service(bundle, builder, tenants)
         # Doors are closed together and first; what they use is closed after.
         self._http_door = AsyncExitStack()
@@ -100,6 +105,7 @@ class Gateway:
             await self._stack.enter_async_context(self._vision)
             logger.info("images: %s", self.card()["image_limits"])
             await self._stack.enter_async_context(self._decoder)
+            self._watch_keys()
             # Both ports are taken before either door opens.
             listening = bind(self._config.host, self._config.http_port)
             self._stack.callback(listening.close)
@@ -123,6 +129,16 @@ class Gateway:
     async def _close(self) -> None:
         await asyncio.gather(self._http_door.aclose(), self._grpc_door.aclose())
         await self._stack.aclose()
+
+    def _watch_keys(self) -> None:
+        if self._key_file is not None:
+            watching = asyncio.create_task(self._key_file.watch(self._config.watch_interval_s))
+            self._stack.push_async_callback(_cancel, watching)
+
+    def reload_keys(self) -> None:
+        """Reads the file of keys again, where there is one."""
+        if self._key_file is not None:
+            self._key_file.reload()
 
     def health(self) -> dict[str, Any]:
         """The body of GET /health.
@@ -200,7 +216,7 @@ class Gateway:
             admission=self._admission,
             patience=patience,
             tenants=tenants,
-            api_keys=config.api_keys,
+            keys=self._keys,
             files=self._files,
             metrics=self._metrics,
         )
@@ -249,6 +265,7 @@ class Gateway:
             app,
             authorize=self._service.authorize,
             hosts=config.served_hosts,
+            origins=config.allowed_origins,
             max_header_bytes=config.max_header_bytes,
         )
         return Listener(
@@ -267,6 +284,21 @@ class Gateway:
             thinks=self._builder.thought_tokens is not None,
             calls=self._builder.calls is not None,
         )
+
+
+def _keys(config: GatewayConfig) -> tuple[KeyRing, KeyFile | None]:
+    """The keys that are accepted, and the file that may change them.
+
+    Raises:
+        SettingError: the file cannot be used.
+    """
+    named = [KeyEntry.of(f"key-{at}", key) for at, key in enumerate(config.api_keys, start=1)]
+    ring = KeyRing(named)
+    if config.key_file is None:
+        return ring, None
+    file = KeyFile(Path(config.key_file), ring, others=named)
+    file.load()
+    return ring, file
 
 
 def _limits(config: GatewayConfig) -> PromptLimits:

@@ -66,6 +66,11 @@ class GatewayConfig:
         default=None,
         secret=True,
     )
+    key_file: str | None = setting(
+        "TOML file of further keys with a name, limits and a priority each, read again when it"
+        " changes and on SIGHUP",
+        default=None,
+    )
     digest_key: str | None = setting(
         "secret of 16 characters or more that images and tenants are named with, so that"
         " gateways with the same one share their decoders' cached prefixes; better given by"
@@ -88,8 +93,8 @@ class GatewayConfig:
     reflection: bool = setting("answer gRPC reflection", default=False)
     max_in_flight: int = setting("requests at work before 429", default=256, least=1)
     max_key_in_flight: int | None = setting(
-        "requests of one key at work before 429; unset: three quarters of max_in_flight where"
-        " there are several keys",
+        "requests of one key at work before 429, where key_file says nothing else of it; unset:"
+        " three quarters of max_in_flight where there are several keys",
         default=None,
         least=1,
     )
@@ -254,7 +259,7 @@ class GatewayConfig:
         """Requests of one key at work; with several, none of them can take every place."""
         if self.max_key_in_flight is not None:
             return self.max_key_in_flight
-        several = len(self.api_keys) > 1
+        several = len(self.api_keys) > 1 or self.key_file is not None
         return max(1, self.max_in_flight * 3 // 4) if several else self.max_in_flight
 
     @property

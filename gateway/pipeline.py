@@ -15,7 +15,7 @@ image or video is used, or its request fails.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -148,13 +148,17 @@ class Pipeline:
             partial(self._builder.plain_ids, plain), long=len(plain.text) > LONG_TEXT_CHARS
         )
 
-    async def answer(self, job: ChatJob) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
+    async def answer(
+        self, job: ChatJob, charge: Callable[[PreparedPrompt], None]
+    ) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
         """Yields (choice index, event) as the answer grows; each choice ends with `AnswerEnd`.
 
         Closing the generator cancels everything behind it.
 
         Args:
             job: Its question is checked, and its images' files are there.
+            charge: Refuses a prompt that its key may not have answered now, before anything is
+                encoded.
 
         Raises:
             ServiceError: the request is refused, or a tier failed.
@@ -174,6 +178,7 @@ class Pipeline:
         else:
             prompt = await self.prepare_plain(question.plain, max_context=endpoint.max_context)
         check_length(prompt, job, max_context=endpoint.max_context)
+        charge(prompt)
         behind_thought = prompt.thought_end is not None
         form = form_of(question, tools, self._builder.calls, behind_thought=behind_thought)
         prepare_ms = milliseconds_since(preparing_s)
