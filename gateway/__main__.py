@@ -24,7 +24,10 @@ async def serve(config: GatewayConfig, process: ServiceProcess) -> int:
             hangup = asyncio.get_running_loop().add_signal_handler
             hangup(signal.SIGHUP, gateway.reload_keys)
         process.announce(
-            http=gateway.http_port, grpc=gateway.grpc_port, metrics=gateway.metrics_port
+            http=gateway.http_port,
+            grpc=gateway.grpc_port,
+            metrics=gateway.metrics_port,
+            admin=gateway.admin_port,
         )
         await process.stopped()
     return 0

@@ -3,17 +3,17 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from socket import socket
 from typing import Any
 
 from gateway.access.admission import Admission
-from gateway.access.key_file import KeyFile
-from gateway.access.keys import KeyEntry, KeyRing
+from gateway.access.key_file import open_keys
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig, entries
+from gateway.http.admin.listener import admin_listener
+from gateway.http.admin.routes import Admin
 from gateway.http.apis import asking_routes
 from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
@@ -78,7 +78,7 @@ class Gateway:
             bundle_digest=bundle.digest,
             watch_interval_s=config.watch_interval_s,
         )
-        self._keys, self._key_file = _keys(config)
+        self.keys, self._key_file = open_keys(config.api_keys, config.key_file)
         self._files = Fetcher(config.media_policy, config.fetch_limits)
         tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
         builder = PromptBuilder(bundle, limits=_limits(config), digest_key=tenants.image_key)
@@ -86,15 +86,18 @@ class Gateway:
         self._token_bytes = TokenBytes(builder.tokenizer)
         self._metrics = GatewayMetrics(config.model_name or bundle.manifest.model_id)
         self._metrics.watch(self._admission, vision=self._vision, decoder=self._decoder)
-        self._metrics.watch_keys(self._keys)
+        self._metrics.watch_keys(self.keys)
         self._service = self._make_service(bundle, builder, tenants)
-        # Doors are closed together and first; what they use is closed after.
+        # The admin's is closed first, which could undo the draining; then the others together,
+        # then what they use.
+        self._admin_door = AsyncExitStack()
         self._http_door = AsyncExitStack()
         self._grpc_door = AsyncExitStack()
         self._stack = AsyncExitStack()
         self.http_port = 0
         self.metrics_port: int | None = None
         self.grpc_port = 0
+        self.admin_port: int | None = None
 
     async def __aenter__(self) -> "Gateway":
         try:
@@ -117,18 +120,33 @@ class Gateway:
             listener = self._listener(listening)
             await self._http_door.enter_async_context(listener)
             self.http_port = listener.port
+            self.admin_port = await self._open_admin()
         except BaseException:  # Cancelling included: a half-open gateway must not stay.
             await self._close()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._admin_door.aclose()
         self._admission.draining = True
         await self._close()
 
     async def _close(self) -> None:
+        await self._admin_door.aclose()
         await asyncio.gather(self._http_door.aclose(), self._grpc_door.aclose())
         await self._stack.aclose()
+
+    async def _open_admin(self) -> int | None:
+        config = self._config
+        if config.admin_port is None:
+            return None
+        routers = (self._vision.router, self._decoder.router)
+        admin = Admin(self._admission, self.keys, routers)
+        listening = bind(config.admin_host, config.admin_port)
+        self._stack.callback(listening.close)
+        listener = admin_listener(admin, config, listening)
+        await self._admin_door.enter_async_context(listener)
+        return listener.port
 
     def _watch_keys(self) -> None:
         if self._key_file is not None:
@@ -216,7 +234,7 @@ class Gateway:
             admission=self._admission,
             patience=patience,
             tenants=tenants,
-            keys=self._keys,
+            keys=self.keys,
             files=self._files,
             metrics=self._metrics,
         )
@@ -284,21 +302,6 @@ class Gateway:
             thinks=self._builder.thought_tokens is not None,
             calls=self._builder.calls is not None,
         )
-
-
-def _keys(config: GatewayConfig) -> tuple[KeyRing, KeyFile | None]:
-    """The keys that are accepted, and the file that may change them.
-
-    Raises:
-        SettingError: the file cannot be used.
-    """
-    named = [KeyEntry.of(f"key-{at}", key) for at, key in enumerate(config.api_keys, start=1)]
-    ring = KeyRing(named)
-    if config.key_file is None:
-        return ring, None
-    file = KeyFile(Path(config.key_file), ring, others=named)
-    file.load()
-    return ring, file
 
 
 def _limits(config: GatewayConfig) -> PromptLimits:

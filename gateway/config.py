@@ -21,6 +21,7 @@ from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, s
 from protos.wire.addresses import LOOPBACK_NAMES, bare, split
 from protos.wire.channels import (
     DECODER_PORT,
+    GATEWAY_ADMIN_PORT,
     GATEWAY_GRPC_PORT,
     GATEWAY_HTTP_PORT,
     GATEWAY_METRICS_PORT,
@@ -58,6 +59,18 @@ class GatewayConfig:
         default=None,
         least=0,
         most=MAX_PORT,
+    )
+    admin_port: int | None = setting(
+        f"port of admin operations, as {GATEWAY_ADMIN_PORT}; 0 picks one; unset: none",
+        default=None,
+        least=0,
+        most=MAX_PORT,
+    )
+    admin_host: str = setting("address of the admin port", default="127.0.0.1")
+    admin_key: str | None = setting(
+        "key that admin requests must carry; needed where admin_host is not loopback",
+        default=None,
+        secret=True,
     )
     model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
     api_key: str | None = setting(
@@ -217,6 +230,10 @@ class GatewayConfig:
         self._check_media()
         if self.api_key is not None and not self.api_keys:
             raise SettingError("api_key names no key")
+        if self.admin_key == "":
+            raise SettingError("admin_key is empty")
+        if self.admin_key is None and self.admin_hosts is None:
+            raise SettingError("admin_key is not set, and admin_host is beyond loopback")
         if self.digest_key is not None and self.digest_key_file is not None:
             raise SettingError("digest_key and digest_key_file are both set, expected one of them")
         if self.digest_key is not None and len(self.digest_key) < MIN_DIGEST_KEY_CHARS:
@@ -294,7 +311,16 @@ class GatewayConfig:
         """
         if self.allowed_hosts is not None:
             return tuple(bare(entry).lower() for entry in entries(self.allowed_hosts))
-        return LOOPBACK_NAMES if bare(self.host) in LOOPBACK_NAMES else None
+        return _loopback_names(self.host)
+
+    @property
+    def admin_hosts(self) -> tuple[str, ...] | None:
+        """Host names admin requests may use, likewise."""
+        return _loopback_names(self.admin_host)
+
+
+def _loopback_names(host: str) -> tuple[str, ...] | None:
+    return LOOPBACK_NAMES if bare(host) in LOOPBACK_NAMES else None
 
 
 def entries(text: str) -> list[str]:

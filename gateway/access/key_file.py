@@ -104,6 +104,25 @@ class KeyFile:
         return status.st_mtime_ns, status.st_ino, status.st_size
 
 
+def open_keys(api_keys: Sequence[str], path: str | None) -> tuple[KeyRing, KeyFile | None]:
+    """The keys that are accepted, and the file that changes them.
+
+    Args:
+        api_keys: Keys without a name of their own, called key-1 and so on.
+        path: Of the file of keys; None for none.
+
+    Raises:
+        SettingError: the file cannot be used.
+    """
+    named = [KeyEntry.of(f"key-{at}", key) for at, key in enumerate(api_keys, start=1)]
+    ring = KeyRing(named)
+    if path is None:
+        return ring, None
+    file = KeyFile(Path(path), ring, others=named)
+    file.load()
+    return ring, file
+
+
 def parsed(text: str) -> list[KeyEntry]:
     """The keys of a file's text.
 
