@@ -16,6 +16,17 @@ from protos.process.settings import SettingError
 WEB = '[[keys]]\nname = "web"\nkey = "s3cret-web"\n'
 
 
+class Announced(ServiceProcess):
+    """A process whose line on standard output is an event."""
+
+    def __init__(self) -> None:
+        super().__init__("gateway")
+        self.announced = asyncio.Event()
+
+    def announce(self, **ports: int | None) -> None:
+        self.announced.set()
+
+
 def config(bundle: Bundle, key_file: Path, text: str) -> GatewayConfig:
     key_file.write_text(text)
     nowhere = "127.0.0.1:1"
@@ -35,12 +46,12 @@ async def test_a_hangup_reads_the_keys_again(
 ) -> None:
     caplog.set_level("INFO")
     settings = config(bundle, tmp_path / "keys", WEB)
-    process = ServiceProcess("gateway")
+    process = Announced()
     serving = asyncio.create_task(serve(settings, process))
     try:
-        await said(caplog, "new: web;")
-        await said(caplog, "images: ")  # the loop has the handler when the doors are open
-        await asyncio.sleep(0.2)
+        # Before that, the signal would end this process.
+        async with asyncio.timeout(30):
+            await process.announced.wait()
         config(bundle, tmp_path / "keys", WEB.replace('"web"', '"other"'))
         os.kill(os.getpid(), signal.SIGHUP)
         await said(caplog, "new: other; gone: web")
