@@ -308,6 +308,13 @@ async def _next(
     call: GenerateCall, feeding: "asyncio.Task[None]", *, by_s: float
 ) -> tuple[OutputToken, ...] | DecoderEnd:
     """The decoder's next tokens or its end, or the failure of the features it waits for."""
+    if feeding.done():  # as it is for all but the first tokens: no task is needed to watch it
+        feeding.result()
+        try:
+            async with asyncio.timeout(seconds_left(by_s)):
+                return await call.read()
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed before the answer was complete") from error
     reading = asyncio.create_task(call.read())
     try:
         while not reading.done():

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 URL = "/v1/chat/completions"
-_EVENT = b"data: {"
+END_BYTES = 1024  # the last events, with the usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came: status, events of a stream, and seconds from the request to the first and last
+    """What came: status, the end of a stream, and seconds from the request to the first and last
     byte.
     """
 
     status: int
-    events: int
+    end: bytes
     first_s: float
     whole_s: float
 
@@ -59,25 +59,22 @@ class Connection:
         _, found, length = lower.partition(b"content-length: ")
         if found:
             await self._reader.readexactly(int(length.split(b"\r\n")[0]))
-            events = 0
+            end = b""
         else:
-            events = await self._chunked()
+            end = await self._chunked()
         return Answer(
             status=status,
-            events=events,
+            end=end,
             first_s=first_s,
             whole_s=time.perf_counter() - began,
         )
 
-    async def _chunked(self) -> int:
-        """Reads to the last chunk; returns the events that are JSON."""
-        events, tail = 0, b""
-        while True:
+    async def _chunked(self) -> bytes:
+        """Reads to the last chunk; returns the last bytes."""
+        end = b""
+        while not end.endswith(b"\r\n0\r\n\r\n"):
             data = await self._reader.read(1 << 18)
             if not data:
                 raise ConnectionError("the answer ended early")
-            piece = tail + data
-            events += piece.count(_EVENT) - tail.count(_EVENT)
-            if piece.endswith(b"\r\n0\r\n\r\n"):
-                return events
-            tail = piece[-(len(_EVENT) - 1) :] if b"0\r\n\r\n" not in piece[-7:] else piece[-7:]
+            end = (end + data)[-END_BYTES:]
+        return end

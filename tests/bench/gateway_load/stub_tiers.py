@@ -52,8 +52,8 @@ class StubTiers:
         """Adds the handlers."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         both = grpc.stream_stream_rpc_method_handler
-        vision = {"GetModelInfo": unary(self._info), "Encode": stream(self._encode)}
-        decoder = {
+        vision: dict[str, Any] = {"GetModelInfo": unary(self._info), "Encode": stream(self._encode)}
+        decoder: dict[str, Any] = {
             "GetModelInfo": unary(self._info),
             "GetLoad": unary(self._load),
             "Generate": both(self._generate),
