@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from gateway.http.rates import NAMES
+from gateway.http.rates import DESCRIBED
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import InvalidRequest
 
@@ -28,7 +28,7 @@ def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_origins=origins,
         allow_methods=("GET", "POST", "DELETE"),
         allow_headers=("*",),
-        expose_headers=(REQUEST_ID_KEY, "retry-after", *NAMES),
+        expose_headers=(REQUEST_ID_KEY, "retry-after", *DESCRIBED),
     )
 
 

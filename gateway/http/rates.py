@@ -2,13 +2,20 @@
 
 import math
 
-from gateway.access.accounts import Account
+from gateway.access.accounts import Account, Rated
 
-NAMES = tuple(
-    f"x-ratelimit-{what}-{rated}"
-    for what in ("limit", "remaining", "reset")
-    for rated in ("requests", "tokens", "image-tokens")
-)
+_TOLD = {
+    "limit": ("Most {} in a minute, and at once.", "integer"),
+    "remaining": ("How many {} are left now.", "integer"),
+    "reset": ("Time until all {} are there again, as in 120ms or 1m0s.", "string"),
+}
+
+# Name of each header: its meaning, and its type in JSON schemas. A key has those of its limits.
+DESCRIBED = {
+    f"x-ratelimit-{what}-{rated}": (text.format(rated.replace("-", " ")), kind)
+    for what, (text, kind) in _TOLD.items()
+    for rated in Rated
+}
 
 
 def rate_headers(account: Account) -> dict[str, str]:
