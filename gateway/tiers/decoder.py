@@ -172,20 +172,23 @@ class GenerateCall:
     async def read(self) -> tuple[OutputToken, ...] | DecoderEnd:
         """What comes after the first message: tokens, or how the sequence ended.
 
-        Tokens that have come meanwhile are taken together.
+        Where tokens wait for company, those that have come meanwhile are taken together.
 
         Raises:
             ServiceError: what the decoder answered, DECODER_UNAVAILABLE when it vanished, or
                 DATA_LOSS when the stream ended early or is not as agreed.
         """
+        wait_s = self._company.wait_s()
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_ahead())
-        elif wait_s := self._company.wait_s():
+        elif wait_s:
             await asyncio.sleep(wait_s)
         message = await self._next()
         match message.WhichOneof("payload"):
             case "tokens":
-                tokens = (*tokens_from_proto(message.tokens), *self._more_tokens())
+                tokens = tokens_from_proto(message.tokens)
+                if wait_s:
+                    tokens = (*tokens, *self._more_tokens())
                 self._company.came(len(tokens))
                 return tokens
             case "completion":

@@ -34,6 +34,7 @@ class Connection:
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self.is_closed = False  # as answers to a body that was not read are
 
     async def __aenter__(self) -> Self:
         opened = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 20)
@@ -56,6 +57,7 @@ class Connection:
         first_s = time.perf_counter() - began
         status = int(head[9:12])
         lower = head.lower()
+        self.is_closed = b"connection: close" in lower
         _, found, length = lower.partition(b"content-length: ")
         if found:
             await self._reader.readexactly(int(length.split(b"\r\n")[0]))

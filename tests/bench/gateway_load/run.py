@@ -142,7 +142,8 @@ async def paced(port: int, request: bytes, *, rate: float, seconds: float) -> li
         else:
             connection = await stack.enter_async_context(Connection(port))
         answer = await connection.ask(request, at_s=at_s)
-        idle.append((time.perf_counter(), connection))
+        if not connection.is_closed:
+            idle.append((time.perf_counter(), connection))
         return answer
 
     async with AsyncExitStack() as stack:

@@ -101,6 +101,15 @@ async def test_tokens_that_are_there_are_taken_together_and_nothing_is_lost(
     assert call.is_cancelled
 
 
+async def test_a_gateway_that_has_time_sends_every_token_alone() -> None:
+    generating = reading(Call(ADMISSION, *map(token, range(5)), END), [])
+    await generating.admitted()
+    for number in range(5):
+        await asyncio.sleep(0.01)
+        assert await ids(generating) == [number]
+    assert isinstance(await generating.read(), DecoderEnd)
+
+
 async def test_a_failure_comes_behind_the_tokens_before_it() -> None:
     nothing = grpc.aio.Metadata()
     broken = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing)
