@@ -43,12 +43,13 @@ from tests.bench.serve_full_size import surroundings
 from tests.support.prompts import png
 
 RATE, SECONDS = 100, 10
-STREAMS, STREAM_TOKENS, STREAM_ROUNDS = 64, 512, 3
+STREAMS, STREAM_TOKENS, STREAM_ROUNDS = 64, 512, 4
 PREPARED, CALLERS = 600, 4
 SLOTS, SERVICE_MS, OVERLOAD_S = 4, 100, 8
 KEPT_S = 3.0  # the server closes connections that were idle for 5
 WORDS = "Look at the image and say what is to the left of the red square. "
 GOALS = {
+    "overhead_refused": 0,
     "overhead_p50_ms": 3.0,
     "overhead_p99_ms": 10.0,
     "stream_tokens_per_core_s": 15_000,
@@ -58,6 +59,17 @@ GOALS = {
     "overload_refusal_p99_ms": 100,
     "overload_lost": 0,
 }
+
+ROW = (
+    "overhead_p50_ms",
+    "overhead_p99_ms",
+    "stream_tokens_per_core_s",
+    "prepare_text_per_core_s",
+    "prepare_image_per_core_s",
+    "overload_goodput_share",
+    "overload_refusal_p99_ms",
+    "overload_lost",
+)
 
 Figures = dict[str, float]
 
@@ -124,9 +136,8 @@ async def overhead(bundle: Path) -> Figures:
         await paced(served.http, asked, rate=RATE, seconds=1)
         answers = await paced(served.http, asked, rate=RATE, seconds=SECONDS)
     times = [1e3 * answer.whole_s for answer in answers]
-    if any(answer.status != 200 for answer in answers):
-        raise RuntimeError(f"not all were answered: {Counter(each.status for each in answers)}")
     return {
+        "overhead_refused": sum(answer.status != 200 for answer in answers),
         "overhead_p50_ms": round(percentile(times, 0.5), 2),
         "overhead_p99_ms": round(percentile(times, 0.99), 2),
     }
@@ -264,7 +275,10 @@ def main() -> int:
             goal = f" (goal {GOALS[figure]:g})" if figure in GOALS else ""
             print(f"{figure}: {value:g}{goal}", flush=True)
         found.update(figures)
-    print(json.dumps({**found, "most_other_cores_in_use": others, **surroundings()}))
+    where = surroundings()
+    cells = [where["date"], where["commit"], *(found.get(name, "-") for name in ROW)]
+    print(f"| {' | '.join(str(cell) for cell in cells)} |")
+    print(json.dumps({**found, "most_other_cores_in_use": others, **where}))
     return 0
 
 
