@@ -13,6 +13,7 @@ from gateway.access.key_file import KeyFile, parsed
 from gateway.access.keys import KeyEntry, KeyRing
 from protos.process.settings import SettingError
 from protos.wire.errors import Reason, ServiceError
+from tests.support.readme import blocks
 
 HASH = hashlib.sha256(b"open sesame").hexdigest()
 WEB = '[[keys]]\nname = "web"\nkey = "s3cret-web"\n'
@@ -36,6 +37,13 @@ def test_every_field_is_read() -> None:
     rates = {Rated.REQUESTS: 5, Rated.PROMPT_TOKENS: 6, Rated.IMAGE_TOKENS: 7}
     limits = KeyLimits(max_in_flight=4, per_minute=rates, priority=-8)
     assert batch == KeyEntry.of("batch", "open sesame", limits)
+
+
+def test_the_example_of_the_readme_is_read() -> None:
+    (example,) = (block.text for block in blocks() if block.language == "toml")
+    (web,) = parsed(example)
+    assert web.digest == KeyEntry.of("web", "abc123").digest
+    assert web.limits.per_minute[Rated.IMAGE_TOKENS] == 50_000
 
 
 @pytest.mark.parametrize(
