@@ -15,7 +15,7 @@ image or video is used, or its request fails.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -153,13 +153,17 @@ class Pipeline:
             partial(self._builder.plain_ids, plain), long=len(plain.text) > LONG_TEXT_CHARS
         )
 
-    async def answer(self, job: ChatJob) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
+    async def answer(
+        self, job: ChatJob, charge: Callable[[PreparedPrompt], None]
+    ) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
         """Yields (choice index, event) as the answer grows; each choice ends with `AnswerEnd`.
 
         Closing the generator cancels everything behind it.
 
         Args:
             job: Its question is checked, and its images' files are there.
+            charge: Refuses a prompt that its key may not have answered now, before anything is
+                encoded.
 
         Raises:
             ServiceError: the request is refused, or a tier failed.
@@ -179,6 +183,7 @@ class Pipeline:
         else:
             prompt = await self.prepare_plain(question.plain, max_context=endpoint.max_context)
         check_length(prompt, job, max_context=endpoint.max_context)
+        charge(prompt)
         behind_thought = prompt.thought_end is not None
         form = form_of(question, tools, self._builder.calls, behind_thought=behind_thought)
         prepare_ms = milliseconds_since(preparing_s)
@@ -308,6 +313,13 @@ async def _next(
     call: GenerateCall, feeding: "asyncio.Task[None]", *, by_s: float
 ) -> tuple[OutputToken, ...] | DecoderEnd:
     """The decoder's next tokens or its end, or the failure of the features it waits for."""
+    if feeding.done():  # as it is for all but the first tokens: no task is needed to watch it
+        feeding.result()
+        try:
+            async with asyncio.timeout(seconds_left(by_s)):
+                return await call.read()
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed before the answer was complete") from error
     reading = asyncio.create_task(call.read())
     try:
         while not reading.done():

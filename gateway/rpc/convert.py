@@ -73,7 +73,7 @@ def question_from_proto(request: gateway_pb2.ChatRequest) -> Question:
         ),
         constraint=_constraint(request),
         tool_choice=_tool_choice(request.tool_choice),
-        priority=request.priority,
+        priority=request.priority if request.HasField("priority") else None,
         cache_salt=request.cache_salt,
         stream=True,
     )

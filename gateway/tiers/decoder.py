@@ -1,7 +1,7 @@
 """The gateway's end of the wire to the decoder tier. A started stream is never retried."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintSpec
 from gateway.request.deadlines import seconds_left
 from gateway.request.job import ChatJob
+from gateway.tiers.company import Company
 from gateway.tiers.convert import (
     admitted_from_proto,
     decoder_error_for_client,
@@ -26,6 +27,11 @@ from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import Reason, ServiceError, from_rpc_error
+
+# Messages of a call that are read ahead of the answer; then the decoder's own waits.
+MAX_AHEAD = 256
+
+_Ahead = object  # a message, how the call failed, or anything else for its end
 
 
 class CallEnded(Exception):
@@ -50,6 +56,7 @@ class DecoderClient(TierClient):
             watch_interval_s=watch_interval_s,
             files=files,
         )
+        self._company = Company()
 
     @asynccontextmanager
     async def generate(
@@ -69,16 +76,19 @@ class DecoderClient(TierClient):
             metadata=((REQUEST_ID_KEY, start.request_id),),
         )
         endpoint.calls += 1
+        generating = GenerateCall(
+            call,
+            lambda error: self.note_failure(endpoint, error),
+            form.constraint,
+            self._company,
+        )
         try:
-            generating = GenerateCall(
-                call, lambda error: self.note_failure(endpoint, error), form.constraint
-            )
             # A call that failed at once tells why when it is read.
             with suppress(CallEnded):
                 await generating.send(decoder_pb2.GenerateRequest(start=start))
             yield generating
         finally:
-            call.cancel()
+            generating.close()
             endpoint.calls -= 1
 
 
@@ -103,6 +113,7 @@ class GenerateCall:
         call: The stream.
         on_failure: Told how the transport failed.
         constraint: What the stream's start holds, in the client's words for errors.
+        company: Says how long tokens wait for others.
     """
 
     def __init__(
@@ -110,11 +121,16 @@ class GenerateCall:
         call: grpc.aio.StreamStreamCall[Any, Any],
         on_failure: Callable[[grpc.RpcError], None],
         constraint: ConstraintSpec | None,
+        company: Company,
     ) -> None:
         self._call = call
         self._constraint = constraint
-        self._messages = aiter(call)
+        self._company = company
         self._on_failure = on_failure
+        # What was read ahead: messages, the end, or how the call failed.
+        self._ahead: asyncio.Queue[_Ahead] = asyncio.Queue(maxsize=MAX_AHEAD)
+        self._held: _Ahead = None  # taken from there, but not looked at yet
+        self._reading: asyncio.Task[None] | None = None
         self._sending = asyncio.Lock()  # gRPC takes one message at a time
 
     async def send_features(self, span_index: int, chunk: tensor_pb2.FeatureChunk) -> None:
@@ -143,6 +159,12 @@ class GenerateCall:
         with suppress(grpc.RpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
 
+    def close(self) -> None:
+        """Reads no further, and cancels the call."""
+        if self._reading is not None:
+            self._reading.cancel()
+        self._call.cancel()
+
     async def admitted(self) -> Admitted:
         """The first message.
 
@@ -155,34 +177,73 @@ class GenerateCall:
         return admitted_from_proto(message.admission)
 
     async def read(self) -> tuple[OutputToken, ...] | DecoderEnd:
-        """The next message after the first: tokens, or how the sequence ended.
+        """What comes after the first message: tokens, or how the sequence ended.
+
+        Where tokens wait for company, those that have come meanwhile are taken together.
 
         Raises:
             ServiceError: what the decoder answered, DECODER_UNAVAILABLE when it vanished, or
                 DATA_LOSS when the stream ended early or is not as agreed.
         """
+        wait_s = self._company.wait_s()
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_ahead())
+        elif wait_s:
+            await asyncio.sleep(wait_s)
         message = await self._next()
         match message.WhichOneof("payload"):
             case "tokens":
-                return tokens_from_proto(message.tokens)
+                tokens = tokens_from_proto(message.tokens)
+                if wait_s:
+                    tokens = (*tokens, *self._more_tokens())
+                self._company.came(len(tokens))
+                return tokens
             case "completion":
                 return end_from_proto(message.completion)
             case _:
                 raise _broken_contract()
 
-    async def _next(self) -> decoder_pb2.GenerateResponse:
+    def _more_tokens(self) -> Iterator[OutputToken]:
+        """Those that are here already, up to whatever else comes."""
+        while not self._ahead.empty():
+            message = self._ahead.get_nowait()
+            if (
+                not isinstance(message, decoder_pb2.GenerateResponse)
+                or message.WhichOneof("payload") != "tokens"
+            ):
+                self._held = message
+                return
+            yield from tokens_from_proto(message.tokens)
+
+    async def _read_ahead(self) -> None:
+        ended = False
+        while not ended:
+            read = await self._read_one()
+            ended = not isinstance(read, decoder_pb2.GenerateResponse)
+            await self._ahead.put(read)
+
+    async def _read_one(self) -> "_Ahead":
         try:
-            message: decoder_pb2.GenerateResponse | None = await anext(self._messages, None)
+            return await self._call.read()
         except grpc.RpcError as error:
-            self._on_failure(error)
-            failure = from_rpc_error(error, unavailable=Reason.DECODER_UNAVAILABLE)
-            raise decoder_error_for_client(failure, self._constraint) from error
+            return error
+
+    async def _next(self) -> decoder_pb2.GenerateResponse:
+        """The next message: before anything is read ahead, or of what was."""
+        message, self._held = self._held, None
         if message is None:
-            raise ServiceError(
-                "the decoder ended the stream before the answer was complete",
-                reason=Reason.DATA_LOSS,
-            )
-        return message
+            reading = self._read_one() if self._reading is None else self._ahead.get()
+            message = await reading
+        if isinstance(message, decoder_pb2.GenerateResponse):
+            return message
+        if isinstance(message, grpc.RpcError):
+            self._on_failure(message)
+            failure = from_rpc_error(message, unavailable=Reason.DECODER_UNAVAILABLE)
+            raise decoder_error_for_client(failure, self._constraint) from message
+        raise ServiceError(
+            "the decoder ended the stream before the answer was complete",
+            reason=Reason.DATA_LOSS,
+        )
 
 
 def _broken_contract() -> ServiceError:
