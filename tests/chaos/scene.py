@@ -1,0 +1,66 @@
+"""A site under load, and waiting for what its client sees."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from tests.chaos.answers import Load
+from tests.chaos.site import OF_EACH_TIER, PORTS, Site
+
+ANSWERS_TIMEOUT_S = 240.0  # for the answers of one fault, on a busy machine
+WHOLE_TIMEOUT_S = 240.0
+
+_WHOLE = dict.fromkeys(PORTS, OF_EACH_TIER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One fault as it was; times in seconds of the monotonic clock.
+
+    Attributes:
+        name: Of the fault.
+        gateway: URL of the gateway whose requests it may cost; None: none.
+        began_s: When it was inflicted.
+        ended_s: When it was taken back.
+        whole_s: When both gateways found every address serving after that.
+    """
+
+    name: str
+    gateway: str | None
+    began_s: float
+    ended_s: float
+    whole_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What faults are given."""
+
+    site: Site
+    load: Load
+
+    def wait_for_answers(self, count: int, *, since_s: float) -> None:
+        """Returns when so many requests of each kind have begun since a time, and ended."""
+
+        def enough() -> bool:
+            later = (each for each in self.load.answers if each.began_s >= since_s)
+            ended = Counter(each.kind for each in later if each.connection is None)
+            return all(ended[kind] >= count for kind in ("image", "text"))
+
+        self.load.wait_for(enough, what=f"{count} answers", timeout_s=ANSWERS_TIMEOUT_S)
+
+    def wait_until_whole(self) -> float:
+        """Returns when each gateway has found, from now on, every address serving; the time."""
+        since_s = time.monotonic()
+        found: dict[str, float] = {}
+
+        def whole() -> bool:
+            for look in reversed(self.load.looks):
+                if look.at_s < since_s:
+                    break
+                if look.serving == _WHOLE:
+                    found.setdefault(look.gateway, look.at_s)
+            return len(found) == len(self.site.gateways)
+
+        self.load.wait_for(whole, what="the gateways to find all", timeout_s=WHOLE_TIMEOUT_S)
+        return max(found.values())

@@ -1,0 +1,112 @@
+"""A service in a host, as `tandem serve` starts it: started, signalled, started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from protos.process import processes
+from tests.chaos.hosts import Host
+
+STOP_TIMEOUT_S = 120.0
+TANDEM = (sys.executable, "-m", "deploy.cli", "serve")
+
+
+class ServiceFailed(Exception):
+    """A service ended instead of serving; the text is the end of its log."""
+
+
+class Service:
+    """A process that says where it serves once it does.
+
+    Args:
+        name: Of the service and its log.
+        host: Where it runs.
+        command: Program and arguments.
+        environment: Beside ours.
+
+    Attributes:
+        log: What it and its predecessors wrote to stderr.
+    """
+
+    def __init__(
+        self, name: str, host: Host, command: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        self.name, self.host = name, host
+        self.log = host.folder / f"{name}.log"
+        variables = [f"{key}={value}" for key, value in environment.items()]
+        self._command = ["env", *variables, *command]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it without waiting until it serves."""
+        with self.log.open("ab") as log:
+            self._process = self.host.space.popen(self._command, log)
+
+    def wait_until_serving(self) -> None:
+        """Returns when it serves.
+
+        Raises:
+            ServiceFailed: it ended instead.
+        """
+        assert self._process is not None and self._process.stdout is not None
+        line = self._process.stdout.readline()  # ends with the process, if that comes first
+        if not line or json.loads(line)["event"] != "serving":
+            raise ServiceFailed(f"{self.name}: {self.log.read_text()[-2000:]}")
+
+    @property
+    def pid(self) -> int:
+        """Of the service itself."""
+        assert self._process is not None
+        return processes.descendants(self._process.pid)[0]  # below the program that entered
+
+    def replicas(self) -> list[int]:
+        """Encoder replicas below it."""
+        return [pid for pid in processes.descendants(self.pid) if "ServeReplica" in _title(pid)]
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel does when memory is short; returns when it is gone."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._ended()
+
+    def stop(self) -> None:
+        """SIGTERM; returns when it has drained."""
+        os.kill(self.pid, signal.SIGTERM)
+        self._ended()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stopped by SIGSTOP while it is entered."""
+        with stopped(self.pid):
+            yield
+
+    def lost(self) -> None:
+        """Takes note that its host died with it."""
+        self._ended()
+
+    def _ended(self) -> None:
+        assert self._process is not None
+        # Stopped with the process that it waits for, and not continued with it.
+        self._process.send_signal(signal.SIGCONT)
+        self._process.communicate(timeout=STOP_TIMEOUT_S)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """SIGSTOP for a process while it is entered, SIGCONT after."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        processes.send(pid, signal.SIGCONT)
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # gone meanwhile
+        return ""

@@ -1,0 +1,130 @@
+"""Every service on a host of its own: two vision hosts, two decoder hosts, an edge, a client."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from tests.chaos.hosts import Host, Network
+from tests.chaos.services import TANDEM, Service
+
+KEY = "key-of-the-client"
+DIGEST_KEY = "a digest key of both gateways"
+PORTS = {"vision": 50051, "decoder": 50052}
+HTTP_PORTS = (8000, 8001)
+OF_EACH_TIER = 2
+
+# The vision tier in one process, where Ray is not what is tested.
+WITHOUT_RAY = (sys.executable, str(Path(__file__).parents[1] / "support" / "vision_without_ray.py"))
+FLAGS: Mapping[str, tuple[str, ...]] = {
+    "vision": ("--threads=1", "--tower=exact"),
+    "decoder": ("--threads=1", "--max-sequences=8", "--max-context=2048"),
+    "gateway": (),
+}
+
+
+class Site:
+    """The hosts and what runs on them; use as a context manager, which returns once all serve.
+
+    Args:
+        folder: Takes the logs.
+        bundle: What is served.
+        ray: Whether the vision tier runs on Ray.
+
+    Attributes:
+        hosts: By name.
+        services: By name, which is the host's; both gateways are on the edge.
+        client: The host of whoever asks.
+        gateways: URLs of the HTTP doors.
+    """
+
+    def __init__(self, folder: Path, bundle: Path, *, ray: bool) -> None:
+        self._network = Network(folder)
+        self._bundle = bundle
+        self._vision = (*TANDEM, "vision") if ray else WITHOUT_RAY
+        self.hosts: dict[str, Host] = {}
+        self.services: dict[str, Service] = {}
+
+    def __enter__(self) -> Self:
+        self._network.__enter__()
+        try:
+            self._build()
+        except BaseException:
+            self._network.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._network.__exit__()
+
+    def of_tier(self, tier: str) -> list[Service]:
+        """The services of a tier."""
+        return [service for name, service in self.services.items() if name.startswith(tier)]
+
+    def on(self, host: Host) -> list[Service]:
+        """The services of a host."""
+        return [service for service in self.services.values() if service.host is host]
+
+    def gateway_url(self, service: Service) -> str:
+        """The HTTP door of a gateway."""
+        return self.gateways[self.of_tier("gateway").index(service)]
+
+    @contextmanager
+    def crashed(self, host: Host) -> Iterator[None]:
+        """A host without power while it is entered; then it boots and its services start."""
+        services = self.on(host)
+        host.crash()
+        for service in services:
+            service.lost()
+        try:
+            yield
+        finally:
+            host.boot()
+            start_all(services)
+
+    def _build(self) -> None:
+        for tier in PORTS:
+            for number in range(1, OF_EACH_TIER + 1):
+                name = f"{tier}-{number}"
+                host = self.hosts[name] = self._network.host(name)
+                self._add(name, host, tier, {})
+        edge = self.hosts["edge"] = self._network.host("edge")
+        self.client = self._network.host("client")
+        for number, port in enumerate(HTTP_PORTS, 1):
+            self._add(f"gateway-{number}", edge, "gateway", {"http-port": port})
+        self.gateways = [f"http://{edge.address}:{port}/v1" for port in HTTP_PORTS]
+        # Gateways last: they look at the tiers when they start.
+        for tier in ("vision", "decoder", "gateway"):
+            start_all(self.of_tier(tier), wait=tier != "vision")
+        for service in self.of_tier("vision"):
+            service.wait_until_serving()
+
+    def _add(self, name: str, host: Host, tier: str, options: Mapping[str, object]) -> None:
+        program = self._vision if tier == "vision" else (*TANDEM, tier)
+        options = {**self._options(tier, host), **options}
+        flags = [f"--{key}={value}" for key, value in options.items()]
+        command = [*program, *flags, *FLAGS[tier]]
+        self.services[name] = Service(name, host, command, self._environment(tier))
+
+    def _options(self, tier: str, host: Host) -> dict[str, object]:
+        options: dict[str, object] = {"bundle": self._bundle, "host": host.address}
+        if tier != "gateway":
+            return options | {"port": PORTS[tier]}
+        for served, port in PORTS.items():
+            addresses = [f"{each.host.address}:{port}" for each in self.of_tier(served)]
+            options[served] = ",".join(addresses)
+        return options | {"grpc-port": 0}
+
+    def _environment(self, tier: str) -> dict[str, str]:
+        if tier != "gateway":
+            return {}
+        return {"GATEWAY_API_KEY": KEY, "GATEWAY_DIGEST_KEY": DIGEST_KEY}
+
+
+def start_all(services: list[Service], *, wait: bool = True) -> None:
+    """Starts services at the same time, and waits until all serve."""
+    for service in services:
+        service.start()
+    for service in services if wait else ():
+        service.wait_until_serving()
