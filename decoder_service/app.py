@@ -166,6 +166,7 @@ async def serve(config: DecoderConfig, process: ServiceProcess) -> int:
         services=(SERVICE,),
         drain_timeout_s=config.drain_timeout_s,
         reflection=config.reflection,
+        credentials=config.credentials,
     )
     loading = _in_daemon_thread(lambda: load(config))
     stopping = asyncio.create_task(process.stop.wait())

@@ -4,12 +4,13 @@ import os
 from dataclasses import dataclass
 
 from decoder_service.grammar.checks import GrammarLimits
+from protos.process.security import HopSettings, check_hops
 from protos.process.settings import LOG_LEVELS, MAX_PORT, check, setting
 from protos.wire.channels import DECODER_METRICS_PORT, DECODER_PORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecoderConfig:
+class DecoderConfig(HopSettings):
     """Settings of one decoder process; environment names are DECODER_<FIELD>."""
 
     bundle: str = setting("folder of the bundle to serve")
@@ -97,6 +98,7 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        check_hops(self)
 
     @property
     def grammar_limits(self) -> GrammarLimits:

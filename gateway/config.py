@@ -17,6 +17,7 @@ from protos.media.limits import (
     MAX_VIDEO_TOKENS,
     PILLOW_PIXELS,
 )
+from protos.process.security import HopSettings, check_hops
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.addresses import LOOPBACK_NAMES, bare, split
 from protos.wire.channels import (
@@ -35,7 +36,7 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayConfig:
+class GatewayConfig(HopSettings):
     """What an operator may choose; environment names are GATEWAY_<FIELD>."""
 
     bundle: str = setting("folder of the exported bundle")
@@ -195,6 +196,7 @@ class GatewayConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        check_hops(self)
         for name in ("vision", "decoder"):
             listed = entries(getattr(self, name))
             if not listed:

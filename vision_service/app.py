@@ -44,6 +44,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         services=(SERVICE,),
         max_receive_bytes=LARGE_MESSAGE_BYTES,
         drain_timeout_s=config.drain_timeout_s,
+        credentials=config.credentials,
     )
     videos = _videos(config, bundle)
     servicer = VisionServicer(

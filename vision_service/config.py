@@ -10,6 +10,7 @@ from protos.media.limits import (
     MAX_VIDEO_SECONDS,
     PILLOW_PIXELS,
 )
+from protos.process.security import HopSettings, check_hops
 from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.channels import MIB, VISION_METRICS_PORT, VISION_PORT
 from protos.wire.features import FORMS
@@ -20,7 +21,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VisionConfig:
+class VisionConfig(HopSettings):
     """Everything an operator may choose; see `--help` for each line."""
 
     bundle: str = setting("folder of the exported bundle")
@@ -81,6 +82,7 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        check_hops(self)
         if self.tower not in ("auto", "torch") and (self.device, self.dtype) != ("cpu", "float32"):
             raise SettingError(
                 f"tower is {self.tower!r}, which computes float32 on a cpu; expected auto or torch"

@@ -11,8 +11,10 @@ from typing import Protocol, TypeVar
 
 from protos.bundle.manifest import BundleError
 from protos.process import logs, settings
+from protos.process.security import Listening, check_exposure
 from protos.process.server import BindError
 from protos.process.settings import SettingError
+from protos.wire.credentials import CredentialError
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +22,7 @@ EXIT_LOST = 1  # what the service needs went away
 EXIT_BAD_START = 2  # a setting, the bundle or a port is wrong
 
 
-class ServiceConfig(Protocol):
+class ServiceConfig(Listening, Protocol):
     """What every service's settings have."""
 
     @property
@@ -75,8 +77,8 @@ def run(
         serve: Serves until `ServiceProcess.stopped` returns, drains, and returns the exit status.
 
     Returns:
-        What `serve` returned; `EXIT_BAD_START` after one line on stderr when a setting, the
-        bundle or a port is wrong.
+        What `serve` returned; `EXIT_BAD_START` after one line on stderr when a setting, a
+        certificate, the bundle or a port is wrong.
     """
     try:
         config = settings.load(
@@ -88,8 +90,9 @@ def run(
         )
         logs.configure(config.log_level)
         logger.info("settings: %s", settings.describe(config))
+        check_exposure(config)
         return asyncio.run(_serve(tier, config, serve))
-    except (SettingError, BundleError, BindError) as error:
+    except (SettingError, CredentialError, BundleError, BindError) as error:
         sys.stderr.write(f"{program}: {error}\n")
         return EXIT_BAD_START
 

@@ -10,8 +10,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection as reflection_rpc
 
+from protos.process.tokens import TokenGate
 from protos.wire import addresses
 from protos.wire.channels import LARGE_MESSAGE_BYTES, SMALL_MESSAGE_BYTES, Options
+from protos.wire.credentials import CredentialFiles, Credentials, Secrets
 
 LISTEN_BACKLOG = 1024
 
@@ -100,6 +102,13 @@ class GrpcServer:
         drain_timeout_s: How long running calls may go on when the server ends.
         reflection: Whether to answer what services there are.
         interceptors: Run before every call, health and reflection included.
+        credentials: What is shown and asked for: with TLS, a client must show a certificate where
+            an authority is named; with a token, every call but those to health must tell it.
+            They follow their files. None: whoever reaches the port is answered.
+
+    Raises:
+        BindError: the server cannot listen there.
+        CredentialError: a file of the credentials cannot be used.
     """
 
     def __init__(
@@ -112,7 +121,11 @@ class GrpcServer:
         drain_timeout_s: float = 30.0,
         reflection: bool = False,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        credentials: Credentials | None = None,
     ) -> None:
+        files = CredentialFiles(credentials or Credentials())
+        if files.credentials.has_token:
+            interceptors = (TokenGate(files), *interceptors)
         self.server = grpc.aio.server(
             options=server_options(max_receive_bytes), interceptors=interceptors
         )
@@ -127,11 +140,16 @@ class GrpcServer:
         bind(host, port).close()
         _, (address, *_) = resolve(host, port)
         try:
-            self.port = self.server.add_insecure_port(addresses.join(address, port))
+            self.port = self._add_port(addresses.join(address, port), files)
         except RuntimeError as error:
             raise PortTaken(port) from error
         if self.port == 0:
             raise PortTaken(port)
+
+    def _add_port(self, address: str, files: CredentialFiles) -> int:
+        if not files.credentials.tls:
+            return self.server.add_insecure_port(address)
+        return self.server.add_secure_port(address, _renewed_credentials(files))
 
     async def __aenter__(self) -> Self:
         await self.set_serving(False)
@@ -153,3 +171,28 @@ class GrpcServer:
         status = response.SERVING if serving else response.NOT_SERVING
         for name in ("", *self._services):
             await self._health.set(name, status)
+
+
+def _renewed_credentials(files: CredentialFiles) -> grpc.ServerCredentials:
+    """What gRPC shows to clients; asked for at each handshake, on a thread of gRPC's."""
+    shown = files.current()
+
+    def newer() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        now = files.current()
+        if now is shown:
+            return None
+        shown = now
+        return _configuration(now)
+
+    required = files.credentials.authority is not None
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(shown),
+        newer,  # type: ignore[arg-type]  # the stubs leave out that None keeps what is shown
+        required,
+    )
+
+
+def _configuration(secrets: Secrets) -> grpc.ServerCertificateConfiguration:
+    pair = (secrets.key or b"", secrets.certificate or b"")
+    return grpc.ssl_server_certificate_configuration([pair], secrets.authority)

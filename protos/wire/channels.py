@@ -8,6 +8,9 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from protos.wire.credentials import CredentialFiles, Credentials, Secrets, read_secrets
+from protos.wire.renewing import RenewingChannel
+
 GATEWAY_HTTP_PORT = 8000
 GATEWAY_GRPC_PORT = 50050
 VISION_PORT = 50051
@@ -39,6 +42,58 @@ def channel_options(max_receive_bytes: int = SMALL_MESSAGE_BYTES) -> Options:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
     )
+
+
+def open_channel(
+    address: str,
+    files: CredentialFiles | None = None,
+    *,
+    server_name: str | None = None,
+    max_receive_bytes: int = SMALL_MESSAGE_BYTES,
+) -> grpc.aio.Channel:
+    """A channel to another service: the one way in which services reach each other.
+
+    Args:
+        address: `host:port`.
+        files: What to show and what to ask for, followed as the files change; None: a plain
+            channel without a token.
+        server_name: Host that the other end's certificate must be for, where `address` is one of
+            several that a name stands for; None: the host of `address`.
+        max_receive_bytes: Largest message that is taken.
+    """
+    options = list(channel_options(max_receive_bytes))
+    if server_name is not None:
+        options.append(("grpc.ssl_target_name_override", server_name))
+
+    def connect(secrets: Secrets) -> grpc.aio.Channel:
+        if files is None or not files.credentials.tls:
+            return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.secure_channel(address, _shown(secrets), options=options)
+
+    return connect(Secrets()) if files is None else RenewingChannel(files, connect)
+
+
+def open_blocking_channel(
+    address: str, credentials: Credentials | None = None, *, max_receive_bytes: int
+) -> grpc.Channel:
+    """A channel for a command, which ends before its certificate does.
+
+    Args:
+        address: `host:port` of a gateway.
+        credentials: What to show and what to ask for; None: a plain channel.
+        max_receive_bytes: Largest message that is taken.
+
+    Raises:
+        CredentialError: a file of the credentials cannot be used.
+    """
+    options = list(channel_options(max_receive_bytes))
+    if credentials is None or not credentials.tls:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, _shown(read_secrets(credentials)), options=options)
+
+
+def _shown(secrets: Secrets) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(secrets.authority, secrets.key, secrets.certificate)
 
 
 async def is_serving(channel: grpc.aio.Channel, *, timeout_s: float = 1.0) -> bool:

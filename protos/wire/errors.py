@@ -42,6 +42,7 @@ class Reason(StrEnum):
     REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
     UNSUPPORTED_ENCODING = "UNSUPPORTED_ENCODING"
     INVALID_API_KEY = "INVALID_API_KEY"
+    INVALID_TOKEN = "INVALID_TOKEN"
     MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
     NOT_FOUND = "NOT_FOUND"
     REQUEST_ID_IN_USE = "REQUEST_ID_IN_USE"
@@ -110,6 +111,8 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     Reason.INVALID_API_KEY: ErrorKind(
         _S.UNAUTHENTICATED, 401, "authentication_error", "invalid_api_key"
     ),
+    # Between services alone: what a gateway's clients see of it, `from_rpc_error` says.
+    Reason.INVALID_TOKEN: ErrorKind(_S.UNAUTHENTICATED, 503, "unavailable_error", "invalid_token"),
     Reason.MODEL_NOT_FOUND: ErrorKind(_S.NOT_FOUND, 404, "not_found_error", "model_not_found"),
     Reason.NOT_FOUND: ErrorKind(_S.NOT_FOUND, 404, "not_found_error", "not_found"),
     Reason.REQUEST_ID_IN_USE: ErrorKind(
@@ -291,12 +294,13 @@ def to_status(error: ServiceError) -> status_pb2.Status:
     return status
 
 
-def from_rpc_error(error: grpc.RpcError, *, unavailable: Reason = Reason.LOADING) -> ServiceError:
+def from_rpc_error(error: grpc.RpcError, *, unavailable: Reason | None = None) -> ServiceError:
     """Decodes what a peer reported.
 
     Args:
         error: What a call raised.
-        unavailable: Reason to use when the peer was not reached at all.
+        unavailable: Reason to use when the peer was not reached at all, or refuses our token,
+            which is no fault of whom this process serves; None: LOADING, and the refusal itself.
 
     Returns:
         The peer's own error when it sent one of ours. Otherwise an error by gRPC code alone,
@@ -305,11 +309,15 @@ def from_rpc_error(error: grpc.RpcError, *, unavailable: Reason = Reason.LOADING
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
     if status is not None:
         decoded = _from_status(status)
-        if decoded is not None:
+        if decoded is not None and (
+            unavailable is None or decoded.reason is not Reason.INVALID_TOKEN
+        ):
             return decoded
     code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return error_for(unavailable, "the service is not reachable", retry_after_s=1.0)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED):
+        return error_for(
+            unavailable or Reason.LOADING, "the service is not reachable", retry_after_s=1.0
+        )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("the deadline passed before the answer was complete")
     if code is grpc.StatusCode.CANCELLED:

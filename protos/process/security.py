@@ -1,0 +1,119 @@
+"""Settings of every service that say who may speak to it, and the rule for what others reach."""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Protocol
+
+from protos.process.server import resolve
+from protos.process.settings import SettingError, setting
+from protos.wire.credentials import CredentialError, Credentials, read_tokens
+
+TLS_NAMES = ("tls_certificate", "tls_key", "tls_authority")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HopSettings:
+    """What services show each other and ask of each other; a service's settings inherit them.
+
+    With the three `tls_` settings both ends of every call between services show a certificate of
+    the same authority; with a token the caller also says what both know.
+    """
+
+    tls_certificate: str | None = setting(
+        "file (PEM) of this service's certificate, shown to services and asked of them; read"
+        " again when it changes; `tandem certificates` makes one",
+        default=None,
+    )
+    tls_key: str | None = setting("file (PEM) of the certificate's private key", default=None)
+    tls_authority: str | None = setting(
+        "file (PEM) of the authority that signs the certificates of all services", default=None
+    )
+    token: str | None = setting(
+        "what services tell each other beside their certificates; better given by environment or"
+        " token_file than as a flag; several, comma-separated, while it is changed: the first is"
+        " told, all are accepted",
+        default=None,
+        secret=True,
+    )
+    token_file: str | None = setting(
+        "file that holds token, one a line; read again when it changes", default=None
+    )
+    allow_insecure: bool = setting(
+        "listen beyond loopback though what keeps strangers out is not set", default=False
+    )
+
+    @property
+    def credentials(self) -> Credentials:
+        """What this service shows to other services and asks of them."""
+        return Credentials(
+            tls=self.tls_certificate is not None,
+            certificate=self.tls_certificate,
+            key=self.tls_key,
+            authority=self.tls_authority,
+            token=self.token,
+            token_file=self.token_file,
+        )
+
+    def unprotected(self) -> tuple[str, ...]:
+        """The settings without which strangers could use this service; empty where all are set."""
+        credentials = self.credentials
+        tls = () if credentials.tls else (TLS_NAMES[0],)
+        return tls if credentials.has_token else (*tls, "token_file")
+
+
+class Listening(Protocol):
+    """The settings of a service that listens."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def allow_insecure(self) -> bool: ...
+    def unprotected(self) -> tuple[str, ...]:
+        """The settings without which strangers could use the service."""
+
+
+def check_hops(config: HopSettings) -> None:
+    """Checks what the settings of hops say together; called by `__post_init__` of the settings.
+
+    Raises:
+        SettingError: some of the three files of TLS are named and others are not, or the token is
+            given twice or is none.
+    """
+    named = [name for name in TLS_NAMES if getattr(config, name) is not None]
+    absent = [name for name in TLS_NAMES if name not in named]
+    if named and absent:
+        raise SettingError(f"{absent[0]} is not set, but {named[0]} is: all of TLS needs all three")
+    if config.token is not None and config.token_file is not None:
+        raise SettingError("token and token_file are both set, expected one of them")
+    if config.token is not None:
+        try:
+            read_tokens(config.credentials)
+        except CredentialError as error:
+            raise SettingError(str(error)) from error
+
+
+def check_exposure(config: Listening) -> None:
+    """Refuses a host that other machines reach where strangers could use the service there.
+
+    Raises:
+        SettingError: what is missing, and the setting that allows it.
+        BindError: the host leads nowhere.
+    """
+    missing = config.unprotected()
+    if missing and not config.allow_insecure and not is_loopback(config.host):
+        raise SettingError(
+            f"host is {config.host!r}, which other machines can reach, and {' and '.join(missing)}"
+            f" {'is' if len(missing) == 1 else 'are'} not set: set"
+            f" {'it' if len(missing) == 1 else 'them'} (see `tandem certificates`), or"
+            " allow_insecure to serve whoever reaches it"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`.
+
+    Raises:
+        BindError: a name that leads nowhere.
+    """
+    _, (address, *_) = resolve(host, 0)
+    return ipaddress.ip_address(address).is_loopback
