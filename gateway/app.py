@@ -10,7 +10,8 @@ from gateway.access.admission import Admission
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
-from gateway.config import GatewayConfig, entries
+from gateway.config import GatewayConfig
+from gateway.fleet.discovery import Discovery
 from gateway.http.apis import asking_routes
 from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
@@ -33,6 +34,7 @@ from gateway.threads import Threads
 from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.router import State
 from gateway.tiers.vision import VisionClient
+from gateway.tiers.watch import Watching
 from protos.bundle.manifest import Bundle
 from protos.media.limits import MAX_REQUEST_PIXELS
 from protos.process.server import GrpcServer, bind
@@ -64,16 +66,21 @@ class Gateway:
             max_of_tenant=config.most_of_key,
         )
         self._threads = Threads(config.prepare_threads)
+        watching = Watching(
+            interval_s=config.watch_interval_s,
+            discover_interval_s=config.discover_interval_s,
+            wait_s=config.tier_wait_s,
+        )
         self._vision = VisionClient(
-            entries(config.vision),
+            Discovery("vision", config.sources_of("vision")),
             bundle_digest=bundle.digest,
             level_count=1 + bundle.manifest.deepstack_level_count,
-            watch_interval_s=config.watch_interval_s,
+            watching=watching,
         )
         self._decoder = DecoderClient(
-            entries(config.decoder),
+            Discovery("decoder", config.sources_of("decoder")),
             bundle_digest=bundle.digest,
-            watch_interval_s=config.watch_interval_s,
+            watching=watching,
         )
         self._files = Fetcher(config.media_policy, config.fetch_limits)
         tenants = Tenants(config.secret(), bundle_digest=bundle.digest)

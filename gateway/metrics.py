@@ -20,6 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway.access.admission import Admission
+from gateway.fleet.standing import Fault, Trust
 from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.router import Endpoint, State
 from gateway.tiers.vision import VisionClient
@@ -78,6 +79,10 @@ _LOADS: dict[str, tuple[str, Callable[[list[Endpoint]], float]]] = {
         lambda decoders: sum(each.kv_usage for each in decoders) / max(1, len(decoders)),
     ),
 }
+
+
+# Of an address: what the last look found; of one that serves, also whether it gets calls.
+_CONDITIONS = (*State, Trust.EJECTED, Trust.TRIAL)
 
 
 class GatewayMetrics(TierMetrics):
@@ -222,16 +227,36 @@ class _Tiers(Collector):
             yield family
         addresses = GaugeMetricFamily(
             "tandem:gateway_tier_addresses",
-            "Addresses of a tier by what the last look found.",
+            "Addresses of a tier by what the last look found; ejected and tried ones apart.",
             labels=["tier", "state"],
         )
         for router in (self._vision.router, self._decoder.router):
-            states = [endpoint.state for endpoint in router.endpoints]
-            for state in State:
-                addresses.add_metric([router.tier, state.value], float(states.count(state)))
+            conditions = [endpoint.condition for endpoint in router.endpoints]
+            for name in _CONDITIONS:
+                addresses.add_metric([router.tier, name], float(conditions.count(name)))
         yield addresses
         yield CounterMetricFamily(
             "tandem:gateway_encode_retries",
-            "Encodings asked for again, of another address.",
-            value=self._vision.retries,
+            "Calls to the vision tier made again, at another address where there was one.",
+            value=self._vision.retries.total(),
         )
+        yield from self._faults()
+
+    def _faults(self) -> Iterable[Metric]:
+        ejections = CounterMetricFamily(
+            "tandem:gateway_ejections",
+            "Times an address was set aside, by what it did.",
+            labels=["tier", "reason"],
+        )
+        retries = CounterMetricFamily(
+            "tandem:gateway_retries",
+            "Calls made again, by how the first attempt went.",
+            labels=["tier", "reason"],
+        )
+        for client in (self._vision, self._decoder):
+            tier = client.router.tier
+            for fault in Fault:
+                ejections.add_metric([tier, fault.value], float(client.ejector.ejections[fault]))
+                retries.add_metric([tier, fault.value], float(client.retries[fault]))
+        yield ejections
+        yield retries

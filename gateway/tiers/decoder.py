@@ -1,13 +1,14 @@
 """The gateway's end of the wire to the decoder tier. A started stream is never retried."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 
 from gateway.answer.events import Admitted, DecoderEnd, OutputToken
+from gateway.fleet.discovery import Discovery
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintSpec
 from gateway.request.deadlines import seconds_left
@@ -21,6 +22,7 @@ from gateway.tiers.convert import (
 )
 from gateway.tiers.router import Endpoint, Router
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient
+from gateway.tiers.watch import Watching
 from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.channels import REQUEST_ID_KEY
@@ -34,14 +36,13 @@ class CallEnded(Exception):
 class DecoderClient(TierClient):
     """Generates tokens."""
 
-    def __init__(
-        self, addresses: Sequence[str], *, bundle_digest: str, watch_interval_s: float
-    ) -> None:
+    def __init__(self, discovery: Discovery, *, bundle_digest: str, watching: Watching) -> None:
         super().__init__(
-            Router("decoder", addresses, unavailable=Reason.DECODER_UNAVAILABLE),
+            Router("decoder", unavailable=Reason.DECODER_UNAVAILABLE),
+            discovery,
             report=_report,
             bundle_digest=bundle_digest,
-            watch_interval_s=watch_interval_s,
+            watching=watching,
         )
 
     @asynccontextmanager

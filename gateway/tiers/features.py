@@ -11,7 +11,8 @@ from functools import partial
 
 from gateway.media.images import PlannedImage
 from gateway.prompt.visuals import Visual
-from gateway.tiers.vision import Forward, VisionClient
+from gateway.tiers.attempts import Forward
+from gateway.tiers.vision import VisionClient
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire import features
 

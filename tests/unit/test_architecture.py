@@ -28,7 +28,7 @@ LAYERS = {
     "protos": [["tandem"], ["bundle", "wire"], ["media", "process"]],
     "kernels": [["build", "layout", "int8_layout", "float_layout"], ["library"], ["resize"]],
     "gateway": [
-        ["media", "threads"],
+        ["fleet", "media", "threads"],
         ["config", "request"],
         ["access", "tools"],
         ["prompt"],
@@ -100,6 +100,7 @@ FENCES = {
     "onnx_ir": ("deploy/export/",),
     "av": ("vision_service/videos/containers.py",),
     "starlette": ("gateway/http/",),
+    "dns": ("gateway/fleet/names.py",),
     "aiohttp": ("gateway/media/http_files.py",),
     "uvicorn": ("gateway/http/listener.py",),
     "tokenizers": ("gateway/prompt/tokenizer.py",),
