@@ -35,7 +35,7 @@ def run(folder: Path, faults: list[Fault], *, ray: bool, answers: int) -> list[O
         )
         with load:
             scene = Scene(site, load)
-            scene.wait_for_answers(30, since_s=0.0)
+            scene.wait_for_all(question.name for question in questions)
             known = reference(load.answers)
             phases = [endure(scene, fault, answers=answers) for fault in faults]
     return outcomes(phases, load.answers, known)

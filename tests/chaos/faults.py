@@ -3,11 +3,15 @@
 A process that was killed stays away until its fault ends, so that the others carry everything.
 """
 
+import json
+import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from protos.process import processes
 from tests.chaos.scene import Phase, Scene
@@ -99,6 +103,39 @@ def restarted_in_turn(scene: Scene) -> Iterator[None]:
     yield
 
 
+@contextmanager
+def bundle_changed(scene: Scene) -> Iterator[None]:
+    """One bundle replaced by another, half of everything at a time.
+
+    A gateway uses what serves its own bundle: the second half has the new one before the first
+    half gives up the old.
+    """
+    site = scene.site
+    first, second = site.gateways
+    site.bundle = renamed(site.bundle, site.client.folder / "renamed")
+    for names, gateways in (
+        (("vision-2", "decoder-2"), [first, second]),
+        (("gateway-2",), [second]),
+        (("gateway-1",), [first]),
+        (("vision-1", "decoder-1"), []),
+    ):
+        for name in names:
+            site.services[name].restart()
+        if gateways:
+            scene.wait_until_serving(1, gateways)
+    yield
+
+
+def renamed(bundle: Path, target: Path) -> Path:
+    """The same weights as a bundle of another digest: the model has another name in it."""
+    shutil.copytree(bundle, target, copy_function=os.link)
+    manifest = target / "tandem.json"
+    said = json.loads(manifest.read_text())
+    manifest.unlink()  # not to write into the original
+    manifest.write_text(json.dumps({**said, "model_id": f"{said['model_id']} renamed"}))
+    return target
+
+
 def _service(
     name: str, how: Callable[[Service], AbstractContextManager[None]]
 ) -> Callable[[Scene], AbstractContextManager[None]]:
@@ -143,4 +180,10 @@ REPLICAS = (
     Fault(name="replica: SIGKILL", inflict=_service("vision-1", replica_killed)),
     Fault(name="replica: SIGSTOP", inflict=_service("vision-2", replica_stopped)),
 )
-ROLLING = (Fault(name="everything restarted in turn", inflict=restarted_in_turn),)
+ROLLING = (
+    Fault(name="everything restarted in turn", inflict=restarted_in_turn),
+    Fault(name="bundle replaced by another", inflict=bundle_changed),
+)
+
+# What a run of all tests has time for.
+FEW = (*SERVICES, _host_lost("decoder-2"), _link_down("vision-2"), LINKS[-1])

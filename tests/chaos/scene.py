@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tests.chaos.answers import Load
@@ -9,8 +10,6 @@ from tests.chaos.site import OF_EACH_TIER, PORTS, Site
 
 ANSWERS_TIMEOUT_S = 240.0  # for the answers of one fault, on a busy machine
 WHOLE_TIMEOUT_S = 240.0
-
-_WHOLE = dict.fromkeys(PORTS, OF_EACH_TIER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,18 +48,34 @@ class Scene:
 
         self.load.wait_for(enough, what=f"{count} answers", timeout_s=ANSWERS_TIMEOUT_S)
 
+    def wait_for_all(self, names: Iterable[str]) -> None:
+        """Returns when each of these questions has been answered."""
+        wanted = set(names)
+        self.load.wait_for(
+            lambda: wanted <= {answer.name for answer in self.load.answers},
+            what="an answer to every question",
+            timeout_s=ANSWERS_TIMEOUT_S,
+        )
+
     def wait_until_whole(self) -> float:
         """Returns when each gateway has found, from now on, every address serving; the time."""
+        return self.wait_until_serving(OF_EACH_TIER, self.site.gateways)
+
+    def wait_until_serving(self, count: int, gateways: Sequence[str]) -> float:
+        """Returns when some gateways have found, from now on, so many addresses of each tier."""
         since_s = time.monotonic()
+        wanted = dict.fromkeys(PORTS, count)
         found: dict[str, float] = {}
 
-        def whole() -> bool:
+        def all_have() -> bool:
             for look in reversed(self.load.looks):
                 if look.at_s < since_s:
                     break
-                if look.serving == _WHOLE:
-                    found.setdefault(look.gateway, look.at_s)
-            return len(found) == len(self.site.gateways)
+                if look.serving == wanted:
+                    found[look.gateway] = look.at_s
+            return found.keys() >= set(gateways)
 
-        self.load.wait_for(whole, what="the gateways to find all", timeout_s=WHOLE_TIMEOUT_S)
-        return max(found.values())
+        self.load.wait_for(
+            all_have, what=f"gateways to find {count} of each tier", timeout_s=WHOLE_TIMEOUT_S
+        )
+        return max(found[gateway] for gateway in gateways)

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Service:
     Args:
         name: Of the service and its log.
         host: Where it runs.
-        command: Program and arguments.
+        command: Program and arguments, asked for at each start.
         environment: Beside ours.
 
     Attributes:
@@ -34,18 +34,23 @@ class Service:
     """
 
     def __init__(
-        self, name: str, host: Host, command: Sequence[str], environment: Mapping[str, str]
+        self,
+        name: str,
+        host: Host,
+        command: Callable[[], Sequence[str]],
+        environment: Mapping[str, str],
     ) -> None:
         self.name, self.host = name, host
         self.log = host.folder / f"{name}.log"
-        variables = [f"{key}={value}" for key, value in environment.items()]
-        self._command = ["env", *variables, *command]
+        self._command = command
+        self._variables = [f"{key}={value}" for key, value in environment.items()]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts it without waiting until it serves."""
         with self.log.open("ab") as log:
-            self._process = self.host.space.popen(self._command, log)
+            command = ["env", *self._variables, *self._command()]
+            self._process = self.host.space.popen(command, log)
 
     def wait_until_serving(self) -> None:
         """Returns when it serves.
@@ -77,6 +82,12 @@ class Service:
         """SIGTERM; returns when it has drained."""
         os.kill(self.pid, signal.SIGTERM)
         self._ended()
+
+    def restart(self) -> None:
+        """Drained, started again, and serving."""
+        self.stop()
+        self.start()
+        self.wait_until_serving()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -33,6 +33,7 @@ class Site:
         ray: Whether the vision tier runs on Ray.
 
     Attributes:
+        bundle: What services serve that are started from now on.
         hosts: By name.
         services: By name, which is the host's; both gateways are on the edge.
         client: The host of whoever asks.
@@ -41,7 +42,7 @@ class Site:
 
     def __init__(self, folder: Path, bundle: Path, *, ray: bool) -> None:
         self._network = Network(folder)
-        self._bundle = bundle
+        self.bundle = bundle
         self._vision = (*TANDEM, "vision") if ray else WITHOUT_RAY
         self.hosts: dict[str, Host] = {}
         self.services: dict[str, Service] = {}
@@ -102,13 +103,15 @@ class Site:
 
     def _add(self, name: str, host: Host, tier: str, options: Mapping[str, object]) -> None:
         program = self._vision if tier == "vision" else (*TANDEM, tier)
-        options = {**self._options(tier, host), **options}
-        flags = [f"--{key}={value}" for key, value in options.items()]
-        command = [*program, *flags, *FLAGS[tier]]
+
+        def command() -> list[str]:
+            every = {"bundle": self.bundle, **self._options(tier, host), **options}
+            return [*program, *(f"--{key}={value}" for key, value in every.items()), *FLAGS[tier]]
+
         self.services[name] = Service(name, host, command, self._environment(tier))
 
     def _options(self, tier: str, host: Host) -> dict[str, object]:
-        options: dict[str, object] = {"bundle": self._bundle, "host": host.address}
+        options: dict[str, object] = {"host": host.address, "allow-insecure": True}
         if tier != "gateway":
             return options | {"port": PORTS[tier]}
         for served, port in PORTS.items():
