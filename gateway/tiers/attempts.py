@@ -174,6 +174,7 @@ class Race:
 
     Args:
         open_at: Makes an attempt, at an address other than those given where there is one.
+        patience_s: How long a first attempt is waited for alone.
         may_retry: Whether a failure, or silence where None, may be followed by a second attempt;
             counts it if so.
     """
@@ -182,26 +183,26 @@ class Race:
         self,
         open_at: Callable[[Collection[Endpoint]], Awaitable[Attempt]],
         *,
+        patience_s: Callable[[Attempt], float],
         may_retry: Callable[[ServiceError | None], bool],
     ) -> None:
         self._open_at = open_at
+        self._patience_s = patience_s
         self._may_retry = may_retry
         self._running: dict[asyncio.Task[None], Attempt] = {}
+        self.waited_s = float("inf")  # for the first attempt alone, at most
         self.left_behind: Endpoint | None = None  # silent when the second attempt had features
 
     @asynccontextmanager
-    async def winner(self, patience_s: float) -> AsyncIterator[Attempt]:
+    async def winner(self) -> AsyncIterator[Attempt]:
         """The attempt that has features first; leaving the block ends every call.
-
-        Args:
-            patience_s: How long the first attempt is waited for alone.
 
         Raises:
             ServiceError: the last attempt's failure.
         """
         winner: Attempt | None = None
         try:
-            winner = await self._winner(patience_s)
+            winner = await self._winner()
             yield winner
         finally:
             tasks = list(self._running)
@@ -211,9 +212,10 @@ class Race:
             for attempt in (*self._running.values(), *(() if winner is None else (winner,))):
                 attempt.close()
 
-    async def _winner(self, patience_s: float) -> Attempt:
+    async def _winner(self) -> Attempt:
         first = await self._start(())
-        outcome = await self._outcome(patience_s)
+        self.waited_s = self._patience_s(first)
+        outcome = await self._outcome(self.waited_s)
         if not isinstance(outcome, Attempt) and self._may_retry(outcome):
             try:
                 await self._start((first.endpoint,))

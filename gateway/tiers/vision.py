@@ -101,13 +101,16 @@ class VisionClient(TierClient):
         async def open_at(avoid: Collection[Endpoint]) -> Attempt:
             return self._attempt(await self.ready(avoid=avoid), image, request_id, by_s)
 
-        race = Race(open_at, may_retry=lambda failure: self._may_retry(failure, image))
-        patience_s = self._patience_s(image, by_s)
+        race = Race(
+            open_at,
+            patience_s=lambda first: self._patience_s(first, by_s),
+            may_retry=lambda failure: self._may_retry(failure, image),
+        )
         try:
-            async with race.winner(patience_s) as attempt:
+            async with race.winner() as attempt:
                 summary = await attempt.rest(forward, within_s=_BETWEEN_S)
         except DeadlineExceeded as error:
-            raise self._late(image, time.monotonic() - begun_s, patience_s) from error
+            raise self._late(image, time.monotonic() - begun_s, race.waited_s) from error
         if race.left_behind is not None:
             self.note_fault(race.left_behind, Fault.SILENT)
         self._note_encoded(attempt, summary)
@@ -189,11 +192,10 @@ class VisionClient(TierClient):
                 retry_after_s=left_s,
             )
 
-    def _patience_s(self, image: Encodable, by_s: float) -> float:
-        """How long the first attempt is waited for alone: half of the time where nothing is known."""
+    def _patience_s(self, first: Attempt, by_s: float) -> float:
+        """How long the first attempt is waited for alone; half of the time if nothing is known."""
         half_s = seconds_left(by_s) / 2
-        ahead = min((endpoint.patches for endpoint in self.router.serving()), default=0)
-        patience_s = self._pace.patience_s(ahead + image.grid.patches)
+        patience_s = self._pace.patience_s(first.ahead)
         return half_s if patience_s is None else min(half_s, patience_s)
 
     def _may_retry(self, failure: ServiceError | None, image: Encodable | None = None) -> bool:
@@ -249,9 +251,15 @@ class VisionClient(TierClient):
             encode_ms=summary.encode_ms,
         )
 
-    def _late(self, image: Encodable, spent_s: float, patience_s: float) -> ServiceError:
-        """Time is up: for the image, or for a tier that should long have answered."""
-        if self._pace.patience_s(image.grid.patches) is not None and spent_s > 2 * patience_s:
+    def _late(self, image: Encodable, spent_s: float, waited_s: float) -> ServiceError:
+        """Time is up: for the image, or for a tier that should long have answered.
+
+        Args:
+            spent_s: Since the call was made.
+            waited_s: For the first attempt alone; less than half of the time only where it is known
+                what such calls take.
+        """
+        if spent_s > 2.5 * waited_s:
             return self.router.unavailable(
                 f"the vision tier was silent about {image.field} for {spent_s:.1f} s"
             )
