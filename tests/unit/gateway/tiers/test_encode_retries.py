@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from gateway.fleet import words
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.sources import source_of
 from gateway.fleet.standing import Fault, Trust
@@ -16,9 +17,10 @@ from gateway.tiers.watch import Watching
 from protos.bundle.manifest import Bundle
 from protos.media.formats import ImageHeader
 from protos.media.images import Grid, PixelRange
+from protos.media.videos import FrameSampling
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire.errors import Reason, ServiceError, Unavailable
-from tests.unit.gateway.fakes import FakeVision
+from tests.unit.gateway.fakes import Context, FakeVision
 
 LOST = Unavailable("no encoder replica is there", reason=Reason.ENCODER_LOST)
 
@@ -27,6 +29,12 @@ class SlowVision(FakeVision):
     """Needs a while for each image."""
 
     encode_s = 0.0
+
+    async def SampleVideo(
+        self, request: vision_pb2.SampleVideoRequest, context: Context
+    ) -> vision_pb2.SampledVideo:
+        await self._wait_if_held()
+        return await super().SampleVideo(request, context)
 
     async def _wait_if_held(self) -> None:
         await asyncio.sleep(self.encode_s)
@@ -175,3 +183,18 @@ async def test_broken_answers_set_an_address_aside(tier: Tier) -> None:
     assert tier.client.ejector.ejections == {Fault.BROKEN: 1}
     await tier.encode()
     assert tier.calls == (2, 1)
+
+
+async def test_a_front_that_is_silent_about_a_video_is_left_for_another(
+    tier: Tier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "LEAST_S", 0.2)
+    tier.first.hold = True
+    sampling = FrameSampling(max_frames=4)
+    seen = await tier.client.sample(
+        b"video", sampling, field="f", request_id="r", by_s=time.monotonic() + 20
+    )
+    assert len(seen.indices) == 4
+    assert tier.client.retries == {Fault.SILENT: 1}
+    assert tier.endpoint.standing.trust is Trust.EJECTED
+    assert tier.endpoint.calls == 0
