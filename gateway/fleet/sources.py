@@ -24,6 +24,9 @@ class Named:
     name: str
     port: int
 
+    def __str__(self) -> str:
+        return f"dns:{self.name}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -31,12 +34,18 @@ class Service:
 
     name: str
 
+    def __str__(self) -> str:
+        return f"srv:{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Watched:
     """`file:PATH`: one HOST:PORT a line, blank lines and what follows a `#` left out."""
 
     path: str
+
+    def __str__(self) -> str:
+        return f"file:{self.path}"
 
 
 Source = Listed | Named | Service | Watched

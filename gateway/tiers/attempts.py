@@ -1,4 +1,4 @@
-"""One encoding at one address, and the race of two when the first address stays silent.
+"""One attempt at a call to the vision tier, at one address.
 
 An encoding may be asked for twice while nothing of it was passed on, and never after: rows of two
 runs are not mixed. The tier sends features when all of them are there, so that this covers nearly
@@ -8,8 +8,8 @@ all of a call's time.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import grpc
 
@@ -24,10 +24,50 @@ logger = logging.getLogger(__name__)
 
 Encodable = PlannedImage | PlannedFrames
 Forward = Callable[[tensor_pb2.FeatureChunk], Awaitable[None]]
+SampleCall = grpc.aio.UnaryUnaryCall[vision_pb2.SampleVideoRequest, vision_pb2.SampledVideo]
 EncodeCall = grpc.aio.UnaryStreamCall[vision_pb2.EncodeRequest, vision_pb2.EncodeChunk]
 
 
-class Attempt:
+class SamplingAttempt:
+    """One SampleVideo call.
+
+    Args:
+        endpoint: Where.
+        call: The call.
+        failed: Turns the transport's error into ours, and notes whose fault it was.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        call: SampleCall,
+        *,
+        failed: Callable[[Endpoint, grpc.RpcError], ServiceError],
+    ) -> None:
+        self.endpoint = endpoint
+        self.answer: vision_pb2.SampledVideo | None = None
+        self._call = call
+        self._failed = failed
+        endpoint.calls += 1
+
+    async def begin(self) -> None:
+        """Waits for the answer.
+
+        Raises:
+            ServiceError: there is none.
+        """
+        try:
+            self.answer = await self._call
+        except grpc.RpcError as error:
+            raise self._failed(self.endpoint, error) from error
+
+    def close(self) -> None:
+        """Ends the call, once."""
+        self._call.cancel()
+        self.endpoint.calls -= 1
+
+
+class EncodeAttempt:
     """One Encode call: `begin`, then `rest`, and `close` at the end in any case.
 
     Args:
@@ -47,7 +87,7 @@ class Attempt:
         image: Encodable,
         level_count: int,
         *,
-        failed: Callable[["Attempt", grpc.RpcError], ServiceError],
+        failed: Callable[["EncodeAttempt", grpc.RpcError], ServiceError],
         broken: Callable[[Endpoint], None],
         was_connected: bool,
     ) -> None:
@@ -167,92 +207,3 @@ class BrokenAnswer(ServiceError):
     def __init__(self, what: str) -> None:
         logger.error("the vision tier sent %s", what)
         super().__init__(f"the vision tier sent {what}")
-
-
-class Race:
-    """Finds the first of at most two attempts that has features.
-
-    Args:
-        open_at: Makes an attempt, at an address other than those given where there is one.
-        may_retry: Whether a failure, or silence where None, may be followed by a second attempt;
-            counts it if so.
-    """
-
-    def __init__(
-        self,
-        open_at: Callable[[Collection[Endpoint]], Awaitable[Attempt]],
-        *,
-        may_retry: Callable[[ServiceError | None], bool],
-    ) -> None:
-        self._open_at = open_at
-        self._may_retry = may_retry
-        self._running: dict[asyncio.Task[None], Attempt] = {}
-        self.left_behind: Endpoint | None = None  # silent when the second attempt had features
-
-    @asynccontextmanager
-    async def winner(self, patience_s: float) -> AsyncIterator[Attempt]:
-        """The attempt that has features first; leaving the block ends every call.
-
-        Args:
-            patience_s: How long the first attempt is waited for alone.
-
-        Raises:
-            ServiceError: the last attempt's failure.
-        """
-        winner: Attempt | None = None
-        try:
-            winner = await self._winner(patience_s)
-            yield winner
-        finally:
-            tasks = list(self._running)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for attempt in (*self._running.values(), *(() if winner is None else (winner,))):
-                attempt.close()
-
-    async def _winner(self, patience_s: float) -> Attempt:
-        first = await self._start(())
-        outcome = await self._outcome(patience_s)
-        if not isinstance(outcome, Attempt) and self._may_retry(outcome):
-            try:
-                await self._start((first.endpoint,))
-            except ServiceError:  # nobody else is ready, but the first may still answer
-                if outcome is not None:
-                    raise
-            outcome = await self._outcome(None)
-        elif outcome is None:
-            outcome = await self._outcome(None)
-        if not isinstance(outcome, Attempt):
-            assert outcome is not None, "without a limit there is one"
-            raise outcome
-        if first in self._running.values() and outcome.endpoint is not first.endpoint:
-            self.left_behind = first.endpoint
-        return outcome
-
-    async def _start(self, avoid: Collection[Endpoint]) -> Attempt:
-        attempt = await self._open_at(avoid)
-        self._running[asyncio.create_task(attempt.begin())] = attempt
-        return attempt
-
-    async def _outcome(self, within_s: float | None) -> Attempt | ServiceError | None:
-        """The first attempt with features, else the failure of the last; None: time is over."""
-        failure: ServiceError | None = None
-        by_s = None if within_s is None else time.monotonic() + within_s
-        while self._running:
-            left_s = None if by_s is None else max(0.0, by_s - time.monotonic())
-            done, _ = await asyncio.wait(
-                self._running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                return None
-            for task in done:
-                attempt = self._running.pop(task)
-                error = task.exception()
-                if error is None:
-                    return attempt
-                attempt.close()
-                if not isinstance(error, ServiceError):
-                    raise error
-                failure = error
-        return failure

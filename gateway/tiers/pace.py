@@ -8,7 +8,7 @@ _REMEMBERED = 16
 _FORGOTTEN_AFTER_S = 300.0
 
 _PATIENCE = 3.0  # times the predicted time: images differ, and other gateways' are not known
-_LEAST_PATIENCE_S = 1.0
+_LEAST_PATIENCE_S = 2.0
 
 
 class _Call(NamedTuple):

@@ -7,6 +7,7 @@ it was passed on, within its deadline and a budget.
 
 import time
 from collections.abc import Collection
+from functools import partial
 
 import grpc
 from grpc_status import rpc_status
@@ -18,7 +19,7 @@ from gateway.fleet.suspects import Suspects
 from gateway.fleet.words import FirstWords
 from gateway.media.images import TierLimits
 from gateway.request.deadlines import seconds_left
-from gateway.tiers.attempts import Attempt, Encodable, Forward, Race
+from gateway.tiers.attempts import Encodable, EncodeAttempt, Forward, SamplingAttempt
 from gateway.tiers.convert import (
     encode_to_proto,
     sampled_from_proto,
@@ -26,6 +27,7 @@ from gateway.tiers.convert import (
     vision_error_for_client,
 )
 from gateway.tiers.pace import EncodePace
+from gateway.tiers.race import R, Race
 from gateway.tiers.router import Endpoint, Router
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient, code_of
 from gateway.tiers.watch import Watching
@@ -81,8 +83,8 @@ class VisionClient(TierClient):
     @property
     def image_limits(self) -> tuple[TierLimits, ...]:
         """What each address last said one image may be; any of them may get any image."""
-        found = (endpoint.image_limits for endpoint in self.router.endpoints)
-        return tuple(limits for limits in found if limits is not None)
+        limits = (endpoint.image_limits for endpoint in self.router.endpoints)
+        return tuple(each for each in limits if each is not None)
 
     async def encode(
         self, image: Encodable, *, request_id: str, by_s: float, forward: Forward
@@ -98,18 +100,20 @@ class VisionClient(TierClient):
         self._budget.called()
         begun_s = time.monotonic()
 
-        async def open_at(avoid: Collection[Endpoint]) -> Attempt:
+        async def open_at(avoid: Collection[Endpoint]) -> EncodeAttempt:
             return self._attempt(await self.ready(avoid=avoid), image, request_id, by_s)
 
-        race = Race(open_at, may_retry=lambda failure: self._may_retry(failure, image))
-        patience_s = self._patience_s(image, by_s)
+        race = Race(
+            open_at,
+            patience_s=lambda first: self._patience_s(first, by_s),
+            may_retry=lambda failure: self._may_retry(failure, image),
+        )
         try:
-            async with race.winner(patience_s) as attempt:
+            async with race.winner() as attempt:
                 summary = await attempt.rest(forward, within_s=_BETWEEN_S)
         except DeadlineExceeded as error:
-            raise self._late(image, time.monotonic() - begun_s, patience_s) from error
-        if race.left_behind is not None:
-            self.note_fault(race.left_behind, Fault.SILENT)
+            raise self._late(image, time.monotonic() - begun_s, race.waited_s) from error
+        self._note_won(race, attempt.endpoint)
         self._note_encoded(attempt, summary)
         return summary
 
@@ -132,36 +136,39 @@ class VisionClient(TierClient):
             file, sampling, request_id=request_id, bundle_digest=self.bundle_digest
         )
         self._budget.called()
-        first = await self.ready()
-        try:
-            # The second attempt has all the time there is: the first may just be a long video.
-            soon_s = time.monotonic() + self._samplings.within_s()
-            return await self._sample_at(first, request, field, min(by_s, soon_s))
-        except (Unavailable, DeadlineExceeded) as error:
-            seconds_left(by_s)
-            if not self._may_retry(error if isinstance(error, Unavailable) else None):
-                raise
-        second = await self.ready(avoid=(first,))
-        return await self._sample_at(second, request, field, by_s)
-
-    async def _sample_at(
-        self, endpoint: Endpoint, request: vision_pb2.SampleVideoRequest, field: str, by_s: float
-    ) -> SampledFrames:
-        stub = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint])
-        metadata = ((REQUEST_ID_KEY, request.request_id),)
         begun_s = time.monotonic()
-        endpoint.calls += 1
+
+        async def open_at(avoid: Collection[Endpoint]) -> SamplingAttempt:
+            endpoint = await self.ready(avoid=avoid)
+            call = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint]).SampleVideo(
+                request, timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, request_id),)
+            )
+            return SamplingAttempt(endpoint, call, failed=partial(self._sampling_failed, field))
+
+        race = Race(
+            open_at,
+            patience_s=lambda _: min(seconds_left(by_s) / 2, self._samplings.within_s()),
+            may_retry=self._may_retry,
+        )
         try:
-            answer = await stub.SampleVideo(request, timeout=seconds_left(by_s), metadata=metadata)
-        except grpc.RpcError as error:
-            self.note_failure(endpoint, error)
-            raise vision_error_for_client(
-                from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE), field=field
-            ) from error
+            async with race.winner() as attempt:
+                self._note_won(race, attempt.endpoint)
+                assert attempt.answer is not None, "it has begun"
+                return sampled_from_proto(attempt.answer)
         finally:
             self._samplings.note(time.monotonic() - begun_s)
-            endpoint.calls -= 1
-        return sampled_from_proto(answer)
+
+    def _sampling_failed(
+        self, field: str, endpoint: Endpoint, error: grpc.RpcError
+    ) -> ServiceError:
+        self.note_failure(endpoint, error)
+        failure = from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE)
+        return vision_error_for_client(failure, field=field)
+
+    def _note_won(self, race: Race[R], endpoint: Endpoint) -> None:
+        self.note_success(endpoint)
+        if race.left_behind is not None:
+            self.note_fault(race.left_behind, Fault.SILENT)
 
     def _check_time(self, image: Encodable, by_s: float) -> None:
         """Refuses an image that cannot be ready in time, before any work is spent on it."""
@@ -189,11 +196,10 @@ class VisionClient(TierClient):
                 retry_after_s=left_s,
             )
 
-    def _patience_s(self, image: Encodable, by_s: float) -> float:
-        """How long the first attempt is waited for alone: half of the time where nothing is known."""
+    def _patience_s(self, first: EncodeAttempt, by_s: float) -> float:
+        """How long the first attempt is waited for alone; half of the time if nothing is known."""
         half_s = seconds_left(by_s) / 2
-        ahead = min((endpoint.patches for endpoint in self.router.serving()), default=0)
-        patience_s = self._pace.patience_s(ahead + image.grid.patches)
+        patience_s = self._pace.patience_s(first.ahead)
         return half_s if patience_s is None else min(half_s, patience_s)
 
     def _may_retry(self, failure: ServiceError | None, image: Encodable | None = None) -> bool:
@@ -209,7 +215,7 @@ class VisionClient(TierClient):
 
     def _attempt(
         self, endpoint: Endpoint, image: Encodable, request_id: str, by_s: float
-    ) -> Attempt:
+    ) -> EncodeAttempt:
         channel = self.channels[endpoint]
         is_connected = channel.get_state() is grpc.ChannelConnectivity.READY
         call = vision_pb2_grpc.VisionServiceStub(channel).Encode(
@@ -217,7 +223,7 @@ class VisionClient(TierClient):
             timeout=seconds_left(by_s),
             metadata=((REQUEST_ID_KEY, request_id),),
         )
-        return Attempt(
+        return EncodeAttempt(
             endpoint,
             call,
             image,
@@ -227,7 +233,7 @@ class VisionClient(TierClient):
             was_connected=is_connected,
         )
 
-    def _failed(self, attempt: Attempt, error: grpc.RpcError) -> ServiceError:
+    def _failed(self, attempt: EncodeAttempt, error: grpc.RpcError) -> ServiceError:
         """Notes how an attempt ended; returns the error in the client's words."""
         self.note_failure(attempt.endpoint, error)
         failure = from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE)
@@ -237,9 +243,8 @@ class VisionClient(TierClient):
             self._suspects.ended(attempt.image.digest)
         return vision_error_for_client(failure, field=attempt.image.field)
 
-    def _note_encoded(self, attempt: Attempt, summary: vision_pb2.EncodeSummary) -> None:
-        image, endpoint = attempt.image, attempt.endpoint
-        self.note_success(endpoint)
+    def _note_encoded(self, attempt: EncodeAttempt, summary: vision_pb2.EncodeSummary) -> None:
+        image = attempt.image
         self._suspects.encoded(image.digest)
         self._pace.note(image.grid.patches, summary.encode_ms)
         self._pace.note_call(
@@ -249,9 +254,15 @@ class VisionClient(TierClient):
             encode_ms=summary.encode_ms,
         )
 
-    def _late(self, image: Encodable, spent_s: float, patience_s: float) -> ServiceError:
-        """Time is up: for the image, or for a tier that should long have answered."""
-        if self._pace.patience_s(image.grid.patches) is not None and spent_s > 2 * patience_s:
+    def _late(self, image: Encodable, spent_s: float, waited_s: float) -> ServiceError:
+        """Time is up: for the image, or for a tier that should long have answered.
+
+        Args:
+            spent_s: Since the call was made.
+            waited_s: For the first attempt alone; less than half of the time only where it is known
+                what such calls take.
+        """
+        if spent_s > 2.5 * waited_s:
             return self.router.unavailable(
                 f"the vision tier was silent about {image.field} for {spent_s:.1f} s"
             )
