@@ -12,6 +12,7 @@ from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig
 from gateway.fleet.discovery import Discovery
+from gateway.generation import Moving
 from gateway.http.apis import asking_routes
 from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
@@ -32,6 +33,7 @@ from gateway.rpc.servicer import ChatServicer
 from gateway.service import ChatService
 from gateway.threads import Threads
 from gateway.tiers.decoder import DecoderClient
+from gateway.tiers.embeddings import EmbeddingCache, features_bytes
 from gateway.tiers.router import State
 from gateway.tiers.vision import VisionClient
 from gateway.tiers.watch import Watching
@@ -82,6 +84,10 @@ class Gateway:
             bundle_digest=bundle.digest,
             watching=watching,
         )
+        self._embeddings = EmbeddingCache(
+            max_bytes=config.embedding_cache_mib * MIB,
+            token_bytes=features_bytes(bundle.manifest),
+        )
         self._files = Fetcher(config.media_policy, config.fetch_limits)
         tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
         builder = PromptBuilder(bundle, limits=_limits(config), digest_key=tenants.image_key)
@@ -89,6 +95,7 @@ class Gateway:
         self._token_bytes = TokenBytes(builder.tokenizer)
         self._metrics = GatewayMetrics(config.model_name or bundle.manifest.model_id)
         self._metrics.watch(self._admission, vision=self._vision, decoder=self._decoder)
+        self._metrics.watch_embeddings(self._embeddings)
         self._service = self._make_service(bundle, builder, tenants)
         # Doors are closed together and first; what they use is closed after.
         self._http_door = AsyncExitStack()
@@ -194,6 +201,8 @@ class Gateway:
             decoder=self._decoder,
             threads=self._threads,
             patience=patience,
+            moving=Moving(max_moves=config.max_moves, wait_s=config.move_wait_s),
+            embeddings=self._embeddings,
             metrics=self._metrics,
         )
         served = ServedModel(

@@ -174,6 +174,12 @@ class GatewayConfig(HopSettings):
         default="refuse",
         choices=("refuse", "warn"),
     )
+    embedding_cache_mib: int = setting(
+        "memory of encoded images and pieces of videos that are kept for who asks again, MiB; 0"
+        " keeps none",
+        default=256,
+        least=0,
+    )
     prepare_threads: int = setting(
         "threads that prepare short requests; long texts take half as many", default=2, least=1
     )
@@ -182,6 +188,12 @@ class GatewayConfig(HopSettings):
     )
     stream_deadline_s: float = setting("seconds until a stream is complete", default=3600.0)
     stream_idle_s: float = setting("longest silence within a stream, seconds", default=60.0)
+    max_moves: int = setting(
+        "times that an answer goes on at another decoder when its own is lost", default=3, least=0
+    )
+    move_wait_s: float = setting(
+        "seconds that such an answer waits for a decoder to be ready", default=5.0, least=0
+    )
     encode_deadline_s: float = setting(
         "seconds to encode a request's images, beside those for their patches", default=60.0
     )

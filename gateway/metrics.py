@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from gateway.access.admission import Admission
 from gateway.fleet.standing import Fault, Trust
 from gateway.tiers.decoder import DecoderClient
+from gateway.tiers.embeddings import EmbeddingCache
 from gateway.tiers.router import Endpoint, State
 from gateway.tiers.vision import VisionClient
 from protos.process.metrics import (
@@ -114,6 +115,9 @@ class GatewayMetrics(TierMetrics):
             "tandem:gateway_images_needed",
             "Those whose features a decoder needed; it had the others in its prefix cache.",
         )
+        self._moves = self.counter(
+            "tandem:gateway_moves", "Answers moved from one decoder to another.", "reason"
+        )
 
     def watch(self, admission: Admission, *, vision: VisionClient, decoder: DecoderClient) -> None:
         """Adds what is read when it is asked for: requests at work, and how the tiers are."""
@@ -126,6 +130,20 @@ class GatewayMetrics(TierMetrics):
             lambda: float(admission.held_bytes),
         )
         self.registry.register(_Tiers(self._model, vision=vision, decoder=decoder))
+
+    def watch_embeddings(self, cache: EmbeddingCache) -> None:
+        """Adds what is read of the features that are kept."""
+        self.gauge(
+            "tandem:gateway_embedding_cache_bytes",
+            "Bytes of features kept, or being encoded to be kept.",
+            lambda: float(cache.size_bytes),
+        )
+        self.gauge(
+            "tandem:gateway_embedding_cache_entries",
+            "Images and pieces of videos whose features are kept.",
+            lambda: float(len(cache)),
+        )
+        self.registry.register(_EmbeddingCounts(cache))
 
     def ended(self, outcome: str | Reason, seconds: float, figures: Figures) -> None:
         """A request ended; answered ones count among vLLM's families."""
@@ -160,6 +178,10 @@ class GatewayMetrics(TierMetrics):
         """A decoder took a prompt with so many images, and needs the features of some."""
         self._images.inc(images)
         self._needed.inc(needed)
+
+    def moved(self, reason: Reason) -> None:
+        """An answer goes on at another decoder, because of how the last one was lost."""
+        self._moves.labels(reason.value).inc()
 
     def _count(self, name: str, text: str) -> Counter:
         return self.counter(f"vllm:{name}", text, "model_name").labels(self._model)
@@ -208,6 +230,25 @@ class _TokenTimes(Collector):
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         family.add_metric([self._model], buckets, self._sum_s)
         yield family
+
+
+class _EmbeddingCounts(Collector):
+    """How often features were there, as the cache counts it."""
+
+    def __init__(self, cache: EmbeddingCache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "tandem:gateway_embedding_cache_hits",
+            "Times that features were kept, or being encoded already.",
+            value=self._cache.hits,
+        )
+        yield CounterMetricFamily(
+            "tandem:gateway_embedding_cache_misses",
+            "Times that they had to be encoded.",
+            value=self._cache.misses,
+        )
 
 
 class _Tiers(Collector):

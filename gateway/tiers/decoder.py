@@ -1,4 +1,7 @@
-"""The gateway's end of the wire to the decoder tier. A started stream is never retried."""
+"""The gateway's end of the wire to the decoder tier: one call, and how it was lost.
+
+Going on elsewhere is `gateway.generation`'s business.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,13 +17,14 @@ from gateway.request.constraint import ConstraintSpec
 from gateway.request.deadlines import seconds_left
 from gateway.request.job import ChatJob
 from gateway.tiers.convert import (
+    Progress,
     admitted_from_proto,
     decoder_error_for_client,
     end_from_proto,
     start_to_proto,
     tokens_from_proto,
 )
-from gateway.tiers.router import Endpoint, Router
+from gateway.tiers.router import Endpoint, Router, State
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient
 from gateway.tiers.watch import Watching
 from gateway.tools.form import AnswerForm
@@ -28,9 +32,26 @@ from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import Reason, ServiceError, from_rpc_error
 
+# What a call ends with whose decoder is gone, is not ready yet, stops, or was cut off.
+_GONE = (Reason.DECODER_UNAVAILABLE, Reason.LOADING, Reason.DRAINING, Reason.CANCELLED)
+
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+
 
 class CallEnded(Exception):
     """The other side ended the call; reading from it tells why."""
+
+
+class DecoderLost(Exception):
+    """The decoder or the way to it is gone; the same tokens can be had from another.
+
+    Args:
+        error: What the client is told where there is none.
+    """
+
+    def __init__(self, error: ServiceError) -> None:
+        super().__init__(error.reason.value)
+        self.error = error
 
 
 class DecoderClient(TierClient):
@@ -54,9 +75,26 @@ class DecoderClient(TierClient):
         form: AnswerForm,
         *,
         choice: int,
+        progress: Progress | None = None,
     ) -> AsyncIterator["GenerateCall"]:
-        """Opens a Generate stream for one choice of a job; leaving the block cancels it."""
-        start = start_to_proto(job, prompt, form, choice=choice, bundle_digest=self.bundle_digest)
+        """Opens a Generate stream for one choice of a job; leaving the block cancels it.
+
+        Args:
+            endpoint: Where.
+            job: What is asked.
+            prompt: The same as token ids.
+            form: What the answer must look like.
+            choice: Which of the job's.
+            progress: How far another decoder came with it.
+        """
+        start = start_to_proto(
+            job,
+            prompt,
+            form,
+            choice=choice,
+            bundle_digest=self.bundle_digest,
+            progress=progress,
+        )
         stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
         call = stub.Generate(
             timeout=seconds_left(job.deadline.complete_by_s),
@@ -74,6 +112,16 @@ class DecoderClient(TierClient):
         finally:
             call.cancel()
             endpoint.calls -= 1
+
+    async def is_there(self, endpoint: Endpoint) -> bool:
+        """Whether an address answers in time; one that does not is unreachable until looked at."""
+        stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
+        try:
+            await stub.GetLoad(decoder_pb2.GetLoadRequest(), timeout=LOOK_TIMEOUT_S)
+        except grpc.RpcError:
+            self._note(endpoint, State.UNREACHABLE)
+            return False
+        return True
 
 
 async def _report(channel: grpc.aio.Channel) -> Report:
@@ -152,8 +200,9 @@ class GenerateCall:
         """The next message after the first: tokens, or how the sequence ended.
 
         Raises:
-            ServiceError: what the decoder answered, DECODER_UNAVAILABLE when it vanished, or
-                DATA_LOSS when the stream ended early or is not as agreed.
+            DecoderLost: it vanished, or is stopping.
+            ServiceError: what the decoder answered, or DATA_LOSS when the stream ended early or
+                is not as agreed.
         """
         message = await self._next()
         match message.WhichOneof("payload"):
@@ -170,6 +219,8 @@ class GenerateCall:
         except grpc.RpcError as error:
             self._on_failure(error)
             failure = from_rpc_error(error, unavailable=Reason.DECODER_UNAVAILABLE)
+            if _is_lost(error, failure):
+                raise DecoderLost(failure) from error
             raise decoder_error_for_client(failure, self._constraint) from error
         if message is None:
             raise ServiceError(
@@ -177,6 +228,19 @@ class GenerateCall:
                 reason=Reason.DATA_LOSS,
             )
         return message
+
+
+def _is_lost(error: grpc.RpcError, failure: ServiceError) -> bool:
+    """Whether the decoder, or the connection to it, ended the call for no fault of the request's.
+
+    A connection that breaks while something is sent is told as INTERNAL, by our own end of it:
+    without the details that every error of a decoder's has.
+    """
+    if failure.reason in _GONE:
+        return True
+    details = error.trailing_metadata() or () if isinstance(error, grpc.aio.AioRpcError) else ()
+    is_told = any(key == STATUS_DETAILS_KEY for key, _ in details)
+    return failure.reason is Reason.INTERNAL and not is_told
 
 
 def _broken_contract() -> ServiceError:

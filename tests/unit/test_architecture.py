@@ -35,6 +35,7 @@ LAYERS = {
         ["answer"],
         ["tiers"],
         ["metrics"],
+        ["generation"],
         ["pipeline"],
         ["service"],
         ["http", "rpc"],

@@ -171,6 +171,7 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
 class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
     """Answers every prompt with `tokens`, one message each, once all its features are there.
 
+    It goes on behind the tokens of an output that was begun elsewhere.
     `failure` is raised before admission. With `stall_after` set, calls stop after that many
     tokens until they are cancelled; with `pause_after`, until `resume`. `cached_spans` are not
     asked for. With `is_hasty`, it answers before the gateway has finished sending.
@@ -234,6 +235,9 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
                 )
                 await self._receive(requests, start, needed)
                 for at, token in enumerate(self.tokens):
+                    if at < len(start.output_ids):
+                        assert start.output_ids[at] == token, "another answer than was begun"
+                        continue
                     await self._obstacle(at)
                     yield decoder_pb2.GenerateResponse(tokens=self._chunk(start, token))
                 await self._obstacle(len(self.tokens))

@@ -48,12 +48,21 @@ class Stage:
 
 @asynccontextmanager
 async def staged(bundle: Bundle, **settings: Any) -> AsyncIterator[Stage]:
-    """Starts everything; `settings` are the gateway's, besides where things are."""
+    """Starts everything; `settings` are the gateway's, besides where things are.
+
+    Without others no features are kept, so that every image is the vision tier's business, and an
+    answer whose decoder is lost does not wait long for another.
+    """
     async with AsyncExitStack() as stack:
         vision = await stack.enter_async_context(FakeVision(bundle))
         decoder = await stack.enter_async_context(FakeDecoder(bundle))
         places = {"vision": vision.address, "decoder": decoder.address}
-        defaults = {"watch_interval_s": 0.05, "drain_timeout_s": 5.0}
+        defaults = {
+            "watch_interval_s": 0.05,
+            "drain_timeout_s": 5.0,
+            "move_wait_s": 0.2,
+            "embedding_cache_mib": 0,
+        }
         config = GatewayConfig(
             bundle=str(bundle.path),
             http_port=0,
