@@ -210,7 +210,7 @@ async def serve_loaded(
     decoder_pb2_grpc.add_DecoderServiceServicer_to_server(servicer, server.server)
     server.end_calls = engine.end_streams
     async with grammars, engine, server:
-        with servicer.metrics.serving(config.host, config.metrics_port) as metrics_port:
+        with servicer.metrics.serving(config.metrics_host, config.metrics_port) as metrics_port:
             await server.set_serving(True)
             process.announce(grpc=server.port, metrics=metrics_port)
             await process.stopped()

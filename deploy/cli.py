@@ -12,6 +12,7 @@ from rich.console import Console
 
 from deploy.commands import bench, chat, demo, doctor, extras, serve, verify
 from deploy.commands.running import StopRequested
+from deploy.commands.server import ClientFiles
 from deploy.stack.local import MODULES, TIERS, LaunchError, StackSettings
 from deploy.stack.ports import LOOPBACK, Ports
 from deploy.terminal.screen import CommandError, Screen
@@ -46,6 +47,22 @@ ThreadsOption = Annotated[
 SERVER_FORMS = "the URL that `tandem serve` prints, or HOST:PORT of its gRPC door."
 KeyOption = Annotated[
     str | None, typer.Option(envvar="TANDEM_API_KEY", help="The server's key, if it has one.")
+]
+AuthorityOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TANDEM_AUTHORITY",
+        help="PEM file of who signed the server's certificate; speaks TLS, as an https URL does.",
+    ),
+]
+CertificateOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TANDEM_CERTIFICATE", help="PEM file of a certificate the server asks for."
+    ),
+]
+CertificateKeyOption = Annotated[
+    Path | None, typer.Option("--key", envvar="TANDEM_KEY", help="PEM file of its private key.")
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the services' logs.")]
 
@@ -181,12 +198,16 @@ def chat_command(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
     api_key: KeyOption = None,
+    authority: AuthorityOption = None,
+    certificate: CertificateOption = None,
+    key: CertificateKeyOption = None,
 ) -> None:
     """Ask about images: tandem chat --image FILE "question"."""
     settings = chat.ChatSettings(
         server=server,
         bundle=bundle,
         api_key=api_key,
+        files=ClientFiles(authority=authority, certificate=certificate, key=key),
         system=system,
         max_tokens=max_tokens,
         temperature=temperature,
@@ -195,6 +216,25 @@ def chat_command(
     if question is not None:
         question = "\n\n".join(text for text in (question, read_piped().strip()) if text)
     chat.run(Screen.of_process(), settings, image or [], question)
+
+
+@app.command("certificates")
+def certificates_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where everything is kept.")],
+    hosts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="HOST",
+            help="A host's name or address, as others reach it; several of one host are joined by"
+            " commas. None: the hosts that FOLDER has are renewed.",
+        ),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="How long certificates are valid.")] = 365,
+) -> None:
+    """Make what services on several hosts know each other by: certificates and a token."""
+    from deploy import certificates  # here, because no other command waits for its library
+
+    certificates.run(Console(), folder, hosts or [], days=days)
 
 
 @app.command("verify")
@@ -229,6 +269,9 @@ def bench_command(
         typer.Option(metavar="ADDRESS", help=f"Measure a server that runs instead: {SERVER_FORMS}"),
     ] = None,
     api_key: KeyOption = None,
+    authority: AuthorityOption = None,
+    certificate: CertificateOption = None,
+    key: CertificateKeyOption = None,
     width: Annotated[int, typer.Option(min=32, help="Image width, pixels.")] = 1024,
     height: Annotated[int, typer.Option(min=32, help="Image height, pixels.")] = 768,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens per answer.")] = 64,
@@ -244,7 +287,8 @@ def bench_command(
             raise CommandError(
                 "--server measures what runs; it takes no BUNDLE, --threads or --set", exit_code=2
             )
-        report = bench.run_against(server, load, api_key=api_key)
+        files = ClientFiles(authority=authority, certificate=certificate, key=key)
+        report = bench.run_against(server, load, api_key=api_key, files=files)
     else:
         flags = serve.tier_flags(settings or [], threads=threads)
         served = bundle or demo.demo_bundle(console, demo.CHECKPOINT, "int4")

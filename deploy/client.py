@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.tandem.v1 import decoder_pb2, gateway_pb2, gateway_pb2_grpc, vision_pb2
 from protos.wire import channels
+from protos.wire.credentials import Credentials
 from protos.wire.errors import Reason, from_rpc_error
 
 POLL_S = 0.1
@@ -42,12 +43,28 @@ class Conversation:
 
 
 class ChatClient:
-    """Talks to one gateway. Use as a context manager."""
+    """Talks to one gateway. Use as a context manager.
 
-    def __init__(self, address: str, *, api_key: str | None = None) -> None:
+    Args:
+        address: `host:port` of its gRPC door.
+        api_key: A key of the gateway's.
+        credentials: How the door is spoken to with TLS; None: without.
+
+    Raises:
+        CredentialError: a file of the credentials cannot be used.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        api_key: str | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
         self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
-        options = channels.channel_options(channels.LARGE_MESSAGE_BYTES)
-        self._channel = grpc.insecure_channel(address, options=list(options))
+        self._channel = channels.open_blocking_channel(
+            address, credentials, max_receive_bytes=channels.LARGE_MESSAGE_BYTES
+        )
         self._stub = gateway_pb2_grpc.ChatServiceStub(self._channel)
 
     def __enter__(self) -> Self:

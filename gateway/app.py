@@ -42,6 +42,7 @@ from protos.media.limits import MAX_REQUEST_PIXELS
 from protos.process.server import GrpcServer, bind
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
 from protos.wire.channels import LARGE_MESSAGE_BYTES, MIB
+from protos.wire.credentials import CredentialFiles
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Gateway:
 
     Raises:
         SettingError: the file of the digest key cannot be used.
+        CredentialError: a file of TLS or of the token cannot.
         BundleError: the bundle's processor folder is missing or damaged, or a tier is there and
             serves another bundle.
         BindError: a door cannot listen where it should.
@@ -73,16 +75,19 @@ class Gateway:
             discover_interval_s=config.discover_interval_s,
             wait_s=config.tier_wait_s,
         )
+        files = CredentialFiles(config.credentials)
         self._vision = VisionClient(
             Discovery("vision", config.sources_of("vision")),
             bundle_digest=bundle.digest,
             level_count=1 + bundle.manifest.deepstack_level_count,
             watching=watching,
+            files=files,
         )
         self._decoder = DecoderClient(
             Discovery("decoder", config.sources_of("decoder")),
             bundle_digest=bundle.digest,
             watching=watching,
+            files=files,
         )
         self._embeddings = EmbeddingCache(
             max_bytes=config.embedding_cache_mib * MIB,
@@ -108,7 +113,7 @@ class Gateway:
     async def __aenter__(self) -> "Gateway":
         try:
             self._stack.enter_context(self._threads)
-            serving = self._metrics.serving(self._config.host, self._config.metrics_port)
+            serving = self._metrics.serving(self._config.metrics_host, self._config.metrics_port)
             self.metrics_port = self._stack.enter_context(serving)
             await self._stack.enter_async_context(self._files)
             await self._stack.enter_async_context(self._vision)
@@ -231,6 +236,7 @@ class Gateway:
             interceptors=(ReflectionKey(self._service.authorize),),
             max_receive_bytes=LARGE_MESSAGE_BYTES,
             drain_timeout_s=config.drain_timeout_s,
+            credentials=config.door_credentials,
         )
         servicer = ChatServicer(self._service)
         gateway_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server.server)
@@ -273,6 +279,7 @@ class Gateway:
             max_header_bytes=config.max_header_bytes,
             slow_client_s=config.slow_client_s,
             drain_timeout_s=config.drain_timeout_s,
+            tls=CredentialFiles(config.door_credentials) if config.door_certificate else None,
         )
 
     def _model_facts(self) -> ModelFacts:

@@ -29,6 +29,7 @@ from protos.wire.channels import (
     MIB,
     VISION_PORT,
 )
+from protos.wire.credentials import Credentials
 
 MIN_DIGEST_KEY_CHARS = 16
 
@@ -63,6 +64,19 @@ class GatewayConfig(HopSettings):
         default=None,
         least=0,
         most=MAX_PORT,
+    )
+    door_certificate: str | None = setting(
+        "file (PEM) of the certificate that both doors show to clients, which then speak https and"
+        " gRPC with TLS; read again when it changes; unset: no TLS",
+        default=None,
+    )
+    door_key: str | None = setting(
+        "file (PEM) of the private key of door_certificate", default=None
+    )
+    door_authority: str | None = setting(
+        "file (PEM) of the authority that must have signed the certificate of every client; unset:"
+        " clients need none",
+        default=None,
     )
     model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
     api_key: str | None = setting(
@@ -225,6 +239,7 @@ class GatewayConfig(HopSettings):
     def __post_init__(self) -> None:
         check(self)
         check_hops(self)
+        self._check_doors()
         for name in ("vision", "decoder"):
             listed = entries(getattr(self, name))
             if not listed:
@@ -256,6 +271,32 @@ class GatewayConfig(HopSettings):
             ValueError: an entry of another form.
         """
         return tuple(source_of(entry) for entry in entries(getattr(self, tier)))
+
+    def _check_doors(self) -> None:
+        if (self.door_certificate is None) != (self.door_key is None):
+            named, absent = "door_certificate", "door_key"
+            if self.door_certificate is None:
+                named, absent = absent, named
+            raise SettingError(f"{absent} is not set, but {named} is: TLS needs both")
+        if self.door_authority is not None and self.door_certificate is None:
+            raise SettingError("door_authority needs door_certificate and door_key")
+
+    @property
+    def door_credentials(self) -> Credentials:
+        """What both doors show to clients and ask of them."""
+        return Credentials(
+            tls=self.door_certificate is not None,
+            certificate=self.door_certificate,
+            key=self.door_key,
+            authority=self.door_authority,
+            prefix="door_",
+        )
+
+    def unprotected(self) -> tuple[str, ...]:
+        """The settings without which strangers could use or overhear the doors."""
+        tls = () if self.door_certificate else ("door_certificate",)
+        known = self.api_keys or self.door_authority
+        return tls if known else (*tls, "api_key")
 
     def _check_media(self) -> None:
         try:

@@ -64,7 +64,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
 
     encoders = RayEncoders(config, reaper)
     try:
-        metrics = servicer.metrics.serving(config.host, config.metrics_port)
+        metrics = servicer.metrics.serving(config.metrics_host, config.metrics_port)
         async with server:
             with metrics as metrics_port:
                 await encoders.start(reclaim_signals=process.catch_signals)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from deploy.client import ChatClient, Conversation
 from deploy.commands.running import own_stack, stop_signals
-from deploy.commands.server import connected
+from deploy.commands.server import NO_FILES, ClientFiles, connected
 from deploy.stack.local import LocalStack, StackSettings, check_bundle
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal.answer import Answer
@@ -99,7 +99,9 @@ def run(
             )
 
 
-def run_against(server: str, load: Load, *, api_key: str | None) -> Report:
+def run_against(
+    server: str, load: Load, *, api_key: str | None, files: ClientFiles = NO_FILES
+) -> Report:
     """Asks a server that runs already, and reports.
 
     Raises:
@@ -107,7 +109,8 @@ def run_against(server: str, load: Load, *, api_key: str | None) -> Report:
         ServiceError: a question failed.
     """
     otherwise = "start one with `tandem serve BUNDLE`, or measure one with `tandem bench BUNDLE`"
-    with stop_signals(), connected(server, api_key=api_key, otherwise=otherwise) as client:
+    connecting = connected(server, api_key=api_key, otherwise=otherwise, files=files)
+    with stop_signals(), connecting as client:
         # An earlier run's images may still be in the server's caches.
         return _measure(client, load, first_seed=secrets.randbits(32))
 

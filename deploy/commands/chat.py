@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deploy.client import ChatClient, Conversation
 from deploy.commands.running import StopRequested, own_stack, stop_signals
-from deploy.commands.server import connected
+from deploy.commands.server import NO_FILES, ClientFiles, connected
 from deploy.stack.local import StackSettings
 from deploy.stack.paths import chat_history
 from deploy.stack.ports import ANY_FREE
@@ -38,6 +38,7 @@ class ChatSettings:
     server: str  # host:port of a gateway's gRPC door, or the URL of its HTTP door
     bundle: Path | None = None  # served for as long as the chat lasts, instead of `server`
     api_key: str | None = None
+    files: ClientFiles = NO_FILES
     system: str | None = None
     max_tokens: int = 512
     temperature: float | None = None  # None: the model's own default
@@ -74,7 +75,9 @@ def _server(screen: Screen, settings: ChatSettings) -> Iterator[ChatClient]:
     otherwise = (
         "start one with `tandem serve BUNDLE`, or let this command do it with --bundle BUNDLE"
     )
-    with connected(settings.server, api_key=settings.api_key, otherwise=otherwise) as client:
+    with connected(
+        settings.server, api_key=settings.api_key, otherwise=otherwise, files=settings.files
+    ) as client:
         yield client
 
 

@@ -89,7 +89,12 @@ def own_stack(
         LaunchError: see `LocalStack.start`.
     """
     key = secrets.token_urlsafe()
-    gateway = {**settings.environment.get("gateway", {}), "GATEWAY_API_KEY": key}
+    gateway = {
+        **settings.environment.get("gateway", {}),
+        # Nor does it show a certificate that is meant for others.
+        **{f"GATEWAY_DOOR_{name}": "" for name in ("CERTIFICATE", "KEY", "AUTHORITY")},
+        "GATEWAY_API_KEY": key,
+    }
     private = replace(settings, environment={**settings.environment, "gateway": gateway})
     with (
         running_stack(console, private, verbose=verbose, quiet=quiet) as stack,

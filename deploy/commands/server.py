@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploy.client import ChatClient
@@ -10,24 +12,70 @@ from deploy.stack.record import records
 from deploy.terminal.screen import CommandError
 from protos.wire import channels
 from protos.wire.addresses import LOOPBACK_NAMES, join, split
+from protos.wire.credentials import CredentialError, Credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientFiles:
+    """PEM files for a server that speaks TLS.
+
+    Attributes:
+        authority: Who signed the server's certificate; None: one that this system trusts.
+        certificate, key: What this user shows, where the server asks for it.
+    """
+
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def credentials(self, server: str) -> Credentials:
+        """How a server is spoken to: with TLS where its URL says https, or a file is named.
+
+        Raises:
+            CommandError: one of certificate and key is missing.
+        """
+        if (self.certificate is None) != (self.key is None):
+            raise CommandError("--certificate and --key belong together", exit_code=2)
+        named = [self.authority, self.certificate, self.key]
+        authority, certificate, key = (None if file is None else str(file) for file in named)
+        return Credentials(
+            tls=server.startswith("https://") or any(named),
+            authority=authority,
+            certificate=certificate,
+            key=key,
+            prefix="",
+        )
+
+
+NO_FILES = ClientFiles()
 
 
 @contextmanager
-def connected(server: str, *, api_key: str | None, otherwise: str) -> Iterator[ChatClient]:
+def connected(
+    server: str, *, api_key: str | None, otherwise: str, files: ClientFiles = NO_FILES
+) -> Iterator[ChatClient]:
     """A client of the gateway at `server`.
 
     Args:
         server: See `grpc_address`.
         otherwise: What the user can do where no server answers.
+        files: What the user and the server know each other by.
 
     Raises:
-        CommandError: no server answers, or it is a tier behind the gateway.
+        CommandError: no server answers, it is a tier behind the gateway, or a file cannot be used.
     """
     address = grpc_address(server, os.environ)
-    with ChatClient(address, api_key=api_key) as client:
+    credentials = files.credentials(server)
+    try:
+        made = ChatClient(address, api_key=api_key, credentials=credentials)
+    except CredentialError as error:
+        raise CommandError(f"--{error}", exit_code=2) from error
+    with made as client:
         if not client.wait_until_serving():
+            spoken = " with TLS (--authority names who signed its certificate)"
             raise CommandError(
-                f"no Tandem server answers at {_named(server, address)}; {otherwise}"
+                f"no Tandem server answers at {_named(server, address)}"
+                f"{spoken if credentials.tls else ''}; {otherwise}"
             )
         tier = client.tier()
         if tier is not None:
@@ -62,9 +110,9 @@ def grpc_address(server: str, environ: Mapping[str, str]) -> str:
 
 def _url_parts(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no address, expected http://HOST:PORT/v1 or HOST:PORT")
-    return parts.hostname, parts.port or 80
+    return parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)
 
 
 def _named(server: str, address: str) -> str:

@@ -1,5 +1,6 @@
 """All three services on one machine: started together, stopped together."""
 
+import os
 import re
 import sys
 import time
@@ -184,7 +185,15 @@ class LocalStack:
     @property
     def http_url(self) -> str:
         """Base URL of the OpenAI front door."""
-        return f"http://{join(reachable(self.settings.host), self.ports.http)}/v1"
+        scheme = "https" if self._encrypted() else "http"
+        return f"{scheme}://{join(reachable(self.settings.host), self.ports.http)}/v1"
+
+    def _encrypted(self) -> bool:
+        """Whether the gateway was told of a certificate for its doors."""
+        flags = self.settings.flags.get("gateway", ())
+        told = {**os.environ, **self.settings.environment.get("gateway", {})}
+        by_flag = any(flag.startswith("--door-certificate=") for flag in flags)
+        return by_flag or bool(told.get("GATEWAY_DOOR_CERTIFICATE"))
 
     def __enter__(self) -> Self:
         self.start()

@@ -11,11 +11,23 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from gateway.http.tls import server_context
+from protos.wire.credentials import CredentialFiles
+
 logger = logging.getLogger(__name__)
 
 
 class Listener:
-    """Serves an ASGI application on a bound socket. Use as an async context manager."""
+    """Serves an ASGI application on a bound socket. Use as an async context manager.
+
+    Args:
+        app: What answers.
+        listening: The socket.
+        max_header_bytes: Most bytes of a request's headers.
+        slow_client_s: How long a client may be silent within its headers, or not read.
+        drain_timeout_s: How long running requests may go on when the server ends.
+        tls: Certificate and key to show; None: no TLS.
+    """
 
     def __init__(
         self,
@@ -25,6 +37,7 @@ class Listener:
         max_header_bytes: int,
         slow_client_s: float,
         drain_timeout_s: float,
+        tls: CredentialFiles | None = None,
     ) -> None:
         self.port: int = listening.getsockname()[1]
         self._socket = listening
@@ -41,6 +54,8 @@ class Listener:
             h11_max_incomplete_event_size=max_header_bytes,
             timeout_graceful_shutdown=max(1, round(drain_timeout_s)),
         )
+        config.load()
+        config.ssl = None if tls is None else server_context(tls)
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 

@@ -30,6 +30,7 @@ from gateway.tiers.watch import Watching
 from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.channels import REQUEST_ID_KEY
+from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import Reason, ServiceError, from_rpc_error
 
 # What a call ends with whose decoder is gone, is not ready yet, stops, or was cut off.
@@ -57,13 +58,21 @@ class DecoderLost(Exception):
 class DecoderClient(TierClient):
     """Generates tokens."""
 
-    def __init__(self, discovery: Discovery, *, bundle_digest: str, watching: Watching) -> None:
+    def __init__(
+        self,
+        discovery: Discovery,
+        *,
+        bundle_digest: str,
+        watching: Watching,
+        files: CredentialFiles | None = None,
+    ) -> None:
         super().__init__(
             Router("decoder", unavailable=Reason.DECODER_UNAVAILABLE),
             discovery,
             report=_report,
             bundle_digest=bundle_digest,
             watching=watching,
+            files=files,
         )
 
     @asynccontextmanager

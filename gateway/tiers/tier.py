@@ -20,7 +20,9 @@ from gateway.tiers.router import Endpoint, Router, State
 from gateway.tiers.watch import Channels, Watch, Watching
 from protos.bundle.manifest import BundleError
 from protos.wire.channels import is_serving
+from protos.wire.credentials import CredentialFiles, Credentials
 from protos.wire.errors import Reason, from_rpc_error
+from protos.wire.refusals import Refusals
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class TierClient:
         report: Asks one address what it is; raises grpc.RpcError.
         bundle_digest: Of the bundle the tier must serve.
         watching: How often it is looked at.
+        files: What is shown to the tier; None: nothing.
     """
 
     def __init__(
@@ -77,10 +80,13 @@ class TierClient:
         report: Callable[[grpc.aio.Channel], Awaitable[Report]],
         bundle_digest: str,
         watching: Watching,
+        files: CredentialFiles | None = None,
     ) -> None:
+        self._files = files or CredentialFiles(Credentials())
+        self._refusals = Refusals(self._files)
         self.router = router
         self.bundle_digest = bundle_digest
-        self.channels = Channels()
+        self.channels = Channels(self._files)
         self.ejector = Ejector()
         self.retries: Counter[Fault] = Counter()  # calls made again elsewhere, since the start
         self._report = report
@@ -108,7 +114,7 @@ class TierClient:
         await self._watch.follow()
         await self._watch.look_at_all()
         if self._is_static and self.router.is_mismatched():
-            await self.channels.close()
+            await self._close_channels()
             raise BundleError(
                 f"the {self.router.tier} tier at"
                 f" {', '.join(endpoint.address for endpoint in self.router.endpoints)} serves"
@@ -123,6 +129,10 @@ class TierClient:
             with suppress(asyncio.CancelledError):
                 await self._watching
         await self._watch.stop()
+        await self._close_channels()
+
+    async def _close_channels(self) -> None:
+        await self._refusals.close()
         await self.channels.close()
 
     async def ready(
@@ -233,6 +243,7 @@ class TierClient:
         try:
             report = await self._report(channel)
         except grpc.RpcError as error:
+            self._refusals.noticed(f"{self.router.tier} tier", endpoint.address, error)
             endpoint.misses += 1
             # A busy machine may answer late; one that is gone refuses at once.
             late = code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -34,6 +34,7 @@ from gateway.tiers.watch import Watching
 from protos.media.videos import FrameSampling, SampledFrames
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire.channels import REQUEST_ID_KEY
+from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import (
     DeadlineExceeded,
     Reason,
@@ -66,6 +67,7 @@ class VisionClient(TierClient):
         bundle_digest: str,
         level_count: int,
         watching: Watching,
+        files: CredentialFiles | None = None,
     ) -> None:
         super().__init__(
             Router("vision", unavailable=Reason.VISION_UNAVAILABLE),
@@ -73,6 +75,7 @@ class VisionClient(TierClient):
             report=_report,
             bundle_digest=bundle_digest,
             watching=watching,
+            files=files,
         )
         self._level_count = level_count  # 1 + DeepStack levels
         self._pace = EncodePace()

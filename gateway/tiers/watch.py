@@ -12,7 +12,8 @@ import grpc
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.standing import Ejector
 from gateway.tiers.router import Endpoint, Router
-from protos.wire.channels import channel_options
+from protos.wire.channels import open_channel
+from protos.wire.credentials import CredentialFiles
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +38,19 @@ class Watching:
 
 
 class Channels(dict[Endpoint, grpc.aio.Channel]):
-    """A channel for each address, opened when it is first asked for."""
+    """A channel for each address, opened when it is first asked for.
 
-    def __init__(self) -> None:
+    Args:
+        files: What is shown to the tier.
+    """
+
+    def __init__(self, files: CredentialFiles) -> None:
         super().__init__()
+        self._files = files
         self._unused_since_s: dict[Endpoint, float] = {}
 
     def __missing__(self, endpoint: Endpoint) -> grpc.aio.Channel:
-        channel = grpc.aio.insecure_channel(endpoint.address, options=channel_options())
+        channel = open_channel(endpoint.address, self._files)
         self[endpoint] = channel
         return channel
 

@@ -1,12 +1,15 @@
 """Settings of every service that say who may speak to it, and the rule for what others reach."""
 
 import ipaddress
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
 from protos.process.server import resolve
 from protos.process.settings import SettingError, setting
 from protos.wire.credentials import CredentialError, Credentials, read_tokens
+
+logger = logging.getLogger(__name__)
 
 TLS_NAMES = ("tls_certificate", "tls_key", "tls_authority")
 
@@ -40,6 +43,12 @@ class HopSettings:
     )
     allow_insecure: bool = setting(
         "listen beyond loopback though what keeps strangers out is not set", default=False
+    )
+
+    metrics_host: str = setting(
+        "address the metrics port listens on; it tells figures, without a key, to whoever reaches"
+        " it",
+        default="127.0.0.1",
     )
 
     @property
@@ -100,13 +109,18 @@ def check_exposure(config: Listening) -> None:
         BindError: the host leads nowhere.
     """
     missing = config.unprotected()
-    if missing and not config.allow_insecure and not is_loopback(config.host):
-        raise SettingError(
-            f"host is {config.host!r}, which other machines can reach, and {' and '.join(missing)}"
-            f" {'is' if len(missing) == 1 else 'are'} not set: set"
-            f" {'it' if len(missing) == 1 else 'them'} (see `tandem certificates`), or"
-            " allow_insecure to serve whoever reaches it"
-        )
+    if not missing or is_loopback(config.host):
+        return
+    listed = " and ".join(missing)
+    if config.allow_insecure:
+        logger.warning("host %s is open without %s", config.host, listed)
+        return
+    verb, them = ("is", "it") if len(missing) == 1 else ("are", "them")
+    raise SettingError(
+        f"host is {config.host!r}, which other machines can reach, and {listed} {verb} not set:"
+        f" set {them} (`tandem certificates` makes the files), or allow_insecure to serve whoever"
+        " reaches it"
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -101,7 +101,7 @@ def load(
     Raises:
         SettingError: an unknown `PREFIX_...` name, a value of the wrong type, a missing value.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in _own_first(cls)}
     hints = typing.get_type_hints(cls)
     raw = _from_environment(fields, prefix, environ)
     raw.update(_from_flags(fields, program, argv))
@@ -115,6 +115,11 @@ def load(
         name = missing[0]
         raise SettingError(f"{name} is not set: give --{_flag(name)} or {prefix}_{name.upper()}")
     return cls(**values)
+
+
+def _own_first(cls: type[Any]) -> "list[dataclasses.Field[Any]]":
+    """The fields of a class, those that it shares with other services last."""
+    return sorted(dataclasses.fields(cls), key=lambda field: field.name not in cls.__annotations__)
 
 
 def describe(config: Any) -> str:

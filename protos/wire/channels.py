@@ -70,7 +70,9 @@ def open_channel(
             return grpc.aio.insecure_channel(address, options=options)
         return grpc.aio.secure_channel(address, _shown(secrets), options=options)
 
-    return connect(Secrets()) if files is None else RenewingChannel(files, connect)
+    if files is None or not (files.credentials.tls or files.credentials.has_token):
+        return connect(Secrets())
+    return RenewingChannel(files, connect)
 
 
 def open_blocking_channel(

@@ -65,7 +65,7 @@ LAYERS = {
     "deploy": [
         ["divergence", "tower_loss"],
         ["client", "export", "install", "stack", "terminal"],
-        ["commands"],
+        ["certificates", "commands"],
         ["cli"],
     ],
     "deploy/export": [
@@ -100,6 +100,7 @@ FENCES = {
     "onnx": ("deploy/export/",),
     "onnx_ir": ("deploy/export/",),
     "av": ("vision_service/videos/containers.py",),
+    "cryptography": ("deploy/certificates.py", "protos/wire/credentials.py"),
     "starlette": ("gateway/http/",),
     "dns": ("gateway/fleet/names.py",),
     "aiohttp": ("gateway/media/http_files.py",),

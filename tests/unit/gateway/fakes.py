@@ -18,6 +18,7 @@ from protos.tandem.v1 import (
 )
 from protos.wire import features, tensors
 from protos.wire.channels import LARGE_MESSAGE_BYTES
+from protos.wire.credentials import Credentials
 from protos.wire.errors import InvalidRequest, ModelMismatch, ServiceError, reporting_errors
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,6 +34,7 @@ class FakeTier:
         self.digest = bundle.digest
         self.port = port
         self.address = ""
+        self.credentials: Credentials | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         raise NotImplementedError
@@ -43,6 +45,7 @@ class FakeTier:
             port=self.port,
             max_receive_bytes=LARGE_MESSAGE_BYTES,
             drain_timeout_s=0.0,
+            credentials=self.credentials,
         )
         self.register(self.server.server)
         self.port = self.server.port

@@ -51,11 +51,15 @@ async def staged(bundle: Bundle, **settings: Any) -> AsyncIterator[Stage]:
     """Starts everything; `settings` are the gateway's, besides where things are.
 
     Without others no features are kept, so that every image is the vision tier's business, and an
-    answer whose decoder is lost does not wait long for another.
+    answer whose decoder is lost does not wait long for another. `tiers` among them is what the
+    tiers show and ask for, as `Credentials`.
     """
+    credentials = settings.pop("tiers", None)
     async with AsyncExitStack() as stack:
-        vision = await stack.enter_async_context(FakeVision(bundle))
-        decoder = await stack.enter_async_context(FakeDecoder(bundle))
+        vision, decoder = FakeVision(bundle), FakeDecoder(bundle)
+        vision.credentials = decoder.credentials = credentials
+        await stack.enter_async_context(vision)
+        await stack.enter_async_context(decoder)
         places = {"vision": vision.address, "decoder": decoder.address}
         defaults = {
             "watch_interval_s": 0.05,

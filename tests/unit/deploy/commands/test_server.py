@@ -39,6 +39,7 @@ def test_the_http_door_of_a_stack_on_this_machine_leads_to_its_grpc_door(
     ("server", "address"),
     [
         ("http://example.org:8000/v1", "example.org:50050"),
+        ("https://example.org:8443/v1", "example.org:50050"),
         ("http://[2001:db8::1]:8000/v1", "[2001:db8::1]:50050"),
         ("example.org:7000", "example.org:7000"),
         ("127.0.0.1:7000", "127.0.0.1:7000"),
@@ -51,7 +52,7 @@ def test_elsewhere_a_url_means_the_usual_port(
         assert grpc_address(server, state) == address
 
 
-@pytest.mark.parametrize("server", ["https://example.org/v1", "example.org", "http://", "::1:80"])
+@pytest.mark.parametrize("server", ["ftp://example.org/v1", "example.org", "http://", "::1:80"])
 def test_what_is_no_address_is_refused(state: dict[str, str], server: str) -> None:
     with pytest.raises(CommandError) as caught:
         grpc_address(server, state)
