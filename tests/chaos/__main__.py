@@ -12,7 +12,7 @@ from tests.chaos.answers import Load
 from tests.chaos.faults import HOSTS, LINKS, REPLICAS, ROLLING, SERVICES, Fault, endure
 from tests.chaos.outcomes import Outcome, outcomes, reference, table
 from tests.chaos.questions import image_questions, text_questions
-from tests.chaos.scene import Scene
+from tests.chaos.scene import Phase, Scene
 from tests.chaos.site import KEY, Site
 from tests.support.bundles import demo_bundle
 
@@ -31,13 +31,21 @@ def run(folder: Path, faults: list[Fault], *, ray: bool, answers: int) -> list[O
     questions = [*image_questions(), *text_questions()]
     with Site(folder, demo_bundle("fp32"), ray=ray) as site:
         load = Load(
-            site.client, gateways=site.gateways, key=KEY, questions=questions, at_once=AT_ONCE
+            site.client,
+            gateways=site.gateways,
+            authority=site.authority,
+            key=KEY,
+            questions=questions,
+            at_once=AT_ONCE,
         )
         with load:
             scene = Scene(site, load)
             scene.wait_for_all(question.name for question in questions)
             known = reference(load.answers)
-            phases = [endure(scene, fault, answers=answers) for fault in faults]
+            phases: list[Phase] = []
+            for fault in faults:
+                phases.append(endure(scene, fault, answers=answers))
+                sys.stderr.write(f"{outcomes(phases, load.answers, known)[-1]}\n")
     return outcomes(phases, load.answers, known)
 
 

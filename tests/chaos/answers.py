@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from tests.chaos.hosts import Host
@@ -47,11 +48,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What a gateway said of its tiers at a time: serving addresses by tier; None is silence."""
+    """What a gateway said of its tiers at a time: addresses by tier and state; empty is silence."""
 
     gateway: str
     at_s: float
-    serving: Mapping[str, int] | None
+    tiers: Mapping[str, Mapping[str, int]]
+
+    def serving(self, tier: str) -> int:
+        """Addresses that get calls like any other."""
+        return self.tiers.get(tier, {}).get("serving", 0)
 
 
 class LoadFailed(Exception):
@@ -64,6 +69,7 @@ class Load:
     Args:
         client: Its host.
         gateways: URLs that end in /v1.
+        authority: PEM file of who signed their certificates.
         key: Of the gateways.
         questions: What is asked, each again and again.
         at_once: Requests of each kind at the same time.
@@ -78,11 +84,12 @@ class Load:
         client: Host,
         *,
         gateways: Sequence[str],
+        authority: Path,
         key: str,
         questions: Sequence[Question],
         at_once: Mapping[str, int],
     ) -> None:
-        job = {"gateways": gateways, "key": key, "at_once": at_once}
+        job = {"gateways": gateways, "key": key, "at_once": at_once, "authority": str(authority)}
         asked = [asdict(question) for question in questions]
         self._job = client.folder / "job.json"
         self._job.write_text(json.dumps({**job, "questions": asked}))
@@ -116,7 +123,7 @@ class Load:
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._ended or condition(), timeout_s):
-                raise TimeoutError(f"waited {timeout_s:.0f} s for {what}")
+                raise TimeoutError(f"waited {timeout_s:.0f} s for {what}; {self.looks[-2:]}")
             if self._ended:
                 raise LoadFailed(self._log.read_text()[-2000:])
 
@@ -125,7 +132,7 @@ class Load:
         for line in self._process.stdout:
             told: dict[str, Any] = json.loads(line)
             with self._changed:
-                if "serving" in told:
+                if "tiers" in told:
                     self.looks.append(Look(**told))
                 else:
                     self.answers.append(Answer(**told))

@@ -1,15 +1,16 @@
 """The client's programme: `python -m tests.chaos.load JOB`, in the client's host.
 
-JOB is a JSON file: `gateways` (URLs that end in /v1), `key`, `at_once` by kind, and `questions` as
-in questions.py. Every kind's workers ask its questions in turn, at the gateways in turn, until
-standard input ends. Each line of output is an `Answer` of answers.py, or a look at what the
-gateways say of their tiers. A request that loses its gateway is told of, and asked of another.
+JOB is a JSON file: `gateways` (URLs that end in /v1), `authority` (PEM), `key`, `at_once` by kind,
+and `questions` as in questions.py. Every kind's workers ask its questions in turn, at the gateways
+in turn, until standard input ends. Each line of output is an `Answer` of answers.py, or a `Look`.
+A request that loses its gateway is told of, and asked of another.
 """
 
 import asyncio
 import contextlib
 import itertools
 import json
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -35,7 +36,10 @@ class Client:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         headers = {"Authorization": f"Bearer {job['key']}"}
         timeout = httpx.Timeout(PATIENCE_S)
-        self._http = httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout)
+        verify = ssl.create_default_context(cafile=job["authority"])
+        self._http = httpx.AsyncClient(
+            headers=headers, limits=limits, timeout=timeout, verify=verify
+        )
         self._numbers = itertools.count()
         self._ending = asyncio.Event()
 
@@ -94,14 +98,14 @@ class Client:
         return {"text": choice["message"]["content"], "finish": choice["finish_reason"]}
 
     async def _look(self, gateway: str) -> None:
-        """Tells again and again how many addresses of each tier a gateway finds serving."""
+        """Tells again and again what a gateway finds of the tiers."""
         url = gateway.removesuffix("/v1") + "/metrics"
         while not self._ending.is_set():
-            serving: dict[str, int] | None = None
+            tiers: dict[str, dict[str, int]] = {}
             with contextlib.suppress(httpx.TransportError):
                 response = await self._http.get(url, timeout=LOOK_TIMEOUT_S)
-                serving = serving_addresses(response.text)
-            tell({"gateway": gateway, "at_s": time.monotonic(), "serving": serving})
+                tiers = conditions(response.text)
+            tell({"gateway": gateway, "at_s": time.monotonic(), "tiers": tiers})
             await asyncio.sleep(LOOK_INTERVAL_S)
 
 
@@ -123,14 +127,15 @@ async def streamed(lines: AsyncIterator[str]) -> dict[str, Any]:
     return told
 
 
-def serving_addresses(metrics: str) -> dict[str, int]:
-    """Serving addresses by tier, from Prometheus' text."""
-    return {
-        sample.labels["tier"]: int(sample.value)
-        for family in text_string_to_metric_families(metrics)
-        for sample in family.samples
-        if sample.name == "tandem:gateway_tier_addresses" and sample.labels["state"] == "serving"
-    }
+def conditions(metrics: str) -> dict[str, dict[str, int]]:
+    """How many addresses of each tier are in which state, from Prometheus' text."""
+    found: dict[str, dict[str, int]] = {}
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            if sample.name == "tandem:gateway_tier_addresses" and sample.value:
+                states = found.setdefault(sample.labels["tier"], {})
+                states[sample.labels["state"]] = int(sample.value)
+    return found
 
 
 def tell(what: dict[str, Any]) -> None:

@@ -64,14 +64,13 @@ class Scene:
     def wait_until_serving(self, count: int, gateways: Sequence[str]) -> float:
         """Returns when some gateways have found, from now on, so many addresses of each tier."""
         since_s = time.monotonic()
-        wanted = dict.fromkeys(PORTS, count)
         found: dict[str, float] = {}
 
         def all_have() -> bool:
             for look in reversed(self.load.looks):
                 if look.at_s < since_s:
                     break
-                if look.serving == wanted:
+                if all(look.serving(tier) == count for tier in PORTS):
                     found[look.gateway] = look.at_s
             return found.keys() >= set(gateways)
 

@@ -1,4 +1,7 @@
-"""Every service on a host of its own: two vision hosts, two decoder hosts, an edge, a client."""
+"""Every service on a host of its own: two vision hosts, two decoder hosts, an edge, a client.
+
+All of them show certificates and tell a token; the gateways read addresses from files.
+"""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -6,11 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from deploy.certificates import issue
 from tests.chaos.hosts import Host, Network
 from tests.chaos.services import TANDEM, Service
 
 KEY = "key-of-the-client"
-DIGEST_KEY = "a digest key of both gateways"
+GATEWAY_ENVIRONMENT = {
+    "GATEWAY_API_KEY": KEY,
+    "GATEWAY_DIGEST_KEY": "a digest key of both gateways",
+}
 PORTS = {"vision": 50051, "decoder": 50052}
 HTTP_PORTS = (8000, 8001)
 OF_EACH_TIER = 2
@@ -20,7 +27,7 @@ WITHOUT_RAY = (sys.executable, str(Path(__file__).parents[1] / "support" / "visi
 FLAGS: Mapping[str, tuple[str, ...]] = {
     "vision": ("--threads=1", "--tower=exact"),
     "decoder": ("--threads=1", "--max-sequences=8", "--max-context=2048"),
-    "gateway": (),
+    "gateway": ("--discover-interval-s=0.5",),
 }
 
 
@@ -38,12 +45,15 @@ class Site:
         services: By name, which is the host's; both gateways are on the edge.
         client: The host of whoever asks.
         gateways: URLs of the HTTP doors.
+        authority: PEM file of who signed their certificates.
     """
 
     def __init__(self, folder: Path, bundle: Path, *, ray: bool) -> None:
         self._network = Network(folder)
+        self._secrets = folder / "secrets"
         self.bundle = bundle
         self._vision = (*TANDEM, "vision") if ray else WITHOUT_RAY
+        self.authority = self._secrets / "authority.pem"
         self.hosts: dict[str, Host] = {}
         self.services: dict[str, Service] = {}
 
@@ -67,6 +77,10 @@ class Site:
         """The services of a host."""
         return [service for service in self.services.values() if service.host is host]
 
+    def addresses(self, tier: str) -> list[str]:
+        """Where the services of a tier are reached."""
+        return [f"{service.host.address}:{PORTS[tier]}" for service in self.of_tier(tier)]
+
     def gateway_url(self, service: Service) -> str:
         """The HTTP door of a gateway."""
         return self.gateways[self.of_tier("gateway").index(service)]
@@ -88,13 +102,18 @@ class Site:
         for tier in PORTS:
             for number in range(1, OF_EACH_TIER + 1):
                 name = f"{tier}-{number}"
-                host = self.hosts[name] = self._network.host(name)
-                self._add(name, host, tier, {})
+                self.hosts[name] = self._network.host(name)
         edge = self.hosts["edge"] = self._network.host("edge")
         self.client = self._network.host("client")
+        issue(self._secrets, [f"{each.name},{each.address}" for each in self.hosts.values()])
+        for name, host in list(self.hosts.items())[:-1]:
+            tier, _, _ = name.partition("-")
+            self._add(name, host, tier, {"port": PORTS[tier]})
+        for tier in PORTS:
+            self._list(tier).write_text("".join(f"{each}\n" for each in self.addresses(tier)))
         for number, port in enumerate(HTTP_PORTS, 1):
             self._add(f"gateway-{number}", edge, "gateway", {"http-port": port})
-        self.gateways = [f"http://{edge.address}:{port}/v1" for port in HTTP_PORTS]
+        self.gateways = [f"https://{edge.address}:{port}/v1" for port in HTTP_PORTS]
         # Gateways last: they look at the tiers when they start.
         for tier in ("vision", "decoder", "gateway"):
             start_all(self.of_tier(tier), wait=tier != "vision")
@@ -108,21 +127,27 @@ class Site:
             every = {"bundle": self.bundle, **self._options(tier, host), **options}
             return [*program, *(f"--{key}={value}" for key, value in every.items()), *FLAGS[tier]]
 
-        self.services[name] = Service(name, host, command, self._environment(tier))
+        self.services[name] = Service(
+            name, host, command, GATEWAY_ENVIRONMENT if tier == "gateway" else {}
+        )
 
     def _options(self, tier: str, host: Host) -> dict[str, object]:
-        options: dict[str, object] = {"host": host.address, "allow-insecure": True}
-        if tier != "gateway":
-            return options | {"port": PORTS[tier]}
-        for served, port in PORTS.items():
-            addresses = [f"{each.host.address}:{port}" for each in self.of_tier(served)]
-            options[served] = ",".join(addresses)
-        return options | {"grpc-port": 0}
+        own = self._secrets / host.name
+        certificate, key = own / "certificate.pem", own / "key.pem"
+        options: dict[str, object] = {
+            "host": host.address,
+            "tls-certificate": certificate,
+            "tls-key": key,
+            "tls-authority": own / "authority.pem",
+            "token-file": own / "token",
+        }
+        if tier == "gateway":
+            options |= {"door-certificate": certificate, "door-key": key, "grpc-port": 0}
+            options |= {each: f"file:{self._list(each)}" for each in PORTS}
+        return options
 
-    def _environment(self, tier: str) -> dict[str, str]:
-        if tier != "gateway":
-            return {}
-        return {"GATEWAY_API_KEY": KEY, "GATEWAY_DIGEST_KEY": DIGEST_KEY}
+    def _list(self, tier: str) -> Path:
+        return self.hosts["edge"].folder / f"{tier}.txt"
 
 
 def start_all(services: list[Service], *, wait: bool = True) -> None:

@@ -28,7 +28,12 @@ def scene(network_folder: Path) -> Iterator[Scene]:
     """Everything at work, every question answered once, and nothing wrong yet."""
     with Site(network_folder, demo_bundle("fp32"), ray=False) as site:
         load = Load(
-            site.client, gateways=site.gateways, key=KEY, questions=QUESTIONS, at_once=AT_ONCE
+            site.client,
+            gateways=site.gateways,
+            authority=site.authority,
+            key=KEY,
+            questions=QUESTIONS,
+            at_once=AT_ONCE,
         )
         with load:
             scene = Scene(site, load)
