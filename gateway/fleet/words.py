@@ -3,7 +3,7 @@
 from collections import deque
 from statistics import median
 
-LEAST_S = 3.0
+LEAST_S = 5.0
 MOST_S = 30.0
 _FACTOR = 10.0
 _REMEMBERED = 64

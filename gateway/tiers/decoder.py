@@ -4,7 +4,7 @@ Going on elsewhere is `gateway.generation`'s business.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -37,6 +37,13 @@ from protos.wire.errors import Reason, ServiceError, from_rpc_error
 _GONE = (Reason.DECODER_UNAVAILABLE, Reason.LOADING, Reason.DRAINING, Reason.CANCELLED)
 
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
+
+# None at the end of a stream.
+_Message = decoder_pb2.GenerateResponse | None
+
+# How much later than others an admission may come whose grammar must be compiled first; a decoder
+# gives one two seconds in a helper process, and one call may find others there.
+GRAMMAR_S = 10.0
 
 
 class CallEnded(Exception):
@@ -111,8 +118,12 @@ class DecoderClient(TierClient):
         )
         endpoint.calls += 1
         try:
+            grace_s = 0.0 if form.constraint is None else GRAMMAR_S
             generating = GenerateCall(
-                call, lambda error: self.note_failure(endpoint, error), form.constraint
+                call,
+                lambda error: self.note_failure(endpoint, error),
+                form.constraint,
+                lambda word: self.first_word(endpoint, word, grace_s=grace_s),
             )
             # A call that failed at once tells why when it is read.
             with suppress(CallEnded):
@@ -154,6 +165,7 @@ class GenerateCall:
         call: The stream.
         on_failure: Told how the transport failed.
         constraint: What the stream's start holds, in the client's words for errors.
+        first_word: Waits for the first message; see `TierClient.first_word`.
     """
 
     def __init__(
@@ -161,9 +173,11 @@ class GenerateCall:
         call: grpc.aio.StreamStreamCall[Any, Any],
         on_failure: Callable[[grpc.RpcError], None],
         constraint: ConstraintSpec | None,
+        first_word: Callable[[Awaitable[_Message]], Awaitable[_Message]],
     ) -> None:
         self._call = call
         self._constraint = constraint
+        self._first_word = first_word
         self._messages = aiter(call)
         self._on_failure = on_failure
         self._sending = asyncio.Lock()  # gRPC takes one message at a time
@@ -200,7 +214,7 @@ class GenerateCall:
         Raises:
             ServiceError: as `read`.
         """
-        message = await self._next()
+        message = await self._next(self._first_word)
         if message.WhichOneof("payload") != "admission":
             raise _broken_contract()
         return admitted_from_proto(message.admission)
@@ -222,9 +236,12 @@ class GenerateCall:
             case _:
                 raise _broken_contract()
 
-    async def _next(self) -> decoder_pb2.GenerateResponse:
+    async def _next(
+        self, waiting: "Callable[[Awaitable[_Message]], Awaitable[_Message]] | None" = None
+    ) -> decoder_pb2.GenerateResponse:
+        reading: Awaitable[_Message] = anext(self._messages, None)
         try:
-            message: decoder_pb2.GenerateResponse | None = await anext(self._messages, None)
+            message = await (reading if waiting is None else waiting(reading))
         except grpc.RpcError as error:
             self._on_failure(error)
             failure = from_rpc_error(error, unavailable=Reason.DECODER_UNAVAILABLE)

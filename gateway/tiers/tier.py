@@ -15,7 +15,6 @@ from gateway.fleet.discovery import Discovery
 from gateway.fleet.standing import Ejector, Fault
 from gateway.fleet.words import FirstWords
 from gateway.media.images import TierLimits
-from gateway.request.deadlines import seconds_left
 from gateway.tiers.router import Endpoint, Router, State
 from gateway.tiers.watch import Channels, Watch, Watching
 from protos.bundle.manifest import BundleError
@@ -162,37 +161,34 @@ class TierClient:
             await asyncio.sleep(_WAIT_STEP_S)
 
     async def first_word(
-        self, endpoint: Endpoint, word: Awaitable[T], *, by_s: float, grace_s: float = 0.0
+        self, endpoint: Endpoint, word: Awaitable[T], *, grace_s: float = 0.0
     ) -> T:
         """Waits for the first message of a call that a tier answers at once, however busy it is.
 
         How long follows from what such messages took lately. An address that stays silent so long
-        has a fault; nothing has happened there that keeps the call from being made at another.
+        counts as one that is not there; nothing has happened that keeps the call from being made
+        at another.
 
         Args:
             endpoint: Where the call was made.
             word: Its first message.
-            by_s: When it must be there in any case.
             grace_s: What this call may take longer than others.
 
         Raises:
-            DeadlineExceeded: `by_s` has passed.
-            Unavailable: the address stayed silent.
-            ServiceError: as `word`.
+            grpc.RpcError: UNAVAILABLE, the address stayed silent; else as `word`.
         """
         begun_s = time.monotonic()
-        within_s = self._words.within_s() + grace_s
         try:
-            async with asyncio.timeout(min(within_s, seconds_left(by_s))):
+            async with asyncio.timeout(self._words.within_s() + grace_s):
                 answer = await word
         except TimeoutError as error:
             self._words.note(time.monotonic() - begun_s)
-            seconds_left(by_s)
             self.note_fault(endpoint, Fault.SILENT)
-            raise self.router.unavailable(f"the {self.router.tier} tier stays silent") from error
-        spent_s = time.monotonic() - begun_s
+            none = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, none, none) from error
+        spent_s = max(0.0, time.monotonic() - begun_s - grace_s)
         self._words.note(spent_s)
-        endpoint.standing.words_s.append(max(0.0, spent_s - grace_s))
+        endpoint.standing.words_s.append(spent_s)
         self.note_success(endpoint)
         return answer
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from gateway.fleet import words
@@ -19,11 +20,13 @@ from gateway.fleet.standing import Trust
 from gateway.tiers import watch
 from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.router import Endpoint, State
+from gateway.tiers.tier import TierClient
 from gateway.tiers.watch import Watching
 from protos.bundle.manifest import Bundle, BundleError
-from protos.wire.errors import ModelMismatch, Reason, Unavailable
+from protos.tandem.v1 import decoder_pb2
+from protos.wire.errors import ModelMismatch, Reason, Unavailable, from_rpc_error
 from tests.support.bundles import ROOT
-from tests.unit.gateway.fakes import FakeDecoder
+from tests.unit.gateway.fakes import Context, FakeDecoder
 from tests.unit.gateway.fleet.name_server import name_server
 from tests.unit.gateway.stage import staged, user
 
@@ -50,7 +53,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def states(made: DecoderClient) -> dict[str, State]:
+def states(made: TierClient) -> dict[str, State]:
     return {endpoint.address: endpoint.state for endpoint in made.router.endpoints}
 
 
@@ -165,15 +168,36 @@ async def test_a_call_without_a_first_message_is_over_soon_and_its_address_set_a
 
     async with FakeDecoder(bundle) as one, FakeDecoder(bundle) as two:
         async with client(bundle, one.address, two.address, interval_s=60.0) as made:
-            by_s = time.monotonic() + 20
             endpoint = made.router.endpoints[0]
-            assert await made.first_word(endpoint, quick(), by_s=by_s) == "admitted"
-            with pytest.raises(Unavailable) as caught:
-                await made.first_word(endpoint, asyncio.Event().wait(), by_s=by_s)
-            assert caught.value.reason is Reason.DECODER_UNAVAILABLE
-            assert caught.value.retry_after_s is not None
+            assert await made.first_word(endpoint, quick()) == "admitted"
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await made.first_word(endpoint, asyncio.Event().wait())
+            failure = from_rpc_error(caught.value, unavailable=Reason.DECODER_UNAVAILABLE)
+            assert failure.reason is Reason.DECODER_UNAVAILABLE
+            assert failure.retry_after_s is not None
             assert endpoint.condition == Trust.EJECTED
             assert (await made.ready()) is made.router.endpoints[1]
+
+
+class HungDecoder(FakeDecoder):
+    """Never admits anything."""
+
+    async def Generate(
+        self, requests: AsyncIterator[decoder_pb2.GenerateRequest], context: Context
+    ) -> AsyncIterator[decoder_pb2.GenerateResponse]:
+        await asyncio.Event().wait()
+        yield decoder_pb2.GenerateResponse()
+
+
+async def test_a_decoder_that_hangs_before_admission_costs_a_request_seconds(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers looks: only its silence tells."""
+    monkeypatch.setattr(words, "LEAST_S", 0.2)
+    async with HungDecoder(bundle) as hung, staged(bundle, decoder=hung.address) as stage:
+        response = await stage.post(messages=user())
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
 
 
 def silent_address(stack: ExitStack) -> str:
