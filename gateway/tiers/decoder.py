@@ -31,7 +31,7 @@ from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
-from protos.wire.errors import Reason, ServiceError, from_rpc_error
+from protos.wire.errors import Reason, ServiceError, Unavailable, from_rpc_error
 
 # What a call ends with whose decoder is gone, is not ready yet, stops, or was cut off.
 _GONE = (Reason.DECODER_UNAVAILABLE, Reason.LOADING, Reason.DRAINING, Reason.CANCELLED)
@@ -248,6 +248,8 @@ class GenerateCall:
             if _is_lost(error, failure):
                 raise DecoderLost(failure) from error
             raise decoder_error_for_client(failure, self._constraint) from error
+        except Unavailable as error:  # it stayed silent: nothing has begun there
+            raise DecoderLost(error) from error
         if message is None:
             raise ServiceError(
                 "the decoder ended the stream before the answer was complete",
