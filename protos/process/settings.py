@@ -126,7 +126,7 @@ def describe(config: Any) -> str:
     """The effective settings as one line for the log, secrets hidden."""
     return " ".join(
         f"{field.name}={_shown(field, getattr(config, field.name))}"
-        for field in dataclasses.fields(config)
+        for field in _own_first(type(config))
     )
 
 
