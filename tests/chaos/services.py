@@ -92,8 +92,10 @@ class Service:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stopped by SIGSTOP while it is entered."""
+        assert self._process is not None
         with stopped(self.pid):
             yield
+        self._process.send_signal(signal.SIGCONT)  # it stops with whom it waits for
 
     def lost(self) -> None:
         """Takes note that its host died with it."""

@@ -65,9 +65,11 @@ class Space:
 
     def close(self) -> None:
         """Ends the space and all that runs in it, and waits until that is gone."""
+        for process in self._started:
+            # It stopped if what it waits for was stopped; and the kernel waits for it.
+            process.send_signal(signal.SIGCONT)
         self._holder.communicate(timeout=END_TIMEOUT_S)
         for process in self._started:
-            process.send_signal(signal.SIGCONT)  # it was stopped if what it waits for was
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
                 pipe.close()
