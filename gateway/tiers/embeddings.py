@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from gateway.request.deadlines import seconds_left
-from gateway.tiers.vision import Encodable, Forward
+from gateway.tiers.attempts import Encodable, Forward
 from protos.bundle.manifest import Manifest
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire.errors import DeadlineExceeded, ServiceError, error_for

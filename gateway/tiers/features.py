@@ -13,9 +13,9 @@ from typing import Self
 from gateway.media.images import PlannedImage
 from gateway.prompt.splice import VisualSpan
 from gateway.prompt.visuals import Visual
-from gateway.tiers.attempts import Forward
+from gateway.tiers.attempts import Encodable, Forward
 from gateway.tiers.embeddings import EmbeddingCache, EmbeddingKey
-from gateway.tiers.vision import Encodable, VisionClient
+from gateway.tiers.vision import VisionClient
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire import features
 
