@@ -4,6 +4,7 @@ Prints a table, and one JSON line last; exit code 1 where a request did not get 
 """
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -54,10 +55,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--answers", type=int, default=80)
     parser.add_argument("--without-ray", action="store_true")
-    parser.add_argument("--only", default="", help="faults whose name has this in it")
+    parser.add_argument("--only", default="", help="faults whose name a regular expression finds")
     arguments = parser.parse_args()
     faults = [*SERVICES, *HOSTS, *LINKS, *(() if arguments.without_ray else REPLICAS), *ROLLING]
-    faults = [fault for fault in faults if arguments.only in fault.name]
+    faults = [fault for fault in faults if re.search(arguments.only, fault.name)]
     folder = Path(tempfile.mkdtemp(prefix="tandem-chaos-"))
     rows = run(folder, faults, ray=not arguments.without_ray, answers=arguments.answers)
     sys.stdout.write(table(rows))

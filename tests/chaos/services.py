@@ -97,10 +97,6 @@ class Service:
             yield
         self._process.send_signal(signal.SIGCONT)  # it stops with whom it waits for
 
-    def lost(self) -> None:
-        """Takes note that its host died with it."""
-        self._ended()
-
     def _ended(self) -> None:
         assert self._process is not None
         # Stopped with the process that it waits for, and not continued with it.

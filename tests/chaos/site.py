@@ -90,8 +90,6 @@ class Site:
         """A host without power while it is entered; then it boots and its services start."""
         services = self.on(host)
         host.crash()
-        for service in services:
-            service.lost()
         try:
             yield
         finally:
