@@ -94,7 +94,7 @@ class Site:
             yield
         finally:
             host.boot()
-            start_all(services)
+            start_all(services, wait=False)
 
     def _build(self) -> None:
         for tier in PORTS:
