@@ -32,7 +32,7 @@ MISSES_ALLOWED = 3
 # an answer less than a second.
 READY_WITHIN_S = 0.7
 _MOST_LOOKS = 8  # at once for one call
-_WAIT_STEP_S = 0.1
+WAIT_STEP_S = 0.1
 
 # What a server of ours answers that is about to be there, or to go: no fault.
 _ORDERLY = (Reason.LOADING, Reason.DRAINING)
@@ -148,7 +148,7 @@ class TierClient:
                 return serving[0]
             if time.monotonic() >= give_up_s:
                 raise self.router.failure()
-            await asyncio.sleep(_WAIT_STEP_S)
+            await asyncio.sleep(WAIT_STEP_S)
 
     async def first_word(
         self, endpoint: Endpoint, word: Awaitable[T], *, grace_s: float = 0.0

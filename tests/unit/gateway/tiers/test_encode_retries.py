@@ -135,6 +135,15 @@ async def test_while_nothing_is_known_half_of_the_time_is_waited(tier: Tier) -> 
     assert tier.calls == (1, 1)
 
 
+async def test_an_image_may_wait_for_encoders_that_come_back(tier: Tier) -> None:
+    """Their front is there all the time, and answers at once that it has none."""
+    tier.client._wait_s = 20.0
+    gone = [Unavailable("no encoder", reason=Reason.VISION_UNAVAILABLE) for _ in range(8)]
+    tier.first.failures, tier.second.failures = gone[:4], gone[4:]
+    await tier.encode()
+    assert sum(tier.calls) >= 5
+
+
 async def test_features_that_were_passed_on_are_never_asked_for_again(tier: Tier) -> None:
     tier.first.failures_midway = [Unavailable("gone", reason=Reason.VISION_UNAVAILABLE)]
     assert (await refused(tier.encode)).reason is Reason.VISION_UNAVAILABLE
