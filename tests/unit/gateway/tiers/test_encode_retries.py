@@ -138,7 +138,9 @@ async def test_while_nothing_is_known_half_of_the_time_is_waited(tier: Tier) -> 
 async def test_an_image_may_wait_for_encoders_that_come_back(tier: Tier) -> None:
     """Their front is there all the time, and answers at once that it has none."""
     tier.client._wait_s = 20.0
-    gone = [Unavailable("no encoder", reason=Reason.VISION_UNAVAILABLE) for _ in range(8)]
+    gone: list[ServiceError] = [
+        Unavailable("no encoder", reason=Reason.VISION_UNAVAILABLE) for _ in range(8)
+    ]
     tier.first.failures, tier.second.failures = gone[:4], gone[4:]
     await tier.encode()
     assert sum(tier.calls) >= 5
