@@ -236,6 +236,8 @@ class TierClient:
                 endpoint.standing.looks_s.append(time.monotonic() - begun_s)
             if not late or endpoint.misses >= MISSES_ALLOWED:
                 self._note(endpoint, State.UNREACHABLE)
+                if late:  # one that is draining refuses looks, and ends its calls
+                    endpoint.gone.set()
             return
         endpoint.standing.looks_s.append(time.monotonic() - begun_s)
         self._take(report, endpoint)
@@ -249,6 +251,7 @@ class TierClient:
 
     def _take(self, report: Report, endpoint: Endpoint) -> None:
         endpoint.misses = 0
+        endpoint.gone.clear()
         endpoint.max_context = report.max_context
         endpoint.running, endpoint.waiting = report.running, report.waiting
         endpoint.kv_usage = report.kv_usage
