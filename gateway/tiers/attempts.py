@@ -8,19 +8,22 @@ all of a call's time.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import grpc
 
 from gateway.media.images import PlannedImage
 from gateway.media.video_plans import PlannedFrames
-from gateway.tiers.router import Endpoint
+from gateway.tiers.router import RETRY_AFTER_S, Endpoint
 from protos.media.images import Grid
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire.errors import Reason, ServiceError, error_for
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Encodable = PlannedImage | PlannedFrames
 Forward = Callable[[tensor_pb2.FeatureChunk], Awaitable[None]]
@@ -54,10 +57,13 @@ class SamplingAttempt:
         """Waits for the answer.
 
         Raises:
-            ServiceError: there is none.
+            ServiceError: there is none; VISION_UNAVAILABLE, the address answers no looks.
         """
+        self.answer = await _while_there(self.endpoint, self._answer())
+
+    async def _answer(self) -> vision_pb2.SampledVideo:
         try:
-            self.answer = await self._call
+            return await self._call
         except grpc.RpcError as error:
             raise self._failed(self.endpoint, error) from error
 
@@ -110,9 +116,10 @@ class EncodeAttempt:
         """Reads up to the first features, which are kept.
 
         Raises:
-            ServiceError: the call ended, or is not as agreed.
+            ServiceError: the call ended, or is not as agreed; VISION_UNAVAILABLE, the address
+                answers no looks any more.
         """
-        self._first = await self._features()
+        self._first = await _while_there(self.endpoint, self._features())
         self.took_s = time.monotonic() - self.begun_s
 
     async def rest(self, forward: Forward, *, within_s: float) -> vision_pb2.EncodeSummary:
@@ -132,9 +139,7 @@ class EncodeAttempt:
                 async with asyncio.timeout(within_s):
                     chunk = await self._features()
             except TimeoutError as error:
-                raise error_for(
-                    Reason.VISION_UNAVAILABLE, "the vision tier fell silent", retry_after_s=1.0
-                ) from error
+                raise _silent() from error
         with self._as_agreed():
             return self._reader.summary()
 
@@ -163,6 +168,26 @@ class EncodeAttempt:
         except BrokenAnswer:
             self._broken(self.endpoint)
             raise
+
+
+async def _while_there(endpoint: Endpoint, waiting: Coroutine[Any, Any, T]) -> T:
+    """What comes of a call, given up when its address does not answer looks any more."""
+    answer = asyncio.create_task(waiting)
+    gone = asyncio.create_task(endpoint.gone.wait())
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise _silent()
+    finally:
+        answer.cancel()
+        gone.cancel()
+        await asyncio.gather(answer, gone, return_exceptions=True)
+
+
+def _silent() -> ServiceError:
+    message = "the vision tier fell silent"
+    return error_for(Reason.VISION_UNAVAILABLE, message, retry_after_s=RETRY_AFTER_S)
 
 
 class _FeatureReader:

@@ -11,7 +11,7 @@ from gateway.answer.events import (
     OutputToken,
     TopToken,
 )
-from gateway.media.images import PlannedImage
+from gateway.media.images import PlannedImage, TierLimits
 from gateway.media.video_plans import PlannedFrames
 from gateway.prompt.builder import PreparedPrompt
 from gateway.prompt.splice import VisualSpan
@@ -199,6 +199,19 @@ def sampled_from_proto(message: vision_pb2.SampledVideo) -> SampledFrames:
         tuple(frame.seconds for frame in message.frames),
         message.width,
         message.height,
+    )
+
+
+def limits_from_proto(info: tensor_pb2.ModelInfo) -> TierLimits | None:
+    """What a vision tier says one image may be; None from one of an earlier release."""
+    if not (info.max_image_bytes and info.max_image_pixels and info.max_image_patches):
+        return None
+    return TierLimits(
+        max_image_bytes=info.max_image_bytes,
+        max_image_pixels=info.max_image_pixels,
+        max_image_patches=info.max_image_patches,
+        max_video_bytes=info.max_video_bytes,
+        max_video_seconds=info.max_video_seconds,
     )
 
 

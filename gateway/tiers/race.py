@@ -47,6 +47,7 @@ class Race(Generic[R]):
         self._may_retry = may_retry
         self._running: dict[asyncio.Task[None], R] = {}
         self.waited_s = float("inf")  # for the first attempt alone, at most
+        self.is_won = False
         self.left_behind: Endpoint | None = None  # still silent when the second attempt won
 
     @asynccontextmanager
@@ -59,6 +60,7 @@ class Race(Generic[R]):
         winner: R | None = None
         try:
             winner = await self._winner()
+            self.is_won = True
             yield winner
         finally:
             tasks = list(self._running)

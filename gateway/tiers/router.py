@@ -1,5 +1,6 @@
 """Which address of a tier gets the next call. Pure choice; the tier's client does the calling."""
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -44,6 +45,8 @@ class Endpoint:
     waiting: int = 0  # sequences that wait for one
     kv_usage: float = 0.0  # share of its KV cache in use
     standing: Standing = field(default_factory=Standing)
+    # While looks at it are not answered any more: calls there need not be waited for.
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def condition(self) -> str:

@@ -34,7 +34,7 @@ MISSES_ALLOWED = 3
 # an answer less than a second.
 READY_WITHIN_S = 0.7
 _MOST_LOOKS = 8  # at once for one call
-_WAIT_STEP_S = 0.1
+WAIT_STEP_S = 0.1
 
 # What a server of ours answers that is about to be there, or to go: no fault.
 _ORDERLY = (Reason.LOADING, Reason.DRAINING)
@@ -158,7 +158,7 @@ class TierClient:
                 return serving[0]
             if time.monotonic() >= give_up_s:
                 raise self.router.failure()
-            await asyncio.sleep(_WAIT_STEP_S)
+            await asyncio.sleep(WAIT_STEP_S)
 
     async def first_word(
         self, endpoint: Endpoint, word: Awaitable[T], *, grace_s: float = 0.0
@@ -247,6 +247,8 @@ class TierClient:
                 endpoint.standing.looks_s.append(time.monotonic() - begun_s)
             if not late or endpoint.misses >= MISSES_ALLOWED:
                 self._note(endpoint, State.UNREACHABLE)
+                if late:  # one that is draining refuses looks, and ends its calls
+                    endpoint.gone.set()
             return
         endpoint.standing.looks_s.append(time.monotonic() - begun_s)
         self._take(report, endpoint)
@@ -260,6 +262,7 @@ class TierClient:
 
     def _take(self, report: Report, endpoint: Endpoint) -> None:
         endpoint.misses = 0
+        endpoint.gone.clear()
         endpoint.max_context = report.max_context
         endpoint.running, endpoint.waiting = report.running, report.waiting
         endpoint.kv_usage = report.kv_usage

@@ -5,6 +5,7 @@ first attempt was UNAVAILABLE or stays silent far beyond what such calls take: a
 it was passed on, within its deadline and a budget.
 """
 
+import asyncio
 import time
 from collections.abc import Collection
 from functools import partial
@@ -22,6 +23,7 @@ from gateway.request.deadlines import seconds_left
 from gateway.tiers.attempts import Encodable, EncodeAttempt, Forward, SamplingAttempt
 from gateway.tiers.convert import (
     encode_to_proto,
+    limits_from_proto,
     sampled_from_proto,
     sampling_to_proto,
     vision_error_for_client,
@@ -29,10 +31,10 @@ from gateway.tiers.convert import (
 from gateway.tiers.pace import EncodePace
 from gateway.tiers.race import R, Race
 from gateway.tiers.router import Endpoint, Router
-from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient, code_of
+from gateway.tiers.tier import LOOK_TIMEOUT_S, WAIT_STEP_S, Report, TierClient, code_of
 from gateway.tiers.watch import Watching
 from protos.media.videos import FrameSampling, SampledFrames
-from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
+from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import (
@@ -99,26 +101,35 @@ class VisionClient(TierClient):
             DeadlineExceeded: time is up, or cannot be enough at the tier's recent pace.
         """
         self._check_time(image, by_s)
-        self._check_suspicion(image)
         self._budget.called()
         begun_s = time.monotonic()
+        while True:
+            self._check_suspicion(image)
+            race = self._race(image, request_id, by_s)
+            try:
+                async with race.winner() as attempt:
+                    summary = await attempt.rest(forward, within_s=_BETWEEN_S)
+            except DeadlineExceeded as error:
+                raise self._late(image, time.monotonic() - begun_s, race.waited_s) from error
+            except Unavailable as error:
+                is_final = race.is_won or error.reason is Reason.ENCODER_LOST
+                if is_final or time.monotonic() >= begun_s + self._wait_s:
+                    raise
+                await asyncio.sleep(WAIT_STEP_S)
+                continue
+            self._note_won(race, attempt.endpoint)
+            self._note_encoded(attempt, summary)
+            return summary
 
+    def _race(self, image: Encodable, request_id: str, by_s: float) -> Race[EncodeAttempt]:
         async def open_at(avoid: Collection[Endpoint]) -> EncodeAttempt:
             return self._attempt(await self.ready(avoid=avoid), image, request_id, by_s)
 
-        race = Race(
+        return Race(
             open_at,
             patience_s=lambda first: self._patience_s(first, by_s),
             may_retry=lambda failure: self._may_retry(failure, image),
         )
-        try:
-            async with race.winner() as attempt:
-                summary = await attempt.rest(forward, within_s=_BETWEEN_S)
-        except DeadlineExceeded as error:
-            raise self._late(image, time.monotonic() - begun_s, race.waited_s) from error
-        self._note_won(race, attempt.endpoint)
-        self._note_encoded(attempt, summary)
-        return summary
 
     async def sample(
         self, file: bytes, sampling: FrameSampling, *, field: str, request_id: str, by_s: float
@@ -290,17 +301,4 @@ async def _report(channel: grpc.aio.Channel) -> Report:
     stub = vision_pb2_grpc.VisionServiceStub(channel)
     request = vision_pb2.GetVisionModelInfoRequest()
     info = await stub.GetModelInfo(request, timeout=LOOK_TIMEOUT_S)
-    return Report(bundle_digest=info.bundle_digest, image_limits=_limits(info))
-
-
-def _limits(info: tensor_pb2.ModelInfo) -> TierLimits | None:
-    """None from a tier of an earlier release, which does not say."""
-    if not (info.max_image_bytes and info.max_image_pixels and info.max_image_patches):
-        return None
-    return TierLimits(
-        max_image_bytes=info.max_image_bytes,
-        max_image_pixels=info.max_image_pixels,
-        max_image_patches=info.max_image_patches,
-        max_video_bytes=info.max_video_bytes,
-        max_video_seconds=info.max_video_seconds,
-    )
+    return Report(bundle_digest=info.bundle_digest, image_limits=limits_from_proto(info))

@@ -11,7 +11,7 @@ from gateway.fleet.discovery import Discovery
 from gateway.fleet.sources import source_of
 from gateway.fleet.standing import Fault, Trust
 from gateway.media.images import PlannedImage
-from gateway.tiers import pace
+from gateway.tiers import pace, vision
 from gateway.tiers.vision import VisionClient
 from gateway.tiers.watch import Watching
 from protos.bundle.manifest import Bundle
@@ -29,6 +29,13 @@ class SlowVision(FakeVision):
     """Needs a while for each image."""
 
     encode_s = 0.0
+
+    async def GetModelInfo(
+        self, request: vision_pb2.GetVisionModelInfoRequest, context: Context
+    ) -> tensor_pb2.ModelInfo:
+        if self.hold:
+            await asyncio.Event().wait()
+        return await super().GetModelInfo(request, context)
 
     async def SampleVideo(
         self, request: vision_pb2.SampleVideoRequest, context: Context
@@ -77,18 +84,41 @@ def planned(name: bytes) -> PlannedImage:
     )
 
 
+def client(bundle: Bundle, *tiers: FakeVision, interval_s: float) -> VisionClient:
+    return VisionClient(
+        Discovery("vision", [source_of(each.address) for each in tiers]),
+        bundle_digest=bundle.digest,
+        level_count=1 + bundle.manifest.deepstack_level_count,
+        watching=Watching(interval_s=interval_s, discover_interval_s=60.0),
+    )
+
+
 @pytest.fixture
 async def tier(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tier]:
     monkeypatch.setattr(pace, "_LEAST_PATIENCE_S", 0.1)
     async with SlowVision(bundle) as first, SlowVision(bundle) as second:
-        made = VisionClient(
-            Discovery("vision", [source_of(each.address) for each in (first, second)]),
-            bundle_digest=bundle.digest,
-            level_count=1 + bundle.manifest.deepstack_level_count,
-            watching=Watching(interval_s=60.0, discover_interval_s=60.0),
-        )
-        async with made:
+        async with client(bundle, first, second, interval_s=60.0) as made:
+            assert isinstance(made, VisionClient)
             yield Tier(made, first, second)
+
+
+async def test_a_call_is_given_up_when_its_only_address_answers_no_looks(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vision, "LOOK_TIMEOUT_S", 0.2)
+    async with SlowVision(bundle) as alone, client(bundle, alone, interval_s=0.05) as made:
+        assert isinstance(made, VisionClient)
+        alone.hold = True
+        begun_s = time.monotonic()
+        with pytest.raises(Unavailable):
+            await made.encode(
+                planned(b"i"), request_id="r", by_s=begun_s + 60, forward=forward_nothing
+            )
+        assert time.monotonic() - begun_s < 20
+
+
+async def forward_nothing(chunk: tensor_pb2.FeatureChunk) -> None:
+    raise AssertionError("there is nothing to pass on")
 
 
 async def refused(asking: Callable[[], object]) -> ServiceError:
@@ -133,6 +163,17 @@ async def test_while_nothing_is_known_half_of_the_time_is_waited(tier: Tier) -> 
     await tier.encode(within_s=2.0)
     assert time.monotonic() - begun_s > 0.9
     assert tier.calls == (1, 1)
+
+
+async def test_an_image_may_wait_for_encoders_that_come_back(tier: Tier) -> None:
+    """Their front is there all the time, and answers at once that it has none."""
+    tier.client._wait_s = 20.0
+    gone: list[ServiceError] = [
+        Unavailable("no encoder", reason=Reason.VISION_UNAVAILABLE) for _ in range(8)
+    ]
+    tier.first.failures, tier.second.failures = gone[:4], gone[4:]
+    await tier.encode()
+    assert sum(tier.calls) >= 5
 
 
 async def test_features_that_were_passed_on_are_never_asked_for_again(tier: Tier) -> None:
