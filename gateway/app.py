@@ -75,7 +75,7 @@ class Gateway:
             discover_interval_s=config.discover_interval_s,
             wait_s=config.tier_wait_s,
         )
-        files = CredentialFiles(config.credentials)
+        files = CredentialFiles(config.tier_credentials)
         self._vision = VisionClient(
             Discovery("vision", config.sources_of("vision")),
             bundle_digest=bundle.digest,

@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.fleet.sources import Source, source_of
@@ -19,7 +19,7 @@ from protos.media.limits import (
     PILLOW_PIXELS,
 )
 from protos.process.security import HopSettings, check_hops
-from protos.process.settings import LOG_LEVELS, MAX_PORT, SettingError, check, setting
+from protos.process.settings import LOG_FORMATS, LOG_LEVELS, MAX_PORT, SettingError, check, setting
 from protos.wire.addresses import LOOPBACK_NAMES, bare
 from protos.wire.channels import (
     DECODER_PORT,
@@ -76,6 +76,11 @@ class GatewayConfig(HopSettings):
     door_authority: str | None = setting(
         "file (PEM) of the authority that must have signed the certificate of every client; unset:"
         " clients need none",
+        default=None,
+    )
+    tls_tier_name: str | None = setting(
+        "name that the certificates of all tiers are for, where addresses are looked up and no"
+        " certificate can name them; unset: each is for the host of its address",
         default=None,
     )
     model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
@@ -235,6 +240,11 @@ class GatewayConfig(HopSettings):
     )
     drain_timeout_s: float = setting("seconds running requests get on shutdown", default=30.0)
     log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
+    log_format: str = setting(
+        "text: plain lines; json: an object a line; auto: text on a terminal, else json",
+        default="auto",
+        choices=LOG_FORMATS,
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -280,6 +290,11 @@ class GatewayConfig(HopSettings):
             raise SettingError(f"{absent} is not set, but {named} is: TLS needs both")
         if self.door_authority is not None and self.door_certificate is None:
             raise SettingError("door_authority needs door_certificate and door_key")
+
+    @property
+    def tier_credentials(self) -> Credentials:
+        """What this gateway shows to tiers and asks of them."""
+        return replace(self.credentials, server_name=self.tls_tier_name)
 
     @property
     def door_credentials(self) -> Credentials:

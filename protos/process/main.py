@@ -27,6 +27,8 @@ class ServiceConfig(Listening, Protocol):
 
     @property
     def log_level(self) -> str: ...
+    @property
+    def log_format(self) -> str: ...
 
 
 C = TypeVar("C", bound=ServiceConfig)
@@ -88,7 +90,7 @@ def run(
             argv=sys.argv[1:],
             environ=os.environ,
         )
-        logs.configure(config.log_level)
+        logs.configure(config.log_level, config.log_format)
         logger.info("settings: %s", settings.describe(config))
         check_exposure(config)
         return asyncio.run(_serve(tier, config, serve))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from protos.process.logs import REQUEST
 from protos.process.metrics import TierMetrics
 from protos.wire.errors import Reason, ServiceError
 
@@ -66,16 +67,19 @@ class RequestRecord:
 
     def log(self) -> None:
         """Writes the line and counts the request. A client's own mistake is no warning."""
-        figures = " ".join(f"{name}={_shown(value)}" for name, value in self._figures.items())
         outcome = self._outcome.value if isinstance(self._outcome, Reason) else self._outcome
+        told: dict[str, float | int | str] = {
+            "id": self.request_id[:MAX_ID_CHARS],
+            "tier": self._tier,
+            "outcome": outcome,
+            "total_ms": self._elapsed_ms(),
+            **self._figures,
+        }
         logger.log(
             logging.WARNING if self._outcome in _SERVER_FAULTS else logging.INFO,
-            "request id=%s tier=%s outcome=%s total_ms=%.1f %s",
-            _shown(self.request_id[:MAX_ID_CHARS]),
-            self._tier,
-            outcome,
-            self._elapsed_ms(),
-            figures,
+            "request %s",
+            " ".join(f"{name}={_shown(value)}" for name, value in told.items()),
+            extra={REQUEST: {name: _rounded(value) for name, value in told.items()}},
         )
         if self._metrics is not None:
             self._metrics.ended(self._outcome, self._elapsed_ms() / 1e3, self._figures)
@@ -110,6 +114,10 @@ def recording(
         raise
     finally:
         record.log()
+
+
+def _rounded(value: float | int | str) -> float | int | str:
+    return round(value, 1) if isinstance(value, float) else value
 
 
 def _shown(value: float | int | str) -> str:

@@ -30,6 +30,7 @@ def server_options(max_receive_bytes: int) -> Options:
         ("grpc.max_metadata_size", 8 * 1024),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.so_reuseport", 0),
     )
 

@@ -48,7 +48,6 @@ def open_channel(
     address: str,
     files: CredentialFiles | None = None,
     *,
-    server_name: str | None = None,
     max_receive_bytes: int = SMALL_MESSAGE_BYTES,
 ) -> grpc.aio.Channel:
     """A channel to another service: the one way in which services reach each other.
@@ -57,13 +56,11 @@ def open_channel(
         address: `host:port`.
         files: What to show and what to ask for, followed as the files change; None: a plain
             channel without a token.
-        server_name: Host that the other end's certificate must be for, where `address` is one of
-            several that a name stands for; None: the host of `address`.
         max_receive_bytes: Largest message that is taken.
     """
     options = list(channel_options(max_receive_bytes))
-    if server_name is not None:
-        options.append(("grpc.ssl_target_name_override", server_name))
+    if files is not None and files.credentials.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", files.credentials.server_name))
 
     def connect(secrets: Secrets) -> grpc.aio.Channel:
         if files is None or not files.credentials.tls:

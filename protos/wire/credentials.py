@@ -37,6 +37,7 @@ class Credentials:
             system's authorities, and a server asks for no certificate.
         token: Shared tokens, comma-separated; a client tells the first, a server takes any.
         token_file: File that holds them instead, one a line.
+        server_name: Host that a server's certificate must be for; None: the host that is called.
         prefix: What the names of the settings of these files begin with, for errors.
     """
 
@@ -46,6 +47,7 @@ class Credentials:
     authority: str | None = None
     token: str | None = None
     token_file: str | None = None
+    server_name: str | None = None
     prefix: str = "tls_"
 
     @property

@@ -87,7 +87,7 @@ async def _shake_hands(address: str, files: CredentialFiles) -> str | None:
     if credentials.certificate is not None:
         context.load_cert_chain(credentials.certificate, credentials.key)
     try:
-        return await _refusal_of(address, context)
+        return await _refusal_of(address, context, credentials.server_name)
     except ssl.SSLCertVerificationError as error:
         return f"shows a certificate that tls_authority does not vouch for: {error.verify_message}"
     except ssl.SSLError as error:
@@ -110,7 +110,9 @@ async def _try_tls(address: str, files: CredentialFiles) -> str | None:
     return expected
 
 
-async def _refusal_of(address: str, context: ssl.SSLContext) -> str | None:
+async def _refusal_of(
+    address: str, context: ssl.SSLContext, server_name: str | None = None
+) -> str | None:
     """Shakes hands, and reads what the server says after: with TLS 1.3 it refuses then, and
     gRPC's servers do so without a word.
 
@@ -120,7 +122,9 @@ async def _refusal_of(address: str, context: ssl.SSLContext) -> str | None:
     """
     context.set_alpn_protocols(["h2"])  # gRPC answers nothing else
     host, port = split(address)
-    reader, writer = await asyncio.open_connection(host, port, ssl=context)
+    reader, writer = await asyncio.open_connection(
+        host, port, ssl=context, server_hostname=server_name or host
+    )
     try:
         if await reader.read(1):
             return None

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,12 @@ def test_every_service_reads_the_same_names_from_its_environment(config: Any, pr
     read: HopSettings = load(config, program="p", prefix=prefix, argv=[], environ=environ)
     assert read.credentials.tls and read.credentials.token == TOKEN
     assert read.metrics_host == "127.0.0.1"
+
+
+def test_tiers_may_share_a_name() -> None:
+    config = GatewayConfig(bundle="b", tls_tier_name="tiers.example", token=TOKEN)
+    assert config.tier_credentials == replace(config.credentials, server_name="tiers.example")
+    assert GatewayConfig(bundle="b").tier_credentials.server_name is None
 
 
 def started(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -51,10 +51,8 @@ async def served(credentials: Credentials | None) -> AsyncIterator[tuple[str, De
 
 
 @asynccontextmanager
-async def channel_to(
-    address: str, credentials: Credentials, name: str | None = None
-) -> AsyncIterator[grpc.aio.Channel]:
-    channel = open_channel(address, CredentialFiles(credentials), server_name=name)
+async def channel_to(address: str, credentials: Credentials) -> AsyncIterator[grpc.aio.Channel]:
+    channel = open_channel(address, CredentialFiles(credentials))
     try:
         yield channel
     finally:
@@ -87,12 +85,15 @@ async def test_both_ends_know_each_other(tmp_path: Path) -> None:
 async def test_one_address_of_several_is_known_by_the_name_they_share(tmp_path: Path) -> None:
     credentials = made(tmp_path, "decoders.example")
     async with served(credentials) as (address, _):
-        async with channel_to(address, credentials, "decoders.example") as way:
+        async with channel_to(address, replace(credentials, server_name="decoders.example")) as way:
             assert await load(way) == 7
-        async with channel_to(address, credentials, "others.example") as way:
+        others = replace(credentials, server_name="others.example")
+        async with channel_to(address, others) as way:
             with pytest.raises(grpc.RpcError) as refused:
                 await load(way)
-    assert code(refused.value) is grpc.StatusCode.UNAVAILABLE
+        assert code(refused.value) is grpc.StatusCode.UNAVAILABLE
+        why = await why_refused(address, CredentialFiles(others), refused.value)
+    assert why is not None and "Hostname mismatch" in why
 
 
 STRANGERS = {
