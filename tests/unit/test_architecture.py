@@ -42,8 +42,8 @@ LAYERS = {
         ["__main__"],
     ],
     "vision_service": [
-        ["config", "jobs", "metrics"],
-        ["video_requests"],
+        ["config", "jobs", "metrics", "places"],
+        ["cluster", "video_requests"],
         ["box", "servicer", "families"],
         ["media"],
         ["towers", "videos"],
@@ -86,6 +86,7 @@ FENCES = {
     "torch": ("vision_service/", "deploy/export/"),
     "transformers": ("vision_service/", "deploy/export/"),
     "ray": (
+        "vision_service/cluster/",
         "vision_service/replicas/encoders.py",
         "vision_service/replicas/lean_node.py",
         "vision_service/replicas/ray_runtime.py",
