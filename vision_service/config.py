@@ -99,8 +99,9 @@ class VisionConfig:
         "KEY=VALUE,... that a Ray node's labels must have for a replica to run there", default=None
     )
     bundle_folders: str | None = setting(
-        "folders on the hosts of a cluster that may hold the bundle, or bundles, joined by ':', beside"
-        " that of --bundle; VISION_BUNDLE in the environment of a host's Ray node replaces both",
+        "folders on the hosts of a cluster that may hold the bundle, or bundles, joined by ':',"
+        " beside that of --bundle; VISION_BUNDLE in the environment of a host's Ray node replaces"
+        " both",
         default=None,
     )
     keep_replicas: bool = setting(

@@ -48,7 +48,7 @@ LAYERS = {
         ["media"],
         ["towers", "videos"],
         ["replicas"],
-        ["app"],
+        ["app", "manifests"],
         ["__main__"],
     ],
     "decoder_service": [
@@ -90,6 +90,7 @@ FENCES = {
         "vision_service/replicas/encoders.py",
         "vision_service/replicas/lean_node.py",
         "vision_service/replicas/ray_runtime.py",
+        "vision_service/manifests/",
     ),
     "onnxruntime": (
         "decoder_service/model/sessions.py",

@@ -35,7 +35,10 @@ class JoinedRay:
             SettingError: the cluster lets everybody in, and the settings do not allow that.
             ConnectionError: no cluster, or no node of it on this host.
         """
-        await asyncio.to_thread(self._join)
+        config = self._config
+        await asyncio.to_thread(
+            join, config.ray_address or "auto", config.ray_node_ip, config.allow_insecure
+        )
         reclaim_signals()
 
     async def call(self, function: Callable[[], T]) -> T:
@@ -55,19 +58,27 @@ class JoinedRay:
         """Never returns."""
         await asyncio.Event().wait()
 
-    def _join(self) -> None:
-        config = self._config
-        address = resolved(config.ray_address or "auto")
-        check_closed(address, allow_insecure=config.allow_insecure)
-        ray.init(
-            address=address,
-            configure_logging=False,
-            log_to_driver=False,
-            _node_ip_address=config.ray_node_ip,
-        )
-        for name, level in (("ray", logging.WARNING), ("ray.serve", logging.ERROR)):
-            adopt_logger(name, level)
-        logger.info("joined the Ray cluster at %s", address)
+
+def join(address: str, node_ip: str | None, allow_insecure: bool) -> None:
+    """Makes this process a driver of a cluster.
+
+    Args:
+        address: HOST:PORT of its head, or auto.
+        node_ip: Address of this host's node, where several run on it.
+        allow_insecure: See `check_closed`.
+
+    Raises:
+        SettingError: the cluster lets everybody in, and the settings do not allow that.
+        ConnectionError: no cluster, or no node of it on this host.
+    """
+    address = resolved(address)
+    check_closed(address, allow_insecure=allow_insecure)
+    ray.init(
+        address=address, configure_logging=False, log_to_driver=False, _node_ip_address=node_ip
+    )
+    for name, level in (("ray", logging.WARNING), ("ray.serve", logging.ERROR)):
+        adopt_logger(name, level)
+    logger.info("joined the Ray cluster at %s", address)
 
 
 def resolved(address: str) -> str:

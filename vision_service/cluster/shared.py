@@ -20,8 +20,11 @@ from vision_service.cluster.hosts import Bars, Host
 
 logger = logging.getLogger(__name__)
 
+PREFIX = "vision-"  # of every shared application's name
+
 _ROUND_S = 5.0
 _POLL_S = 0.2
+_LEAVE_S = 20.0
 _REMIND_S = 30.0
 
 
@@ -69,6 +72,7 @@ class SharedApplication:
         self._bars = Bars(application.name)
         self._known: dict[str, Host] = {}
         self._rounds: asyncio.Task[None] | None = None
+        self._entered = False
 
     async def start(self) -> None:
         """Brings the application where it is not there; returns when a replica runs.
@@ -77,6 +81,7 @@ class SharedApplication:
             NoReplicaStarted: none did in time.
         """
         await asyncio.to_thread(fronts.enter, self._application.name)
+        self._entered = True
         # The hosts first: a replica on one without the bundle would only fail there.
         await asyncio.to_thread(self._look_at_hosts)
         await asyncio.to_thread(self._bring)
@@ -84,10 +89,16 @@ class SharedApplication:
         self._rounds = asyncio.create_task(self._go_round())
 
     async def stop(self) -> None:
-        """Ends the application where no other front uses it."""
+        """Ends the application where no other front uses it; leaves it where Ray's head is away."""
         if self._rounds is not None:
             self._rounds.cancel()
-        await asyncio.to_thread(self._leave)
+        if not self._entered:
+            return
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self._leave), _LEAVE_S)
+        except Exception as error:
+            # The border to Ray: whatever keeps it from answering, this process must still end.
+            logger.warning("the application may stay: Ray said %s", type(error).__name__)
 
     def _leave(self) -> None:
         name = self._application.name

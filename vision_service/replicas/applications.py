@@ -6,13 +6,12 @@ import os
 from typing import Any
 
 from vision_service.cluster.application import Application
-from vision_service.cluster.shared import Placement
+from vision_service.cluster.shared import PREFIX, Placement
 from vision_service.config import MOST_REPLICAS_PER_HOST, VisionConfig
 from vision_service.replicas.deployment import EncoderDeployment
 from vision_service.replicas.scaling import deployment_options
 
 PRIVATE = "vision"
-PREFIX = "vision-"  # of every shared application's name
 
 _DIGEST_DIGITS = 12
 _SETTINGS_DIGITS = 6
