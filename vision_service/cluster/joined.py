@@ -6,6 +6,7 @@ away, replicas go on serving and nothing scales.
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -17,6 +18,8 @@ from vision_service.config import VisionConfig
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_REACH_S = 10.0
 
 
 class JoinedRay:
@@ -72,6 +75,7 @@ def join(address: str, node_ip: str | None, allow_insecure: bool) -> None:
         ConnectionError: no cluster, or no node of it on this host.
     """
     address = resolved(address)
+    _reach(address)
     check_closed(address, allow_insecure=allow_insecure)
     ray.init(
         address=address, configure_logging=False, log_to_driver=False, _node_ip_address=node_ip
@@ -79,6 +83,15 @@ def join(address: str, node_ip: str | None, allow_insecure: bool) -> None:
     for name, level in (("ray", logging.WARNING), ("ray.serve", logging.ERROR)):
         adopt_logger(name, level)
     logger.info("joined the Ray cluster at %s", address)
+
+
+def _reach(address: str) -> None:
+    """Fails at once where nobody listens; Ray itself would ask for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(f"no head of a Ray cluster answers at {address}") from error
 
 
 def resolved(address: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Collection
 from typing import Any
 
 from ray import serve
@@ -50,7 +51,7 @@ def arguments_of(config: VisionConfig, digest: str) -> dict[str, Any]:
         raise SettingError(
             "threads is not set: a replica reserves so many CPUs of its host; give --threads"
         )
-    settings = given(config, leaving_out=OF_A_FRONT)
+    settings = given(config, names=VisionConfig.__annotations__.keys() - OF_A_FRONT)
     return {"digest": digest, "settings": {**settings, "bundle": os.path.abspath(config.bundle)}}
 
 
@@ -59,12 +60,14 @@ def name_of(config: VisionConfig, digest: str) -> str:
     return _application(config, digest).name
 
 
-def given(config: VisionConfig, *, leaving_out: set[str]) -> dict[str, Any]:
-    """Settings that differ from their defaults, by name."""
+def given(config: VisionConfig, *, names: Collection[str]) -> dict[str, Any]:
+    """Those settings that differ from their defaults, by name; never a secret."""
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
-        if field.name not in leaving_out and getattr(config, field.name) != field.default
+        if field.name in names
+        and not field.metadata["secret"]
+        and getattr(config, field.name) != field.default
     }
 
 

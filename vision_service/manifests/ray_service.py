@@ -151,7 +151,8 @@ def _worker(config: RayServiceConfig, resources: dict[str, Any]) -> dict[str, An
 
 
 def _front(config: RayServiceConfig) -> dict[str, Any]:
-    settings = given(config.of_fronts(), leaving_out=_OF_A_POD)
+    names = {field.name for field in dataclasses.fields(VisionConfig)}
+    settings = given(config.of_fronts(), names=names - _OF_A_POD)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     token = {"name": config.token_secret, "key": _TOKEN_KEY}
     return {
