@@ -109,6 +109,11 @@ def is_declared(name: str) -> bool:
     return bool(applications.get(name, {}).get("source") == "declarative")
 
 
+def handle_of(name: str) -> Any:
+    """A handle of an application that somebody else brought."""
+    return serve.get_app_handle(name)
+
+
 def delete(name: str) -> None:
     """Ends an application and its replicas; returns when they are gone."""
     serve.delete(name)

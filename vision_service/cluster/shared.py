@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-
 from vision_service.cluster import application as serving
 from vision_service.cluster import fronts, hosts
 from vision_service.cluster.application import Application, NoReplicaStarted
@@ -114,7 +112,7 @@ class SharedApplication:
         standing = serving.standing_of(name)
         if standing is not None and serving.is_declared(name):
             logger.info("the application %s was brought by serve deploy", name)
-            self._on_handle(ray.serve.get_app_handle(name))
+            self._on_handle(serving.handle_of(name))
             return
         if standing is not None and standing.failure is not None:
             serving.delete(name)  # Serve tries no more with what is the same
