@@ -5,6 +5,7 @@ away, replicas go on serving and nothing scales.
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import TypeVar
 import ray
 
 from vision_service.cluster.security import check_closed
+from vision_service.cluster.threads import apart
 from vision_service.config import VisionConfig
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _REACH_S = 10.0
+_SHUTDOWN_S = 10.0
 
 
 class JoinedRay:
@@ -39,18 +42,18 @@ class JoinedRay:
             ConnectionError: no cluster, or no node of it on this host.
         """
         config = self._config
-        await asyncio.to_thread(
-            join, config.ray_address or "auto", config.ray_node_ip, config.allow_insecure
-        )
+        address = config.ray_address or "auto"
+        await apart(lambda: join(address, config.ray_node_ip, config.allow_insecure))
         reclaim_signals()
 
     async def call(self, function: Callable[[], T]) -> T:
         """Runs something that waits for the cluster, in a thread."""
-        return await asyncio.to_thread(function)
+        return await apart(function)
 
     async def stop(self) -> None:
-        """Leaves the cluster."""
-        await asyncio.to_thread(ray.shutdown)
+        """Leaves the cluster; does not wait for a head that is away."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(apart(ray.shutdown), _SHUTDOWN_S)
 
     @property
     def is_lost(self) -> bool:
@@ -76,12 +79,12 @@ def join(address: str, node_ip: str | None, allow_insecure: bool) -> None:
     """
     address = resolved(address)
     _reach(address)
+    for name, level in (("ray", logging.WARNING), ("ray.serve", logging.ERROR)):
+        adopt_logger(name, level)
     check_closed(address, allow_insecure=allow_insecure)
     ray.init(
         address=address, configure_logging=False, log_to_driver=False, _node_ip_address=node_ip
     )
-    for name, level in (("ray", logging.WARNING), ("ray.serve", logging.ERROR)):
-        adopt_logger(name, level)
     logger.info("joined the Ray cluster at %s", address)
 
 

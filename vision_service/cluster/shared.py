@@ -15,6 +15,7 @@ from vision_service.cluster import application as serving
 from vision_service.cluster import fronts, hosts
 from vision_service.cluster.application import Application, NoReplicaStarted
 from vision_service.cluster.hosts import Bars, Host
+from vision_service.cluster.threads import apart
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +79,11 @@ class SharedApplication:
         Raises:
             NoReplicaStarted: none did in time.
         """
-        await asyncio.to_thread(fronts.enter, self._application.name)
+        await apart(lambda: fronts.enter(self._application.name))
         self._entered = True
         # The hosts first: a replica on one without the bundle would only fail there.
-        await asyncio.to_thread(self._look_at_hosts)
-        await asyncio.to_thread(self._bring)
+        await apart(self._look_at_hosts)
+        await apart(self._bring)
         await self._first_replica()
         self._rounds = asyncio.create_task(self._go_round())
 
@@ -93,7 +94,7 @@ class SharedApplication:
         if not self._entered:
             return
         try:
-            await asyncio.wait_for(asyncio.to_thread(self._leave), _LEAVE_S)
+            await asyncio.wait_for(apart(self._leave), _LEAVE_S)
         except Exception as error:
             # The border to Ray: whatever keeps it from answering, this process must still end.
             logger.warning("the application may stay: Ray said %s", type(error).__name__)
@@ -123,7 +124,7 @@ class SharedApplication:
         """Waits, and says every half minute that it does."""
         begun_s = reminded_s = time.monotonic()
         while True:
-            standing = await asyncio.to_thread(serving.standing_of, self._application.name)
+            standing = await apart(lambda: serving.standing_of(self._application.name))
             if standing is not None and (standing.running or standing.complete):
                 return
             if standing is not None and standing.failure is not None:
@@ -147,7 +148,7 @@ class SharedApplication:
         while True:
             await asyncio.sleep(_ROUND_S)
             try:
-                await asyncio.to_thread(self._round)
+                await apart(self._round)
                 answered = True
             except Exception:
                 # The border to Ray, whose errors have no common base: replicas serve without its
