@@ -27,12 +27,17 @@ GRPC_ENVIRONMENT = {
     "GRPC_ENABLE_FORK_SUPPORT": "0",
 }
 
-# How long a replica may take to say how busy it is. Ray's 0.1 s is for idle cores; a replica that
-# computes on all of them would be taken for dead weight, and backed off from.
-PATIENCE = {
+# What Serve reads in the process that calls replicas, on a Ray of our own and on a cluster.
+CALLER = {
+    # How long a replica may take to say how busy it is. Ray's 0.1 s is for idle cores; a replica
+    # that computes on all of them would be taken for dead weight, and backed off from.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "2",
     "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "10",
 }
+
+# Calls go through Ray's object stores, also where the operator chose gRPC for all of Serve: over
+# gRPC a message may have 4 MB, and an image's patches and features have more.
+LARGE_MESSAGES = {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "0"}
 
 # How long a cluster's head may be away before Ray ends this process: replicas serve without it.
 HEAD_AWAY_S = 86_400
@@ -62,8 +67,8 @@ def _ray_environment(config: "VisionConfig", environ: Mapping[str, str]) -> dict
     """
     if config.ray_address is None:
         return {**_private_environment(), **_startup_limits(config.startup_timeout_s)}
-    ours = {**PATIENCE, "RAY_gcs_rpc_server_reconnect_timeout_s": str(HEAD_AWAY_S)}
-    return {name: value for name, value in ours.items() if name not in environ}
+    ours = {**CALLER, "RAY_gcs_rpc_server_reconnect_timeout_s": str(HEAD_AWAY_S)}
+    return {name: value for name, value in ours.items() if name not in environ} | LARGE_MESSAGES
 
 
 def _startup_limits(seconds: float) -> dict[str, str]:
@@ -97,7 +102,8 @@ def _private_environment() -> dict[str, str]:
         "RAY_preload_python_modules": ",".join(PRELOADED),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        **PATIENCE,
+        **CALLER,
+        **LARGE_MESSAGES,
     }
 
 

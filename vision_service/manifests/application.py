@@ -20,7 +20,6 @@ OF_A_FRONT = {
     "port",
     "metrics_port",
     "wire_dtype",
-    "encode_timeout_s",
     "startup_timeout_s",
     "drain_timeout_s",
     "object_store_mib",
