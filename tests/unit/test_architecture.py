@@ -43,13 +43,13 @@ LAYERS = {
         ["__main__"],
     ],
     "vision_service": [
-        ["config", "jobs", "metrics"],
-        ["video_requests"],
+        ["config", "jobs", "metrics", "places"],
+        ["cluster", "video_requests"],
         ["box", "servicer", "families"],
         ["media"],
         ["towers", "videos"],
         ["replicas"],
-        ["app"],
+        ["app", "manifests"],
         ["__main__"],
     ],
     "decoder_service": [
@@ -87,9 +87,11 @@ FENCES = {
     "torch": ("vision_service/", "deploy/export/"),
     "transformers": ("vision_service/", "deploy/export/"),
     "ray": (
+        "vision_service/cluster/",
         "vision_service/replicas/encoders.py",
         "vision_service/replicas/lean_node.py",
         "vision_service/replicas/ray_runtime.py",
+        "vision_service/manifests/",
     ),
     "onnxruntime": (
         "decoder_service/model/sessions.py",
