@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.answers import Load
-from tests.chaos.faults import HOSTS, LINKS, REPLICAS, ROLLING, SERVICES, Fault, endure
+from tests.chaos.faults import HOSTS, LINKS, RAY, ROLLING, SERVICES, Fault, endure
 from tests.chaos.outcomes import Outcome, outcomes, reference, table
 from tests.chaos.questions import image_questions, text_questions
 from tests.chaos.scene import Phase, Scene
@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--without-ray", action="store_true")
     parser.add_argument("--only", default="", help="faults whose name a regular expression finds")
     arguments = parser.parse_args()
-    faults = [*SERVICES, *HOSTS, *LINKS, *(() if arguments.without_ray else REPLICAS), *ROLLING]
+    faults = [*SERVICES, *HOSTS, *LINKS, *(() if arguments.without_ray else RAY), *ROLLING]
     faults = [fault for fault in faults if re.search(arguments.only, fault.name)]
     folder = Path(tempfile.mkdtemp(prefix="tandem-chaos-"))
     rows = run(folder, faults, ray=not arguments.without_ray, answers=arguments.answers)

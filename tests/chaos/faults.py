@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protos.process import processes
+from tests.chaos import cluster
 from tests.chaos.scene import Phase, Scene
 from tests.chaos.services import Service, stopped
 
@@ -71,16 +72,18 @@ def killed(service: Service) -> Iterator[None]:
 
 
 @contextmanager
-def replica_killed(front: Service) -> Iterator[None]:
-    """An encoder replica gone by SIGKILL; another one is started at once by Ray."""
-    processes.send(front.replicas()[0], signal.SIGKILL)
+def ray_killed(scene: Scene, host: str, name: str) -> Iterator[None]:
+    """A process of Ray's gone by SIGKILL; Ray starts another one at once."""
+    (pid,) = cluster.running([scene.site.hosts[host]], name)
+    processes.send(pid, signal.SIGKILL)
     yield
 
 
 @contextmanager
-def replica_stopped(front: Service) -> Iterator[None]:
+def replica_stopped(scene: Scene, host: str) -> Iterator[None]:
     """An encoder replica stopped by SIGSTOP while it is entered."""
-    with stopped(front.replicas()[0]):
+    (pid,) = cluster.running([scene.site.hosts[host]], cluster.REPLICA)
+    with stopped(pid):
         yield
 
 
@@ -176,9 +179,16 @@ LINKS = (
         inflict=lambda scene: bad_cables(scene, loss=LOSS),
     ),
 )
-REPLICAS = (
-    Fault(name="replica: SIGKILL", inflict=_service("vision-1", replica_killed)),
-    Fault(name="replica: SIGSTOP", inflict=_service("vision-2", replica_stopped)),
+RAY = (
+    Fault(
+        name="replica: SIGKILL",
+        inflict=lambda scene: ray_killed(scene, "vision-1", cluster.REPLICA),
+    ),
+    Fault(name="replica: SIGSTOP", inflict=lambda scene: replica_stopped(scene, "vision-2")),
+    Fault(
+        name="Serve's controller: SIGKILL",
+        inflict=lambda scene: ray_killed(scene, "head", cluster.CONTROLLER),
+    ),
 )
 ROLLING = (
     Fault(name="everything restarted in turn", inflict=restarted_in_turn),

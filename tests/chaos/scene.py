@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tests.chaos import cluster
 from tests.chaos.answers import Load
 from tests.chaos.site import OF_EACH_TIER, PORTS, Site
+from tests.support.waiting import wait_until
 
 ANSWERS_TIMEOUT_S = 240.0  # for the answers of one fault, on a busy machine
 WHOLE_TIMEOUT_S = 240.0
@@ -59,7 +61,19 @@ class Scene:
 
     def wait_until_whole(self) -> float:
         """Returns when each gateway has found, from now on, every address serving; the time."""
-        return self.wait_until_serving(OF_EACH_TIER, self.site.gateways)
+        whole_s = self.wait_until_serving(OF_EACH_TIER, self.site.gateways)
+        if not self.site.ray or self._replicas() == OF_EACH_TIER:
+            return whole_s
+        wait_until(
+            lambda: self._replicas() == OF_EACH_TIER,
+            what="every replica",
+            timeout_s=WHOLE_TIMEOUT_S,
+            interval_s=0.5,
+        )
+        return time.monotonic()
+
+    def _replicas(self) -> int:
+        return len(cluster.running(self.site.vision_hosts, cluster.REPLICA))
 
     def wait_until_serving(self, count: int, gateways: Sequence[str]) -> float:
         """Returns when some gateways have found, from now on, so many addresses of each tier."""

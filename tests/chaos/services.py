@@ -1,18 +1,17 @@
 """A service in a host, as `tandem serve` starts it: started, signalled, started again."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from protos.process import processes
 from tests.chaos.hosts import Host
 
 STOP_TIMEOUT_S = 120.0
+SERVING = '"event": "serving"'
 TANDEM = (sys.executable, "-m", "deploy.cli", "serve")
 
 
@@ -21,13 +20,14 @@ class ServiceFailed(Exception):
 
 
 class Service:
-    """A process that says where it serves once it does.
+    """A process that says when it serves.
 
     Args:
         name: Of the service and its log.
         host: Where it runs.
         command: Program and arguments, asked for at each start.
         environment: Beside ours.
+        ready: What is in the line of its output that says so.
 
     Attributes:
         log: What it and its predecessors wrote to stderr.
@@ -39,8 +39,11 @@ class Service:
         host: Host,
         command: Callable[[], Sequence[str]],
         environment: Mapping[str, str],
+        *,
+        ready: str = SERVING,
     ) -> None:
         self.name, self.host = name, host
+        self._ready = ready.encode()
         self.log = host.folder / f"{name}.log"
         self._command = command
         self._variables = [f"{key}={value}" for key, value in environment.items()]
@@ -59,19 +62,16 @@ class Service:
             ServiceFailed: it ended instead.
         """
         assert self._process is not None and self._process.stdout is not None
-        line = self._process.stdout.readline()  # ends with the process, if that comes first
-        if not line or json.loads(line)["event"] != "serving":
-            raise ServiceFailed(f"{self.name}: {self.log.read_text()[-2000:]}")
+        for line in self._process.stdout:  # ends with the process, if that comes first
+            if self._ready in line:
+                return
+        raise ServiceFailed(f"{self.name}: {self.log.read_text()[-2000:]}")
 
     @property
     def pid(self) -> int:
         """Of the service itself."""
         assert self._process is not None
         return processes.descendants(self._process.pid)[0]  # below the program that entered
-
-    def replicas(self) -> list[int]:
-        """Encoder replicas below it."""
-        return [pid for pid in processes.descendants(self.pid) if "ServeReplica" in _title(pid)]
 
     def kill(self) -> None:
         """SIGKILL, as the kernel does when memory is short; returns when it is gone."""
@@ -112,10 +112,3 @@ def stopped(pid: int) -> Iterator[None]:
         yield
     finally:
         processes.send(pid, signal.SIGCONT)
-
-
-def _title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:  # gone meanwhile
-        return ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from deploy.certificates import issue
+from tests.chaos import cluster
 from tests.chaos.hosts import Host, Network
 from tests.chaos.services import TANDEM, Service
 
@@ -43,6 +44,7 @@ class Site:
         bundle: What services serve that are started from now on.
         hosts: By name.
         services: By name, which is the host's; both gateways are on the edge.
+        nodes: Those of Ray's cluster, by host.
         client: The host of whoever asks.
         gateways: URLs of the HTTP doors.
         authority: PEM file of who signed their certificates.
@@ -52,10 +54,11 @@ class Site:
         self._network = Network(folder)
         self._secrets = folder / "secrets"
         self.bundle = bundle
-        self._vision = (*TANDEM, "vision") if ray else WITHOUT_RAY
+        self.ray = ray
         self.authority = self._secrets / "authority.pem"
         self.hosts: dict[str, Host] = {}
         self.services: dict[str, Service] = {}
+        self.nodes: dict[Host, Service] = {}
 
     def __enter__(self) -> Self:
         self._network.__enter__()
@@ -72,6 +75,11 @@ class Site:
     def of_tier(self, tier: str) -> list[Service]:
         """The services of a tier."""
         return [service for name, service in self.services.items() if name.startswith(tier)]
+
+    @property
+    def vision_hosts(self) -> list[Host]:
+        """Where images are encoded."""
+        return [service.host for service in self.of_tier("vision")]
 
     def on(self, host: Host) -> list[Service]:
         """The services of a host."""
@@ -94,40 +102,55 @@ class Site:
             yield
         finally:
             host.boot()
+            if host in self.nodes:
+                start_all([self.nodes[host]])
             start_all(services, wait=False)
 
     def _build(self) -> None:
-        for tier in PORTS:
-            for number in range(1, OF_EACH_TIER + 1):
-                name = f"{tier}-{number}"
-                self.hosts[name] = self._network.host(name)
-        edge = self.hosts["edge"] = self._network.host("edge")
+        names = [f"{tier}-{number}" for tier in PORTS for number in range(1, OF_EACH_TIER + 1)]
+        for name in (*(["head"] if self.ray else []), *names, "edge"):
+            self.hosts[name] = self._network.host(name)
         self.client = self._network.host("client")
         issue(self._secrets, [f"{each.name},{each.address}" for each in self.hosts.values()])
-        for name, host in list(self.hosts.items())[:-1]:
+        for name in names:
             tier, _, _ = name.partition("-")
-            self._add(name, host, tier, {"port": PORTS[tier]})
+            self._add(name, self.hosts[name], tier, {"port": PORTS[tier]})
         for tier in PORTS:
             self._list(tier).write_text("".join(f"{each}\n" for each in self.addresses(tier)))
+        edge = self.hosts["edge"]
         for number, port in enumerate(HTTP_PORTS, 1):
             self._add(f"gateway-{number}", edge, "gateway", {"http-port": port})
         self.gateways = [f"https://{edge.address}:{port}/v1" for port in HTTP_PORTS]
-        # Gateways last: they look at the tiers when they start.
+        self._start()
+
+    def _start(self) -> None:
+        """Starts what others need before them; gateways look at the tiers when they start."""
+        if self.ray:
+            self._add_nodes()
+            for hosts in (self.hosts["head"],), self.vision_hosts:
+                start_all([self.nodes[host] for host in hosts])
         for tier in ("vision", "decoder", "gateway"):
             start_all(self.of_tier(tier), wait=tier != "vision")
         for service in self.of_tier("vision"):
             service.wait_until_serving()
 
+    def _add_nodes(self) -> None:
+        head = self.hosts["head"]
+        self.nodes[head] = cluster.node(head, self._ray_environment(head))
+        for host in self.vision_hosts:
+            self.nodes[host] = cluster.node(host, self._ray_environment(host), head=head)
+
+    def _ray_environment(self, host: Host) -> dict[str, str]:
+        return cluster.environment(self._secrets / host.name)
+
     def _add(self, name: str, host: Host, tier: str, options: Mapping[str, object]) -> None:
-        program = self._vision if tier == "vision" else (*TANDEM, tier)
+        program = WITHOUT_RAY if tier == "vision" and not self.ray else (*TANDEM, tier)
 
         def command() -> list[str]:
             every = {"bundle": self.bundle, **self._options(tier, host), **options}
             return [*program, *(f"--{key}={value}" for key, value in every.items()), *FLAGS[tier]]
 
-        self.services[name] = Service(
-            name, host, command, GATEWAY_ENVIRONMENT if tier == "gateway" else {}
-        )
+        self.services[name] = Service(name, host, command, self._environment(tier, host))
 
     def _options(self, tier: str, host: Host) -> dict[str, object]:
         own = self._secrets / host.name
@@ -139,10 +162,18 @@ class Site:
             "tls-authority": own / "authority.pem",
             "token-file": own / "token",
         }
+        if self.ray and tier == "vision":
+            options |= {"ray-address": f"{self.hosts['head'].address}:{cluster.PORT}"}
+            options |= {"replicas": OF_EACH_TIER, "replicas-per-host": 1}
         if tier == "gateway":
             options |= {"door-certificate": certificate, "door-key": key, "grpc-port": 0}
             options |= {each: f"file:{self._list(each)}" for each in PORTS}
         return options
+
+    def _environment(self, tier: str, host: Host) -> dict[str, str]:
+        if tier == "gateway":
+            return GATEWAY_ENVIRONMENT
+        return self._ray_environment(host) if self.ray and tier == "vision" else {}
 
     def _list(self, tier: str) -> Path:
         return self.hosts["edge"].folder / f"{tier}.txt"
