@@ -44,6 +44,7 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="Compute threads of vision and of decoder each. Default: all cores."),
 ]
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # to another module
 SERVER_FORMS = "the URL that `tandem serve` prints, or HOST:PORT of its gRPC door."
 KeyOption = Annotated[
     str | None, typer.Option(envvar="TANDEM_API_KEY", help="The server's key, if it has one.")
@@ -160,14 +161,24 @@ def serve_command(
     serve.run(Console(), stack, verbose=verbose, restarts=restart)
 
 
-@app.command(
-    "export",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    add_help_option=False,
-)
+@app.command("export", context_settings=PASSED_ON, add_help_option=False)
 def export_command(context: typer.Context) -> None:
     """Turn a checkpoint (folder or hub id) into a bundle: tandem export CHECKPOINT BUNDLE."""
     _become("export", "deploy.export", context.args or ["--help"])
+
+
+@app.command("render", context_settings=PASSED_ON, add_help_option=False)
+def render_command(context: typer.Context) -> None:
+    """Print the vision tier as a file: tandem render serve|kuberay BUNDLE, and its settings."""
+    kind = context.args[:1] or ["--help"]
+    arguments = [*kind, *serve.tier_arguments(context.args[1:])]
+    _become("vision", "vision_service.manifests", arguments)
+
+
+@app.command("vision-down", context_settings=PASSED_ON, add_help_option=False)
+def vision_down_command(context: typer.Context) -> None:
+    """End what no vision service uses on a Ray cluster: tandem vision-down --ray-address auto."""
+    _become("vision", "vision_service.cluster.down", context.args)
 
 
 @app.command("chat")

@@ -11,7 +11,9 @@ from gateway.access.key_file import open_keys
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
-from gateway.config import GatewayConfig, entries
+from gateway.config import GatewayConfig
+from gateway.fleet.discovery import Discovery
+from gateway.generation import Moving
 from gateway.http.admin.listener import admin_listener
 from gateway.http.admin.routes import Admin
 from gateway.http.apis import asking_routes
@@ -34,8 +36,10 @@ from gateway.rpc.servicer import ChatServicer
 from gateway.service import ChatService
 from gateway.threads import Threads
 from gateway.tiers.decoder import DecoderClient
+from gateway.tiers.embeddings import EmbeddingCache, features_bytes
 from gateway.tiers.router import State
 from gateway.tiers.vision import VisionClient
+from gateway.tiers.watch import Watching
 from protos.bundle.manifest import Bundle
 from protos.media.limits import MAX_REQUEST_PIXELS
 from protos.process.server import GrpcServer, bind
@@ -69,21 +73,30 @@ class Gateway:
             max_of_tenant=config.most_of_key,
         )
         self._threads = Threads(config.prepare_threads)
+        watching = Watching(
+            interval_s=config.watch_interval_s,
+            discover_interval_s=config.discover_interval_s,
+            wait_s=config.tier_wait_s,
+        )
         files = CredentialFiles(config.tier_credentials)
         self._vision = VisionClient(
-            entries(config.vision),
+            Discovery("vision", config.sources_of("vision")),
             bundle_digest=bundle.digest,
             level_count=1 + bundle.manifest.deepstack_level_count,
-            watch_interval_s=config.watch_interval_s,
+            watching=watching,
             files=files,
         )
         self._decoder = DecoderClient(
-            entries(config.decoder),
+            Discovery("decoder", config.sources_of("decoder")),
             bundle_digest=bundle.digest,
-            watch_interval_s=config.watch_interval_s,
+            watching=watching,
             files=files,
         )
         self.keys, self._key_file = open_keys(config.api_keys, config.key_file)
+        self._embeddings = EmbeddingCache(
+            max_bytes=config.embedding_cache_mib * MIB,
+            token_bytes=features_bytes(bundle.manifest),
+        )
         self._files = Fetcher(config.media_policy, config.fetch_limits)
         tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
         builder = PromptBuilder(bundle, limits=_limits(config), digest_key=tenants.image_key)
@@ -92,6 +105,7 @@ class Gateway:
         self._metrics = GatewayMetrics(config.model_name or bundle.manifest.model_id)
         self._metrics.watch(self._admission, vision=self._vision, decoder=self._decoder)
         self._metrics.watch_keys(self.keys)
+        self._metrics.watch_embeddings(self._embeddings)
         self._service = self._make_service(bundle, builder, tenants)
         # The admin's is closed first, which could undo the draining; then the others together,
         # then what they use.
@@ -226,6 +240,8 @@ class Gateway:
             decoder=self._decoder,
             threads=self._threads,
             patience=patience,
+            moving=Moving(max_moves=config.max_moves, wait_s=config.move_wait_s),
+            embeddings=self._embeddings,
             metrics=self._metrics,
         )
         served = ServedModel(

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gateway.fleet.sources import Source, source_of
 from gateway.media.sources import FetchLimits, MediaHost, MediaPolicy, networks
 from protos.media.limits import (
     MAX_ASPECT_RATIO,
@@ -19,7 +20,7 @@ from protos.media.limits import (
 )
 from protos.process.security import HopSettings, check_hops
 from protos.process.settings import LOG_FORMATS, LOG_LEVELS, MAX_PORT, SettingError, check, setting
-from protos.wire.addresses import LOOPBACK_NAMES, bare, split
+from protos.wire.addresses import LOOPBACK_NAMES, bare
 from protos.wire.channels import (
     DECODER_PORT,
     GATEWAY_ADMIN_PORT,
@@ -43,10 +44,13 @@ class GatewayConfig(HopSettings):
 
     bundle: str = setting("folder of the exported bundle")
     vision: str = setting(
-        "addresses of the vision tier, comma-separated", default=f"127.0.0.1:{VISION_PORT}"
+        "addresses of the vision tier, comma-separated: HOST:PORT, or looked up again and again"
+        " dns:NAME:PORT (every A and AAAA record is an address), srv:NAME (SRV records) and"
+        " file:PATH (a HOST:PORT a line)",
+        default=f"127.0.0.1:{VISION_PORT}",
     )
     decoder: str = setting(
-        "addresses of the decoder tier, comma-separated", default=f"127.0.0.1:{DECODER_PORT}"
+        "addresses of the decoder tier, in the same forms", default=f"127.0.0.1:{DECODER_PORT}"
     )
     host: str = setting("address both doors listen on", default="127.0.0.1")
     http_port: int = setting(
@@ -209,6 +213,12 @@ class GatewayConfig(HopSettings):
         default="refuse",
         choices=("refuse", "warn"),
     )
+    embedding_cache_mib: int = setting(
+        "memory of encoded images and pieces of videos that are kept for who asks again, MiB; 0"
+        " keeps none",
+        default=256,
+        least=0,
+    )
     prepare_threads: int = setting(
         "threads that prepare short requests; long texts take half as many", default=2, least=1
     )
@@ -217,6 +227,12 @@ class GatewayConfig(HopSettings):
     )
     stream_deadline_s: float = setting("seconds until a stream is complete", default=3600.0)
     stream_idle_s: float = setting("longest silence within a stream, seconds", default=60.0)
+    max_moves: int = setting(
+        "times that an answer goes on at another decoder when its own is lost", default=3, least=0
+    )
+    move_wait_s: float = setting(
+        "seconds that such an answer waits for a decoder to be ready", default=5.0, least=0
+    )
     encode_deadline_s: float = setting(
         "seconds to encode a request's images, beside those for their patches", default=60.0
     )
@@ -229,7 +245,19 @@ class GatewayConfig(HopSettings):
     slow_client_s: float = setting(
         "seconds a client may take for its headers, and between pieces of a body", default=20.0
     )
-    watch_interval_s: float = setting("seconds between looks at the tiers", default=2.0)
+    watch_interval_s: float = setting(
+        "seconds between looks at an address of a tier", default=1.0, above=0
+    )
+    discover_interval_s: float = setting(
+        "seconds between look-ups of dns: and srv: names, and readings of files",
+        default=5.0,
+        above=0,
+    )
+    tier_wait_s: float = setting(
+        "seconds a request waits for a tier of which nothing is there, before 503",
+        default=0.0,
+        least=0,
+    )
     drain_timeout_s: float = setting("seconds running requests get on shutdown", default=30.0)
     log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
     log_format: str = setting(
@@ -246,11 +274,10 @@ class GatewayConfig(HopSettings):
             listed = entries(getattr(self, name))
             if not listed:
                 raise SettingError(f"{name} names no address")
-            for address in listed:
-                try:
-                    split(address)
-                except ValueError as error:
-                    raise SettingError(f"{name}: {error}") from error
+            try:
+                self.sources_of(name)
+            except ValueError as error:
+                raise SettingError(f"{name}: {error}") from error
         for origin in self.allowed_origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise SettingError(
@@ -267,6 +294,17 @@ class GatewayConfig(HopSettings):
             raise SettingError("digest_key and digest_key_file are both set, expected one of them")
         if self.digest_key is not None and len(self.digest_key) < MIN_DIGEST_KEY_CHARS:
             raise SettingError(f"digest_key must have at least {MIN_DIGEST_KEY_CHARS} characters")
+
+    def sources_of(self, tier: str) -> tuple[Source, ...]:
+        """What a tier's setting names.
+
+        Args:
+            tier: "vision" or "decoder".
+
+        Raises:
+            ValueError: an entry of another form.
+        """
+        return tuple(source_of(entry) for entry in entries(getattr(self, tier)))
 
     def _check_doors(self) -> None:
         if (self.door_certificate is None) != (self.door_key is None):

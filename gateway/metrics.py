@@ -21,7 +21,9 @@ from prometheus_client.registry import Collector
 
 from gateway.access.admission import Admission
 from gateway.access.keys import KeyRing
+from gateway.fleet.standing import Fault, Trust
 from gateway.tiers.decoder import DecoderClient
+from gateway.tiers.embeddings import EmbeddingCache
 from gateway.tiers.router import Endpoint, State
 from gateway.tiers.vision import VisionClient
 from protos.process.metrics import (
@@ -81,6 +83,10 @@ _LOADS: dict[str, tuple[str, Callable[[list[Endpoint]], float]]] = {
 }
 
 
+# Of an address: what the last look found; of one that serves, also whether it gets calls.
+_CONDITIONS = (*State, Trust.EJECTED, Trust.TRIAL)
+
+
 class GatewayMetrics(TierMetrics):
     """Metrics of one gateway process.
 
@@ -110,6 +116,9 @@ class GatewayMetrics(TierMetrics):
             "tandem:gateway_images_needed",
             "Those whose features a decoder needed; it had the others in its prefix cache.",
         )
+        self._moves = self.counter(
+            "tandem:gateway_moves", "Answers moved from one decoder to another.", "reason"
+        )
 
     def watch(self, admission: Admission, *, vision: VisionClient, decoder: DecoderClient) -> None:
         """Adds what is read when it is asked for: requests at work, and how the tiers are."""
@@ -126,6 +135,20 @@ class GatewayMetrics(TierMetrics):
     def watch_keys(self, keys: KeyRing) -> None:
         """Adds what each key has used, read when it is asked for."""
         self.registry.register(_Keys(keys))
+
+    def watch_embeddings(self, cache: EmbeddingCache) -> None:
+        """Adds what is read of the features that are kept."""
+        self.gauge(
+            "tandem:gateway_embedding_cache_bytes",
+            "Bytes of features kept, or being encoded to be kept.",
+            lambda: float(cache.size_bytes),
+        )
+        self.gauge(
+            "tandem:gateway_embedding_cache_entries",
+            "Images and pieces of videos whose features are kept.",
+            lambda: float(len(cache)),
+        )
+        self.registry.register(_EmbeddingCounts(cache))
 
     def ended(self, outcome: str | Reason, seconds: float, figures: Figures) -> None:
         """A request ended; answered ones count among vLLM's families."""
@@ -160,6 +183,10 @@ class GatewayMetrics(TierMetrics):
         """A decoder took a prompt with so many images, and needs the features of some."""
         self._images.inc(images)
         self._needed.inc(needed)
+
+    def moved(self, reason: Reason) -> None:
+        """An answer goes on at another decoder, because of how the last one was lost."""
+        self._moves.labels(reason.value).inc()
 
     def _count(self, name: str, text: str) -> Counter:
         return self.counter(f"vllm:{name}", text, "model_name").labels(self._model)
@@ -242,6 +269,25 @@ class _Keys(Collector):
         yield at_work
 
 
+class _EmbeddingCounts(Collector):
+    """How often features were there, as the cache counts it."""
+
+    def __init__(self, cache: EmbeddingCache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "tandem:gateway_embedding_cache_hits",
+            "Times that features were kept, or being encoded already.",
+            value=self._cache.hits,
+        )
+        yield CounterMetricFamily(
+            "tandem:gateway_embedding_cache_misses",
+            "Times that they had to be encoded.",
+            value=self._cache.misses,
+        )
+
+
 class _Tiers(Collector):
     """What the last look at every address found, and what was tried again."""
 
@@ -259,16 +305,36 @@ class _Tiers(Collector):
             yield family
         addresses = GaugeMetricFamily(
             "tandem:gateway_tier_addresses",
-            "Addresses of a tier by what the last look found.",
+            "Addresses of a tier by what the last look found; ejected and tried ones apart.",
             labels=["tier", "state"],
         )
         for router in (self._vision.router, self._decoder.router):
-            states = [endpoint.state for endpoint in router.endpoints]
-            for state in State:
-                addresses.add_metric([router.tier, state.value], float(states.count(state)))
+            conditions = [endpoint.condition for endpoint in router.endpoints]
+            for name in _CONDITIONS:
+                addresses.add_metric([router.tier, name], float(conditions.count(name)))
         yield addresses
         yield CounterMetricFamily(
             "tandem:gateway_encode_retries",
-            "Encodings asked for again, of another address.",
-            value=self._vision.retries,
+            "Calls to the vision tier made again, at another address where there was one.",
+            value=self._vision.retries.total(),
         )
+        yield from self._faults()
+
+    def _faults(self) -> Iterable[Metric]:
+        ejections = CounterMetricFamily(
+            "tandem:gateway_ejections",
+            "Times an address was set aside, by what it did.",
+            labels=["tier", "reason"],
+        )
+        retries = CounterMetricFamily(
+            "tandem:gateway_retries",
+            "Calls made again, by how the first attempt went.",
+            labels=["tier", "reason"],
+        )
+        for client in (self._vision, self._decoder):
+            tier = client.router.tier
+            for fault in Fault:
+                ejections.add_metric([tier, fault.value], float(client.ejector.ejections[fault]))
+                retries.add_metric([tier, fault.value], float(client.retries[fault]))
+        yield ejections
+        yield retries

@@ -5,35 +5,34 @@
    ids, spans and position ids, in a worker thread.
 3. A `Generate` stream is opened with the prompt. The decoder answers at once with the spans
    whose features it needs.
-4. Each needed image and piece of a video is encoded, all at the same time; features flow into the
-   open stream as they come. The decoder prefills the text before a missing span meanwhile.
+4. Each needed image and piece of a video is encoded, all at the same time, unless its features are
+   kept; they flow into the open stream as they come. The decoder prefills the text before a
+   missing span meanwhile. A decoder that is lost is replaced: see `gateway.generation`.
 5. Tokens become text. Stop strings end the answer.
 
 Whatever fails first ends everything, because leaving a block cancels the calls behind it. So an
 image or video is used, or its request fails.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from gateway.answer.calls import Calls
 from gateway.answer.detokenize import Detokenizer, TokenBytes
 from gateway.answer.events import (
-    Admitted,
     AnswerEnd,
     AnswerEvent,
     DecoderEnd,
     FinishReason,
-    OutputToken,
 )
 from gateway.answer.merge import merged
 from gateway.answer.thoughts import Thoughts
 from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
+from gateway.generation import Generation, Moving, Work
 from gateway.media.images import MediaLimits, PlannedImage
 from gateway.media.video_plans import PlannedFrames
 from gateway.media.videos import VideoLimits
@@ -41,28 +40,22 @@ from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import holds_more_than, videos_of
 from gateway.request.conversation import Conversation, PlainPrompt
-from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
+from gateway.request.deadlines import Patience, milliseconds_since
 from gateway.request.job import ChatJob, Question
+from gateway.request.sampling import with_seed
 from gateway.threads import Threads
 from gateway.tiers.affinity import affinity
-from gateway.tiers.decoder import CallEnded, DecoderClient, GenerateCall
+from gateway.tiers.decoder import DecoderClient
+from gateway.tiers.embeddings import EmbeddingCache
 from gateway.tiers.features import FeatureSource
-from gateway.tiers.router import Endpoint
 from gateway.tiers.samplings import Samplings
 from gateway.tiers.vision import VisionClient
-from gateway.tools.form import AnswerForm, form_of
+from gateway.tools.form import form_of
 from protos.media.videos import SampledFrames
-from protos.wire.errors import DeadlineExceeded, PromptTooLong, ServiceError
+from protos.wire.errors import PromptTooLong
 
 # Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
 LONG_TEXT_CHARS = 64 * 1024
-
-# How long an answer's end waits for the encoder's times, which every answer but the shortest has.
-TIMES_WITHIN_S = 1.0
-
-# Features that come later than this before the first token is due are of no use. Ending their
-# encoding then lets the error name the image.
-ENCODED_BEFORE_S = 0.1
 
 
 class Pipeline:
@@ -78,6 +71,8 @@ class Pipeline:
         decoder: DecoderClient,
         threads: Threads,
         patience: Patience,
+        moving: Moving,
+        embeddings: EmbeddingCache,
         metrics: GatewayMetrics,
     ) -> None:
         self._vocab_size = vocab_size
@@ -87,6 +82,8 @@ class Pipeline:
         self._decoder = decoder
         self._threads = threads
         self._patience = patience
+        self._moving = moving
+        self._embeddings = embeddings
         self._samplings = Samplings(vision)
         self._metrics = metrics
 
@@ -187,17 +184,23 @@ class Pipeline:
         behind_thought = prompt.thought_end is not None
         form = form_of(question, tools, self._builder.calls, behind_thought=behind_thought)
         prepare_ms = milliseconds_since(preparing_s)
-        async with FeatureSource(
+        stores = [self._embeddings]
+        if question.choice_count > 1:  # what there is no room for is encoded once all the same
+            stores.append(self._embeddings.without_bound())
+        with FeatureSource(
             self._vision,
+            stores,
             prompt.visuals,
+            prompt.spans,
+            salt=job.cache_salt,
             request_id=job.request_id,
-            shared=question.choice_count > 1,
         ) as features:
-            work = _Work(
-                job=job,
+            work = Work(
+                job=replace(job, sampling=with_seed(job.sampling)),
                 prompt=prompt,
                 form=form,
                 endpoint=endpoint,
+                affinity=begun,
                 features=features,
                 prepare_ms=prepare_ms,
             )
@@ -206,35 +209,34 @@ class Pipeline:
                 async for index, event in events:
                     yield index, event
 
-    async def _choice(self, work: "_Work", index: int) -> AsyncGenerator[AnswerEvent, None]:
-        """One Generate stream and the text it becomes."""
-        job, prompt = work.job, work.prompt
+    async def _choice(self, work: Work, index: int) -> AsyncGenerator[AnswerEvent, None]:
+        """One choice's tokens and the text they become."""
         transcript = self._transcript(work)
-        watch = Stopwatch(job.arrived_s, prepare_ms=work.prepare_ms)
+        watch = Stopwatch(work.job.arrived_s, prepare_ms=work.prepare_ms)
+        generation = Generation(
+            work,
+            index,
+            watch,
+            decoder=self._decoder,
+            patience=self._patience,
+            moving=self._moving,
+            metrics=self._metrics,
+        )
         end: DecoderEnd | None = None
-        async with self._decoder.generate(
-            work.endpoint, job, prompt, work.form, choice=index
-        ) as call:
-            admitted = await _admitted(call, job)
-            needed = len(work.features.needed(admitted.needed_spans))
-            self._metrics.admitted(images=len(prompt.visuals), needed=needed)
-            async with self._feeding(call, admitted, work, watch) as feeding:
-                while end is None and not transcript.stopped:
-                    event = await _next(call, feeding, by_s=self._next_by_s(job, watch))
-                    if isinstance(event, DecoderEnd):
-                        end, texts = event, transcript.finish()
-                    else:
-                        watch.token()
-                        texts = transcript.add(event)
-                    for text in texts:
-                        yield text
-                if end is not None:
-                    # All features were taken, but the message with the encoder's times may still
-                    # be under way: a short answer is over sooner.
-                    await asyncio.wait({feeding}, timeout=TIMES_WITHIN_S)
-        yield _answer_end(prompt, admitted, end, transcript, watch)
+        async with aclosing(generation.events()) as events:
+            async for event in events:
+                if isinstance(event, DecoderEnd):
+                    end, texts = event, transcript.finish()
+                else:
+                    watch.token()
+                    texts = transcript.add(event)
+                for text in texts:
+                    yield text
+                if transcript.stopped:
+                    break
+        yield _answer_end(work.prompt, generation, end, transcript, watch)
 
-    def _transcript(self, work: "_Work") -> Transcript:
+    def _transcript(self, work: Work) -> Transcript:
         form, stopping = work.form, work.job.question.stopping
         # Where the template opens no thought, a constraint leaves no room for one.
         has_begun = work.prompt.thought_end is not None
@@ -247,39 +249,6 @@ class Pipeline:
         )
         calls = Calls(self._token_bytes, form.calls)
         return Transcript(text, thoughts, calls, min_tokens=stopping.min_tokens)
-
-    def _next_by_s(self, job: ChatJob, watch: Stopwatch) -> float:
-        """When the decoder's next message must be here."""
-        if not watch.has_first_token:
-            return job.deadline.first_token_by_s
-        return min(job.deadline.complete_by_s, time.monotonic() + self._patience.stream_idle_s)
-
-    @asynccontextmanager
-    async def _feeding(
-        self, call: GenerateCall, admitted: Admitted, work: "_Work", watch: Stopwatch
-    ) -> AsyncIterator[asyncio.Task[None]]:
-        """Feeds the decoder beside the block; leaving it stops the feeding."""
-        patches = sum(work.prompt.grids[index].patches for index in admitted.needed_spans)
-        encode_by_s = time.monotonic() + self._patience.encode_within_s(patches)
-        by_s = min(work.job.deadline.first_token_by_s - ENCODED_BEFORE_S, encode_by_s)
-        feeding = asyncio.create_task(_feed(call, admitted, work.features, watch, by_s))
-        try:
-            yield feeding
-        finally:
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What the choices of one request share."""
-
-    job: ChatJob
-    prompt: PreparedPrompt
-    form: AnswerForm
-    endpoint: Endpoint
-    features: FeatureSource
-    prepare_ms: float
 
 
 def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> None:
@@ -301,76 +270,21 @@ def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> N
         )
 
 
-async def _admitted(call: GenerateCall, job: ChatJob) -> Admitted:
-    try:
-        async with asyncio.timeout(seconds_left(job.deadline.first_token_by_s)):
-            return await call.admitted()
-    except TimeoutError as error:
-        raise DeadlineExceeded("the deadline passed before the decoder answered") from error
-
-
-async def _next(
-    call: GenerateCall, feeding: "asyncio.Task[None]", *, by_s: float
-) -> tuple[OutputToken, ...] | DecoderEnd:
-    """The decoder's next tokens or its end, or the failure of the features it waits for."""
-    if feeding.done():  # as it is for all but the first tokens: no task is needed to watch it
-        feeding.result()
-        try:
-            async with asyncio.timeout(seconds_left(by_s)):
-                return await call.read()
-        except TimeoutError as error:
-            raise DeadlineExceeded("the deadline passed before the answer was complete") from error
-    reading = asyncio.create_task(call.read())
-    try:
-        while not reading.done():
-            waiting = {reading} if feeding.done() else {reading, feeding}
-            done, _ = await asyncio.wait(
-                waiting, timeout=seconds_left(by_s), return_when=asyncio.FIRST_COMPLETED
-            )
-            if feeding in done:
-                feeding.result()
-        return reading.result()
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-
-
-async def _feed(
-    call: GenerateCall,
-    admitted: Admitted,
-    features: FeatureSource,
-    watch: Stopwatch,
-    by_s: float,
-) -> None:
-    """Passes on the features of every needed span, of all at the same time.
-
-    Raises:
-        ServiceError: the first image or video that could not be encoded.
-    """
-    wanted = frozenset(admitted.needed_spans)
-
-    async def feed(index: int) -> None:
-        watch.encoded(await features.send(index, wanted, call.send_features, by_s=by_s))
-
-    try:
-        async with asyncio.TaskGroup() as feeding:
-            for index in features.needed(wanted):
-                feeding.create_task(feed(index))
-    except* CallEnded:
-        pass  # reading the call tells why
-    except* ServiceError as group:
-        raise group.exceptions[0] from None
-    await call.finish_sending()
-
-
 def _answer_end(
     prompt: PreparedPrompt,
-    admitted: Admitted,
+    generation: Generation,
     end: DecoderEnd | None,
     transcript: Transcript,
     watch: Stopwatch,
 ) -> AnswerEnd:
-    """How a choice ended; without the decoder's word a stop string ended it, and the call."""
+    """How a choice ended; without the decoder's word a stop string ended it, and the call.
+
+    What a decoder says of cached tokens and times is about its own part of a moved answer: the
+    first one's admission counts, and the gateway's own clock.
+    """
+    admitted = generation.admitted
+    assert admitted is not None, "it has ended well"
+    whole = None if generation.moves else end
     reason = FinishReason.STOP
     if end is not None and not transcript.stopped:
         reason = end.finish_reason
@@ -380,10 +294,10 @@ def _answer_end(
         finish_reason=reason,
         prompt_tokens=len(prompt.input_ids),
         completion_tokens=transcript.token_count if end is None else end.completion_tokens,
-        cached_tokens=admitted.cached_tokens if end is None else end.cached_tokens,
+        cached_tokens=admitted.cached_tokens if whole is None else whole.cached_tokens,
         thought_tokens=transcript.thought_tokens,
         stop_string=transcript.stop_string,
         image_tokens=prompt.tokens_of(PlannedImage),
         video_tokens=prompt.tokens_of(PlannedFrames),
-        timings=watch.timings(None if end is None else end.timings),
+        timings=watch.timings(None if whole is None else whole.timings),
     )

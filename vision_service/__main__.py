@@ -3,9 +3,14 @@
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from math import ceil
+from typing import TYPE_CHECKING
 
 from vision_service.replicas import reaper
+
+if TYPE_CHECKING:
+    from vision_service.config import VisionConfig
 
 # What Serve's controller and a replica import first. Ray's workers do so as soon as they run,
 # beside each other and beside the driver, rather than one after the other when they are asked.
@@ -15,11 +20,33 @@ PRELOADED = (
     "vision_service.replicas.replica",
 )
 
+GRPC_ENVIRONMENT = {
+    # gRPC's core would comment on a taken port, and on every process Ray starts beside our
+    # server; the first is reported in our own words, the second is harmless.
+    "GRPC_VERBOSITY": "NONE",
+    "GRPC_ENABLE_FORK_SUPPORT": "0",
+}
+
+# What Serve reads in the process that calls replicas, on a Ray of our own and on a cluster.
+CALLER = {
+    # How long a replica may take to say how busy it is. Ray's 0.1 s is for idle cores; a replica
+    # that computes on all of them would be taken for dead weight, and backed off from.
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "2",
+    "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "10",
+}
+
+# Calls go through Ray's object stores, also where the operator chose gRPC for all of Serve: over
+# gRPC a message may have 4 MB, and an image's patches and features have more.
+LARGE_MESSAGES = {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "0"}
+
+# How long a cluster's head may be away before Ray ends this process: replicas serve without it.
+HEAD_AWAY_S = 86_400
+
 
 def main() -> int:
     """Runs until SIGTERM or SIGINT; returns the exit code."""
     watching = reaper.start()  # before any library starts threads
-    os.environ.update(_environment())
+    os.environ.update(GRPC_ENVIRONMENT)
     # Imported here because gRPC and Ray read the environment when they are imported.
     from protos.process.main import ServiceProcess, run
     from vision_service import app
@@ -27,10 +54,21 @@ def main() -> int:
 
     async def serve(config: VisionConfig, process: ServiceProcess) -> int:
         # Ray is imported by what comes now; it reads these when it is.
-        os.environ.update(_startup_limits(config.startup_timeout_s))
+        os.environ.update(_ray_environment(config, os.environ))
         return await app.serve(config, process, reaper=watching)
 
     return run("vision_service", tier="vision", config_type=VisionConfig, serve=serve)
+
+
+def _ray_environment(config: "VisionConfig", environ: Mapping[str, str]) -> dict[str, str]:
+    """What Ray is told by its environment: all for a Ray of our own, little on a cluster.
+
+    A cluster's token, certificates and limits are its operator's, who names them in `environ`.
+    """
+    if config.ray_address is None:
+        return {**_private_environment(), **_startup_limits(config.startup_timeout_s)}
+    ours = {**CALLER, "RAY_gcs_rpc_server_reconnect_timeout_s": str(HEAD_AWAY_S)}
+    return {name: value for name, value in ours.items() if name not in environ} | LARGE_MESSAGES
 
 
 def _startup_limits(seconds: float) -> dict[str, str]:
@@ -49,8 +87,8 @@ def _startup_limits(seconds: float) -> dict[str, str]:
     }
 
 
-def _environment() -> dict[str, str]:
-    """What Ray and gRPC can be told by environment only.
+def _private_environment() -> dict[str, str]:
+    """What a Ray of our own can be told by environment only.
 
     The token keeps every other process from using the ports Ray opens. All but the replicas'
     (Serve names no address for theirs) are open to this machine alone.
@@ -64,14 +102,8 @@ def _environment() -> dict[str, str]:
         "RAY_preload_python_modules": ",".join(PRELOADED),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # How long a replica may take to say how busy it is. Ray's 0.1 s is for idle cores; a
-        # replica that computes on all of them would be taken for dead weight, and backed off from.
-        "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "2",
-        "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "10",
-        # gRPC's core would comment on a taken port, and on every process Ray starts beside our
-        # server; the first is reported in our own words, the second is harmless.
-        "GRPC_VERBOSITY": "NONE",
-        "GRPC_ENABLE_FORK_SUPPORT": "0",
+        **CALLER,
+        **LARGE_MESSAGES,
     }
 
 

@@ -67,12 +67,13 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
     # Imported here so that the port is checked before the second that importing Ray takes.
     from vision_service.replicas.encoders import RayEncoders
 
-    encoders = RayEncoders(config, reaper)
+    encoders = RayEncoders(config, reaper, bundle.digest)
     try:
         metrics = servicer.metrics.serving(config.metrics_host, config.metrics_port)
         async with server:
             with metrics as metrics_port:
-                await encoders.start(reclaim_signals=process.catch_signals)
+                if not await _started(config, process, encoders):
+                    return 0
                 servicer.encoders = encoders
                 await server.set_serving(True)
                 process.announce(grpc=server.port, metrics=metrics_port)
@@ -94,6 +95,22 @@ def _videos(config: VisionConfig, bundle: Bundle) -> BoxedVideos:
         max_patches=config.max_image_patches,
         limit_s=config.encode_timeout_s,
     )
+
+
+async def _started(config: VisionConfig, process: ServiceProcess, encoders: "RayEncoders") -> bool:
+    """Whether the encoders are there; False where the process is to stop before they are."""
+    begun = asyncio.ensure_future(encoders.start(reclaim_signals=process.catch_signals))
+    # A Ray of our own is up in seconds; a cluster may have no room for a replica for minutes.
+    if config.ray_address is not None:
+        stopped = asyncio.ensure_future(process.stopped())
+        await asyncio.wait({begun, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not begun.done():
+            begun.cancel()
+            await asyncio.wait({begun})
+            return False
+    await begun
+    return True
 
 
 async def _until_stopped(process: ServiceProcess, encoders: "RayEncoders") -> int:

@@ -18,6 +18,7 @@ from protos.wire.features import FORMS
 DEVICES = ("cpu", "cuda")
 TOWERS = ("auto", "exact", "fast", "portable", "torch")
 DTYPES = ("float32", "bfloat16", "float16")
+MOST_REPLICAS_PER_HOST = 100  # that Serve can count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,40 @@ class VisionConfig(HopSettings):
     object_store_mib: int = setting(
         "shared memory for features in transit, MiB", default=256, least=80
     )
+    ray_address: str | None = setting(
+        "HOST:PORT of the head of a Ray cluster that replicas run on, or auto for that of this"
+        " host; unset: a Ray of this process alone",
+        default=None,
+    )
+    ray_node_ip: str | None = setting(
+        "address of this host's Ray node, where several run on it", default=None
+    )
+    replicas_per_host: int | None = setting(
+        "most replicas on one host of a cluster; unset: as its resources allow",
+        default=None,
+        least=1,
+        most=MOST_REPLICAS_PER_HOST,
+    )
+    gpus_per_replica: float | None = setting(
+        "GPUs of a replica, or a fraction of one; unset: 1 with device cuda", default=None, above=0
+    )
+    host_labels: str | None = setting(
+        "KEY=VALUE,... that a Ray node's labels must have for a replica to run there", default=None
+    )
+    bundle_folders: str | None = setting(
+        "folders on the hosts of a cluster that may hold the bundle, or bundles, joined by ':',"
+        " beside that of --bundle; VISION_BUNDLE in the environment of a host's Ray node replaces"
+        " both",
+        default=None,
+    )
+    keep_replicas: bool = setting(
+        "leave the replicas on the cluster when the last front stops; tandem vision-down ends them",
+        default=False,
+    )
+    allow_insecure: bool = setting(
+        "join a Ray cluster beyond loopback that asks for neither a token nor certificates",
+        default=False,
+    )
     log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
     log_format: str = setting(
         "text: plain lines; json: an object a line; auto: text on a terminal, else json",
@@ -98,6 +133,28 @@ class VisionConfig(HopSettings):
                 f"max_replicas is {self.max_replicas}, expected at least replicas ({self.replicas})"
             )
 
+        _ = self.labels
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """`host_labels` by key.
+
+        Raises:
+            SettingError: a part of it is not KEY=VALUE.
+        """
+        parts = [part.partition("=") for part in (self.host_labels or "").split(",") if part]
+        for key, _, value in parts:
+            if not key or not value:
+                raise SettingError(f"host_labels is {self.host_labels!r}, expected KEY=VALUE,...")
+        return {key: value for key, _, value in parts}
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of a replica; 0 where it computes on a CPU."""
+        if self.device == "cpu":
+            return 0
+        return self.gpus_per_replica or 1
+
     @property
     def most_replicas(self) -> int:
         """Replicas there may ever be at once."""
@@ -105,7 +162,8 @@ class VisionConfig(HopSettings):
 
     def replica_threads(self, cores: int) -> int:
         """Torch threads of one replica on a machine with `cores` cores."""
-        return self.threads or max(1, cores // self.most_replicas)
+        on_one_host = self.replicas_per_host or self.most_replicas
+        return self.threads or max(1, cores // min(on_one_host, self.most_replicas))
 
     @property
     def max_image_bytes(self) -> int:

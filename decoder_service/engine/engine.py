@@ -165,6 +165,13 @@ class Engine:
             self._mailbox.append(command)
             self._condition.notify()
 
+    def end_streams(self) -> None:
+        """Ends every stream with DRAINING at once, whatever step is at work; on the event loop."""
+        with self._condition:
+            streams = list(self._streams.values())
+        for stream in streams:
+            stream.put(_draining())
+
     # -- The thread's side -------------------------------------------------------------------
 
     def _main(self) -> None:
@@ -174,7 +181,7 @@ class Engine:
                 self._run_commands()
                 self._admit()
                 self._run_step()
-            error: ServiceError = Unavailable("the decoder is stopping", reason=Reason.DRAINING)
+            error: ServiceError = _draining()
         except Exception:  # The engine loop: no stream may hang when it dies.
             logger.exception("the engine died; every stream fails")
             error = InternalError("the decoder's engine failed")
@@ -315,6 +322,10 @@ class Engine:
         if self._outbox:
             batch, self._outbox = self._outbox, []
             self._postman.call(lambda: put_all(batch))
+
+
+def _draining() -> ServiceError:
+    return Unavailable("the decoder is stopping", reason=Reason.DRAINING)
 
 
 def _raise(error: Exception) -> None:

@@ -43,6 +43,16 @@ class Deferred:
         elif self._begin is None:
             self._state.mask(scores)
 
+    async def resume(self, token_ids: Sequence[int]) -> None:
+        """Takes the beginning of an output that was chosen before; see `GrammarState.resume`."""
+        rest = list(token_ids)
+        if self._after in rest:
+            rest, self._after = rest[rest.index(self._after) + 1 :], None
+        if self._after is None and self._begin in rest:
+            rest, self._begin = rest[rest.index(self._begin) :], None
+        if self._after is None and self._begin is None:
+            await self._state.resume(rest)
+
     def accept(self, token_id: int) -> None:
         """Takes the token that was chosen."""
         if self._after is not None:

@@ -56,7 +56,8 @@ class DecoderMetrics(TierMetrics):
         super().ended(outcome, seconds, figures)
         self._prompt_tokens.inc(float(figures.get("prompt_tokens", 0)))
         self._cached_tokens.inc(float(figures.get("cached_tokens", 0)))
-        self._tokens.inc(float(figures.get("completion_tokens", 0)))
+        whole, resumed = figures.get("completion_tokens", 0), figures.get("resumed_tokens", 0)
+        self._tokens.inc(max(0.0, float(whole) - float(resumed)))
         queue_s = seconds_of(figures, "queue_ms")
         if queue_s is not None:
             self._queue.observe(queue_s)

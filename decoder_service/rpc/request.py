@@ -53,6 +53,7 @@ def request_from_proto(start: decoder_pb2.GenerateStart, limits: RequestLimits) 
     )
     _check_positions(position_ids, start.position_delta, max_tokens, text.max_position_embeddings)
     sampling.check_range("priority", start.priority, -sampling.MAX_PRIORITY, sampling.MAX_PRIORITY)
+    stop_token_ids = _stop_token_ids(start.stop_conditions, text.vocab_size, special.eos)
     return Request(
         request_id=start.request_id,
         input_ids=input_ids,
@@ -62,13 +63,12 @@ def request_from_proto(start: decoder_pb2.GenerateStart, limits: RequestLimits) 
         sampling=_sampling_params(start.sampling_params, text.vocab_size),
         max_tokens=max_tokens,
         min_tokens=_min_tokens(start.stop_conditions),
-        stop_token_ids=_stop_token_ids(
-            start.stop_conditions, text.vocab_size, manifest.special_tokens.eos
-        ),
+        stop_token_ids=stop_token_ids,
         report=_report_options(start.report_options, limits.allow_logits),
         cache_salt=start.cache_salt,
         tenant=start.tenant,
         priority=start.priority,
+        output_ids=_output_ids(start, max_tokens, stop_token_ids, text.vocab_size),
     )
 
 
@@ -112,15 +112,39 @@ def _input_ids(start: decoder_pb2.GenerateStart, limits: RequestLimits) -> npt.N
             " for one token of answer",
             param="input_ids",
         )
-    input_ids = np.array(start.input_ids, dtype=np.int32)
-    wrong = np.flatnonzero((input_ids < 0) | (input_ids >= manifest.text.vocab_size))
+    return _token_ids("input_ids", start.input_ids, manifest.text.vocab_size)
+
+
+def _token_ids(field: str, values: Sequence[int], vocab_size: int) -> npt.NDArray[np.int32]:
+    ids = np.array(values, dtype=np.int32)
+    wrong = np.flatnonzero((ids < 0) | (ids >= vocab_size))
     if len(wrong):
         raise InvalidRequest(
-            f"input_ids[{wrong[0]}] is {input_ids[wrong[0]]}, expected 0 to"
-            f" {manifest.text.vocab_size - 1}",
-            param="input_ids",
+            f"{field}[{wrong[0]}] is {ids[wrong[0]]}, expected 0 to {vocab_size - 1}", param=field
         )
-    return input_ids
+    return ids
+
+
+def _output_ids(
+    start: decoder_pb2.GenerateStart, max_tokens: int, ends: frozenset[int], vocab_size: int
+) -> npt.NDArray[np.int32]:
+    """The output so far, which is not at its end."""
+    field = "output_ids"
+    if len(start.output_ids) >= max_tokens:
+        raise InvalidRequest(
+            f"{field} has {len(start.output_ids)} tokens, expected fewer than the answer's"
+            f" {max_tokens}",
+            param=field,
+        )
+    output_ids = _token_ids(field, start.output_ids, vocab_size)
+    ended = np.flatnonzero(np.isin(output_ids, list(ends)))
+    if len(ended):
+        raise InvalidRequest(
+            f"{field}[{ended[0]}] is {output_ids[ended[0]]}, which ends the answer, expected"
+            " tokens before its end",
+            param=field,
+        )
+    return output_ids
 
 
 def _check_positions(

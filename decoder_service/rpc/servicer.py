@@ -14,6 +14,7 @@ from decoder_service.engine.engine import Engine
 from decoder_service.engine.stream import SequenceStream
 from decoder_service.grammar.compiler import GrammarCompiler
 from decoder_service.grammar.deferred import Deferred
+from decoder_service.grammar.state import GrammarState
 from decoder_service.rpc.constraint import grammar_from_proto
 from decoder_service.rpc.features import FeatureIntake, feature_rows_from_proto
 from decoder_service.rpc.metrics import DecoderMetrics
@@ -112,6 +113,8 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         request = request_from_proto(start, self._limits)
         record.request_id = request.request_id
         record.note(prompt_tokens=request.prompt_length)
+        if len(request.output_ids):
+            record.note(resumed_tokens=len(request.output_ids))
         if start.HasField("constraint"):
             request = replace(request, constraint=await self._constraint(start))
         with self._claiming(request.request_id), self._engine.submit(request) as stream:
@@ -121,7 +124,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             receiving = self._receive(context, request, admission.needed_spans, stream)
             intake = asyncio.create_task(receiving)
             try:
-                await self._send(context, stream, record)
+                await self._send(context, stream, record, len(request.output_ids))
             finally:
                 intake.cancel()
 
@@ -133,7 +136,13 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             ignore_eos=start.stop_conditions.ignore_eos,
             vocab_size=self._limits.bundle.manifest.text.vocab_size,
         )
-        state = await self._grammars.constraint(grammar)
+        constraint = self._deferred(start, await self._grammars.constraint(grammar))
+        await constraint.resume(start.output_ids)
+        return constraint
+
+    def _deferred(
+        self, start: decoder_pb2.GenerateStart, state: GrammarState
+    ) -> GrammarState | Deferred:
         after = start.constraint_after_token if start.HasField("constraint_after_token") else None
         begin = start.constraint_from_token if start.HasField("constraint_from_token") else None
         if after is None and begin is None:
@@ -212,9 +221,17 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             if values is not None:
                 stream.set_features(rows.span_index, values)
 
-    async def _send(self, context: Context, stream: SequenceStream, record: RequestRecord) -> None:
-        """Writes tokens as they come, those that came together in one message."""
-        count = 0
+    async def _send(
+        self, context: Context, stream: SequenceStream, record: RequestRecord, count: int
+    ) -> None:
+        """Writes tokens as they come, those that came together in one message.
+
+        Args:
+            context: Of the call.
+            stream: Where they come from.
+            record: Is told how many there are.
+            count: Tokens of the output that the client has already.
+        """
         while True:
             events = await stream.next_events()
             tokens = [event for event in events if isinstance(event, Token)]

@@ -64,6 +64,13 @@ class Sampler:
         self._uniform = None
         self._penalties.observe(token_id)
 
+    def resume(self, output_ids: npt.NDArray[np.int32]) -> None:
+        """Goes on behind an output that another sampler of the same seed chose, int32 [R]."""
+        if not self.params.is_greedy:
+            self._generator.random(len(output_ids))  # one number was drawn for each
+        for token_id in output_ids.tolist() if self.params.has_penalties else ():
+            self._penalties.observe(token_id)
+
     def choose(self, logits: FloatArray, mask: Mask | None = None) -> int | None:
         """Chooses the next token; may be repeated until `observe`.
 

@@ -72,7 +72,8 @@ class Residency:
         spans = enumerate(sequence.spans)
         needed = tuple(index for index, span in spans if span.end > sequence.anchor)
         sequence.missing_features = len(needed)
-        return Admission(cached_tokens=length, needed_spans=needed)
+        cached = min(length, sequence.request.prompt_length)  # a match may end in the output
+        return Admission(cached_tokens=cached, needed_spans=needed)
 
     def admit(self, now: float) -> list[Sequence]:
         """Gives slots to waiting sequences, most urgent first; may take them from others."""
@@ -187,7 +188,7 @@ class Residency:
         self.slots.grant(sequence, match)
         assert sequence.kv_length >= sequence.anchor, "pinned KV was lost"
         if not sequence.was_preempted:
-            sequence.cached_tokens = sequence.kv_length
+            sequence.cached_tokens = min(sequence.kv_length, sequence.request.prompt_length)
         sequence.was_preempted = False
         sequence.status = Status.PREFILLING
         self.waiting.remove(sequence)

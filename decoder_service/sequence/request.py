@@ -13,6 +13,7 @@ from decoder_service.sampling.sampler import Mask
 from protos.tandem.v1 import decoder_pb2
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +48,16 @@ class ReportOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A validated request; S is the prompt length.
+    """A validated request; S is the prompt length, R that of the output that is there already.
 
-    `max_tokens` is resolved: never beyond the context window. `stop_token_ids` holds the
-    model's end-of-sequence tokens too, unless they are to be ignored; none of them comes before
-    `min_tokens` tokens of output.
+    `max_tokens` is resolved: more than R, never beyond the context window. `stop_token_ids` holds
+    the model's end-of-sequence tokens too, unless they are to be ignored; none of them comes before
+    `min_tokens` tokens of output, and none is in `output_ids`.
     """
 
     request_id: str
-    input_ids: npt.NDArray[np.int32]  # [S]
-    position_ids: npt.NDArray[np.int32]  # [3, S]
+    input_ids: IntArray  # [S]
+    position_ids: IntArray  # [3, S]
     position_delta: int
     spans: tuple[Span, ...] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -67,7 +68,8 @@ class Request:
     cache_salt: bytes = b""
     tenant: bytes = b""  # shares slots and places in the queue evenly with others
     priority: int = 0
-    constraint: Constraint | None = None
+    constraint: Constraint | None = None  # behind `output_ids`
+    output_ids: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int32))  # [R]
 
     @property
     def prompt_length(self) -> int:

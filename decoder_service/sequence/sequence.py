@@ -43,8 +43,8 @@ class Sequence:
     """One sequence in the engine; only who holds the engine's residency changes it.
 
     Its history is the prompt and the output so far. Whether KV of the history is computed for
-    the first time or again, after it has lost its slot, is the same thing: the token behind the
-    history is chosen once KV of all of it is there.
+    the first time or again, after it has lost its slot or its decoder, is the same thing: the
+    token behind the history is chosen once KV of all of it is there.
 
     Attributes:
         spans: The request's spans; one without a digest has got one that nothing else has.
@@ -59,7 +59,7 @@ class Sequence:
             are not there: it is never given up while the sequence lives.
         was_preempted: Whether it has lost its slot and not got one again.
         cached_tokens: Prompt tokens whose KV was there when it got its first slot.
-        output_count: New tokens so far, an ending token included.
+        output_count: Tokens of the output so far, an ending token included.
         served_step: Last step that prefilled it, for fairness.
         drafted_tokens, accepted_tokens: Drafted ahead, and confirmed.
     """
@@ -95,7 +95,9 @@ class Sequence:
         )
         self.token_ids = np.empty(request.prompt_length + request.max_tokens, dtype=np.int32)
         self.token_ids[: request.prompt_length] = request.input_ids
-        self.history_length = request.prompt_length
+        self.history_length = request.prompt_length + len(request.output_ids)
+        self.token_ids[request.prompt_length : self.history_length] = request.output_ids
+        self.sampler.resume(request.output_ids)
         self.kv_length = 0
         self.slot: int | None = None
         self.features: list[FloatArray | None] = [None] * len(request.spans)
@@ -103,7 +105,7 @@ class Sequence:
         self.anchor = 0
         self.was_preempted = False
         self.cached_tokens = 0
-        self.output_count = 0
+        self.output_count = len(request.output_ids)
         self.served_step = 0
         self.drafted_tokens = 0
         self.accepted_tokens = 0

@@ -29,6 +29,7 @@ class PlannedFrames:
     images: tuple[bytes, ...]  # F, even
     grid: Grid  # t of it
     token_count: int
+    digest: bytes  # of its temporal patches' digests, 32 bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +75,13 @@ def plan_video(
     grid = _planned_grid(source, seen, settings, limits)
     indices = paired(seen.indices)
     pairs = list(zip(indices[::2], indices[1::2], strict=True))
+    digests = tuple(_digests(source, pairs, grid, digest_key))
     return PlannedVideo(
         seconds=tuple(pair_seconds(seen.seconds)),
-        digests=tuple(_digests(source, pairs, grid, digest_key)),
+        digests=digests,
         grid=grid,
         patch_tokens=grid.tokens(settings.frames.merge_size) // grid.t,
-        pieces=tuple(_pieces(source, pairs, grid, settings, limits)),
+        pieces=tuple(_pieces(source, pairs, digests, grid, settings, limits)),
     )
 
 
@@ -133,6 +135,7 @@ def _planned_grid(
 def _pieces(
     source: VideoSource,
     pairs: Sequence[tuple[int, int]],
+    digests: Sequence[bytes],
     grid: Grid,
     settings: VideoSettings,
     limits: VideoLimits,
@@ -148,6 +151,7 @@ def _pieces(
             images=tuple(source.frames[index] for index in part) if source.frames else (),
             grid=piece,
             token_count=piece.tokens(settings.frames.merge_size),
+            digest=blake3(b"".join(digests[start : start + step])).digest(),
         )
 
 

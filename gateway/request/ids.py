@@ -22,9 +22,18 @@ def choice_id(wanted: str, choice: int) -> str:
     The end of an id that leaves no room for the number gives way to a digest of the whole, so that
     ids that differ only there stay apart.
     """
-    if choice == 0:
-        return wanted
-    suffix = f"-{choice}"
+    return wanted if choice == 0 else _with_suffix(wanted, f"-{choice}")
+
+
+def moved_id(wanted: str, move: int) -> str:
+    """The id of a choice that was moved: its decoder may be the one where the last call hangs.
+
+    No client's id is like it, because none holds a plus sign.
+    """
+    return _with_suffix(wanted, f"+{move}")
+
+
+def _with_suffix(wanted: str, suffix: str) -> str:
     room = MAX_CHARS - len(suffix)
     if len(wanted) > room:
         digest = hashlib.sha256(wanted.encode()).hexdigest()[:_DIGEST_CHARS]

@@ -3,6 +3,7 @@
 Names, ranges and defaults are those of `protos.wire.sampling.PARAMETERS`.
 """
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,20 @@ def with_presets(
     filled.CopyFrom(presets)
     filled.MergeFrom(params)
     return filled
+
+
+def with_seed(params: decoder_pb2.SamplingParams) -> decoder_pb2.SamplingParams:
+    """A copy with a seed where tokens are drawn and the client gave none.
+
+    The decoder would draw one; known here, it lets another decoder go on with the same answer.
+    """
+    is_greedy = params.HasField("temperature") and params.temperature == 0
+    if params.HasField("seed") or is_greedy:
+        return params
+    seeded = decoder_pb2.SamplingParams()
+    seeded.CopyFrom(params)
+    seeded.seed = secrets.randbits(63)
+    return seeded
 
 
 def for_choice(params: decoder_pb2.SamplingParams, index: int) -> decoder_pb2.SamplingParams:

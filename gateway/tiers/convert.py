@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from gateway.answer.events import (
     Admitted,
@@ -10,12 +11,12 @@ from gateway.answer.events import (
     OutputToken,
     TopToken,
 )
-from gateway.media.images import PlannedImage
+from gateway.media.images import PlannedImage, TierLimits
 from gateway.media.video_plans import PlannedFrames
 from gateway.prompt.builder import PreparedPrompt
 from gateway.prompt.splice import VisualSpan
 from gateway.request.constraint import ConstraintKind, ConstraintSpec
-from gateway.request.ids import choice_id
+from gateway.request.ids import choice_id, moved_id
 from gateway.request.job import ChatJob, Reporting, Stopping
 from gateway.request.sampling import for_choice
 from gateway.tools.form import AnswerForm
@@ -51,13 +52,27 @@ _CLIENT_NAMES = {
 }
 
 
+class Progress(NamedTuple):
+    """How far other decoders came with an answer: its tokens, and how it is to go on."""
+
+    output_ids: Sequence[int]
+    max_tokens: int  # of the whole answer, as the first decoder would have let it become
+    moves: int  # decoders it was moved away from
+
+
 def start_to_proto(
-    job: ChatJob, prompt: PreparedPrompt, form: AnswerForm, *, choice: int, bundle_digest: str
+    job: ChatJob,
+    prompt: PreparedPrompt,
+    form: AnswerForm,
+    *,
+    choice: int,
+    bundle_digest: str,
+    progress: Progress | None = None,
 ) -> decoder_pb2.GenerateStart:
     """The first message of a Generate call for one choice of a job."""
     question = job.question
     place = question.first_choice + choice
-    return decoder_pb2.GenerateStart(
+    start = decoder_pb2.GenerateStart(
         request_id=choice_id(job.request_id, place),
         bundle_digest=bundle_digest,
         input_ids=prompt.input_ids.tolist(),
@@ -74,6 +89,11 @@ def start_to_proto(
         constraint_after_token=None if form.constraint is None else prompt.thought_end,
         constraint_from_token=form.begin,
     )
+    if progress is not None:
+        start.request_id = moved_id(start.request_id, progress.moves)
+        start.output_ids.extend(progress.output_ids)
+        start.stop_conditions.max_tokens = progress.max_tokens
+    return start
 
 
 def spans_to_proto(spans: Sequence[VisualSpan]) -> list[decoder_pb2.VisualSpan]:
@@ -179,6 +199,19 @@ def sampled_from_proto(message: vision_pb2.SampledVideo) -> SampledFrames:
         tuple(frame.seconds for frame in message.frames),
         message.width,
         message.height,
+    )
+
+
+def limits_from_proto(info: tensor_pb2.ModelInfo) -> TierLimits | None:
+    """What a vision tier says one image may be; None from one of an earlier release."""
+    if not (info.max_image_bytes and info.max_image_pixels and info.max_image_patches):
+        return None
+    return TierLimits(
+        max_image_bytes=info.max_image_bytes,
+        max_image_pixels=info.max_image_pixels,
+        max_image_patches=info.max_image_patches,
+        max_video_bytes=info.max_video_bytes,
+        max_video_seconds=info.max_video_seconds,
     )
 
 

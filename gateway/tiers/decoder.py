@@ -1,41 +1,68 @@
-"""The gateway's end of the wire to the decoder tier. A started stream is never retried."""
+"""The gateway's end of the wire to the decoder tier: one call, and how it was lost.
+
+Going on elsewhere is `gateway.generation`'s business.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 
 from gateway.answer.events import Admitted, DecoderEnd, OutputToken
+from gateway.fleet.discovery import Discovery
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintSpec
 from gateway.request.deadlines import seconds_left
 from gateway.request.job import ChatJob
 from gateway.tiers.company import Company
 from gateway.tiers.convert import (
+    Progress,
     admitted_from_proto,
     decoder_error_for_client,
     end_from_proto,
     start_to_proto,
     tokens_from_proto,
 )
-from gateway.tiers.router import Endpoint, Router
+from gateway.tiers.router import Endpoint, Router, State
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient
+from gateway.tiers.watch import Watching
 from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import Reason, ServiceError, from_rpc_error
 
+# What a call ends with whose decoder is gone, is not ready yet, stops, or was cut off.
+_GONE = (Reason.DECODER_UNAVAILABLE, Reason.LOADING, Reason.DRAINING, Reason.CANCELLED)
+
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+
+# How much later than others an admission may come whose grammar must be compiled first; a decoder
+# gives one two seconds in a helper process, and one call may find others there.
+GRAMMAR_S = 10.0
+
 # Messages of a call that are read ahead of the answer; then the decoder's own waits.
 MAX_AHEAD = 256
 
-_Ahead = object  # a message, how the call failed, or anything else for its end
+_Read = object  # a message, how the call failed, or anything else for its end
 
 
 class CallEnded(Exception):
     """The other side ended the call; reading from it tells why."""
+
+
+class DecoderLost(Exception):
+    """The decoder or the way to it is gone; the same tokens can be had from another.
+
+    Args:
+        error: What the client is told where there is none.
+    """
+
+    def __init__(self, error: ServiceError) -> None:
+        super().__init__(error.reason.value)
+        self.error = error
 
 
 class DecoderClient(TierClient):
@@ -43,17 +70,18 @@ class DecoderClient(TierClient):
 
     def __init__(
         self,
-        addresses: Sequence[str],
+        discovery: Discovery,
         *,
         bundle_digest: str,
-        watch_interval_s: float,
+        watching: Watching,
         files: CredentialFiles | None = None,
     ) -> None:
         super().__init__(
-            Router("decoder", addresses, unavailable=Reason.DECODER_UNAVAILABLE),
+            Router("decoder", unavailable=Reason.DECODER_UNAVAILABLE),
+            discovery,
             report=_report,
             bundle_digest=bundle_digest,
-            watch_interval_s=watch_interval_s,
+            watching=watching,
             files=files,
         )
         self._company = Company()
@@ -67,19 +95,38 @@ class DecoderClient(TierClient):
         form: AnswerForm,
         *,
         choice: int,
+        progress: Progress | None = None,
     ) -> AsyncIterator["GenerateCall"]:
-        """Opens a Generate stream for one choice of a job; leaving the block cancels it."""
-        start = start_to_proto(job, prompt, form, choice=choice, bundle_digest=self.bundle_digest)
+        """Opens a Generate stream for one choice of a job; leaving the block cancels it.
+
+        Args:
+            endpoint: Where.
+            job: What is asked.
+            prompt: The same as token ids.
+            form: What the answer must look like.
+            choice: Which of the job's.
+            progress: How far another decoder came with it.
+        """
+        start = start_to_proto(
+            job,
+            prompt,
+            form,
+            choice=choice,
+            bundle_digest=self.bundle_digest,
+            progress=progress,
+        )
         stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
         call = stub.Generate(
             timeout=seconds_left(job.deadline.complete_by_s),
             metadata=((REQUEST_ID_KEY, start.request_id),),
         )
         endpoint.calls += 1
+        grace_s = 0.0 if form.constraint is None else GRAMMAR_S
         generating = GenerateCall(
             call,
             lambda error: self.note_failure(endpoint, error),
             form.constraint,
+            lambda word: self.first_word(endpoint, word, grace_s=grace_s),
             self._company,
         )
         try:
@@ -90,6 +137,16 @@ class DecoderClient(TierClient):
         finally:
             generating.close()
             endpoint.calls -= 1
+
+    async def is_there(self, endpoint: Endpoint) -> bool:
+        """Whether an address answers in time; one that does not is unreachable until looked at."""
+        stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
+        try:
+            await stub.GetLoad(decoder_pb2.GetLoadRequest(), timeout=LOOK_TIMEOUT_S)
+        except grpc.RpcError:
+            self._note(endpoint, State.UNREACHABLE)
+            return False
+        return True
 
 
 async def _report(channel: grpc.aio.Channel) -> Report:
@@ -113,6 +170,7 @@ class GenerateCall:
         call: The stream.
         on_failure: Told how the transport failed.
         constraint: What the stream's start holds, in the client's words for errors.
+        first_word: Waits for the first message; see `TierClient.first_word`.
         company: Says how long tokens wait for others.
     """
 
@@ -121,15 +179,17 @@ class GenerateCall:
         call: grpc.aio.StreamStreamCall[Any, Any],
         on_failure: Callable[[grpc.RpcError], None],
         constraint: ConstraintSpec | None,
+        first_word: Callable[[Awaitable[_Read]], Awaitable[_Read]],
         company: Company,
     ) -> None:
         self._call = call
         self._constraint = constraint
+        self._first_word = first_word
         self._company = company
         self._on_failure = on_failure
         # What was read ahead: messages, the end, or how the call failed.
-        self._ahead: asyncio.Queue[_Ahead] = asyncio.Queue(maxsize=MAX_AHEAD)
-        self._held: _Ahead = None  # taken from there, but not looked at yet
+        self._ahead: asyncio.Queue[_Read] = asyncio.Queue(maxsize=MAX_AHEAD)
+        self._held: _Read = None  # taken from there, but not looked at yet
         self._reading: asyncio.Task[None] | None = None
         self._sending = asyncio.Lock()  # gRPC takes one message at a time
 
@@ -171,7 +231,10 @@ class GenerateCall:
         Raises:
             ServiceError: as `read`.
         """
-        message = await self._next()
+        try:
+            message = _message(await self._first_word(self._call.read()))
+        except grpc.RpcError as error:
+            raise self._failure(error) from error
         if message.WhichOneof("payload") != "admission":
             raise _broken_contract()
         return admitted_from_proto(message.admission)
@@ -182,8 +245,9 @@ class GenerateCall:
         Where tokens wait for company, those that have come meanwhile are taken together.
 
         Raises:
-            ServiceError: what the decoder answered, DECODER_UNAVAILABLE when it vanished, or
-                DATA_LOSS when the stream ended early or is not as agreed.
+            DecoderLost: it vanished, or is stopping.
+            ServiceError: what the decoder answered, or DATA_LOSS when the stream ended early or
+                is not as agreed.
         """
         wait_s = self._company.wait_s()
         if self._reading is None:
@@ -218,32 +282,49 @@ class GenerateCall:
     async def _read_ahead(self) -> None:
         ended = False
         while not ended:
-            read = await self._read_one()
+            try:
+                read: _Read = await self._call.read()
+            except grpc.RpcError as error:
+                read = error
             ended = not isinstance(read, decoder_pb2.GenerateResponse)
             await self._ahead.put(read)
 
-    async def _read_one(self) -> "_Ahead":
-        try:
-            return await self._call.read()
-        except grpc.RpcError as error:
-            return error
-
     async def _next(self) -> decoder_pb2.GenerateResponse:
-        """The next message: before anything is read ahead, or of what was."""
+        """The next message of what is read ahead."""
         message, self._held = self._held, None
         if message is None:
-            reading = self._read_one() if self._reading is None else self._ahead.get()
-            message = await reading
-        if isinstance(message, decoder_pb2.GenerateResponse):
-            return message
+            message = await self._ahead.get()
         if isinstance(message, grpc.RpcError):
-            self._on_failure(message)
-            failure = from_rpc_error(message, unavailable=Reason.DECODER_UNAVAILABLE)
-            raise decoder_error_for_client(failure, self._constraint) from message
-        raise ServiceError(
-            "the decoder ended the stream before the answer was complete",
-            reason=Reason.DATA_LOSS,
-        )
+            raise self._failure(message) from message
+        return _message(message)
+
+    def _failure(self, error: grpc.RpcError) -> Exception:
+        self._on_failure(error)
+        failure = from_rpc_error(error, unavailable=Reason.DECODER_UNAVAILABLE)
+        if _is_lost(error, failure):
+            return DecoderLost(failure)
+        return decoder_error_for_client(failure, self._constraint)
+
+
+def _message(read: _Read) -> decoder_pb2.GenerateResponse:
+    if isinstance(read, decoder_pb2.GenerateResponse):
+        return read
+    raise ServiceError(
+        "the decoder ended the stream before the answer was complete", reason=Reason.DATA_LOSS
+    )
+
+
+def _is_lost(error: grpc.RpcError, failure: ServiceError) -> bool:
+    """Whether the decoder, or the connection to it, ended the call for no fault of the request's.
+
+    A connection that breaks while something is sent is told as INTERNAL, by our own end of it:
+    without the details that every error of a decoder's has.
+    """
+    if failure.reason in _GONE:
+        return True
+    details = error.trailing_metadata() or () if isinstance(error, grpc.aio.AioRpcError) else ()
+    is_told = any(key == STATUS_DETAILS_KEY for key, _ in details)
+    return failure.reason is Reason.INTERNAL and not is_told
 
 
 def _broken_contract() -> ServiceError:

@@ -1,17 +1,21 @@
-"""The visual features of one request: whatever is needed is encoded once, for all choices.
+"""The visual features of one request: whatever is needed is encoded once.
 
 An image fills one span of the prompt, a piece of a video one for each of its temporal patches: its
 features come in one stream and are dealt to their spans here.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from typing import Self
 
 from gateway.media.images import PlannedImage
+from gateway.prompt.splice import VisualSpan
 from gateway.prompt.visuals import Visual
-from gateway.tiers.vision import Forward, VisionClient
+from gateway.tiers.attempts import Encodable, Forward
+from gateway.tiers.embeddings import EmbeddingCache, EmbeddingKey
+from gateway.tiers.vision import VisionClient
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire import features
 
@@ -25,34 +29,44 @@ ForwardSpan = Callable[[int, tensor_pb2.FeatureChunk], Awaitable[None]]
 class FeatureSource:
     """Where the choices of one request get their features from.
 
-    One choice gets every chunk straight from the vision tier, so that nothing is kept and a
-    slow decoder slows the encoder. Several choices share one encoding, which is then kept until
-    the request ends. Use as an async context manager; leaving it cancels what still runs.
+    What there is room for is read from the cache, as it comes. The rest goes straight from the
+    vision tier to the decoder, so that nothing is kept and a slow decoder slows the encoder; of
+    several choices, which would encode it several times, the request keeps it itself. Use as a
+    context manager; leaving it gives up what is encoded for this request alone.
+
+    Args:
+        vision: Encodes.
+        stores: Where features may be kept, tried in this order.
+        visuals: Everything the prompt shows.
+        spans: Of the prompt.
+        salt: See `EmbeddingKey`.
+        request_id: Travels with the calls.
     """
 
     def __init__(
         self,
         vision: VisionClient,
+        stores: Sequence[EmbeddingCache],
         visuals: Sequence[Visual],
+        spans: Sequence[VisualSpan],
         *,
+        salt: bytes,
         request_id: str,
-        shared: bool,
     ) -> None:
         self._vision = vision
+        self._stores = stores
         self._visuals = visuals
-        self._pieces = asyncio.Semaphore(PIECES_AT_ONCE)
+        self._spans = spans
+        self._salt = salt
         self._request_id = request_id
-        self._shared = shared
-        self._recordings: dict[int, tuple[_Recording, asyncio.Task[vision_pb2.EncodeSummary]]] = {}
+        self._pieces = asyncio.Semaphore(PIECES_AT_ONCE)
 
-    async def __aenter__(self) -> "FeatureSource":
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        tasks = [task for _, task in self._recordings.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    def __exit__(self, *_: object) -> None:
+        for store in self._stores:
+            store.leave(self)
 
     def needed(self, spans: Collection[int]) -> list[int]:
         """Indices of what must be encoded for these spans of the prompt."""
@@ -66,33 +80,24 @@ class FeatureSource:
     async def send(
         self, index: int, wanted: Collection[int], forward: ForwardSpan, *, by_s: float
     ) -> vision_pb2.EncodeSummary:
-        """Encodes one thing and passes the features of its `wanted` spans to `forward`.
+        """Passes the features of one thing's `wanted` spans to `forward`.
 
         Raises:
             ServiceError: it could not be encoded; see `VisionClient.encode`.
         """
-        deal = partial(_deal, self._visuals[index], wanted, forward)
-        if not self._shared:
-            return await self._encode(index, deal, by_s)
-        if index not in self._recordings:
-            recording = _Recording()
-            task = asyncio.create_task(self._record(index, recording, by_s))
-            self._recordings[index] = recording, task
-        recording, task = self._recordings[index]
-        async for chunk in recording.chunks():
-            await deal(chunk)
-        return await asyncio.shield(task)  # one choice that is cancelled must not cancel it
+        visual = self._visuals[index]
+        deal = partial(_deal, visual, wanted, forward)
+        encode = partial(self._encode, visual.source, by_s)
+        key = EmbeddingKey(self._salt, tuple(self._spans[span].digest for span in visual.spans))
+        for store in self._stores:
+            summary = await store.send(key, visual.source, encode, deal, by_s=by_s, holder=self)
+            if summary is not None:
+                return summary
+        return await encode(deal)
 
-    async def _record(
-        self, index: int, recording: "_Recording", by_s: float
+    async def _encode(
+        self, source: Encodable, by_s: float, forward: Forward
     ) -> vision_pb2.EncodeSummary:
-        try:
-            return await self._encode(index, recording.add, by_s)
-        finally:
-            recording.end()
-
-    async def _encode(self, index: int, forward: Forward, by_s: float) -> vision_pb2.EncodeSummary:
-        source = self._visuals[index].source
         async with nullcontext() if isinstance(source, PlannedImage) else self._pieces:
             return await self._vision.encode(
                 source, request_id=self._request_id, by_s=by_s, forward=forward
@@ -123,34 +128,3 @@ def _parts(
         begin, past = at - chunk.row_offset, stop - chunk.row_offset
         yield span, features.rows_of(chunk, begin, past, row_offset=offset)
         at = stop
-
-
-class _Recording:
-    """The chunks of one encoding so far; everyone who reads it gets all of them."""
-
-    def __init__(self) -> None:
-        self._chunks: list[tensor_pb2.FeatureChunk] = []
-        self._ended = False
-        self._grown = asyncio.Event()
-
-    async def add(self, chunk: tensor_pb2.FeatureChunk) -> None:
-        self._chunks.append(chunk)
-        self._wake()
-
-    def end(self) -> None:
-        self._ended = True
-        self._wake()
-
-    async def chunks(self) -> AsyncIterator[tensor_pb2.FeatureChunk]:
-        at = 0
-        while True:
-            while at < len(self._chunks):
-                yield self._chunks[at]
-                at += 1
-            if self._ended:
-                return
-            await self._grown.wait()
-
-    def _wake(self) -> None:
-        self._grown.set()
-        self._grown = asyncio.Event()

@@ -1,11 +1,14 @@
 """Which address of a tier gets the next call. Pure choice; the tier's client does the calling."""
 
+import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from blake3 import blake3
 
+from gateway.fleet.standing import Standing, Trust
 from gateway.media.images import TierLimits
 from protos.wire.errors import ModelMismatch, Reason, ServiceError, error_for
 
@@ -37,9 +40,21 @@ class Endpoint:
     misses: int = 0  # looks in a row that were not answered in time
     image_limits: TierLimits | None = None  # as last reported; None until then
     calls: int = 0  # this gateway's calls at work there
+    patches: int = 0  # of the images that these encode
     running: int = 0  # sequences that hold a slot there, at the last look
     waiting: int = 0  # sequences that wait for one
     kv_usage: float = 0.0  # share of its KV cache in use
+    standing: Standing = field(default_factory=Standing)
+    # While looks at it are not answered any more: calls there need not be waited for.
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def condition(self) -> str:
+        """Its state in one word; of one that serves, whether it is trusted with calls."""
+        trust = self.standing.trust
+        if self.state is State.SERVING and trust is not Trust.TRUSTED:
+            return trust.value
+        return self.state.value
 
     @property
     def load(self) -> int:
@@ -47,23 +62,49 @@ class Endpoint:
         return max(self.calls, self.running + self.waiting)
 
 
+def _takes_calls(endpoint: Endpoint) -> bool:
+    return endpoint.state is State.SERVING and endpoint.standing.takes(endpoint.calls)
+
+
 def _score(affinity: bytes, endpoint: Endpoint) -> bytes:
     return blake3(endpoint.address.encode() + b"\0" + affinity).digest()
+
+
+class Change(NamedTuple):
+    """How the addresses of a tier changed."""
+
+    joined: tuple[Endpoint, ...]
+    left: tuple[Endpoint, ...]
 
 
 class Router:
     """The addresses of one tier, best first for each call."""
 
-    def __init__(self, tier: str, addresses: Sequence[str], *, unavailable: Reason) -> None:
+    def __init__(self, tier: str, addresses: Sequence[str] = (), *, unavailable: Reason) -> None:
         self.tier = tier
         self.endpoints = tuple(Endpoint(address) for address in addresses)
-        self._unavailable = unavailable
+        self.reason = unavailable  # of a call that finds no address
         self._turn = 0
+        self._has_served = False
+
+    def update(self, addresses: Collection[str]) -> Change:
+        """Takes over which addresses there are now.
+
+        What is known of those that stay is kept. One that left is no longer among `endpoints`, so
+        it gets no new calls; those at work there are its callers' own.
+        """
+        known = {endpoint.address: endpoint for endpoint in self.endpoints}
+        joined = {address: Endpoint(address) for address in addresses if address not in known}
+        left = tuple(known[address] for address in known if address not in addresses)
+        self._has_served = self.has_served()
+        merged = known | joined
+        self.endpoints = tuple(merged[address] for address in addresses)
+        return Change(tuple(joined.values()), left)
 
     def ranked(
         self, *, avoid: Collection[Endpoint] = (), affinity: bytes | None = None
     ) -> list[Endpoint]:
-        """Every address worth trying: serving ones by load, then those in doubt.
+        """Every address worth trying: serving ones by load, then ejected ones, then those in doubt.
 
         Equal loads take turns. With `affinity`, loads within the slack count as equal, and calls
         of the same affinity prefer the same address among them (rendezvous hashing, so that one
@@ -71,16 +112,17 @@ class Router:
         failed, but may be the only ones.
         """
         self._turn += 1
-        turn = self._turn % len(self.endpoints)
+        turn = self._turn % max(1, len(self.endpoints))
         rotated = self.endpoints[turn:] + self.endpoints[:turn]
         usable = [endpoint for endpoint in rotated if endpoint.state is not State.MISMATCHED]
-        loads = [endpoint.load for endpoint in usable if endpoint.state is State.SERVING]
+        loads = [endpoint.load for endpoint in usable if _takes_calls(endpoint)]
         near = min(loads, default=0) + (0 if affinity is None else AFFINITY_SLACK)
         return sorted(
             usable,
             key=lambda endpoint: (
                 endpoint in avoid,
                 endpoint.state is not State.SERVING,
+                not _takes_calls(endpoint),
                 max(near, endpoint.load),
                 b"" if affinity is None else _score(affinity, endpoint),
             ),
@@ -88,15 +130,26 @@ class Router:
 
     def failure(self) -> ServiceError:
         """The error of a call for which no address is left."""
-        if all(endpoint.state is State.MISMATCHED for endpoint in self.endpoints):
+        if self.is_mismatched():
             return ModelMismatch(f"the {self.tier} tier serves another model than this gateway")
-        return error_for(
-            self._unavailable, f"the {self.tier} tier is not ready", retry_after_s=RETRY_AFTER_S
-        )
+        return self.unavailable(f"the {self.tier} tier is not ready")
+
+    def unavailable(self, message: str) -> ServiceError:
+        """The error of a call that can be made again, to this tier or another address of it."""
+        return error_for(self.reason, message, retry_after_s=RETRY_AFTER_S)
+
+    def is_mismatched(self) -> bool:
+        """Whether there are addresses, and every one serves another bundle."""
+        states = {endpoint.state for endpoint in self.endpoints}
+        return states == {State.MISMATCHED}
 
     def has_served(self) -> bool:
         """Whether the tier has been there at some time since this gateway started."""
-        return any(endpoint.has_served for endpoint in self.endpoints)
+        return self._has_served or any(endpoint.has_served for endpoint in self.endpoints)
+
+    def serving(self) -> list[Endpoint]:
+        """The addresses that served at the last look, ejected ones included."""
+        return [endpoint for endpoint in self.endpoints if endpoint.state is State.SERVING]
 
     def status(self) -> str:
         """The tier's state in one word: its best address's."""

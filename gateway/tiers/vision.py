@@ -1,35 +1,50 @@
 """The gateway's end of the wire to the vision tier.
 
-The only place that retries: one `Encode` or `SampleVideo`, once, on UNAVAILABLE, as long as
-nothing of it was passed on.
+One `Encode` or `SampleVideo` is made once more, at another address where there is one, when the
+first attempt was UNAVAILABLE or stays silent far beyond what such calls take: as long as nothing of
+it was passed on, within its deadline and a budget.
 """
 
-import logging
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Collection
+from functools import partial
 
 import grpc
+from grpc_status import rpc_status
 
-from gateway.media.images import PlannedImage, TierLimits
-from gateway.media.video_plans import PlannedFrames
+from gateway.fleet.budget import RetryBudget
+from gateway.fleet.discovery import Discovery
+from gateway.fleet.standing import Fault
+from gateway.fleet.suspects import Suspects
+from gateway.fleet.words import FirstWords
+from gateway.media.images import TierLimits
 from gateway.request.deadlines import seconds_left
+from gateway.tiers.attempts import Encodable, EncodeAttempt, Forward, SamplingAttempt
 from gateway.tiers.convert import (
     encode_to_proto,
+    limits_from_proto,
     sampled_from_proto,
     sampling_to_proto,
     vision_error_for_client,
 )
 from gateway.tiers.pace import EncodePace
+from gateway.tiers.race import R, Race
 from gateway.tiers.router import Endpoint, Router
-from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient, code_of
-from protos.media.images import Grid
+from gateway.tiers.tier import LOOK_TIMEOUT_S, WAIT_STEP_S, Report, TierClient, code_of
+from gateway.tiers.watch import Watching
 from protos.media.videos import FrameSampling, SampledFrames
-from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
+from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
-from protos.wire.errors import DeadlineExceeded, Reason, ServiceError, from_rpc_error
-
-logger = logging.getLogger(__name__)
+from protos.wire.errors import (
+    DeadlineExceeded,
+    Reason,
+    ServiceError,
+    Unavailable,
+    error_for,
+    from_rpc_error,
+)
 
 # What clients and operators can do about an image that takes too long.
 _HELP = (
@@ -37,8 +52,11 @@ _HELP = (
     " encode_deadline_s, encode_patches_per_s and request_deadline_s"
 )
 
-Encodable = PlannedImage | PlannedFrames
-Forward = Callable[[tensor_pb2.FeatureChunk], Awaitable[None]]
+# Longest silence between two messages of features, which are all there when the first comes.
+_BETWEEN_S = 10.0
+
+# Encoders that ended when a front says that it lost them with an image: it tries two itself.
+_LOST_ENCODERS = 2
 
 
 class VisionClient(TierClient):
@@ -46,29 +64,32 @@ class VisionClient(TierClient):
 
     def __init__(
         self,
-        addresses: Sequence[str],
+        discovery: Discovery,
         *,
         bundle_digest: str,
         level_count: int,
-        watch_interval_s: float,
+        watching: Watching,
         files: CredentialFiles | None = None,
     ) -> None:
         super().__init__(
-            Router("vision", addresses, unavailable=Reason.VISION_UNAVAILABLE),
+            Router("vision", unavailable=Reason.VISION_UNAVAILABLE),
+            discovery,
             report=_report,
             bundle_digest=bundle_digest,
-            watch_interval_s=watch_interval_s,
+            watching=watching,
             files=files,
         )
-        self.retries = 0  # encodings asked for again, since the start
         self._level_count = level_count  # 1 + DeepStack levels
         self._pace = EncodePace()
+        self._samplings = FirstWords()
+        self._budget = RetryBudget()
+        self._suspects = Suspects()
 
     @property
     def image_limits(self) -> tuple[TierLimits, ...]:
         """What each address last said one image may be; any of them may get any image."""
-        found = (endpoint.image_limits for endpoint in self.router.endpoints)
-        return tuple(limits for limits in found if limits is not None)
+        limits = (endpoint.image_limits for endpoint in self.router.endpoints)
+        return tuple(each for each in limits if each is not None)
 
     async def encode(
         self, image: Encodable, *, request_id: str, by_s: float, forward: Forward
@@ -80,16 +101,35 @@ class VisionClient(TierClient):
             DeadlineExceeded: time is up, or cannot be enough at the tier's recent pace.
         """
         self._check_time(image, by_s)
-        first = await self.ready()
-        try:
-            return await self._encode_at(first, image, request_id, by_s, forward)
-        except _NotStarted:
-            self.retries += 1
-            second = await self.ready(avoid=(first,))
-        try:
-            return await self._encode_at(second, image, request_id, by_s, forward)
-        except _NotStarted as failure:
-            raise failure.error from failure
+        self._budget.called()
+        begun_s = time.monotonic()
+        while True:
+            self._check_suspicion(image)
+            race = self._race(image, request_id, by_s)
+            try:
+                async with race.winner() as attempt:
+                    summary = await attempt.rest(forward, within_s=_BETWEEN_S)
+            except DeadlineExceeded as error:
+                raise self._late(image, time.monotonic() - begun_s, race.waited_s) from error
+            except Unavailable as error:
+                is_final = race.is_won or error.reason is Reason.ENCODER_LOST
+                if is_final or time.monotonic() >= begun_s + self._wait_s:
+                    raise
+                await asyncio.sleep(WAIT_STEP_S)
+                continue
+            self._note_won(race, attempt.endpoint)
+            self._note_encoded(attempt, summary)
+            return summary
+
+    def _race(self, image: Encodable, request_id: str, by_s: float) -> Race[EncodeAttempt]:
+        async def open_at(avoid: Collection[Endpoint]) -> EncodeAttempt:
+            return self._attempt(await self.ready(avoid=avoid), image, request_id, by_s)
+
+        return Race(
+            open_at,
+            patience_s=lambda first: self._patience_s(first, by_s),
+            may_retry=lambda failure: self._may_retry(failure, image),
+        )
 
     async def sample(
         self, file: bytes, sampling: FrameSampling, *, field: str, request_id: str, by_s: float
@@ -109,32 +149,40 @@ class VisionClient(TierClient):
         request = sampling_to_proto(
             file, sampling, request_id=request_id, bundle_digest=self.bundle_digest
         )
-        first = await self.ready()
-        try:
-            return await self._sample_at(first, request, field, by_s)
-        except _NotStarted:
-            second = await self.ready(avoid=(first,))
-        try:
-            return await self._sample_at(second, request, field, by_s)
-        except _NotStarted as failure:
-            raise failure.error from failure
+        self._budget.called()
+        begun_s = time.monotonic()
 
-    async def _sample_at(
-        self, endpoint: Endpoint, request: vision_pb2.SampleVideoRequest, field: str, by_s: float
-    ) -> SampledFrames:
-        stub = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint])
-        metadata = ((REQUEST_ID_KEY, request.request_id),)
-        try:
-            answer = await stub.SampleVideo(request, timeout=seconds_left(by_s), metadata=metadata)
-        except grpc.RpcError as error:
-            self.note_failure(endpoint, error)
-            failure = vision_error_for_client(
-                from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE), field=field
+        async def open_at(avoid: Collection[Endpoint]) -> SamplingAttempt:
+            endpoint = await self.ready(avoid=avoid)
+            call = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint]).SampleVideo(
+                request, timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, request_id),)
             )
-            if code_of(error) is grpc.StatusCode.UNAVAILABLE:
-                raise _NotStarted(failure) from error
-            raise failure from error
-        return sampled_from_proto(answer)
+            return SamplingAttempt(endpoint, call, failed=partial(self._sampling_failed, field))
+
+        race = Race(
+            open_at,
+            patience_s=lambda _: min(seconds_left(by_s) / 2, self._samplings.within_s()),
+            may_retry=self._may_retry,
+        )
+        try:
+            async with race.winner() as attempt:
+                self._note_won(race, attempt.endpoint)
+                assert attempt.answer is not None, "it has begun"
+                return sampled_from_proto(attempt.answer)
+        finally:
+            self._samplings.note(time.monotonic() - begun_s)
+
+    def _sampling_failed(
+        self, field: str, endpoint: Endpoint, error: grpc.RpcError
+    ) -> ServiceError:
+        self.note_failure(endpoint, error)
+        failure = from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE)
+        return vision_error_for_client(failure, field=field)
+
+    def _note_won(self, race: Race[R], endpoint: Endpoint) -> None:
+        self.note_success(endpoint)
+        if race.left_behind is not None:
+            self.note_fault(race.left_behind, Fault.SILENT)
 
     def _check_time(self, image: Encodable, by_s: float) -> None:
         """Refuses an image that cannot be ready in time, before any work is spent on it."""
@@ -147,43 +195,98 @@ class VisionClient(TierClient):
                 param=image.field,
             )
 
-    async def _encode_at(
-        self,
-        endpoint: Endpoint,
-        image: Encodable,
-        request_id: str,
-        by_s: float,
-        forward: Forward,
-    ) -> vision_pb2.EncodeSummary:
-        reading = _FeatureReader(image, self._level_count)
-        stub = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint])
-        request = encode_to_proto(image, request_id=request_id, bundle_digest=self.bundle_digest)
-        begun_s = time.monotonic()
-        call = stub.Encode(
-            request, timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, request_id),)
-        )
-        endpoint.calls += 1
-        try:
-            async for message in call:
-                chunk = reading.take(message)
-                if chunk is not None:
-                    await forward(chunk)
-        except grpc.RpcError as error:
-            self.note_failure(endpoint, error)
-            failure = vision_error_for_client(
-                from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE), field=image.field
+    def _check_suspicion(self, image: Encodable) -> None:
+        """Refuses an image that ended encoders, for a while.
+
+        Raises:
+            Unavailable: with the time.
+        """
+        left_s = self._suspects.refused_for_s(image.digest)
+        if left_s is not None:
+            raise error_for(
+                self.router.reason,
+                f"encoders ended while they had {image.field}; it is tried again in {left_s:.0f} s",
+                param=image.field,
+                retry_after_s=left_s,
             )
-            if code_of(error) is grpc.StatusCode.UNAVAILABLE and not reading.started:
-                raise _NotStarted(failure) from error
-            if isinstance(failure, DeadlineExceeded):
-                raise _too_slow(image, time.monotonic() - begun_s) from error
-            raise failure from error
-        finally:
-            call.cancel()
-            endpoint.calls -= 1
-        summary = reading.summary()
+
+    def _patience_s(self, first: EncodeAttempt, by_s: float) -> float:
+        """How long the first attempt is waited for alone; half of the time if nothing is known."""
+        half_s = seconds_left(by_s) / 2
+        patience_s = self._pace.patience_s(first.ahead)
+        return half_s if patience_s is None else min(half_s, patience_s)
+
+    def _may_retry(self, failure: ServiceError | None, image: Encodable | None = None) -> bool:
+        """Whether a call that failed so, or is silent where None, may be made once more."""
+        if failure is not None and not isinstance(failure, Unavailable):
+            return False
+        if failure is not None and image is not None and self._suspects.is_suspect(image.digest):
+            return False
+        if not self._budget.take():
+            return False
+        self.retries[Fault.SILENT if failure is None else Fault.UNAVAILABLE] += 1
+        return True
+
+    def _attempt(
+        self, endpoint: Endpoint, image: Encodable, request_id: str, by_s: float
+    ) -> EncodeAttempt:
+        channel = self.channels[endpoint]
+        is_connected = channel.get_state() is grpc.ChannelConnectivity.READY
+        call = vision_pb2_grpc.VisionServiceStub(channel).Encode(
+            encode_to_proto(image, request_id=request_id, bundle_digest=self.bundle_digest),
+            timeout=seconds_left(by_s),
+            metadata=((REQUEST_ID_KEY, request_id),),
+        )
+        return EncodeAttempt(
+            endpoint,
+            call,
+            image,
+            self._level_count,
+            failed=self._failed,
+            broken=lambda endpoint: self.note_fault(endpoint, Fault.BROKEN),
+            was_connected=is_connected,
+        )
+
+    def _failed(self, attempt: EncodeAttempt, error: grpc.RpcError) -> ServiceError:
+        """Notes how an attempt ended; returns the error in the client's words."""
+        self.note_failure(attempt.endpoint, error)
+        failure = from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE)
+        if failure.reason is Reason.ENCODER_LOST:
+            self._suspects.ended(attempt.image.digest, _LOST_ENCODERS)
+        elif attempt.was_connected and _is_cut(error):
+            self._suspects.ended(attempt.image.digest)
+        return vision_error_for_client(failure, field=attempt.image.field)
+
+    def _note_encoded(self, attempt: EncodeAttempt, summary: vision_pb2.EncodeSummary) -> None:
+        image = attempt.image
+        self._suspects.encoded(image.digest)
         self._pace.note(image.grid.patches, summary.encode_ms)
-        return summary
+        self._pace.note_call(
+            image.grid.patches,
+            ahead=attempt.ahead,
+            took_s=attempt.took_s,
+            encode_ms=summary.encode_ms,
+        )
+
+    def _late(self, image: Encodable, spent_s: float, waited_s: float) -> ServiceError:
+        """Time is up: for the image, or for a tier that should long have answered.
+
+        Args:
+            spent_s: Since the call was made.
+            waited_s: For the first attempt alone; less than half of the time only where it is known
+                what such calls take.
+        """
+        if spent_s > 2.5 * waited_s:
+            return self.router.unavailable(
+                f"the vision tier was silent about {image.field} for {spent_s:.1f} s"
+            )
+        return _too_slow(image, spent_s)
+
+
+def _is_cut(error: grpc.RpcError) -> bool:
+    """Whether the other side went away without a word."""
+    is_told = rpc_status.from_call(error) is not None  # type: ignore[arg-type]
+    return code_of(error) is grpc.StatusCode.UNAVAILABLE and not is_told
 
 
 def _too_slow(image: Encodable, spent_s: float) -> DeadlineExceeded:
@@ -198,65 +301,4 @@ async def _report(channel: grpc.aio.Channel) -> Report:
     stub = vision_pb2_grpc.VisionServiceStub(channel)
     request = vision_pb2.GetVisionModelInfoRequest()
     info = await stub.GetModelInfo(request, timeout=LOOK_TIMEOUT_S)
-    return Report(bundle_digest=info.bundle_digest, image_limits=_limits(info))
-
-
-def _limits(info: tensor_pb2.ModelInfo) -> TierLimits | None:
-    """None from a tier of an earlier release, which does not say."""
-    if not (info.max_image_bytes and info.max_image_pixels and info.max_image_patches):
-        return None
-    return TierLimits(
-        max_image_bytes=info.max_image_bytes,
-        max_image_pixels=info.max_image_pixels,
-        max_image_patches=info.max_image_patches,
-        max_video_bytes=info.max_video_bytes,
-        max_video_seconds=info.max_video_seconds,
-    )
-
-
-class _NotStarted(Exception):
-    """UNAVAILABLE before the first message; the call may be made once more."""
-
-    def __init__(self, error: ServiceError) -> None:
-        self.error = error
-
-
-class _FeatureReader:
-    """Checks an Encode stream against what was planned, so that no image is half used."""
-
-    def __init__(self, image: Encodable, level_count: int) -> None:
-        self._image = image
-        self._level_count = level_count
-        self._rows_left = level_count * image.token_count
-        self._summary: vision_pb2.EncodeSummary | None = None
-        self.started = False
-
-    def take(self, message: vision_pb2.EncodeChunk) -> tensor_pb2.FeatureChunk | None:
-        """Notes one message; returns the features in it, if any."""
-        self.started = True
-        kind = message.WhichOneof("payload")
-        if kind == "header":
-            self._check_header(message.header)
-        elif kind == "summary":
-            self._summary = message.summary
-        elif kind == "features":
-            self._rows_left -= sum(message.features.values.shape[:1])
-            return message.features
-        return None
-
-    def summary(self) -> vision_pb2.EncodeSummary:
-        """Where the time went, when everything has come."""
-        if self._summary is None or self._rows_left != 0:
-            raise _broken("an incomplete answer")
-        return self._summary
-
-    def _check_header(self, header: vision_pb2.EncodeHeader) -> None:
-        grid = Grid(header.grid_thw.t, header.grid_thw.h, header.grid_thw.w)
-        planned = (self._image.grid, self._image.token_count, self._level_count)
-        if (grid, header.token_count, header.level_count) != planned:
-            raise _broken("features of another shape than planned")
-
-
-def _broken(what: str) -> ServiceError:
-    logger.error("the vision tier sent %s", what)
-    return ServiceError(f"the vision tier sent {what}", reason=Reason.VISION_UNAVAILABLE)
+    return Report(bundle_digest=info.bundle_digest, image_limits=limits_from_proto(info))

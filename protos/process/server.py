@@ -1,8 +1,9 @@
 """The gRPC server of a service process: its socket, limits, health and end."""
 
+import asyncio
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,9 @@ from protos.wire.channels import LARGE_MESSAGE_BYTES, SMALL_MESSAGE_BYTES, Optio
 from protos.wire.credentials import CredentialFiles, Credentials, Secrets
 
 LISTEN_BACKLOG = 1024
+
+# How long calls that outlived the drain get to tell their clients so, before they are cut.
+LAST_WORDS_S = 1.0
 
 
 def server_options(max_receive_bytes: int) -> Options:
@@ -107,6 +111,10 @@ class GrpcServer:
             an authority is named; with a token, every call but those to health must tell it.
             They follow their files. None: whoever reaches the port is answered.
 
+    Attributes:
+        end_calls: Ends the calls that still run when the time to drain is over; those that it
+            leaves, and all without it, are cut: their clients are not told why.
+
     Raises:
         BindError: the server cannot listen there.
         CredentialError: a file of the credentials cannot be used.
@@ -137,6 +145,7 @@ class GrpcServer:
             names = (*services, health.SERVICE_NAME, reflection_rpc.SERVICE_NAME)
             reflection_rpc.enable_server_reflection(names, self.server)
         self._drain_timeout_s = drain_timeout_s
+        self.end_calls: Callable[[], None] | None = None
         # Tried first, because gRPC's core writes lines of its own about a taken port.
         bind(host, port).close()
         _, (address, *_) = resolve(host, port)
@@ -164,7 +173,14 @@ class GrpcServer:
         trace: TracebackType | None,
     ) -> None:
         await self._health.enter_graceful_shutdown()
-        await self.server.stop(self._drain_timeout_s)
+        if self.end_calls is None:
+            await self.server.stop(self._drain_timeout_s)
+            return
+        stopping = asyncio.create_task(self.server.stop(self._drain_timeout_s + LAST_WORDS_S))
+        await asyncio.wait({stopping}, timeout=self._drain_timeout_s)
+        if not stopping.done():
+            self.end_calls()
+        await stopping
 
     async def set_serving(self, serving: bool) -> None:
         """Flips what grpc.health.v1 answers for the whole server and for each of its services."""

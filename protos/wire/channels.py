@@ -41,7 +41,7 @@ def channel_options(max_receive_bytes: int = SMALL_MESSAGE_BYTES) -> Options:
         ("grpc.enable_http_proxy", 0),
         ("grpc.enable_retries", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
     )
 
 

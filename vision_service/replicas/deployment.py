@@ -1,19 +1,39 @@
 """What Serve runs in each replica's process."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from protos.bundle.manifest import BundleError
+from vision_service import places
 
 
 class EncoderDeployment:
-    """A `Replica` as Serve makes and calls it."""
+    """A `Replica` as Serve makes and calls it.
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    Args:
+        settings: The fields of `ReplicaSettings`.
+        digest: The bundle's, on a cluster whose hosts have it in folders of their own. A host
+            without it has no replica: what is raised here makes Serve try another one.
+        folders: Where it may be; see `places.folders`.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        digest: str | None = None,
+        folders: Sequence[str] = (),
+    ) -> None:
         # Imported here so that torch stays out of the front's process.
         from vision_service.replicas.replica import Replica, ReplicaSettings
 
         self._replica: Replica | None = None
         self._problem: str | None = None
+        if digest is not None:
+            bundle = places.locate(digest, folders)
+            self._replica = Replica.load(
+                ReplicaSettings(**{**settings, "bundle": str(bundle.path)})
+            )
+            return
         try:
             self._replica = Replica.load(ReplicaSettings(**settings))
         except BundleError as error:  # Serve would retry and bury the one clear line

@@ -6,29 +6,22 @@ cross as plain data (see jobs.py).
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from ray.serve.schema import ApplicationStatus
 
-from protos.bundle.manifest import BundleError
 from protos.wire.errors import Overloaded, Reason, Unavailable
 from vision_service.config import VisionConfig
 from vision_service.jobs import Encoded, EncodeJob, error_from_plain
-from vision_service.replicas.deployment import EncoderDeployment
-from vision_service.replicas.ray_runtime import RayRuntime, starting
+from vision_service.replicas import homes
+from vision_service.replicas.ray_runtime import starting
 from vision_service.replicas.reaper import Reaper
-from vision_service.replicas.scaling import deployment_options
 
 logger = logging.getLogger(__name__)
 
-_APPLICATION = "vision"
-_STATUS_POLL_S = 0.1
 _ATTEMPTS = 2  # the first and one retry, on whatever replica is there by then
 
 _REPLICA_LOST = (
@@ -41,20 +34,20 @@ _REPLICA_LOST = (
 class RayEncoders:
     """Encoder replicas of this process; `start` once, `stop` once."""
 
-    def __init__(self, config: VisionConfig, reaper: Reaper) -> None:
+    def __init__(self, config: VisionConfig, reaper: Reaper, digest: str) -> None:
         self._config = config
-        self._ray = RayRuntime(config, reaper)
+        self._ray, self._application = homes.home_of(config, reaper, digest, self._take)
         self._handle: Any = None
 
     async def start(self, *, reclaim_signals: Callable[[], None]) -> None:
-        """Starts Ray and the replicas; returns when all are ready.
+        """Starts or joins Ray, and the replicas; returns when they are ready.
 
         Args:
             reclaim_signals: See `RayRuntime.start`.
 
         Raises:
             BundleError: the replicas could not load the bundle.
-            SettingError: there are fewer GPUs than replicas.
+            SettingError: there are fewer GPUs than replicas, or a cluster lets everybody in.
             EncodersNotStarted: Ray or the replicas did not start.
         """
         started_s = time.perf_counter()
@@ -64,17 +57,18 @@ class RayEncoders:
         ray_s = time.perf_counter() - started_s
         logger.info("loading the vision tower into the replicas")
         with starting("the encoder replicas"):
-            self._handle = await self._ray.call(self._start_replicas)
+            await self._application.start()
         total_s = time.perf_counter() - started_s
         logger.info("started: ray %.1f s, replicas %.1f s", ray_s, total_s - ray_s)
-        problem = await self._handle.problem.remote()
-        if problem is not None:
-            raise BundleError(problem)
 
     async def stop(self) -> None:
-        """Ends the replicas and every process of Ray."""
+        """Ends the replicas that are nobody else's, and every process of a Ray of our own."""
         self._handle = None
+        await self._application.stop()
         await self._ray.stop()
+
+    def _take(self, handle: Any) -> None:
+        self._handle = handle
 
     async def lost(self) -> None:
         """Returns when Ray itself has died; the process must then end."""
@@ -100,6 +94,8 @@ class RayEncoders:
             except DeploymentUnavailableError:
                 break
             return self._to_encoded(answer)
+        else:
+            raise _unavailable(Reason.ENCODER_LOST)  # which callers take for the image's doing
         raise _unavailable()
 
     def _to_encoded(self, answer: dict[str, Any]) -> Encoded:
@@ -128,33 +124,6 @@ class RayEncoders:
             lost.cancel()
             answer.cancel()
 
-    def _start_replicas(self) -> Any:
-        config = self._config
-        quiet = {"log_level": "WARNING", "enable_access_log": False}
-        serve.start(proxy_location="Disabled", logging_config=quiet)
-        deployment = serve.deployment(EncoderDeployment).options(**deployment_options(config))
-        settings = config.replica_settings(cores=len(os.sched_getaffinity(0)))
-        application = serve.RunTarget(
-            target=deployment.bind(settings),
-            name=_APPLICATION,
-            route_prefix=None,
-            logging_config=quiet,
-        )
-        [handle] = serve.run_many([application], wait_for_applications_running=False)
-        _wait_until_running()
-        return handle
-
-
-def _wait_until_running() -> None:
-    """Asks ten times a second; Serve itself would ask once."""
-    while True:
-        application = serve.status().applications[_APPLICATION]
-        if application.status == ApplicationStatus.RUNNING:
-            return
-        if application.status == ApplicationStatus.DEPLOY_FAILED:
-            raise RuntimeError(f"no replica started: {application.message}")
-        time.sleep(_STATUS_POLL_S)
-
 
 async def _awaited(response: Any) -> dict[str, Any]:
     answer: dict[str, Any] = await response
@@ -167,9 +136,9 @@ def _look_at_outcome(task: asyncio.Future[dict[str, Any]]) -> None:
         task.exception()
 
 
-def _unavailable() -> Unavailable:
+def _unavailable(reason: Reason = Reason.VISION_UNAVAILABLE) -> Unavailable:
     return Unavailable(
         "no encoder replica is there, try again",
-        reason=Reason.VISION_UNAVAILABLE,
+        reason=reason,
         retry_after_s=2.0,
     )

@@ -21,6 +21,7 @@ from protos.bundle.manifest import BundleError
 from protos.process import processes
 from protos.process.settings import SettingError
 from protos.wire.channels import MIB
+from vision_service.cluster.joined import adopt_logger
 from vision_service.config import VisionConfig
 from vision_service.jobs import EncodersNotStarted
 from vision_service.replicas.lean_node import lean_node
@@ -134,8 +135,8 @@ class RayRuntime:
 
     def _start(self) -> None:
         config = self._config
-        _adopt_logger("ray", logging.WARNING)
-        _adopt_logger("ray.serve", logging.ERROR)  # it warns about every probe of a busy replica
+        adopt_logger("ray", logging.WARNING)
+        adopt_logger("ray.serve", logging.ERROR)  # it warns about every probe of a busy replica
         with lean_node(), patient(config.startup_timeout_s):
             ray.init(
                 address=ADDRESS,
@@ -153,10 +154,12 @@ class RayRuntime:
             for pid, since in self._below().items()
             if processes.name(pid) in _CORE_PROCESSES
         }
-        gpus, wanted = int(ray.cluster_resources().get("GPU", 0)), config.most_replicas
-        if config.device == "cuda" and gpus < wanted:
-            # Serve would wait for them for ever.
-            raise SettingError(f"device is cuda: {wanted} replicas need a GPU each, {gpus} found")
+        gpus, wanted = ray.cluster_resources().get("GPU", 0), config.most_replicas * config.gpus
+        if gpus < wanted:  # Serve would wait for them for ever
+            raise SettingError(
+                f"device is cuda: {config.most_replicas} replicas need {wanted:g} GPUs,"
+                f" {gpus:g} found"
+            )
 
 
 @contextmanager
@@ -192,15 +195,6 @@ def patient(timeout_s: float) -> Iterator[None]:
 
 def _node_lives() -> bool:
     return any(processes.name(pid) == "raylet" for pid in processes.descendants(os.getpid()))
-
-
-def _adopt_logger(name: str, level: int) -> None:
-    """Sends what Ray logs in this process to our own handler."""
-    theirs = logging.getLogger(name)
-    theirs.setLevel(level)
-    theirs.propagate = True
-    for handler in list(theirs.handlers):
-        theirs.removeHandler(handler)
 
 
 def _temporary_folder() -> str:

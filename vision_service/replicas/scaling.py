@@ -23,7 +23,7 @@ def deployment_options(config: VisionConfig) -> dict[str, Any]:
     return {
         "name": "encoder",
         # Replicas share the cores by their thread counts, not by Ray's bookkeeping.
-        "ray_actor_options": {"num_cpus": 0, "num_gpus": 1 if config.device == "cuda" else 0},
+        "ray_actor_options": {"num_cpus": 0, "num_gpus": config.gpus},
         "max_ongoing_requests": MAX_ONGOING_REQUESTS,
         "max_queued_requests": config.max_queued_requests,
         "health_check_period_s": HEALTH_CHECK_PERIOD_S,

@@ -77,8 +77,8 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
     """Encodes every image to rows of its call's number.
 
     `failures` are raised by the next calls, before their first message. With `hold` set, calls
-    wait after their header until they are cancelled. Their times come `summary_delay_s` after
-    their features.
+    wait after their header until they are cancelled or `release` is set. Their times come
+    `summary_delay_s` after their features.
     """
 
     def __init__(self, bundle: Bundle, *, port: int = 0) -> None:
@@ -99,6 +99,7 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
         self.summary_delay_s = 0.0
         self.hold = False
         self.holding = asyncio.Event()
+        self.release = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -157,7 +158,7 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
         if self.hold:
             self.holding.set()
             try:
-                await asyncio.Event().wait()
+                await self.release.wait()
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
@@ -174,9 +175,13 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
 class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
     """Answers every prompt with `tokens`, one message each, once all its features are there.
 
-    `failure` is raised before admission. With `stall_after` set, calls stop after that many
-    tokens until they are cancelled; with `pause_after`, until `resume`. `cached_spans` are not
-    asked for. With `is_hasty`, it answers before the gateway has finished sending.
+    It goes on behind the tokens of an output that was begun elsewhere.
+    `failure` is raised before admission, `moved_failures` before those of outputs begun elsewhere.
+    `failure_after` so many tokens ends a call, `failure_once_after` one that begins here. With
+    `stall_after` set, calls stop after that many tokens until they are cancelled, and with
+    `is_mute` nothing else is answered from then on; with `pause_after`, until `resume`.
+    `cached_spans` are not asked for. With `is_hasty`, it answers before the gateway has finished
+    sending.
     """
 
     def __init__(self, bundle: Bundle, *, port: int = 0, max_context: int = 4096) -> None:
@@ -193,9 +198,13 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
         self.metadata: list[dict[str, Any]] = []
         self.failure: ServiceError | None = None
         self.failure_after: tuple[int, ServiceError] | None = None
+        self.failure_once_after: tuple[int, ServiceError] | None = None
+        self.moved_failures: list[ServiceError] = []
+        self.is_mute = False
         self.stall_after: int | None = None
         self.pause_after: int | None = None
         self.resume = asyncio.Event()
+        self.has_been_asked = asyncio.Event()
         self.stalling = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.cached_spans: frozenset[int] = frozenset()
@@ -215,6 +224,8 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
     async def GetLoad(
         self, request: decoder_pb2.GetLoadRequest, context: Context
     ) -> decoder_pb2.DecoderLoad:
+        if self.is_mute and self.stalling.is_set():
+            await asyncio.Event().wait()
         return decoder_pb2.DecoderLoad(slot_count=4)
 
     async def Generate(
@@ -227,6 +238,8 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
                 self._note(start, context)
                 if self.failure is not None:
                     raise self.failure
+                if start.output_ids and self.moved_failures:
+                    raise self.moved_failures.pop(0)
                 spans = range(len(start.visual_spans))
                 needed = [span for span in spans if span not in self.cached_spans]
                 needed += self.needed_too
@@ -237,9 +250,12 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
                 )
                 await self._receive(requests, start, needed)
                 for at, token in enumerate(self.tokens):
-                    await self._obstacle(at)
+                    if at < len(start.output_ids):
+                        assert start.output_ids[at] == token, "another answer than was begun"
+                        continue
+                    await self._obstacle(at, start)
                     yield decoder_pb2.GenerateResponse(tokens=self._chunk(start, token))
-                await self._obstacle(len(self.tokens))
+                await self._obstacle(len(self.tokens), start)
                 if not self.ends_without_completion:
                     yield decoder_pb2.GenerateResponse(completion=self._completion(start))
                 completed = True
@@ -250,6 +266,7 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
 
     def _note(self, start: decoder_pb2.GenerateStart, context: Context) -> None:
         self.starts.append(start)
+        self.has_been_asked.set()
         self.time_left_s.append(context.time_remaining())
         self.metadata.append(dict(context.invocation_metadata() or ()))
         if start.bundle_digest != self.digest:
@@ -283,9 +300,12 @@ class FakeDecoder(FakeTier, decoder_pb2_grpc.DecoderServiceServicer):
         async for extra in requests:
             raise AssertionError(f"nothing may follow the features, got {extra}")
 
-    async def _obstacle(self, at: int) -> None:
-        if self.failure_after is not None and self.failure_after[0] == at:
-            raise self.failure_after[1]
+    async def _obstacle(self, at: int, start: decoder_pb2.GenerateStart) -> None:
+        failure = self.failure_after
+        if failure is None and not start.output_ids:
+            failure = self.failure_once_after
+        if failure is not None and failure[0] == at:
+            raise failure[1]
         if self.pause_after == at:
             self.stalling.set()
             await self.resume.wait()

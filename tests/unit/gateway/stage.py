@@ -50,7 +50,9 @@ class Stage:
 async def staged(bundle: Bundle, **settings: Any) -> AsyncIterator[Stage]:
     """Starts everything; `settings` are the gateway's, besides where things are.
 
-    `tiers` among them is what the tiers show and ask for, as `Credentials`.
+    Without others no features are kept, so that every image is the vision tier's business, and an
+    answer whose decoder is lost does not wait long for another. `tiers` among them is what the
+    tiers show and ask for, as `Credentials`.
     """
     credentials = settings.pop("tiers", None)
     async with AsyncExitStack() as stack:
@@ -59,7 +61,12 @@ async def staged(bundle: Bundle, **settings: Any) -> AsyncIterator[Stage]:
         await stack.enter_async_context(vision)
         await stack.enter_async_context(decoder)
         places = {"vision": vision.address, "decoder": decoder.address}
-        defaults = {"watch_interval_s": 0.05, "drain_timeout_s": 5.0}
+        defaults = {
+            "watch_interval_s": 0.05,
+            "drain_timeout_s": 5.0,
+            "move_wait_s": 0.2,
+            "embedding_cache_mib": 0,
+        }
         config = GatewayConfig(
             bundle=str(bundle.path),
             http_port=0,

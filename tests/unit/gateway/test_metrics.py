@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics as module
+from gateway.fleet.standing import Fault, Trust
 from gateway.metrics import GatewayMetrics, TokenClock
 from protos.bundle.manifest import Bundle
 from protos.wire.errors import Reason, Unavailable
@@ -91,6 +92,19 @@ async def test_the_tiers_are_told_as_the_last_look_found_them(stage: Stage) -> N
     assert b'vllm:num_requests_running{model_name="test"} 3.0' in text
     assert b'vllm:num_requests_waiting{model_name="test"} 2.0' in text
     assert b'vllm:kv_cache_usage_perc{model_name="test"} 0.25' in text
+
+
+async def test_addresses_that_are_set_aside_count(stage: Stage) -> None:
+    decoder = stage.gateway._decoder
+    decoder.router.endpoints[0].standing.trust = Trust.EJECTED
+    decoder.ejector.ejections[Fault.SLOW] += 1
+    stage.gateway._vision.retries[Fault.SILENT] += 1
+    seen = await values(stage)
+    assert seen["tandem:gateway_tier_addresses ejected decoder"] == 1
+    assert seen["tandem:gateway_tier_addresses serving decoder"] == 0
+    assert seen["tandem:gateway_ejections_total slow decoder"] == 1
+    assert seen["tandem:gateway_retries_total silent vision"] == 1
+    assert seen["tandem:gateway_encode_retries_total"] == 1
 
 
 async def test_the_door_asks_for_the_key_and_the_port_does_not(stage: Stage) -> None:

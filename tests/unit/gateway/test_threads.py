@@ -38,7 +38,8 @@ class SlowBuilder:
 
 async def test_a_short_chat_does_not_wait_for_eight_long_ones() -> None:
     builder = SlowBuilder()
-    rest = dict.fromkeys(("vocab_size", "token_bytes", "decoder", "patience", "metrics"), None)
+    names = ("vocab_size", "token_bytes", "decoder", "patience", "moving", "embeddings", "metrics")
+    rest = dict.fromkeys(names, None)
     vision = SimpleNamespace(image_limits=())
     parts: dict[str, Any] = {**rest, "vision": vision, "builder": builder}
     with Threads(2) as threads:

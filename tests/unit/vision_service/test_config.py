@@ -49,6 +49,8 @@ def test_fewer_replicas_at_most_than_at_least_are_refused() -> None:
         (["--replicas=2", "--max-replicas=4"], 2),
         (["--replicas=16"], 1),
         (["--replicas=2", "--threads=5"], 5),
+        (["--replicas=4", "--replicas-per-host=1"], 8),
+        (["--replicas=4", "--replicas-per-host=2"], 4),
     ],
 )
 def test_replicas_share_the_cores_unless_told_otherwise(flags: list[str], threads: int) -> None:
@@ -67,3 +69,24 @@ def test_a_tower_in_onnx_is_refused_where_it_could_not_compute(flags: tuple[str,
     with pytest.raises(SettingError, match="tower is 'exact'"):
         config("--tower=exact", *flags)
     assert config("--tower=torch", *flags).tower == "torch"
+
+
+@pytest.mark.parametrize("labels", ["pool", "pool=", "=vision", "a=b,c"])
+def test_labels_that_are_not_pairs_are_refused(labels: str) -> None:
+    with pytest.raises(SettingError, match="host_labels"):
+        config(f"--host-labels={labels}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus"),
+    [
+        ((), 0),
+        (("--gpus-per-replica=0.5",), 0),
+        (("--device=cuda",), 1),
+        (("--device=cuda", "--gpus-per-replica=0.5"), 0.5),
+    ],
+)
+def test_a_replica_takes_a_gpu_or_what_it_is_told_of_one(
+    flags: tuple[str, ...], gpus: float
+) -> None:
+    assert config(*flags).gpus == gpus

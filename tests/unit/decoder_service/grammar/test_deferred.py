@@ -17,6 +17,7 @@ from protos.wire.errors import InvalidRequest
 from tests.unit.decoder_service.grammars import (
     decoded,
     eos_ids,
+    json_schema,
     lark,
     tiny_tokenizer,
     token_id,
@@ -121,3 +122,40 @@ async def test_only_a_grammar_that_names_added_tokens_may_use_them(
     with pytest.raises(InvalidRequest):  # the trial's vocabulary has no such token
         await compiler.constraint(other)
     assert begin in banned_by(await compiler.constraint(lark("start: /(.|\\n)*/")))
+
+
+async def test_an_output_begun_elsewhere_stands_where_it_stood_there(
+    compiler: GrammarCompiler,
+) -> None:
+    begin, end = CALL.token_ids
+    after = token_id(END)
+    said = [begin, *tiny_tokenizer().encode("a thought").ids, after]
+    said += [*tiny_tokenizer().encode("free, then").ids, begin]
+    said += [*tiny_tokenizer().encode("called").ids, end]
+
+    async def made() -> Deferred:
+        state = await compiler.constraint(CALL)
+        return Deferred(state, after=after, begin=begin, ends=eos_ids())
+
+    whole = await made()
+    for cut in range(len(said) + 1):
+        resumed = await made()
+        await resumed.resume(said[:cut])
+        assert banned_by(resumed) == banned_by(whole)
+        if cut < len(said):
+            resumed.accept(said[cut])
+            whole.accept(said[cut])
+            assert banned_by(resumed) == banned_by(whole)
+
+
+async def test_an_output_that_the_grammar_never_allowed_is_refused_by_name(
+    compiler: GrammarCompiler,
+) -> None:
+    for grammar, text in ((choice_grammar(["red", "green"]), "blue"), (json_schema({}), "x")):
+        constraint = await compiler.constraint(grammar)
+        with pytest.raises(InvalidRequest) as caught:
+            await constraint.resume(tiny_tokenizer().encode(text).ids)
+        assert caught.value.param == "output_ids"
+    held = await deferred(compiler)
+    with pytest.raises(InvalidRequest):
+        await held.resume([token_id(END), *tiny_tokenizer().encode("blue").ids])

@@ -56,7 +56,9 @@ def make_bundle(folder: Path) -> Bundle:
 
 
 @contextlib.asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[tuple[grpc.aio.Channel, FakeRunner]]:
+async def served(
+    folder: Path, process: ServiceProcess | None = None
+) -> AsyncIterator[tuple[grpc.aio.Channel, FakeRunner]]:
     executor, runner = make_executor(folder, max_sequences=2, max_length=MAX_CONTEXT)
     plan = MemoryPlan(
         max_sequences=2,
@@ -68,7 +70,7 @@ async def served(folder: Path) -> AsyncIterator[tuple[grpc.aio.Channel, FakeRunn
     loaded = Loaded(bundle=make_bundle(folder), plan=plan, executor=executor)
     config = DecoderConfig(bundle=str(folder), port=0, drain_timeout_s=0.2)
     server = GrpcServer(host="127.0.0.1", port=0, drain_timeout_s=0.2, reflection=True)
-    process = ServiceProcess("decoder")
+    process = process or ServiceProcess("decoder")
     serving = asyncio.create_task(serve_loaded(config, server, loaded, process))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         await channel.channel_ready()
@@ -140,6 +142,43 @@ async def test_a_token_before_a_constraint_needs_one_and_is_in_the_vocabulary(
         assert caught.value.param == "constraint_after_token"
 
 
+async def test_an_output_that_is_there_already_is_checked_by_name(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    limits = RequestLimits(bundle=bundle, max_context=MAX_CONTEXT, allow_logits=False)
+    (eos,) = bundle.manifest.special_tokens.eos
+    for output_ids in ([1, VOCAB], [-1], [1, 2, 3, 4], [1, 2, 3, 4, 5], [1, eos], [1, 7]):
+        message = start("a").start  # four tokens at most
+        message.stop_conditions.ignore_eos = False
+        message.stop_conditions.stop_token_ids.append(7)
+        message.output_ids.extend(output_ids)
+        with pytest.raises(InvalidRequest) as caught:
+            request_from_proto(message, limits)
+        assert caught.value.param == "output_ids"
+    message = start("a").start
+    message.output_ids.extend([1, eos])  # which does not end it
+    assert request_from_proto(message, limits).output_ids.tolist() == [1, eos]
+
+
+async def test_an_output_goes_on_and_is_counted_as_a_whole(tmp_path: Path) -> None:
+    async def tokens(output_ids: list[int]) -> tuple[list[int], decoder_pb2.Completion]:
+        message = start("a", length=9)
+        message.start.output_ids.extend(output_ids)
+        call = decoder_pb2_grpc.DecoderServiceStub(channel).Generate()
+        await call.write(message)
+        came: list[int] = []
+        while (answer := await call.read()) is not grpc.aio.EOF:
+            came += answer.tokens.token_ids
+            last = answer.completion
+        return came, last
+
+    async with served(tmp_path) as (channel, _):
+        whole, _ = await tokens([])
+        rest, completion = await tokens(whole[:3])
+        assert rest == whole[3:]
+        assert (completion.prompt_tokens, completion.completion_tokens) == (9, 4)
+        assert completion.cached_tokens == 9
+
+
 async def test_a_client_need_not_half_close_a_text_request(tmp_path: Path) -> None:
     async with served(tmp_path) as (channel, _):
         call = decoder_pb2_grpc.DecoderServiceStub(channel).Generate()
@@ -191,11 +230,17 @@ async def test_a_dead_engine_fails_streams_with_internal_and_health_says_so(
         assert await late.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_streams_that_outlive_the_drain_are_ended(tmp_path: Path) -> None:
-    async with served(tmp_path) as (channel, runner):
+async def test_streams_that_outlive_the_drain_are_told_so(tmp_path: Path) -> None:
+    process = ServiceProcess("decoder")
+    async with served(tmp_path, process) as (channel, runner):
         runner.gate.clear()
         call = decoder_pb2_grpc.DecoderServiceStub(channel).Generate()
         await call.write(start("slow"))
         await call.read()
-        asyncio.get_running_loop().call_later(0.5, runner.gate.set)
-    assert call.done()
+        process.stop.set()
+        with pytest.raises(grpc.RpcError) as caught:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        assert from_rpc_error(caught.value).reason is Reason.DRAINING
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        runner.gate.set()

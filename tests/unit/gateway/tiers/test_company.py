@@ -1,6 +1,7 @@
 """Tokens that wait for others."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import grpc
 import pytest
@@ -72,8 +73,13 @@ END = decoder_pb2.GenerateResponse(
 ADMISSION = decoder_pb2.GenerateResponse(admission=decoder_pb2.Admission())
 
 
+async def at_once(word: Awaitable[object]) -> object:
+    return await word
+
+
 def reading(call: Call, failures: list[grpc.RpcError]) -> GenerateCall:
-    return GenerateCall(call, failures.append, None, Company())  # type: ignore[arg-type]
+    company = Company()
+    return GenerateCall(call, failures.append, None, at_once, company)  # type: ignore[arg-type]
 
 
 async def ids(call: GenerateCall) -> list[int]:

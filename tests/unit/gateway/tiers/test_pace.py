@@ -73,3 +73,14 @@ async def test_the_requests_own_deadline_names_the_image_too(bundle: Bundle) -> 
         response = await stage.post(messages=about_images((64, 64)))
         assert response.status_code == 504
         assert response.json()["error"]["param"] == PLACE
+
+
+def test_patience_grows_with_patches_and_with_what_calls_took_beyond_them() -> None:
+    known = EncodePace()
+    assert known.patience_s(100) is None
+    known.note_call(1000, ahead=1000, took_s=1.0, encode_ms=1000.0)
+    quiet_s = known.patience_s(1000)
+    assert quiet_s is not None and 4.0 <= quiet_s <= 6.0
+    assert known.patience_s(2000) == pytest.approx(quiet_s + 3.0)
+    known.note_call(1000, ahead=1000, took_s=21.0, encode_ms=1000.0)  # a busy machine
+    assert known.patience_s(1000) == pytest.approx(quiet_s + 60.0)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.fleet.standing import Trust
 from gateway.tiers.router import AFFINITY_SLACK, Router, State
 from protos.wire.errors import ModelMismatch, Reason
 
@@ -60,6 +61,60 @@ def test_a_lost_address_moves_only_its_own_calls() -> None:
     assert {at for at in before if before[at] != after[at]} == {
         at for at, address in before.items() if address == "host:1"
     }
+
+
+def gateway(addresses: list[str]) -> Router:
+    made = Router("decoder", addresses, unavailable=Reason.DECODER_UNAVAILABLE)
+    for endpoint in made.endpoints:
+        endpoint.state = State.SERVING
+    return made
+
+
+def test_gateways_agree_whatever_the_order_and_a_new_address_moves_its_share_only() -> None:
+    listed = [f"10.0.0.{at}:50052" for at in range(1, 5)]
+    first, second = gateway(listed), gateway(listed[::-1])
+    for _ in range(3):
+        second.ranked()  # another history of turns
+    before = choices_of(first, 256)
+    assert choices_of(second, 256) == before
+    first.update([*listed, "10.0.0.5:50052"])
+    first.endpoints[-1].state = State.SERVING
+    third = gateway(["10.0.0.5:50052", *listed])
+    after = choices_of(first, 256)
+    assert choices_of(third, 256) == after
+    moved = {at for at in before if before[at] != after[at]}
+    assert {after[at] for at in moved} == {"10.0.0.5:50052"}
+    assert 256 / 5 / 2 < len(moved) < 2 * 256 / 5
+
+
+def test_what_is_known_of_an_address_that_stays_is_kept() -> None:
+    made = router(State.SERVING, State.SERVING)
+    first, second = made.endpoints
+    first.has_served = True
+    change = made.update(["host:1", "host:2"])
+    assert change.left == (first,)
+    assert [endpoint.address for endpoint in change.joined] == ["host:2"]
+    assert made.endpoints == (second, *change.joined)
+    assert second not in made.update(["host:2"]).joined
+    assert made.has_served()
+
+
+def test_a_tier_without_addresses_is_not_ready() -> None:
+    made = router()
+    assert made.ranked(affinity=b"a") == []
+    assert made.failure().reason is Reason.DECODER_UNAVAILABLE
+
+
+def test_ejected_addresses_come_after_those_that_are_trusted() -> None:
+    made = router(State.SERVING, State.SERVING, State.UNREACHABLE)
+    first, second, third = made.endpoints
+    second.calls = 9
+    first.standing.trust = Trust.EJECTED
+    assert made.ranked() == [second, first, third]
+    first.standing.trust = Trust.TRIAL
+    assert made.ranked()[0] is first
+    first.calls = 1
+    assert made.ranked() == [second, first, third]
 
 
 def test_an_address_with_much_more_to_do_is_left_alone_for_all_affinity() -> None:

@@ -8,7 +8,8 @@ import pytest
 import ray
 
 from protos.process.settings import SettingError
-from vision_service.__main__ import PRELOADED, _startup_limits
+from vision_service.__main__ import PRELOADED, _ray_environment, _startup_limits
+from vision_service.config import VisionConfig
 from vision_service.jobs import EncodersNotStarted
 from vision_service.replicas import ray_runtime
 from vision_service.replicas.ray_runtime import patient, starting
@@ -99,3 +100,18 @@ def test_whatever_keeps_ray_from_starting_becomes_one_line(error: Exception) -> 
 def test_a_setting_that_is_wrong_is_told_as_such() -> None:
     with pytest.raises(SettingError), starting("Ray"):
         raise SettingError("device")
+
+
+def test_a_ray_of_our_own_is_closed_whatever_the_environment_says() -> None:
+    ours = _ray_environment(VisionConfig(bundle="x"), {"RAY_AUTH_MODE": "disabled"})
+    assert ours["RAY_AUTH_MODE"] == "token"
+    assert len(ours["RAY_AUTH_TOKEN"]) == 64
+
+
+def test_on_a_cluster_the_operator_s_token_and_certificates_stay() -> None:
+    theirs = {"RAY_AUTH_MODE": "token", "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "9"}
+    added = _ray_environment(VisionConfig(bundle="x", ray_address="auto"), theirs)
+    assert not added.keys() & theirs.keys()
+    assert added["RAY_SERVE_USE_GRPC_BY_DEFAULT"] == "0"
+    kept = ("RAY_AUTH", "RAY_USE_TLS", "RAY_TLS", "RAY_ENABLE", "RAY_preload")
+    assert not [name for name in added if name.startswith(kept)]

@@ -1,0 +1,69 @@
+"""`make chaos`: every fault, with Ray, under at least 1,000 requests of each kind.
+
+Prints a table, and one JSON line last; exit code 1 where a request did not get its answer.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.answers import Load
+from tests.chaos.faults import HOSTS, LINKS, RAY, ROLLING, SERVICES, Fault, endure
+from tests.chaos.outcomes import Outcome, outcomes, reference, table
+from tests.chaos.questions import image_questions, text_questions
+from tests.chaos.scene import Phase, Scene
+from tests.chaos.site import KEY, Site
+from tests.support.bundles import demo_bundle
+
+AT_ONCE = {"image": 3, "text": 3}
+
+
+def run(folder: Path, faults: list[Fault], *, ray: bool, answers: int) -> list[Outcome]:
+    """Lives through faults in turn.
+
+    Args:
+        folder: Takes the logs.
+        faults: In this order.
+        ray: Whether the vision tier runs on Ray.
+        answers: Requests of each kind during each fault, at least.
+    """
+    questions = [*image_questions(), *text_questions()]
+    with Site(folder, demo_bundle("fp32"), ray=ray) as site:
+        load = Load(
+            site.client,
+            gateways=site.gateways,
+            authority=site.authority,
+            key=KEY,
+            questions=questions,
+            at_once=AT_ONCE,
+        )
+        with load:
+            scene = Scene(site, load)
+            scene.wait_for_all(question.name for question in questions)
+            known = reference(load.answers)
+            phases: list[Phase] = []
+            for fault in faults:
+                phases.append(endure(scene, fault, answers=answers))
+                sys.stderr.write(f"{outcomes(phases, load.answers, known)[-1]}\n")
+    return outcomes(phases, load.answers, known)
+
+
+def main() -> int:
+    """Runs what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--answers", type=int, default=80)
+    parser.add_argument("--without-ray", action="store_true")
+    parser.add_argument("--only", default="", help="faults whose name a regular expression finds")
+    arguments = parser.parse_args()
+    faults = [*SERVICES, *HOSTS, *LINKS, *(() if arguments.without_ray else RAY), *ROLLING]
+    faults = [fault for fault in faults if re.search(arguments.only, fault.name)]
+    folder = Path(tempfile.mkdtemp(prefix="tandem-chaos-"))
+    rows = run(folder, faults, ray=not arguments.without_ray, answers=arguments.answers)
+    sys.stdout.write(table(rows))
+    return int(not all(row.is_clean for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

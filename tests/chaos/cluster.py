@@ -1,0 +1,59 @@
+"""A Ray cluster on the hosts: a head that runs no replicas, and a node on each vision host."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from protos.process import processes
+from tests.chaos.hosts import Host
+from tests.chaos.services import Service
+from tests.chaos.spaces import ROOT
+
+PORT = 6379
+TOKEN = "c4a0" * 16
+STARTED = "Ray runtime started"
+_START = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block")
+_EVERY_NODE = ("--object-store-memory=100000000", "--include-log-monitor=false")
+_HEAD = ("--head", f"--port={PORT}", "--include-dashboard=false", "--no-monitor", "--num-cpus=0")
+REPLICA, CONTROLLER, HEAD_STORE = "ray::ServeRepli", "ray::ServeContr", "gcs_server"
+
+
+def environment(secrets: Path) -> dict[str, str]:
+    """What nodes and fronts of a host are told of Ray: a token, and certificates both ways.
+
+    Args:
+        secrets: The host's folder of `tandem certificates`.
+    """
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_SERVER_CERT": str(secrets / "certificate.pem"),
+        "RAY_TLS_SERVER_KEY": str(secrets / "key.pem"),
+        "RAY_TLS_CA_CERT": str(secrets / "authority.pem"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def node(host: Host, variables: Mapping[str, str], *, head: Host | None = None) -> Service:
+    """The Ray node of a host.
+
+    Args:
+        host: Where.
+        variables: As `environment` makes them.
+        head: The cluster's; None: this one is.
+    """
+    own = _HEAD if head is None else (f"--address={head.address}:{PORT}", "--num-cpus=2")
+    command = [*_START, f"--node-ip-address={host.address}", *_EVERY_NODE, *own]
+    return Service(f"node-{host.name}", host, lambda: command, variables, ready=STARTED)
+
+
+def running(hosts: Sequence[Host], name: str) -> list[int]:
+    """Processes on some hosts whose name begins so."""
+    return [
+        pid
+        for host in hosts
+        for pid in processes.descendants(host.space.first)
+        if processes.name(pid).startswith(name)
+    ]

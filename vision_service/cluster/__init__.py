@@ -1,0 +1,1 @@
+"""The tier's application on Ray Serve, and its life on a cluster that others use, too."""

@@ -1,0 +1,1 @@
+"""The shared application as files: for `serve deploy`, and for KubeRay."""
