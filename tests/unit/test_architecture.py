@@ -42,7 +42,7 @@ LAYERS = {
         ["__main__"],
     ],
     "vision_service": [
-        ["config", "jobs", "metrics"],
+        ["config", "jobs", "metrics", "scaling"],
         ["video_requests"],
         ["box", "servicer", "families"],
         ["media"],
