@@ -46,7 +46,7 @@ LAYERS = {
         ["video_requests"],
         ["box", "servicer", "families"],
         ["media"],
-        ["towers", "videos"],
+        ["towers", "videos", "routing"],
         ["replicas"],
         ["app"],
         ["__main__"],
@@ -89,6 +89,7 @@ FENCES = {
         "vision_service/replicas/encoders.py",
         "vision_service/replicas/lean_node.py",
         "vision_service/replicas/ray_runtime.py",
+        "vision_service/routing/request_router.py",
     ),
     "onnxruntime": (
         "decoder_service/model/sessions.py",

@@ -38,6 +38,12 @@ class Work:
             pairs += work.pairs
         return cls(patches=patches, pairs=pairs)
 
+    def without(self, other: "Work") -> "Work":
+        """What is left when some of it is done; never less than nothing."""
+        return Work(
+            patches=max(0, self.patches - other.patches), pairs=max(0, self.pairs - other.pairs)
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:

@@ -13,6 +13,9 @@ from math import ceil
 from statistics import fmean
 from typing import NamedTuple
 
+# Share of a replica's time that asks for no replica: what has come fades and never quite ends.
+_NOTHING = 0.05
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaLoad:
@@ -151,7 +154,8 @@ def _needed(total: _Total, *, wait_s: float, busy: float) -> int:
 
     An image is not shared between replicas, so of long ones each may have as much as one.
     """
-    return max(ceil(total.waiting_s / max(wait_s, total.image_s)), ceil(total.offered / busy))
+    busy_ones = total.offered / busy - _NOTHING
+    return max(ceil(total.waiting_s / max(wait_s, total.image_s)), ceil(max(0.0, busy_ones)))
 
 
 def _bounded(replicas: int, aims: Aims) -> int:

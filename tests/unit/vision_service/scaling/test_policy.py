@@ -110,6 +110,12 @@ def test_as_many_stay_as_the_calm_time_needed_at_most() -> None:
     assert decide(many, AIMS, memory, 60.0).replicas == 3
 
 
+def test_a_rate_that_has_all_but_faded_keeps_no_replica() -> None:
+    faded = tier(replace(IDLE, offered=0.01))
+    assert settled(faded, replace(AIMS, fewest=0))[-1] == 0
+    assert settled(faded)[-1] == 1
+
+
 def test_the_last_replica_ends_where_none_must_stay() -> None:
     assert settled(tier(IDLE), replace(AIMS, fewest=0))[-1] == 0
 
