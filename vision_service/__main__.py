@@ -61,6 +61,8 @@ def _environment() -> dict[str, str]:
         # do: Ray replaces it by the machine's own address.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Serve's threads go on asking after Ray has been shut down, and would start another one.
+        "RAY_ENABLE_AUTO_CONNECT": "0",
         "RAY_preload_python_modules": ",".join(PRELOADED),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -68,6 +70,12 @@ def _environment() -> dict[str, str]:
         # replica that computes on all of them would be taken for dead weight, and backed off from.
         "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "2",
         "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "10",
+        # A replica that misses its health checks is ended at once; it would not end by itself, and
+        # is given the time of the longest call otherwise.
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+        # Calls go through Ray's object store. Over gRPC a message between front and replica may
+        # have 4 MB, and an image with its patches has more.
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
         # gRPC's core would comment on a taken port, and on every process Ray starts beside our
         # server; the first is reported in our own words, the second is harmless.
         "GRPC_VERBOSITY": "NONE",
