@@ -20,7 +20,7 @@ def draw(path: Path, runs: Sequence["Run"], arrivals: Sequence["Arrival"], secon
         path: Where to.
         runs: Each gets a row.
         arrivals: What came; drawn below in every row, images a second.
-        seconds: Of the arrivals; the picture shows half as much again.
+        seconds: Of the arrivals; what is drawn goes on for 0.4 of them.
     """
     image = Image.new("RGB", (WIDTH, TOP + len(runs) * (ROW + TOP)), "white")
     canvas = ImageDraw.Draw(image)
