@@ -43,11 +43,11 @@ LAYERS = {
         ["__main__"],
     ],
     "vision_service": [
-        ["config", "jobs", "metrics", "places"],
+        ["config", "jobs", "metrics", "places", "scaling"],
         ["cluster", "video_requests"],
         ["box", "servicer", "families"],
         ["media", "open_inference"],
-        ["towers", "videos"],
+        ["towers", "videos", "routing"],
         ["replicas"],
         ["app", "manifests"],
         ["__main__"],
@@ -92,6 +92,7 @@ FENCES = {
         "vision_service/replicas/lean_node.py",
         "vision_service/replicas/ray_runtime.py",
         "vision_service/manifests/",
+        "vision_service/routing/request_router.py",
     ),
     "onnxruntime": (
         "decoder_service/model/sessions.py",
