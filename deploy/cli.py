@@ -253,6 +253,16 @@ def bench_command(
     print(report.to_json())
 
 
+@app.command(
+    "plan",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def plan_command(context: typer.Context) -> None:
+    """Say how many encoder replicas and decoders a load needs: tandem plan COSTS."""
+    _become("gateway", "planner", context.args or ["--help"])
+
+
 def _become(extra: str, module: str, arguments: Sequence[str]) -> NoReturn:
     """Replaces this process by a module of another package.
 
