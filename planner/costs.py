@@ -18,8 +18,8 @@ from planner.fields import PlanError, count, kind_of, number, read_object, requi
 
 FloatArray = npt.NDArray[np.float64]
 
-# Shares at which the file says how far steps lie from their median: 0, 1/20, ... 1.
-SPREAD_POINTS = 21
+# Shares at which the file says how far steps lie from their median: 0, 1/100, ... 1.
+SPREAD_POINTS = 101
 # Tokens of one sequence that can be simulated.
 MOST_CONTEXT = 2**17
 
@@ -110,7 +110,7 @@ class Costs:
         encode: A pass of the tower, by the patches of each of its images.
         transfer: Features on their way, by patches.
         overhead_s: From the request to the first token, beyond queues and the models.
-        spread: Steps' seconds over their median, at shares 0, 1/20, ... 1.
+        spread: Steps' seconds over their median, at shares 0, 1/100, ... 1.
         max_batch_patches: Of one pass.
         max_queued_patches: That wait in a replica.
         start_s: Until a process of a tier serves, by tier.

@@ -16,7 +16,7 @@ def costs_object(**changed: Any) -> dict[str, Any]:
         "decode": [
             {"sequences": n, "context": 128, "seconds": 0.02 + 0.002 * n} for n in (1, 4, 16)
         ],
-        "step_spread": [0.95 + 0.005 * i for i in range(20)] + [1.3],
+        "step_spread": [0.95 + 0.001 * i for i in range(100)] + [1.3],
         "decoder": {
             "slots": 16,
             "waiting": 64,
