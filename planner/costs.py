@@ -143,40 +143,35 @@ class Costs:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """The costs in a file's object; see `open`."""
-        limits = required(given, "decoder", where="the file")
-        if not isinstance(limits, dict):
-            raise PlanError(f"decoder is {kind_of(limits)}, expected an object")
+        decoder = _limits(required(given, "decoder", where="the file"))
         starts = given.get("startup_s", {})
         return cls(
             preprocess=_curve(given, "preprocess", "patches"),
             encode=_curve(given, "encode", "patches"),
             transfer=_curve(given, "transfer", "patches"),
             overhead_s=number("overhead_s", required(given, "overhead_s", where="the file")),
-            steps=_steps(given),
+            steps=_steps(given, decoder.prefill_chunk),
             spread=_spread(required(given, "step_spread", where="the file")),
-            decoder=DecoderLimits(
-                **{
-                    name: count(
-                        f"decoder.{name}",
-                        required(limits, name, where="decoder"),
-                        least=0 if name == "waiting" else 1,
-                        most=MOST_CONTEXT if name == "max_context" else 2**40,
-                    )
-                    for name in DecoderLimits.__dataclass_fields__
-                }
-            ),
-            max_batch_patches=count(
-                "max_batch_patches",
-                required(given, "max_batch_patches", where="the file"),
-                least=1,
-            ),
-            max_queued_patches=count(
-                "max_queued_patches",
-                required(given, "max_queued_patches", where="the file"),
-                least=1,
-            ),
+            decoder=decoder,
+            max_batch_patches=_patches(given, "max_batch_patches"),
+            max_queued_patches=_patches(given, "max_queued_patches"),
             start_s={tier: number(f"startup_s.{tier}", value) for tier, value in starts.items()},
         )
+
+
+def _patches(given: Mapping[str, Any], name: str) -> int:
+    return count(name, required(given, name, where="the file"), least=1)
+
+
+def _limits(given: Any) -> DecoderLimits:
+    if not isinstance(given, dict):
+        raise PlanError(f"decoder is {kind_of(given)}, expected an object")
+    fields = {}
+    for name in DecoderLimits.__dataclass_fields__:
+        value = required(given, name, where="decoder")
+        most = MOST_CONTEXT if name == "max_context" else 2**40
+        fields[name] = count(f"decoder.{name}", value, least=int(name != "waiting"), most=most)
+    return DecoderLimits(**fields)
 
 
 def _points(given: Mapping[str, Any], field: str, *names: str) -> list[tuple[float, ...]]:
@@ -197,7 +192,7 @@ def _curve(given: Mapping[str, Any], field: str, size: str) -> Curve:
     return Curve.through([(one[0], one[1]) for one in _points(given, field, size)])
 
 
-def _steps(given: Mapping[str, Any]) -> Steps:
+def _steps(given: Mapping[str, Any], chunk: int) -> Steps:
     points = sorted(_points(given, "decode", "sequences", "context"))
     context = min(row[1] for row in points)
     near = {int(row[0]): row[2] for row in points if row[1] <= 2 * context}
@@ -210,13 +205,12 @@ def _steps(given: Mapping[str, Any]) -> Steps:
         decode=tuple(sorted(near.items())),
         context=int(context),
         token_s=max(0.0, sum(longer) / len(longer)) if longer else 0.0,
-        prompt=_prompt(given),
+        prompt=_prompt(given, chunk),
     )
 
 
-def _prompt(given: Mapping[str, Any]) -> Curve:
+def _prompt(given: Mapping[str, Any], chunk: int) -> Curve:
     """Of one step's prompt tokens; measured prompts took one step for each chunk of them."""
-    chunk = count("decoder.prefill_chunk", given["decoder"].get("prefill_chunk"), least=1)
     sizes, seconds = np.array(_points(given, "prefill", "tokens")).T
     return Curve(*_fitted(np.stack([np.ceil(sizes / chunk), sizes, sizes**2]), seconds))
 

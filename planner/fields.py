@@ -79,5 +79,5 @@ def kind_of(value: Any) -> str:
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
-        return "a list"
+        return f"a list of {len(value)}"
     return json.dumps(value, default=str)

@@ -18,6 +18,8 @@ WIDTH, HEIGHT, MARGIN = 640, 360, 56  # of a drawing
 
 def show(console: Console, load: Load, found: Found, curve: Sequence[Outcome]) -> None:
     """Prints a plan and its curve, within 80 columns."""
+    verdict = "meets" if found.meets else "misses"
+    console.print(f"{nodes(found.outcome)}: {verdict} the targets", highlight=False)
     console.print(plan_table(load, found))
     if len(curve) > 1:
         console.print(curve_table(curve, found.outcome))
@@ -26,12 +28,7 @@ def show(console: Console, load: Load, found: Found, curve: Sequence[Outcome]) -
 def plan_table(load: Load, found: Found) -> Table:
     """The plan, what it should give, and the targets beside it."""
     outcome = found.outcome
-    verdict = "meets the targets" if found.meets else "misses the targets"
-    table = Table(
-        "",
-        title=f"{nodes(outcome)}: {verdict}",
-        title_justify="left",
-    )
+    table = Table("")
     for heading in ("p50", "p99", "target"):
         table.add_column(heading, justify="right")
     table.add_row(

@@ -66,8 +66,8 @@ class Autoscale:
         offered += weight * (came / PERIOD_S - offered)
         self._offered[replica] = offered
         return ReplicaLoad(
-            waiting_s=replica.work_s,
-            running_s=0.0,  # a part of the work above, of which nothing is known to be done
+            waiting_s=replica.waiting_s,
+            running_s=replica.running_s,
             offered=offered,
             patches_per_s=self._pace,
             image_s=replica.given_s / max(1, replica.given),

@@ -57,8 +57,6 @@ class Decoder:
 
     Attributes:
         residency: Who waits, who runs.
-        busy_s: Seconds in which it computed.
-        held_s: Slots that were held, times seconds.
     """
 
     def __init__(
@@ -72,8 +70,8 @@ class Decoder:
         other_work: OtherWork = lambda: None,
     ) -> None:
         self.residency = _residency(costs.decoder)
-        self.busy_s = 0.0
-        self.held_s = 0.0
+        self._busy_s = 0.0
+        self._held_s = 0.0  # slots times seconds
         self._clock = clock
         self._costs = costs
         self._pacer = ChunkPacer(costs.decoder.mixed_chunk)
@@ -95,6 +93,11 @@ class Decoder:
         """Sequences it takes before it refuses."""
         limits = self._costs.decoder
         return limits.slots + limits.waiting - len(self._answers)
+
+    def used_s(self) -> tuple[float, float]:
+        """Seconds in which it computed so far, and in which slots were held, of all slots."""
+        passed = 0.0 if self._steps is None else self._clock.now - self._began
+        return self._busy_s + passed, self._held_s + passed * len(self.residency.running)
 
     def submit(self, answer: Answer) -> tuple[Sequence, Admission]:
         """Takes a request in and says what it needs; there must be a place."""
@@ -133,7 +136,7 @@ class Decoder:
         now = self._clock.now
         if not self._was_elsewhere and (seconds := self._other_work()) is not None:
             self._is_elsewhere = self._was_elsewhere = True
-            self.busy_s += seconds
+            self._busy_s += seconds
             self._clock.at(now + seconds, self._return)
             return
         self._was_elsewhere = False
@@ -191,8 +194,8 @@ class Decoder:
         steps, self._steps = self._steps, None
         plan, count = steps.plan, len(steps.ends)
         took = self._clock.now - self._began
-        self.busy_s += took
-        self.held_s += took * len(self.residency.running)
+        self._busy_s += took
+        self._held_s += took * len(self.residency.running)
         self._step += count
         self._learn(plan, took / count, count)
         for sequence in plan.decode:

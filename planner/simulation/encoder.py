@@ -81,7 +81,6 @@ class Replica:
 
     Attributes:
         reserved: Patches of all images it has.
-        work_s: Seconds its images take, each in a pass of its own.
         given: Images so far.
         given_s: Seconds they took or take.
         busy_s: Seconds in which it computed.
@@ -89,7 +88,7 @@ class Replica:
 
     def __init__(self, clock: Clock, costs: Costs) -> None:
         self.reserved = 0
-        self.work_s = 0.0
+        self._waiting_s = 0.0  # of images that no pass has yet
         self.given = 0
         self.given_s = 0.0
         self.busy_s = 0.0
@@ -106,18 +105,28 @@ class Replica:
             return False
         seconds = self._costs.encode.seconds(patches)
         self.reserved += patches
-        self.work_s += seconds
+        self._waiting_s += seconds
         self.given += 1
         self.given_s += seconds
 
         def ended() -> None:
             self.reserved -= patches
-            self.work_s -= seconds
             done()
 
         prepared = self._clock.now + self._costs.preprocess.seconds(patches)
         self._clock.at(prepared, lambda: self._arrive(patches, ended))
         return True
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of the images that no pass has yet, each in one of its own."""
+        return self._waiting_s
+
+    @property
+    def running_s(self) -> float:
+        """Seconds until the passes that run are through."""
+        left = sum(one.left_s for one in self._passes)
+        return max(0.0, left - (self._clock.now - self._advanced))
 
     def _arrive(self, patches: int, done: Done) -> None:
         self._queue.add(patches, self._clock.now, done)
@@ -149,6 +158,7 @@ class Replica:
 
     def _start(self, images: list[Image]) -> None:
         patches = sum(image.patches for image in images)
+        self._waiting_s -= sum(self._costs.encode.seconds(image.patches) for image in images)
         running = Running(
             patches=patches,
             began_s=self._clock.now,
@@ -170,6 +180,10 @@ class Replica:
         for image in ended.images:
             image.done()
         self._schedule()
+
+
+def _finish_s(replica: Replica) -> float:
+    return replica.waiting_s + replica.running_s
 
 
 class Encoders:
@@ -206,7 +220,7 @@ class Encoders:
         if not self.replicas:
             self._unassigned.append((patches, done))
             return True
-        return min(self.replicas, key=lambda one: one.work_s).submit(patches, done)
+        return min(self.replicas, key=_finish_s).submit(patches, done)
 
     def grow(self) -> None:
         """One replica more is ready."""
@@ -217,6 +231,6 @@ class Encoders:
 
     def shrink(self) -> None:
         """One replica less, that with the least to do; it ends what it has."""
-        least = min(self.replicas, key=lambda one: one.work_s)
+        least = min(self.replicas, key=_finish_s)
         self.replicas.remove(least)
         self._left.append(least)

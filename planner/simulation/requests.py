@@ -11,7 +11,7 @@ from planner.load import PATCHES_PER_TOKEN, Load
 FloatArray = npt.NDArray[np.float64]
 
 # A repeated beginning is that of one of so many conversations before.
-_REMEMBERED = 50
+_REMEMBERED = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

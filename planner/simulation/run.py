@@ -6,6 +6,7 @@ from functools import partial
 
 from gateway.tiers.router import Endpoint, Router, State
 from planner.costs import Costs
+from planner.fields import PlanError
 from planner.load import Load
 from planner.simulation.autoscale import Autoscale
 from planner.simulation.clock import Clock
@@ -50,6 +51,9 @@ def simulate(costs: Costs, load: Load, plan: Plan) -> Outcome:
         costs: Of every machine of a kind.
         load: Requests, targets, and what of them counts.
         plan: At least one decoder, and a replica where images come.
+
+    Raises:
+        PlanError: no request comes in the time that counts.
     """
     return Simulation(costs, load, plan).run()
 
@@ -62,6 +66,11 @@ class Simulation:
             Answer(arrival=arrival)
             for arrival in arrivals(load, max_context=costs.decoder.max_context)
         ]
+        if not self.answers or self.answers[-1].arrival.moment < load.warm_up_s:
+            raise PlanError(
+                f"seconds is {load.seconds:g}, expected so many that a request comes after"
+                f" warm_up_s ({load.warm_up_s:g})"
+            )
         self._costs, self._load, self._plan = costs, load, plan
         self._clock = Clock()
         self._gaps = Gaps(target_s=load.itl_s, since_s=load.warm_up_s, until_s=load.seconds)
@@ -99,12 +108,9 @@ class Simulation:
         )
 
     def _look(self) -> None:
-        decoders = [node.decoder for node in self._nodes]
-        self._busy_s = (
-            self._encoders.busy_s,
-            sum(decoder.busy_s for decoder in decoders),
-            sum(decoder.held_s for decoder in decoders),
-        )
+        used = [node.decoder.used_s() for node in self._nodes]
+        computed, held = (sum(one[part] for one in used) for part in (0, 1))
+        self._busy_s = (self._encoders.busy_s, computed, held)
 
     def _node(self, spread: Spread) -> Node:
         images = ImageQueue(self._costs)

@@ -36,7 +36,7 @@ def test_the_example_of_the_readme_runs(
     (words,) = [words for words in commands() if words[:2] == ["tandem", "plan"]]
     write_costs(tmp_path / "costs.json")
     monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch, *words[2:], "--seconds", "40", "--no-curve") == 0
+    assert run(monkeypatch, *words[2:], "--seconds", "90", "--no-curve") == 0
     assert "meets the targets" in capsys.readouterr().out
 
 

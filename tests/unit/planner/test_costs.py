@@ -54,7 +54,7 @@ def test_longer_contexts_make_steps_longer_as_measured() -> None:
     [
         ({"overhead_s": "fast"}, 'overhead_s is "fast", expected a number'),
         ({"overhead_s": -1}, "overhead_s is -1, expected at least 0"),
-        ({"encode": []}, "encode is a list, expected a list of at least one measurement"),
+        ({"encode": []}, "encode is a list of 0, expected a list of at least one measurement"),
         ({"encode": [{"patches": 4}]}, "encode[0] has no seconds"),
         ({"encode": [{"patches": 0, "seconds": 1}]}, "encode[0].patches is 0, expected more"),
         ({"decode": [7]}, "decode[0] is 7, expected an object"),

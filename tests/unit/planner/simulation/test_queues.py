@@ -1,5 +1,6 @@
 """Replicas and decoders against the formulas of queues that have one."""
 
+import heapq
 import math
 
 import numpy as np
@@ -27,22 +28,37 @@ def one_by_one() -> Costs:
     )
 
 
-def mean_wait(replicas: int, busy: float, images: int = 12_000) -> float:
-    """Of Poisson arrivals at replicas that work so much of their time, seconds."""
+def moments(replicas: int, busy: float, images: int) -> list[float]:
+    """Poisson arrivals that keep replicas working so much of their time."""
+    gaps = np.random.default_rng(7).exponential(SERVICE_S / replicas / busy, images)
+    return [float(moment) for moment in np.cumsum(gaps)]
+
+
+def waits(replicas: int, arrivals: list[float]) -> list[float]:
+    """Of images that come at these moments, in order of their ends, seconds."""
     clock = Clock()
     encoders = Encoders(clock, one_by_one(), count=replicas)
-    gaps = np.random.default_rng(7).exponential(SERVICE_S / replicas / busy, images)
-    waits = list[float]()
+    found = list[float]()
 
     def arrive() -> None:
         came = clock.now
-        encoders.submit(PATCHES, lambda: waits.append(clock.now - came - SERVICE_S))
+        encoders.submit(PATCHES, lambda: found.append(clock.now - came - SERVICE_S))
 
-    for moment in np.cumsum(gaps):
-        clock.at(float(moment), arrive)
+    for moment in arrivals:
+        clock.at(moment, arrive)
     clock.run()
-    assert len(waits) == images
-    return float(np.mean(waits))
+    return found
+
+
+def waits_in_one_queue(servers: int, arrivals: list[float]) -> list[float]:
+    """Of one queue before all servers: who waits longest goes to who is free first."""
+    free = [0.0] * servers
+    found = []
+    for moment in arrivals:
+        began = max(moment, free[0])
+        heapq.heapreplace(free, began + SERVICE_S)
+        found.append(began - moment)
+    return found
 
 
 def waiting_probability(servers: int, busy: float) -> float:
@@ -56,23 +72,20 @@ def waiting_probability(servers: int, busy: float) -> float:
 @pytest.mark.parametrize("busy", [0.5, 0.7])
 def test_one_replica_is_an_m_d_1_queue(busy: float) -> None:
     expected = busy / (2 * (1 - busy)) * SERVICE_S
-    assert mean_wait(1, busy) == pytest.approx(expected, rel=0.08)
+    assert np.mean(waits(1, moments(1, busy, 5_000))) == pytest.approx(expected, rel=0.1)
 
 
-def test_several_replicas_are_an_m_d_c_queue() -> None:
-    # Work goes where it ends first, which is one queue for all; half of M/M/c, and Cosmetatos'
-    # correction, is within a percent of M/D/c.
-    servers, busy = 4, 0.8
-    exponential = waiting_probability(servers, busy) / (servers * (1 - busy))
-    corrected = 1 + (1 - busy) * (servers - 1) * (math.sqrt(4 + 5 * servers) - 2) / (
-        16 * busy * servers
-    )
-    expected = exponential / 2 * corrected * SERVICE_S
-    assert mean_wait(servers, busy) == pytest.approx(expected, rel=0.08)
+def test_several_replicas_are_one_queue_for_all() -> None:
+    # Each image goes where it ends first, so that nobody waits while a replica has nothing to do.
+    arrivals = moments(4, 0.8, 4_000)
+    found = waits(4, arrivals)
+    assert found == pytest.approx(waits_in_one_queue(4, arrivals), abs=1e-6)
+    half_of_exponential = waiting_probability(4, 0.8) / (4 * 0.2) / 2
+    assert np.mean(found) == pytest.approx(half_of_exponential, rel=0.25)
 
 
-def test_a_decoder_of_one_slot_is_an_m_d_1_queue() -> None:
-    tokens, step_s, busy = 20, 0.05, 0.7
+def test_a_decoder_of_one_slot_is_one_queue() -> None:
+    tokens, step_s, busy = 20, SERVICE_S / 20, 0.7
     limits = {**costs_object()["decoder"], "slots": 1, "waiting": 10**6}
     costs = Costs.of(
         costs_object(
@@ -84,15 +97,15 @@ def test_a_decoder_of_one_slot_is_an_m_d_1_queue() -> None:
         )
     )
     load = Load(
-        images=0.0, texts=busy / (tokens * step_s), tokens_in=8, tokens_out=tokens, tokens_cv=0.0,
-        seconds=4000.0, warm_up_s=100.0,
+        images=0.0, texts=busy / SERVICE_S, tokens_in=8, tokens_out=tokens, tokens_cv=0.0,
+        seconds=400.0, warm_up_s=0.0,
     )  # fmt: skip
     simulation = Simulation(costs, load, Plan(replicas=0, decoders=1))
     simulation.run()
     # The first step prefills, for as long as it takes to decode one token.
-    waits = [answer.ttft_s - step_s for answer in simulation.answers]
-    expected = busy / (2 * (1 - busy)) * tokens * step_s
-    assert float(np.mean(waits)) == pytest.approx(expected, rel=0.12)
+    found = [answer.ttft_s - step_s for answer in simulation.answers]
+    arrivals = [answer.arrival.moment for answer in simulation.answers]
+    assert found == pytest.approx(waits_in_one_queue(1, arrivals), abs=1e-6)
 
 
 def test_a_small_image_passes_a_huge_one_s_queue() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from planner.costs import Costs
+from planner.fields import PlanError
 from planner.load import ImageSize, Load
 from planner.simulation import decoder
 from planner.simulation.outcome import Outcome
@@ -17,8 +18,8 @@ LOAD = Load(
     texts=0.4,
     sizes=(ImageSize(width=448, height=448), ImageSize(width=224, height=224)),
     tokens_out=48,
-    seconds=60.0,
-    warm_up_s=10.0,
+    seconds=40.0,
+    warm_up_s=5.0,
 )
 PLAN = Plan(replicas=2, decoders=2)
 
@@ -45,14 +46,11 @@ def limits(**changed: int) -> dict[str, int]:
 )
 def test_every_request_ends_once(plan: Plan, changed: dict[str, Any], load: Load) -> None:
     simulation = Simulation(costs(**changed), load, plan)
-    outcome = simulation.run()
+    simulation.run()
     for answer in simulation.answers:
         assert answer.refused == (answer.last is None)
         if answer.last is not None and answer.first is not None:
             assert answer.arrival.moment < answer.first <= answer.last
-    assert bool(outcome.refused) == ("waiting" in str(changed) or "queued" in str(changed)) or (
-        outcome.refused == 0
-    )
 
 
 def test_full_queues_refuse() -> None:
@@ -79,17 +77,18 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not() -> None:
 def test_more_helps_and_a_higher_load_does_not() -> None:
     waits = [
         simulate(costs(), replace(LOAD, images=1.5), Plan(replicas=n, decoders=n)).ttft_p99_s
-        for n in (1, 2, 4, 8)
+        for n in (1, 2, 4)
     ]
     assert waits == sorted(waits, reverse=True)
-    loads = [simulate(costs(), replace(LOAD, images=n), PLAN).ttft_p99_s for n in (0.2, 1.0, 3.0)]
+    loads = [simulate(costs(), replace(LOAD, images=n), PLAN).ttft_p99_s for n in (0.2, 1.0, 2.0)]
     assert loads == sorted(loads)
 
 
 def test_repeated_images_are_neither_encoded_nor_prefilled_again() -> None:
-    fresh = simulate(costs(), LOAD, PLAN)
-    again = simulate(costs(), replace(LOAD, repeat=0.9), PLAN)
-    assert again.replica_use < fresh.replica_use / 2
+    busy = replace(LOAD, images=1.5)
+    fresh = simulate(costs(), busy, PLAN)
+    again = simulate(costs(), replace(busy, repeat=0.9), PLAN)
+    assert again.replica_use < 0.75 * fresh.replica_use
     assert again.ttft_p50_s < fresh.ttft_p50_s
 
 
@@ -103,11 +102,13 @@ def test_steps_taken_together_are_the_steps_taken_one_by_one(
     monkeypatch.setattr(decoder, "_MOST_STEPS", 1)
     apart = run()
     assert apart.events > 1.5 * together.events
-    rounded = [
-        {name: pytest.approx(value, rel=1e-3) for name, value in asdict(one).items()}
-        for one in (together,)
-    ][0]
-    assert {**asdict(apart), "events": together.events} == rounded
+    expected = {name: pytest.approx(value, rel=1e-6) for name, value in asdict(together).items()}
+    assert asdict(replace(apart, events=together.events)) == expected
+
+
+def test_a_time_without_requests_is_refused() -> None:
+    with pytest.raises(PlanError, match="seconds is 1, expected so many that a request comes"):
+        simulate(costs(), replace(LOAD, images=0.01, texts=0.0, seconds=1.0, warm_up_s=0.5), PLAN)
 
 
 def test_the_autoscaler_makes_replicas_more_under_load() -> None:
