@@ -1,10 +1,11 @@
 """`python -m planner COSTS`: the command behind `tandem plan`."""
 
+import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NoReturn
 
-import typer
 from rich.console import Console
 
 from planner.costs import Costs
@@ -15,152 +16,142 @@ from planner.show import drawing, show, to_json
 from planner.simulation.outcome import Outcome
 from planner.simulation.run import Plan, simulate
 
-DEFAULTS = Load()
-
-app = typer.Typer(
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+ABOUT = (
+    "How many encoder replicas and decoders a load needs, and what its clients would see. The"
+    " tiers' own scheduler, router, order of passes and autoscaler run over simulated time; what"
+    " steps and passes take comes from COSTS."
 )
-
-
-def _option(text: str, default: object, **more: Any) -> Any:
-    return typer.Option(help=f"{text} Default: {default}.", show_default=False, **more)
-
-
-@app.command(
-    epilog="Example: `tandem bench --costs costs.json`, then"
-    " `tandem plan costs.json --images 2 --sizes 1024x768:3,448x448 --ttft-s 4`."
+EXAMPLE = (
+    "example: tandem bench BUNDLE --costs costs.json, then"
+    " tandem plan costs.json --images 2 --sizes 1024x768:3,448x448 --ttft-s 4"
 )
-def plan(
-    costs: Annotated[Path, typer.Argument(help="What `tandem bench --costs FILE` wrote.")],
-    load: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The load as JSON or TOML, fields named like the options below"
-            " (`tokens_out = 256`); options come before it.",
-        ),
-    ] = None,
-    images: Annotated[
-        float | None, _option("Requests with an image, per second.", DEFAULTS.images)
-    ] = None,
-    texts: Annotated[
-        float | None, _option("Requests without one, per second.", DEFAULTS.texts)
-    ] = None,
-    sizes: Annotated[
-        str | None,
-        _option("Pixels of images, each with how often it comes: 1024x768:3,448x448.", "1024x768"),
-    ] = None,
-    tokens_in: Annotated[
-        float | None, _option("Tokens of a request's text, mean.", DEFAULTS.tokens_in)
-    ] = None,
-    tokens_out: Annotated[
-        float | None, _option("Tokens of an answer, mean.", DEFAULTS.tokens_out)
-    ] = None,
-    tokens_cv: Annotated[
-        float | None, _option("Deviation of both over their mean.", DEFAULTS.tokens_cv)
-    ] = None,
-    arrivals_cv: Annotated[
-        float | None,
-        _option(
-            "Deviation of the time between requests over its mean: 0 even, 1 at random (Poisson),"
-            " more in bursts.",
-            DEFAULTS.arrivals_cv,
-        ),
-    ] = None,
-    repeat: Annotated[
-        float | None,
-        _option("Share of requests about the image of an earlier one.", DEFAULTS.repeat),
-    ] = None,
-    ttft_s: Annotated[
-        float | None, _option("99 of 100 first tokens come within, s.", DEFAULTS.ttft_s)
-    ] = None,
-    itl_s: Annotated[
-        float | None, _option("99 of 100 next tokens come within, s.", DEFAULTS.itl_s)
-    ] = None,
-    seconds: Annotated[float | None, _option("Simulated time, s.", DEFAULTS.seconds)] = None,
-    warm_up_s: Annotated[float | None, _option("Of it not counted, s.", DEFAULTS.warm_up_s)] = None,
-    seed: Annotated[int | None, _option("Same seed, same requests.", DEFAULTS.seed)] = None,
-    replicas: Annotated[
-        int | None, typer.Option(help="Look at so many encoder replicas, with --decoders.")
-    ] = None,
-    decoders: Annotated[
-        int | None, typer.Option(help="Look at so many decoders, with --replicas.")
-    ] = None,
-    most_nodes: Annotated[int, typer.Option(help="Of both kinds together.")] = 1000,
-    curve: Annotated[bool, typer.Option(help="Look at other ratios of the two, too.")] = True,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Draw the curve to a file.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON instead.")] = False,
-) -> None:
-    """How many encoder replicas and decoders a load needs, and what its clients would see.
+# Of a load, by option or by the same name in a file; see `planner.load.Load`.
+FIELDS = {
+    "images": "requests with an image, per second",
+    "texts": "requests without one, per second",
+    "sizes": "pixels of images, each with how often it comes: 1024x768:3,448x448",
+    "tokens_in": "tokens of a request's text, on average",
+    "tokens_out": "tokens of an answer, on average",
+    "tokens_cv": "deviation of both over their average",
+    "arrivals_cv": "deviation of the time between requests over its average: 0 even, 1 at random"
+    " (Poisson), more in bursts",
+    "repeat": "share of requests about the image of an earlier one",
+    "ttft_s": "99 of 100 first tokens come within, seconds",
+    "itl_s": "99 of 100 next tokens come within, seconds",
+    "seconds": "simulated time",
+    "warm_up_s": "of it not counted",
+    "seed": "same seed, same requests",
+}
 
-    The tiers' own scheduler, router, order of passes and placement run over simulated time; what
-    steps and passes take comes from COSTS.
-    """
-    given = {**(read_object(load) if load is not None else {})}
-    flags = {
-        "images": images, "texts": texts, "sizes": sizes, "tokens_in": tokens_in,
-        "tokens_out": tokens_out, "tokens_cv": tokens_cv, "arrivals_cv": arrivals_cv,
-        "repeat": repeat, "ttft_s": ttft_s, "itl_s": itl_s, "seconds": seconds,
-        "warm_up_s": warm_up_s, "seed": seed,
-    }  # fmt: skip
-    given.update({name: value for name, value in flags.items() if value is not None})
-    wanted, machine = Load.of(given), Costs.open(costs)
-    console = Console(stderr=json)
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise PlanError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = _Parser(prog="tandem plan", description=ABOUT, epilog=EXAMPLE)
+    made.add_argument("costs", type=Path, metavar="COSTS", help="what `tandem bench --costs` wrote")
+    made.add_argument("--json", action="store_true", help="one line of JSON instead of tables")
+    made.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the curve to a file")
+    made.add_argument("--no-curve", action="store_true", help="look at no other ratios")
+    made.add_argument("--most-nodes", default="1000", help="of both kinds together; default 1000")
+    fixed = made.add_argument_group("one plan instead of the smallest")
+    fixed.add_argument("--replicas", help="encoder replicas")
+    fixed.add_argument("--decoders", help="decoders")
+    fixed.add_argument("--most-replicas", help="the autoscaler goes up to so many from --replicas")
+    load = made.add_argument_group("the load")
+    load.add_argument(
+        "--load",
+        type=Path,
+        metavar="FILE",
+        help="JSON or TOML with the fields below (tokens_out = 256); options come before it",
+    )
+    for name, text in FIELDS.items():
+        default = "1024x768" if name == "sizes" else f"{getattr(Load(), name):g}"
+        load.add_argument(f"--{name.replace('_', '-')}", help=f"{text}; default {default}")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; what cannot be planned with is one line on stderr."""
+    try:
+        _plan(parser().parse_args(argv))
+    except PlanError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    load, costs = _load(arguments), Costs.open(arguments.costs)
+    console = Console(stderr=arguments.json)
     with console.status("simulating") as status:
-        found = _found(
-            machine, wanted, replicas, decoders, most_nodes,
-            lambda one: status.update(f"simulated {one.replicas}:{one.decoders}"),
-        )  # fmt: skip
-        total = found.outcome.replicas + found.outcome.decoders
-        others = list(ratios(machine, wanted, total)) if curve or plot is not None else []
-    if plot is not None:
-        plot.write_text(drawing(others, found.outcome))
-    if json:
-        sys.stdout.write(to_json(wanted, found, others) + "\n")
+
+        def told(one: Outcome) -> None:
+            status.update(f"simulated {one.replicas}:{one.decoders}")
+
+        found, curve = _found(arguments, costs, load, told), list[Outcome]()
+        if not arguments.no_curve or arguments.plot is not None:
+            for outcome in ratios(costs, load, found.outcome.replicas + found.outcome.decoders):
+                curve.append(outcome)
+                told(outcome)
+    if arguments.plot is not None:
+        arguments.plot.write_text(drawing(curve, found.outcome))
+    if arguments.json:
+        sys.stdout.write(to_json(load, found, curve) + "\n")
     else:
-        show(console, wanted, found, others)
+        show(console, load, found, curve)
+
+
+def _load(arguments: argparse.Namespace) -> Load:
+    """The load of the file, if any, with the options put over it."""
+    given = {} if arguments.load is None else dict(read_object(arguments.load))
+    options = {name: getattr(arguments, name) for name in FIELDS}
+    given.update({name: _value(text) for name, text in options.items() if text is not None})
+    return Load.of(given)
 
 
 def _found(
-    costs: Costs,
-    load: Load,
-    replicas: int | None,
-    decoders: int | None,
-    most_nodes: int,
-    told: Any,
+    arguments: argparse.Namespace, costs: Costs, load: Load, told: Callable[[Outcome], None]
 ) -> Found:
-    if replicas is None and decoders is None:
-        return smallest(costs, load, most_nodes=count("most_nodes", most_nodes, least=2), told=told)
-    if replicas is None or decoders is None:
-        missing = "replicas" if replicas is None else "decoders"
-        raise PlanError(f"{missing} is not given, expected both of replicas and decoders")
-    outcome: Outcome = simulate(
-        costs,
-        load,
-        Plan(
-            replicas=count("replicas", replicas, least=1 if load.images else 0, most=100_000),
-            decoders=count("decoders", decoders, least=1, most=100_000),
-        ),
+    """The plan that was asked about, or the smallest one."""
+    if arguments.replicas is None and arguments.decoders is None:
+        most = count("most_nodes", _value(arguments.most_nodes), least=2)
+        return smallest(costs, load, most_nodes=most, told=told)
+    for name in ("replicas", "decoders"):
+        if getattr(arguments, name) is None:
+            raise PlanError(f"{name} is not given, expected both of replicas and decoders")
+    most_replicas, least = None, int(load.images > 0)
+    if arguments.most_replicas is not None:
+        most_replicas = count("most_replicas", _value(arguments.most_replicas), least=1)
+        least = 0  # the autoscaler begins with none
+    plan = Plan(
+        replicas=count("replicas", _value(arguments.replicas), least=least, most=100_000),
+        decoders=count("decoders", _value(arguments.decoders), least=1, most=100_000),
+        most_replicas=most_replicas,
     )
+    outcome = simulate(costs, load, plan)
     return Found(outcome=outcome, meets=meets(outcome, load))
 
 
-def main() -> None:
-    """Runs the command; what cannot be planned with is one line on stderr."""
-    try:
-        app(prog_name="tandem plan")
-    except PlanError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except OSError as error:
-        sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
-        sys.exit(1)
+def _value(text: str) -> Any:
+    """An option's number, or its text where it is none: whoever expects another says so."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

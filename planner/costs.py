@@ -24,6 +24,10 @@ SPREAD_POINTS = 101
 MOST_CONTEXT = 2**17
 
 
+# Which of start, linear and square a curve is made of, the likeliest first.
+_TERMS = ([1], [0], [2], [0, 1], [1, 2], [0, 2], [0, 1, 2])
+
+
 @dataclass(frozen=True, slots=True)
 class Curve:
     """Seconds of work of size n: `start_s` + `linear_s` n + `square_s` n²."""
@@ -223,14 +227,13 @@ def _fitted(columns: FloatArray, seconds: FloatArray) -> list[float]:
         seconds: float64 [N], measured.
     """
     scaled, best, least = columns / seconds, np.zeros(3), math.inf
-    for width in range(1, 4):
-        for used in map(list, itertools.combinations(range(3), width)):
-            found = np.linalg.lstsq(scaled[used].T, np.ones_like(seconds), rcond=None)[0]
-            missed = float(((found @ scaled[used] - 1) ** 2).sum())
-            # More terms must earn their place: points of one size fit any of them.
-            if (found >= 0).all() and missed < least - 1e-9:
-                best, least = np.zeros(3), missed
-                best[used] = found
+    for used in _TERMS:
+        found = np.linalg.lstsq(scaled[used].T, np.ones_like(seconds), rcond=None)[0]
+        missed = float(((found @ scaled[used] - 1) ** 2).sum())
+        # More terms must earn their place: points of one size fit any of them.
+        if (found >= 0).all() and missed < least - 1e-9:
+            best, least = np.zeros(3), missed
+            best[used] = found
     return [float(value) for value in best]
 
 

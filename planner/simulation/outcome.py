@@ -94,7 +94,8 @@ class Outcome:
     """What a load found at some replicas and decoders; times in seconds.
 
     Attributes:
-        replicas: Encoder replicas.
+        replicas: Encoder replicas; where they are scaled, the fewest.
+        mean_replicas: On average over the time, those that start included.
         decoders: Decoders; of whole nodes, that do both, there are as many replicas.
         requests: Counted ones, those of the warm-up apart.
         refused: Of them, because a queue was full.
@@ -114,6 +115,7 @@ class Outcome:
 
     replicas: int
     decoders: int
+    mean_replicas: float
     requests: int
     refused: int
     good: float

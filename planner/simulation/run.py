@@ -85,27 +85,35 @@ class Simulation:
     def run(self) -> Outcome:
         """Runs it to its end, when every answer has ended."""
         load, plan = self._load, self._plan
-        if plan.most_replicas is not None:
-            aims = Aims(fewest=plan.replicas, most=plan.most_replicas)
-            Autoscale(self._clock, self._costs, self._encoders, aims).until(load.seconds)
+        scaler = self._autoscale()
         # What a request spends on its way is one figure, spent before anything queues.
         for answer in self.answers:
             moment = answer.arrival.moment + self._costs.overhead_s
             self._clock.at(moment, partial(self._arrive, answer))
         self._clock.at(load.seconds, self._look)
         self._clock.run()
+        replicas = plan.replicas if scaler is None else scaler.replica_s / load.seconds
         return outcome(
             self.answers,
             self._gaps,
             load,
             replicas=plan.replicas,
             decoders=plan.decoders,
-            replica_use=self._busy_s[0] / load.seconds / max(1, plan.replicas),
+            mean_replicas=replicas,
+            replica_use=self._busy_s[0] / load.seconds / max(1e-9, replicas),
             decoder_use=self._busy_s[1] / load.seconds / plan.decoders,
             slot_use=self._busy_s[2] / load.seconds / plan.decoders / self._costs.decoder.slots,
             preemptions=sum(node.decoder.residency.preemption_count for node in self._nodes),
             events=self._clock.events,
         )
+
+    def _autoscale(self) -> Autoscale | None:
+        if self._plan.most_replicas is None:
+            return None
+        aims = Aims(fewest=self._plan.replicas, most=self._plan.most_replicas)
+        scaler = Autoscale(self._clock, self._costs, self._encoders, aims)
+        scaler.until(self._load.seconds)
+        return scaler
 
     def _look(self) -> None:
         used = [node.decoder.used_s() for node in self._nodes]

@@ -23,8 +23,8 @@ def test_no_term_is_negative_whatever_the_points_say() -> None:
     assert min(curve.start_s, curve.linear_s, curve.square_s) >= 0
 
 
-def test_one_point_gives_a_curve_through_it() -> None:
-    assert Curve.through([(100.0, 0.5)]).seconds(100) == pytest.approx(0.5)
+def test_one_point_gives_a_line_through_it_and_through_nothing() -> None:
+    assert Curve.through([(100.0, 0.5)]).seconds(300) == pytest.approx(1.5)
 
 
 def test_squares_of_a_joint_pass_are_each_size_s_own() -> None:

@@ -113,8 +113,12 @@ def test_a_small_image_passes_a_huge_one_s_queue() -> None:
     costs = Costs.of(costs_object(max_batch_patches=4096))
     encoders = Encoders(clock, costs, count=1)
     ended = dict[int, float]()
-    for patches in (60_000, 256):
-        encoders.submit(patches, lambda patches=patches: ended.update({patches: clock.now}))
+
+    def submit(patches: int) -> None:
+        encoders.submit(patches, lambda: ended.update({patches: clock.now}))
+
+    submit(60_000)
+    submit(256)
     clock.run()
     assert ended[256] < ended[60_000] / 20
     assert ImageSize(width=256, height=256).patches == 256
