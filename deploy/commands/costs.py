@@ -7,9 +7,9 @@ client is: what a step costs holds its tokens' way to the client.
 import itertools
 import json
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ SIDES = ((256, 256), (448, 448), (640, 640), (1024, 768))
 PROMPT_WORDS = (16, 64, 160, 320)
 STREAMS = (1, 2, 4, 8, 16)
 STREAM_TOKENS = 64
+# The first of many streams decodes on while the prompts of the last are prefilled.
+MOST_TOKENS = 2048
 LONG_WORDS = 400  # of a prompt that shows what context costs
 SETTLING = 4  # tokens of each stream before its gaps count
 ROUNDS = 3
@@ -182,7 +184,8 @@ def _steps(
     contexts: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
     for _, shape in itertools.product(range(ROUNDS), shapes):
         count, length = shape
-        found = _together(client, [words.text(min(length, most)) for _ in range(count)])
+        texts = [words.text(min(length, most)) for _ in range(count)]
+        found = _together(client, texts, min(MOST_TOKENS, limits["max_context"] // 2))
         gaps[shape] += _gaps(found)
         contexts[shape] += [one.prompt_tokens + STREAM_TOKENS / 2 for one in found]
     middles = {shape: statistics.median(gaps[shape]) for shape in shapes}
@@ -234,14 +237,9 @@ def _ask(client: ChatClient, text: str, tokens: int) -> Timed:
 
 
 def _timed(client: ChatClient, conversation: Conversation, tokens: int) -> Timed:
-    """Asks greedily, past every end-of-sequence token."""
-    request = gateway_pb2.ChatRequest(
-        messages=conversation.messages,
-        sampling_params=decoder_pb2.SamplingParams(temperature=0.0),
-        stop_conditions=decoder_pb2.StopConditions(max_tokens=tokens, ignore_eos=True),
-    )
+    """Asks for some tokens and waits for all of them."""
     found = Timed(began=time.perf_counter())
-    for chunk in client.complete(request):
+    for chunk in client.complete(_request(conversation, tokens)):
         found.arrivals += [time.perf_counter()] * len(chunk.token_ids)
         if chunk.HasField("completion"):
             found.timings = chunk.completion.timings
@@ -249,18 +247,38 @@ def _timed(client: ChatClient, conversation: Conversation, tokens: int) -> Timed
     return found
 
 
-def _together(client: ChatClient, texts: Sequence[str]) -> list[Timed]:
-    """Asks several questions at once."""
-    found = list[Timed]()
+def _request(conversation: Conversation, tokens: int) -> gateway_pb2.ChatRequest:
+    """Greedy, and past every end-of-sequence token."""
+    return gateway_pb2.ChatRequest(
+        messages=conversation.messages,
+        sampling_params=decoder_pb2.SamplingParams(temperature=0.0),
+        stop_conditions=decoder_pb2.StopConditions(max_tokens=tokens, ignore_eos=True),
+    )
 
-    def ask(text: str) -> None:
-        found.append(_ask(client, text, STREAM_TOKENS))
 
-    threads = [threading.Thread(target=ask, args=(text,), daemon=True) for text in texts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def _together(client: ChatClient, texts: Sequence[str], most_tokens: int) -> list[Timed]:
+    """Asks several questions at once, and leaves when all have decoded together long enough.
+
+    Args:
+        client: Of the gateway.
+        texts: The questions.
+        most_tokens: Of an answer, whatever the others do.
+    """
+    found = [Timed(began=time.perf_counter()) for _ in texts]
+
+    def ask(one: Timed, text: str) -> None:
+        conversation = Conversation()
+        conversation.ask(text)
+        prompt = client.prepare(gateway_pb2.PrepareRequest(messages=conversation.messages))
+        one.prompt_tokens = len(prompt.input_ids)
+        for chunk in client.complete(_request(conversation, most_tokens)):
+            one.arrivals += [time.perf_counter()] * len(chunk.token_ids)
+            if all(len(other.arrivals) > SETTLING + STREAM_TOKENS for other in found):
+                break
+
+    with ThreadPoolExecutor(len(texts)) as pool:
+        for asked in [pool.submit(ask, one, text) for one, text in zip(found, texts, strict=True)]:
+            asked.result()  # raises what it raised
     return found
 
 

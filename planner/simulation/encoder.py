@@ -220,7 +220,8 @@ class Encoders:
         if not self.replicas:
             self._unassigned.append((patches, done))
             return True
-        return min(self.replicas, key=_finish_s).submit(patches, done)
+        idle = next((one for one in self.replicas if not one.reserved), None)  # most often there
+        return (idle or min(self.replicas, key=_finish_s)).submit(patches, done)
 
     def grow(self) -> None:
         """One replica more is ready."""

@@ -45,13 +45,13 @@ from tests.bench.machine import warn_unless_quiet
 from tests.bench.plan_bundle import plan_bundle
 
 GOAL = 0.2
-FLAGS = ["vision.threads=1", "decoder.threads=1", "decoder.max-sequences=8",
-         "decoder.max-context=2048", "decoder.speculation=off"]  # fmt: skip
+FLAGS = ["vision.threads=1", "vision.tower=fast", "decoder.threads=1", "decoder.max-sequences=8",
+         "decoder.max-context=4096", "decoder.speculation=off"]  # fmt: skip
 CORES = {"vision": 0, "decoder": 1, "gateway": 0}
 LOAD = Load(
     images=0.5,
     texts=0.5,
-    sizes=(ImageSize(width=448, height=448), ImageSize(width=640, height=640)),
+    sizes=(ImageSize(width=256, height=256), ImageSize(width=448, height=448)),
     tokens_in=96,
     tokens_out=48,
     warm_up_s=0.0,
@@ -63,7 +63,7 @@ def main() -> int:
     """Measures and prints; returns the exit code."""
     parser = argparse.ArgumentParser(description="The simulator against real runs.")
     parser.add_argument("bundle", type=Path, nargs="?")
-    parser.add_argument("--seconds", type=float, default=45.0)
+    parser.add_argument("--seconds", type=float, default=50.0)
     parser.add_argument("--busy", default="0.3,0.5,0.7")
     parser.add_argument("--costs", type=Path, help="where to keep the measured costs")
     arguments = parser.parse_args()

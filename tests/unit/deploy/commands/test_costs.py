@@ -63,7 +63,7 @@ def timed(client: Any, conversation: Conversation, tokens: int) -> Timed:
     )
 
 
-def together(client: Any, texts: Sequence[str]) -> list[Timed]:
+def together(client: Any, texts: Sequence[str], most_tokens: int) -> list[Timed]:
     step = 0.02 + 0.001 * len(texts) + 1e-5 * len(texts) * (len(texts[0].split()) - 16)
     arrivals = [index * step for index in range(STREAM_TOKENS)]
     tokens = len(texts[0].split())
