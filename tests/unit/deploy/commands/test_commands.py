@@ -21,7 +21,7 @@ from deploy.terminal.screen import CommandError, plain_log_line
 from protos.bundle.manifest import Bundle
 from tests.unit.deploy.fakes import empty_bundle
 
-COMMANDS = ("demo", "serve", "export", "chat", "verify", "bench", "doctor")
+COMMANDS = ("demo", "serve", "export", "chat", "verify", "bench", "doctor", "plan")
 
 
 def tandem(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
