@@ -12,9 +12,15 @@ from tests.chaos.spaces import ROOT
 PORT = 6379
 TOKEN = "c4a0" * 16
 STARTED = "Ray runtime started"
-_START = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block")
+_START = (sys.executable, "-m", "ray.scripts.scripts", "start")  # returns, and leaves the node
 _EVERY_NODE = ("--object-store-memory=100000000", "--include-log-monitor=false")
-_HEAD = ("--head", f"--port={PORT}", "--include-dashboard=false", "--no-monitor", "--num-cpus=0")
+_HEAD = (
+    "--head",
+    f"--port={PORT}",
+    "--num-cpus=0",
+    "--include-dashboard=false",
+    "--no-monitor",
+)
 REPLICA, CONTROLLER, HEAD_STORE = "ray::ServeRepli", "ray::ServeContr", "gcs_server"
 
 

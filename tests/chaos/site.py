@@ -28,7 +28,7 @@ WITHOUT_RAY = (sys.executable, str(Path(__file__).parents[1] / "support" / "visi
 FLAGS: Mapping[str, tuple[str, ...]] = {
     "vision": ("--threads=1", "--tower=exact"),
     "decoder": ("--threads=1", "--max-sequences=8", "--max-context=2048"),
-    "gateway": ("--discover-interval-s=0.5",),
+    "gateway": ("--discover-interval-s=0.5", "--drain-notice-s=3"),
 }
 
 
