@@ -2,8 +2,8 @@
 
 JOB is a JSON file: `gateways` (URLs that end in /v1), `authority` (PEM), `key`, `at_once` by kind,
 and `questions` as in questions.py. Every kind's workers ask its questions in turn, at the gateways
-that are ready in turn, until standard input ends. Each line of output is an `Answer` of answers.py, or a `Look`.
-A request that loses its gateway is told of, and asked of another.
+that are ready in turn, until standard input ends. Each line of output is an `Answer` of answers.py,
+or a `Look`. A request that loses its gateway is told of, and asked of another.
 """
 
 import asyncio
