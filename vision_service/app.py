@@ -62,7 +62,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
     # Imported here so that the port is checked before the second that importing Ray takes.
     from vision_service.replicas.encoders import RayEncoders
 
-    encoders = RayEncoders(config, reaper, bundle.digest)
+    encoders = RayEncoders(config, reaper)
     try:
         metrics = servicer.metrics.serving(config.metrics_host, config.metrics_port)
         async with server:

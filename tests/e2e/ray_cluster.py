@@ -15,6 +15,16 @@ from protos.process import processes
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
+# `ray start`, without the processes that nobody asks here and with patience for busy cores: with
+# all of them a node takes three times as long, and gives up after 30 s.
+START = """
+from ray.scripts.scripts import main
+from vision_service.replicas.lean_node import lean_node
+from vision_service.replicas.ray_runtime import patient
+
+with lean_node(), patient(80.0):
+    main()
+"""
 START_TIMEOUT_S = 90
 TOKEN = "5a" * 32
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -36,10 +46,15 @@ class RayCluster:
     def __enter__(self) -> Self:
         head, *others = self._bundles
         port = self.address.rpartition(":")[2]
-        self._start(head, "--head", f"--port={port}", "--include-dashboard=false", "--no-monitor")
-        for host in others:
-            self._start(host, f"--address={self.address}")
-        wait_until(self._all_started, what="the nodes of the cluster", timeout_s=START_TIMEOUT_S)
+        try:
+            self._start(head, "--head", f"--port={port}", "--include-dashboard=false")
+            wait_until(self._all_started, what="the head", timeout_s=START_TIMEOUT_S)
+            for host in others:
+                self._start(host, f"--address={self.address}")
+            wait_until(self._all_started, what="the nodes", timeout_s=START_TIMEOUT_S)
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
@@ -48,12 +63,7 @@ class RayCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for node in self._nodes.values():
-            below = [node.pid, *processes.descendants(node.pid)]
-            started = {pid: since for pid in below if (since := processes.start_time(pid))}
-            processes.end(started, grace_s=0.0)
-            node.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._stop()
 
     def replicas(self) -> dict[int, str]:
         """Hosts of the encoder replicas, by process."""
@@ -64,11 +74,19 @@ class RayCluster:
             if processes.name(pid).startswith("ray::ServeRepli")
         }
 
+    def _stop(self) -> None:
+        for node in self._nodes.values():
+            below = [node.pid, *processes.descendants(node.pid)]
+            started = {pid: since for pid in below if (since := processes.start_time(pid))}
+            processes.end(started, grace_s=0.0)
+            node.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     def _start(self, host: str, *flags: str) -> None:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *flags]
+        command = [sys.executable, "-c", START, "start", "--block", *flags]
         options = [
             f"--node-ip-address={host}",
-            f"--temp-dir={self._folder}",
+            f"--temp-dir={self._folder / host.rpartition('.')[2]}",  # sockets of its own
             "--num-cpus=2",
             "--object-store-memory=100000000",
             "--dashboard-agent-listen-port=0",
@@ -86,10 +104,10 @@ class RayCluster:
             )
 
     def _all_started(self) -> bool:
-        logs = [(self._folder / f"{host}.log").read_text() for host in self._bundles]
+        logs = {host: (self._folder / f"{host}.log").read_text() for host in self._nodes}
         for host, node in self._nodes.items():
-            assert node.poll() is None, (self._folder / f"{host}.log").read_text()
-        return all("Ray runtime started" in log for log in logs)
+            assert node.poll() is None, logs[host]
+        return all("Ray runtime started" in log for log in logs.values())
 
 
 def _free_port() -> int:

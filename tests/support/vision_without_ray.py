@@ -23,7 +23,7 @@ from vision_service.replicas.replica import Replica, ReplicaSettings
 class EncodersHere:
     """One replica in this process, with the methods of `RayEncoders`."""
 
-    def __init__(self, config: VisionConfig, _: reaper.Reaper, __: str) -> None:
+    def __init__(self, config: VisionConfig, _: reaper.Reaper) -> None:
         settings = config.replica_settings(cores=len(os.sched_getaffinity(0)))
         self._settings = ReplicaSettings(**settings)
         self._replica: Replica | None = None

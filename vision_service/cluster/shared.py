@@ -158,24 +158,40 @@ class SharedApplication:
                 answered = False
 
     def _round(self) -> None:
-        self._look_at_hosts()
-        if serving.standing_of(self._application.name) is None:
+        standing = serving.standing_of(self._application.name)
+        # Where a replica is missing, a host may have lost what it had.
+        self._look_at_hosts(again=standing is not None and not standing.complete)
+        if standing is None:
             self._bring()
 
-    def _look_at_hosts(self) -> None:
-        """Bars hosts that came without the bundle, and lifts bars from those that have it now."""
+    def _look_at_hosts(self, *, again: bool = False) -> None:
+        """Bars hosts without the bundle, and lifts bars from those that have it now.
+
+        Args:
+            again: Ask also the hosts that had it.
+        """
         place = self._placement
         there = {host.node_id: host for host in hosts.able(needs=place.needs, labels=place.labels)}
-        new = [host for node_id, host in there.items() if node_id not in self._known]
-        for host, problem in hosts.problems(new, place.digest, place.folders).items():
+        barred = self._bars.nodes() & there.keys()
+        known = set() if again else self._known.keys()
+        asked = [host for node_id, host in there.items() if node_id not in barred | known]
+        for host, problem in hosts.problems(asked, place.digest, place.folders).items():
             if problem is not None:
                 self._bars.put(host)
-                logger.warning("host %s gets no replica: %s", host, problem)
-        for node_id in self._bars.nodes() & there.keys() & self._known.keys():
-            if self._bars.problem(there[node_id], place.digest, place.folders) is None:
+                _name(host, problem)
+        for node_id in barred:
+            host = there[node_id]
+            problem = self._bars.problem(host, place.digest, place.folders)
+            if problem is None:
                 self._bars.lift({node_id})
-                logger.info("host %s has the bundle now", there[node_id])
+                logger.info("host %s has the bundle now", host)
+            elif node_id not in self._known:
+                _name(host, problem)
         self._known = there
+
+
+def _name(host: Host, problem: str) -> None:
+    logger.warning("host %s gets no replica: %s", host, problem)
 
 
 def end(name: str) -> None:

@@ -43,9 +43,14 @@ def rendered(kind: str, argv: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def main() -> int:
-    """Prints a file; returns the exit code."""
+    """Prints a file, or what may be asked for; returns the exit code."""
+    kind, *flags = sys.argv[1:] or ["--help"]
+    if kind in ("-h", "--help"):
+        # Those of kuberay are all there are.
+        usage = f"{PROGRAM} {'|'.join(KINDS)} BUNDLE"
+        settings.load(RayServiceConfig, program=usage, prefix="VISION", argv=["-h"], environ={})
     try:
-        sys.stdout.write(rendered(sys.argv[1], sys.argv[2:], os.environ))
+        sys.stdout.write(rendered(kind, flags, os.environ))
     except (SettingError, BundleError) as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return EXIT_BAD_SETTING

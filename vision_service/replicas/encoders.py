@@ -34,9 +34,9 @@ _REPLICA_LOST = (
 class RayEncoders:
     """Encoder replicas of this process; `start` once, `stop` once."""
 
-    def __init__(self, config: VisionConfig, reaper: Reaper, digest: str) -> None:
+    def __init__(self, config: VisionConfig, reaper: Reaper) -> None:
         self._config = config
-        self._ray, self._application = homes.home_of(config, reaper, digest, self._take)
+        self._ray, self._application = homes.home_of(config, reaper, self._take)
         self._handle: Any = None
 
     async def start(self, *, reclaim_signals: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from protos.bundle.manifest import BundleError
+from protos.bundle.manifest import Bundle, BundleError
 from vision_service.cluster.application import Application
 from vision_service.cluster.joined import JoinedRay
 from vision_service.cluster.shared import SharedApplication
@@ -84,20 +84,23 @@ class Home(NamedTuple):
     tenancy: Tenancy
 
 
-def home_of(config: VisionConfig, reaper: Reaper, digest: str, on_handle: OnHandle) -> Home:
+def home_of(config: VisionConfig, reaper: Reaper, on_handle: OnHandle) -> Home:
     """What the settings ask for.
 
     Args:
         config: The settings.
         reaper: Ends a Ray of our own when this process is killed.
-        digest: The bundle's.
         on_handle: Called with the application's handle, again where it had to be brought again.
+
+    Raises:
+        BundleError: the bundle cannot be opened, whose digest a shared application carries.
     """
     cores = len(os.sched_getaffinity(0))
     if config.ray_address is None:
         runtime = RayRuntime(config, reaper)
         application = private_application(config, cores=cores)
         return Home(runtime, PrivateApplication(runtime, application, on_handle))
+    digest = Bundle.open(config.bundle).digest
     application = shared_application(config, digest, cores=cores)
     shared = SharedApplication(
         application,

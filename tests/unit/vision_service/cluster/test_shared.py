@@ -154,6 +154,28 @@ async def test_a_host_without_the_bundle_is_named_and_barred_once(
     assert "host late (192.0.2.1) gets no replica: no bundle of digest 5a" in caplog.text
 
 
+async def test_a_front_that_comes_later_names_hosts_that_are_barred_already(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.problems["bad"], cluster.barred = "no bundle of digest 5a", {"bad"}
+    front = await started()
+    await front.shared.stop()
+    assert cluster.asked == ["good"]
+    assert caplog.text.count("host bad (192.0.2.1) gets no replica") == 1
+
+
+async def test_a_host_that_lost_the_bundle_is_barred_once_a_replica_is_missing(
+    cluster: Cluster,
+) -> None:
+    front = await started()
+    cluster.problems["good"] = "no bundle of digest 5a"
+    await asyncio.sleep(0.05)
+    assert cluster.barred == set()
+    cluster.standing = Standing(running=0, complete=False, failure=None)
+    await until(lambda: cluster.barred == {"good"})
+    await front.shared.stop()
+
+
 async def test_a_host_that_gets_the_bundle_is_let_in(cluster: Cluster) -> None:
     cluster.problems["bad"] = "no bundle"
     front = await started()
