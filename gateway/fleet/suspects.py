@@ -1,16 +1,17 @@
-"""Images whose encoding ended encoders: refused for a while instead of ending the next ones.
+"""Images whose encoding ended fronts of the vision tier: refused for a while, not tried on all.
 
-That a process ends while it encodes an image proves nothing: machines die, and others' images were
-at work there. So an image that was encoded once is innocent, one that was not is refused after two
-such ends, for a time that doubles with each further one, and tried once when it is over.
+That a process ends while it has an image proves nothing: machines die, and others' images were at
+work there. So an image that was encoded once is innocent, one that was not is refused after two
+such ends, for a time that doubles with each further one, and tried once when it is over. Images
+that end replicas are their front's business, which knows which one ended.
 """
 
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-REFUSED_AFTER = 2  # ends of an encoder
-FIRST_S = 10.0  # about what a new replica takes to start
+REFUSED_AFTER = 2  # ends
+FIRST_S = 10.0  # about what a new process takes to start
 MOST_S = 600.0
 _MOST_SUSPECTS = 1024
 _MOST_INNOCENT = 4096
@@ -44,13 +45,13 @@ class Suspects:
         suspect.refused_until_s = now_s + FIRST_S
         return None
 
-    def ended(self, digest: bytes, encoders: int = 1) -> None:
-        """So many encoders ended while they encoded this image."""
+    def ended(self, digest: bytes) -> None:
+        """A process ended while it had this image."""
         if digest in self._innocent:
             return
         suspect = self._suspects.setdefault(digest, _Suspect())
         self._suspects.move_to_end(digest)
-        suspect.ends += encoders
+        suspect.ends += 1
         over = suspect.ends - REFUSED_AFTER
         if over >= 0:
             refused_s = min(MOST_S, FIRST_S * 2**over)

@@ -55,9 +55,6 @@ _HELP = (
 # Longest silence between two messages of features, which are all there when the first comes.
 _BETWEEN_S = 10.0
 
-# Encoders that ended when a front says that it lost them with an image: it tries two itself.
-_LOST_ENCODERS = 2
-
 
 class VisionClient(TierClient):
     """Encodes images and videos, and has frames of videos chosen."""
@@ -111,9 +108,8 @@ class VisionClient(TierClient):
                     summary = await attempt.rest(forward, within_s=_BETWEEN_S)
             except DeadlineExceeded as error:
                 raise self._late(image, time.monotonic() - begun_s, race.waited_s) from error
-            except Unavailable as error:
-                is_final = race.is_won or error.reason is Reason.ENCODER_LOST
-                if is_final or time.monotonic() >= begun_s + self._wait_s:
+            except Unavailable:
+                if race.is_won or time.monotonic() >= begun_s + self._wait_s:
                     raise
                 await asyncio.sleep(WAIT_STEP_S)
                 continue
@@ -196,7 +192,7 @@ class VisionClient(TierClient):
             )
 
     def _check_suspicion(self, image: Encodable) -> None:
-        """Refuses an image that ended encoders, for a while.
+        """Refuses an image that ended fronts of the tier, for a while.
 
         Raises:
             Unavailable: with the time.
@@ -205,7 +201,7 @@ class VisionClient(TierClient):
         if left_s is not None:
             raise error_for(
                 self.router.reason,
-                f"encoders ended while they had {image.field}; it is tried again in {left_s:.0f} s",
+                f"the vision tier was lost twice with {image.field}; it is tried in {left_s:.0f} s",
                 param=image.field,
                 retry_after_s=left_s,
             )
@@ -251,9 +247,7 @@ class VisionClient(TierClient):
         """Notes how an attempt ended; returns the error in the client's words."""
         self.note_failure(attempt.endpoint, error)
         failure = from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE)
-        if failure.reason is Reason.ENCODER_LOST:
-            self._suspects.ended(attempt.image.digest, _LOST_ENCODERS)
-        elif attempt.was_connected and _is_cut(error):
+        if attempt.was_connected and _is_cut(error):
             self._suspects.ended(attempt.image.digest)
         return vision_error_for_client(failure, field=attempt.image.field)
 

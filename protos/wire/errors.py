@@ -51,7 +51,6 @@ class Reason(StrEnum):
     LOADING = "LOADING"
     DRAINING = "DRAINING"
     VISION_UNAVAILABLE = "VISION_UNAVAILABLE"
-    ENCODER_LOST = "ENCODER_LOST"  # every process that began with the image ended
     DECODER_UNAVAILABLE = "DECODER_UNAVAILABLE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     CANCELLED = "CANCELLED"
@@ -126,7 +125,6 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     Reason.LOADING: _unavailable("loading"),
     Reason.DRAINING: _unavailable("draining"),
     Reason.VISION_UNAVAILABLE: _unavailable("vision_unavailable"),
-    Reason.ENCODER_LOST: _unavailable("vision_unavailable"),
     Reason.DECODER_UNAVAILABLE: _unavailable("decoder_unavailable"),
     Reason.DEADLINE_EXCEEDED: ErrorKind(
         _S.DEADLINE_EXCEEDED, 504, "timeout_error", "deadline_exceeded"
@@ -262,7 +260,6 @@ _CLASSES: Mapping[Reason, type[ServiceError]] = {
     Reason.LOADING: Unavailable,
     Reason.DRAINING: Unavailable,
     Reason.VISION_UNAVAILABLE: Unavailable,
-    Reason.ENCODER_LOST: Unavailable,
     Reason.DECODER_UNAVAILABLE: Unavailable,
     Reason.DEADLINE_EXCEEDED: DeadlineExceeded,
     Reason.VIDEO_NOT_SUPPORTED: Unsupported,

@@ -94,8 +94,6 @@ class RayEncoders:
             except DeploymentUnavailableError:
                 break
             return self._to_encoded(answer)
-        else:
-            raise _unavailable(Reason.ENCODER_LOST)  # which callers take for the image's doing
         raise _unavailable()
 
     def _to_encoded(self, answer: dict[str, Any]) -> Encoded:
@@ -136,9 +134,9 @@ def _look_at_outcome(task: asyncio.Future[dict[str, Any]]) -> None:
         task.exception()
 
 
-def _unavailable(reason: Reason = Reason.VISION_UNAVAILABLE) -> Unavailable:
+def _unavailable() -> Unavailable:
     return Unavailable(
         "no encoder replica is there, try again",
-        reason=reason,
+        reason=Reason.VISION_UNAVAILABLE,
         retry_after_s=2.0,
     )

@@ -22,8 +22,6 @@ from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire.errors import Reason, ServiceError, Unavailable
 from tests.unit.gateway.fakes import Context, FakeVision
 
-LOST = Unavailable("no encoder replica is there", reason=Reason.ENCODER_LOST)
-
 
 class SlowVision(FakeVision):
     """Needs a while for each image."""
@@ -182,27 +180,17 @@ async def test_features_that_were_passed_on_are_never_asked_for_again(tier: Tier
     assert tier.calls == (1, 0)
 
 
-async def test_an_image_that_cost_a_front_its_encoders_is_refused_by_its_digest(
+async def test_an_encoding_is_asked_of_another_front_when_the_first_has_no_encoder(
     tier: Tier,
 ) -> None:
-    tier.first.failures = [LOST]
-    assert (await refused(lambda: tier.encode(b"bad"))).reason is Reason.ENCODER_LOST
-    failure = await refused(lambda: tier.encode(b"bad"))
-    assert failure.reason is Reason.VISION_UNAVAILABLE
-    assert failure.retry_after_s is not None and 5 < failure.retry_after_s <= 10
-    assert tier.calls == (1, 0)
-    await tier.encode(b"good")
-
-
-async def test_an_image_that_was_encoded_before_is_tried_elsewhere(tier: Tier) -> None:
+    tier.first.failures = [Unavailable("no encoder", reason=Reason.VISION_UNAVAILABLE)]
     await tier.encode()
-    tier.first.failures = [LOST]
-    await tier.encode()
-    assert tier.calls == (2, 1)
+    assert tier.calls == (1, 1)
     assert tier.client.retries == {Fault.UNAVAILABLE: 1}
 
 
 async def test_an_image_that_ends_two_fronts_is_refused(tier: Tier) -> None:
+    await tier.encode(b"innocent")
     for each in (tier.first, tier.second):
         each.hold = True
     asking = asyncio.create_task(refused(lambda: tier.encode(b"bad")))
@@ -212,9 +200,11 @@ async def test_an_image_that_ends_two_fronts_is_refused(tier: Tier) -> None:
     assert isinstance(await asking, Unavailable)
     async with FakeVision(tier.first.bundle, port=tier.first.port) as successor:
         failure = await refused(lambda: tier.encode(b"bad"))
-        assert "encoders ended" in failure.message
-        await tier.encode(b"good")
-        assert len(successor.requests) == 1
+        assert "lost twice" in failure.message
+        assert failure.retry_after_s is not None and failure.retry_after_s <= 10
+        for name in (b"good", b"innocent"):
+            await tier.encode(name)
+        assert len(successor.requests) == 2
 
 
 async def test_broken_answers_set_an_address_aside(tier: Tier) -> None:
