@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gateway.answer.events import Admitted, DecoderEnd, FinishReason, OutputToken
+from gateway.answer.pace import Pace
 from gateway.answer.timings import Stopwatch
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt
@@ -41,11 +42,6 @@ TIMES_WITHIN_S = 1.0
 # Features that come later than this before the first token is due are of no use. Ending their
 # encoding then lets the error name the image.
 ENCODED_BEFORE_S = 0.1
-
-# A decoder that is silent for so long, and for so many times its longest silence in the same
-# answer, is asked whether it is there. One that only lets a sequence wait says so.
-SUSPECT_AFTER_S = 2.0
-SUSPECT_AFTER_GAPS = 4.0
 
 # Between looks for a decoder while none is ready.
 LOOK_AGAIN_S = 0.2
@@ -120,7 +116,7 @@ class Generation:
         room = work.endpoint.max_context - len(work.prompt.input_ids)
         wanted = work.job.question.stopping.max_tokens
         self._max_tokens = room if wanted is None else min(wanted, room)
-        self._pace = _Pace()
+        self._pace = Pace()
 
     async def events(self) -> AsyncGenerator[tuple[OutputToken, ...] | DecoderEnd, None]:
         """Yields tokens as they come, and how the sequence ended.
@@ -272,6 +268,8 @@ class Generation:
         )
         wait_s = 0.0 if self.admitted is None else self._moving.wait_s
         by_s = min(self._by_s, time.monotonic() + wait_s)
+        if isinstance(error, Overloaded):  # its queue is as full a moment later
+            await asyncio.sleep(min(wait_s, error.retry_after_s or LOOK_AGAIN_S))
         while True:
             try:
                 return await self._ready()
@@ -328,40 +326,3 @@ class Generation:
         except* ServiceError as group:
             raise group.exceptions[0] from None
         await call.finish_sending()
-
-
-class _Pace:
-    """How a decoder's messages come, `time.monotonic()` seconds.
-
-    Attributes:
-        last_s: When the last one came, or the call was made.
-        first_s: How long the first decoder took for the first one.
-        has_begun: Whether one has come in this call.
-        suspect_s: When it has been silent for suspiciously long.
-    """
-
-    def __init__(self) -> None:
-        self.first_s = 0.0
-        self._longest_s = 0.0
-        self.called()
-
-    def called(self) -> None:
-        """A call is made."""
-        self.last_s = time.monotonic()
-        self.has_begun = False
-        self.asked()
-
-    def heard(self) -> None:
-        """A message came."""
-        now_s = time.monotonic()
-        if self.has_begun:
-            self._longest_s = max(self._longest_s, now_s - self.last_s)
-        elif not self.first_s:
-            self.first_s = now_s - self.last_s
-        self.last_s, self.has_begun = now_s, True
-        self.asked()
-
-    def asked(self) -> None:
-        """The decoder is there just now: it is trusted for as long again."""
-        suspicious_s = max(SUSPECT_AFTER_S, SUSPECT_AFTER_GAPS * self._longest_s)
-        self.suspect_s = time.monotonic() + suspicious_s

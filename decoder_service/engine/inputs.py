@@ -50,6 +50,7 @@ class StepInputs:
             embeds=self._table.rows(tokens),
             position_ids=places + np.int32(sequence.request.position_delta),
             logit_rows=np.arange(len(tokens)),
+            as_decoded=True,
         )
 
     def prefill(self, chunk: PrefillChunk) -> Segments:
@@ -64,6 +65,7 @@ class StepInputs:
             position_ids=sequence.position_ids(chunk.start, chunk.stop),
             deepstack=deepstack,
             logit_rows=np.array([len(embeds) - 1]) if chunk.is_last else _NO_ROWS,
+            as_decoded=chunk.start >= sequence.request.prompt_length,
         )
 
 

@@ -24,6 +24,8 @@ class Segments:
         position_ids: Integers [3, N * T]; or [N * T], the same on all three axes.
         deepstack: float32 [levels, N * T, hidden]; None for text.
         logit_rows: int64 [R], the rows whose logits are wanted, ascending; may be empty.
+        as_decoded: Whether T tokens of one sequence are its output, drafted or computed again, and
+            are to come out to the last bit as if each was decoded, where the operators can do it.
     """
 
     slot: int
@@ -32,6 +34,12 @@ class Segments:
     position_ids: npt.NDArray[np.integer]
     deepstack: FloatArray | None = None
     logit_rows: npt.NDArray[np.int64]
+    as_decoded: bool = False
+
+    @property
+    def count(self) -> int:
+        """Segments that our attention is told of: it rounds one token's sums in another order."""
+        return len(self.embeds) if self.as_decoded else len(self.past)
 
 
 class Bound(Protocol):

@@ -31,7 +31,7 @@ class Shape(NamedTuple):
         return cls(
             sum(len(part.embeds) for part in batch),
             sum(len(part.logit_rows) for part in batch),
-            sum(len(part.past) for part in batch),
+            sum(part.count for part in batch),
         )
 
 
@@ -118,7 +118,7 @@ class BoundRun:
         self._bind_deepstack(has_deepstack)
         row = wanted = first = 0
         for part in batch:
-            rows, count, logit_rows = len(part.embeds), len(part.past), len(part.logit_rows)
+            rows, count, logit_rows = len(part.embeds), part.count, len(part.logit_rows)
             self._embeds[row : row + rows] = part.embeds
             self._position_ids[:, row : row + rows] = part.position_ids
             self._logit_indices[wanted : wanted + logit_rows] = part.logit_rows + row
@@ -126,6 +126,9 @@ class BoundRun:
             sequences[:, 0] = np.arange(part.slot, part.slot + count)
             sequences[:, 1] = rows // count
             sequences[:, 2] = part.past
+            if part.as_decoded:  # the operator writes keys and values of all before it attends
+                sequences[:, 0] = part.slot
+                sequences[:, 2] += np.arange(rows, dtype=np.int32)
             if has_deepstack:
                 values = 0 if part.deepstack is None else part.deepstack
                 self._deepstack[:, row : row + rows] = values

@@ -156,11 +156,15 @@ class Sequence:
 
     @property
     def prefillable_end(self) -> int:
-        """History that can be prefilled with the features that are there."""
+        """History that can be prefilled with the features that are there.
+
+        Prompt and output are never in one chunk: the output is computed as it was decoded.
+        """
         for span, values in zip(self.spans, self.features, strict=True):
             if values is None and span.end > self.kv_length:
                 return max(span.offset, self.kv_length)
-        return self.history_length
+        length = self.request.prompt_length
+        return self.history_length if self.kv_length >= length else length
 
     @property
     def prefillable_count(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway import generation
+from gateway.answer import pace
 from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import InternalError, Overloaded, Reason, ServiceError, Unavailable
@@ -188,7 +188,9 @@ async def test_a_full_queue_refuses_a_new_answer_and_lets_a_moved_one_try_again(
         decoder.failure_once_after = (2, DRAINING)
         decoder.moved_failures = [Overloaded("full", retry_after_s=1.0)]
     assert said(await asked(stage)) == TEXT
-    assert sum(len(decoder.starts) for decoder in decoders) == 3
+    refusals = sum(1 - len(decoder.moved_failures) for decoder in decoders)
+    assert refusals >= 1
+    assert sum(len(decoder.starts) for decoder in decoders) == 2 + refusals
     for decoder in decoders:
         decoder.failure = Overloaded("full", retry_after_s=1.0)
     assert (await stage.post(messages=user())).status_code == 429
@@ -197,7 +199,7 @@ async def test_a_full_queue_refuses_a_new_answer_and_lets_a_moved_one_try_again(
 async def test_a_hung_decoder_is_asked_after_and_left(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "SUSPECT_AFTER_S", 0.1)
+    monkeypatch.setattr(pace, "SUSPECT_AFTER_S", 0.1)
     async with pair(bundle) as (stage, decoders):
         for decoder in decoders:
             decoder.stall_after = 2
@@ -211,7 +213,7 @@ async def test_a_hung_decoder_is_asked_after_and_left(
 async def test_a_decoder_that_only_lets_a_sequence_wait_is_not_left(
     fresh: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "SUSPECT_AFTER_S", 0.05)
+    monkeypatch.setattr(pace, "SUSPECT_AFTER_S", 0.05)
     stage, decoders = fresh
     for decoder in decoders:
         decoder.pause_after = 2

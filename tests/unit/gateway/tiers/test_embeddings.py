@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from gateway.media.video_plans import PlannedFrames
 from gateway.tiers.embeddings import EmbeddingCache, EmbeddingKey
-from protos.media.images import Grid
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire.errors import DeadlineExceeded, InvalidRequest, Reason, Unavailable
 
@@ -18,10 +18,9 @@ SUMMARY = vision_pb2.EncodeSummary(encode_ms=3.0)
 Forward = Callable[[tensor_pb2.FeatureChunk], Awaitable[None]]
 
 
-def source(field: str = "messages[0]", tokens: int = 4) -> PlannedFrames:
-    return PlannedFrames(
-        field=field, file=b"", indices=(), images=(), grid=Grid(1, 2, 2), token_count=tokens
-    )
+def source(field: str = "messages[0]", tokens: int = 4) -> Any:
+    """What the cache asks of an image or a piece of a video."""
+    return SimpleNamespace(field=field, token_count=tokens)
 
 
 def key(name: bytes, salt: bytes = b"") -> EmbeddingKey:
