@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PRODUCT := $(VENV)/.product
 TESTS := $(VENV)/.tests
 
-.PHONY: demo test check setup bench clients clean
+.PHONY: demo test check setup bench chaos clients clean
 
 demo: $(PRODUCT)
 	@$(BIN)/tandem demo
@@ -34,6 +34,9 @@ $(TESTS): $(PRODUCT) requirements-test.lock
 
 bench: $(PRODUCT)
 	$(BIN)/tandem bench
+
+chaos: setup
+	$(BIN)/python -m tests.chaos
 
 clients: setup
 	$(BIN)/python -m tests.clients

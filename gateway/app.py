@@ -113,6 +113,7 @@ class Gateway:
         self._http_door = AsyncExitStack()
         self._grpc_door = AsyncExitStack()
         self._stack = AsyncExitStack()
+        self._leaving = False
         self.http_port = 0
         self.metrics_port: int | None = None
         self.grpc_port = 0
@@ -145,7 +146,10 @@ class Gateway:
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._leaving = True
+        if kind is None:
+            await asyncio.sleep(self._config.drain_notice_s)
         await self._admin_door.aclose()
         self._admission.draining = True
         await self._close()
@@ -188,7 +192,7 @@ class Gateway:
         tiers = {
             client.router.tier: client.router.status() for client in (self._decoder, self._vision)
         }
-        if self._admission.draining:
+        if self._leaving:
             status = "draining"
         elif tiers["decoder"] != State.SERVING:
             status = "unavailable"
@@ -315,6 +319,7 @@ class Gateway:
             slow_client_s=config.slow_client_s,
             drain_timeout_s=config.drain_timeout_s,
             tls=CredentialFiles(config.door_credentials) if config.door_certificate else None,
+            is_leaving=lambda: self._leaving,
         )
 
     def _model_facts(self) -> ModelFacts:

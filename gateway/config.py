@@ -258,7 +258,15 @@ class GatewayConfig(HopSettings):
         default=0.0,
         least=0,
     )
-    drain_timeout_s: float = setting("seconds running requests get on shutdown", default=30.0)
+    drain_notice_s: float = setting(
+        "seconds on shutdown in which new requests are still taken, while /health/ready tells"
+        " balancers to send them elsewhere and every answer closes its connection",
+        default=0.0,
+        least=0,
+    )
+    drain_timeout_s: float = setting(
+        "seconds running requests get on shutdown, after drain_notice_s", default=30.0
+    )
     log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
     log_format: str = setting(
         "text: plain lines; json: an object a line; auto: text on a terminal, else json",

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -27,6 +28,8 @@ class Listener:
         slow_client_s: How long a client may be silent within its headers, or not read.
         drain_timeout_s: How long running requests may go on when the server ends.
         tls: Certificate and key to show; None: no TLS.
+        is_leaving: Whether the server is about to end: every answer then closes its connection,
+            which a client would else use again just as it is closed.
     """
 
     def __init__(
@@ -38,11 +41,12 @@ class Listener:
         slow_client_s: float,
         drain_timeout_s: float,
         tls: CredentialFiles | None = None,
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self.port: int = listening.getsockname()[1]
         self._socket = listening
         config = Config(
-            app,
+            _parting(app, is_leaving),
             http=_protocol(slow_client_s),
             ws="none",
             lifespan="off",
@@ -72,6 +76,18 @@ class Listener:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
+
+
+def _parting(app: ASGIApp, is_leaving: Callable[[], bool]) -> ASGIApp:
+    async def closing_app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and is_leaving():
+                MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        await app(scope, receive, closing)
+
+    return closing_app
 
 
 class _Server(uvicorn.Server):

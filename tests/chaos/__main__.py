@@ -7,10 +7,22 @@ import argparse
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from tests.chaos import cluster
 from tests.chaos.answers import Load
-from tests.chaos.faults import HOSTS, LINKS, RAY, ROLLING, SERVICES, Fault, endure
+from tests.chaos.faults import (
+    HEAD,
+    HEAD_KEPT,
+    HOSTS,
+    LINKS,
+    RAY,
+    ROLLING,
+    SERVICES,
+    Fault,
+    endure,
+)
 from tests.chaos.outcomes import Outcome, outcomes, reference, table
 from tests.chaos.questions import image_questions, text_questions
 from tests.chaos.scene import Phase, Scene
@@ -20,7 +32,9 @@ from tests.support.bundles import demo_bundle
 AT_ONCE = {"image": 3, "text": 3}
 
 
-def run(folder: Path, faults: list[Fault], *, ray: bool, answers: int) -> list[Outcome]:
+def run(
+    folder: Path, faults: Sequence[Fault], *, ray: bool, answers: int, store: bool = False
+) -> list[Outcome]:
     """Lives through faults in turn.
 
     Args:
@@ -28,9 +42,10 @@ def run(folder: Path, faults: list[Fault], *, ray: bool, answers: int) -> list[O
         faults: In this order.
         ray: Whether the vision tier runs on Ray.
         answers: Requests of each kind during each fault, at least.
+        store: Whether Ray's head keeps what it knows in Redis.
     """
     questions = [*image_questions(), *text_questions()]
-    with Site(folder, demo_bundle("fp32"), ray=ray) as site:
+    with Site(folder, demo_bundle("fp32"), ray=ray, store=store) as site:
         load = Load(
             site.client,
             gateways=site.gateways,
@@ -53,14 +68,20 @@ def run(folder: Path, faults: list[Fault], *, ray: bool, answers: int) -> list[O
 def main() -> int:
     """Runs what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--answers", type=int, default=80)
+    parser.add_argument("--answers", type=int, default=60)
     parser.add_argument("--without-ray", action="store_true")
     parser.add_argument("--only", default="", help="faults whose name a regular expression finds")
     arguments = parser.parse_args()
-    faults = [*SERVICES, *HOSTS, *LINKS, *(() if arguments.without_ray else RAY), *ROLLING]
-    faults = [fault for fault in faults if re.search(arguments.only, fault.name)]
-    folder = Path(tempfile.mkdtemp(prefix="tandem-chaos-"))
-    rows = run(folder, faults, ray=not arguments.without_ray, answers=arguments.answers)
+    ray = not arguments.without_ray
+    plans = [((*SERVICES, *HOSTS, *LINKS, *ROLLING, *((*RAY, *HEAD) if ray else ())), False)]
+    if ray and cluster.redis_server() is not None:
+        plans.append((HEAD_KEPT, True))
+    rows: list[Outcome] = []
+    for plan, store in plans:
+        faults = [fault for fault in plan if re.search(arguments.only, fault.name)]
+        if faults:
+            folder = Path(tempfile.mkdtemp(prefix="tandem-chaos-"))
+            rows += run(folder, faults, ray=ray, answers=arguments.answers, store=store)
     sys.stdout.write(table(rows))
     return int(not all(row.is_clean for row in rows))
 

@@ -32,12 +32,14 @@ class Fault:
         inflict: Does it on entering and takes it back on leaving.
         gateway: Whose own requests may be lost with it; None: no request may.
         least_s: The shortest time it lasts.
+        is_final: Nothing is whole again after it.
     """
 
     name: str
     inflict: Callable[[Scene], AbstractContextManager[None]]
     gateway: str | None = None
     least_s: float = 0.0
+    is_final: bool = False
 
 
 def endure(scene: Scene, fault: Fault, *, answers: int) -> Phase:
@@ -55,7 +57,7 @@ def endure(scene: Scene, fault: Fault, *, answers: int) -> Phase:
         scene.wait_for_answers(answers, since_s=time.monotonic())
         time.sleep(max(0.0, fault.least_s - (time.monotonic() - began_s)))
     ended_s = time.monotonic()
-    whole_s = scene.wait_until_whole()
+    whole_s = None if fault.is_final else scene.wait_until_whole()
     return Phase(
         name=fault.name, gateway=gateway, began_s=began_s, ended_s=ended_s, whole_s=whole_s
     )
@@ -85,6 +87,21 @@ def replica_stopped(scene: Scene, host: str) -> Iterator[None]:
     (pid,) = cluster.running([scene.site.hosts[host]], cluster.REPLICA)
     with stopped(pid):
         yield
+
+
+@contextmanager
+def head_lost(scene: Scene) -> Iterator[None]:
+    """No head while it is entered; a replica that dies meanwhile is not replaced.
+
+    Raises:
+        AssertionError: it was replaced all the same.
+    """
+    site = scene.site
+    with site.crashed(site.hosts["head"]):
+        (pid,) = cluster.running([site.hosts["vision-2"]], cluster.REPLICA)
+        processes.send(pid, signal.SIGKILL)
+        yield
+        assert not cluster.running([site.hosts["vision-2"]], cluster.REPLICA)
 
 
 @contextmanager
@@ -190,6 +207,8 @@ RAY = (
         inflict=lambda scene: ray_killed(scene, "head", cluster.CONTROLLER),
     ),
 )
+HEAD_KEPT = (Fault(name="Ray's head lost, Redis elsewhere", inflict=head_lost),)
+HEAD = (Fault(name="Ray's head lost, no Redis", inflict=head_lost, is_final=True),)
 ROLLING = (
     Fault(name="everything restarted in turn", inflict=restarted_in_turn),
     Fault(name="bundle replaced by another", inflict=bundle_changed),

@@ -2,8 +2,8 @@
 
 JOB is a JSON file: `gateways` (URLs that end in /v1), `authority` (PEM), `key`, `at_once` by kind,
 and `questions` as in questions.py. Every kind's workers ask its questions in turn, at the gateways
-in turn, until standard input ends. Each line of output is an `Answer` of answers.py, or a `Look`.
-A request that loses its gateway is told of, and asked of another.
+that are ready in turn, until standard input ends. Each line of output is an `Answer` of answers.py,
+or a `Look`. A request that loses its gateway is told of, and asked of another.
 """
 
 import asyncio
@@ -42,6 +42,7 @@ class Client:
         )
         self._numbers = itertools.count()
         self._ending = asyncio.Event()
+        self._ready = dict.fromkeys(job["gateways"], True)
 
     async def run(self) -> None:
         """Asks until standard input ends, then waits for what runs."""
@@ -65,9 +66,8 @@ class Client:
         body = dict(question["body"])
         if number % CACHED_SHARE:
             body["cache_salt"] = f"salt {number}"
-        gateways = self._job["gateways"]
         for turn in itertools.count(number):
-            gateway = gateways[turn % len(gateways)]
+            gateway = self._gateway(turn)
             told: dict[str, Any] = {"kind": question["kind"], "name": question["name"]}
             told |= {
                 "gateway": gateway,
@@ -86,6 +86,12 @@ class Client:
                 return
             await asyncio.sleep(REFUSED_PAUSE_S)
 
+    def _gateway(self, turn: int) -> str:
+        """Whose turn it is among those that want requests, as a balancer does it."""
+        every: list[str] = self._job["gateways"]
+        ready = [each for each in every if self._ready[each]] or every
+        return ready[turn % len(ready)]
+
     async def _answer(self, gateway: str, body: dict[str, Any]) -> dict[str, Any]:
         url = f"{gateway}/chat/completions"
         async with self._http.stream("POST", url, json=body) as response:
@@ -99,11 +105,13 @@ class Client:
 
     async def _look(self, gateway: str) -> None:
         """Tells again and again what a gateway finds of the tiers."""
-        url = gateway.removesuffix("/v1") + "/metrics"
+        door = gateway.removesuffix("/v1")
         while not self._ending.is_set():
             tiers: dict[str, dict[str, int]] = {}
             with contextlib.suppress(httpx.TransportError):
-                response = await self._http.get(url, timeout=LOOK_TIMEOUT_S)
+                health = await self._http.get(f"{door}/health/ready", timeout=LOOK_TIMEOUT_S)
+                self._ready[gateway] = health.status_code == 200
+                response = await self._http.get(f"{door}/metrics", timeout=LOOK_TIMEOUT_S)
                 tiers = conditions(response.text)
             tell({"gateway": gateway, "at_s": time.monotonic(), "tiers": tiers})
             await asyncio.sleep(LOOK_INTERVAL_S)

@@ -28,7 +28,7 @@ class Outcome:
     without_image: int
     longest_image_s: float
     longest_pause_s: float
-    whole_again_s: float
+    whole_again_s: float | None  # None: never
     faulty: tuple[str, ...]  # what was wrong, in words, for the first few
 
     @property
@@ -81,7 +81,7 @@ def _outcome(phase: Phase, mine: Sequence[Answer], known: Mapping[str, str]) -> 
         without_image=sum(e.kind == "image" and NO_PICTURE_ANSWER in e.text for e in whole),
         longest_image_s=max((each.ended_s - each.began_s for each in images), default=0.0),
         longest_pause_s=max((each.pause_s for each in texts), default=0.0),
-        whole_again_s=phase.whole_s - phase.ended_s,
+        whole_again_s=phase.whole_s and phase.whole_s - phase.ended_s,
         faulty=tuple(f"{each.name} at {each.gateway}: {each.error}" for each in failed[:3])
         + tuple(f"{e.name}: {e.text!r} instead of {known[e.name]!r}" for e in other[:3]),
     )
@@ -92,6 +92,12 @@ def table(rows: Sequence[Outcome]) -> str:
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---" + "|--:" * (len(HEADINGS) - 1) + "|"]
     for row in rows:
         cells = [v for key, v in asdict(row).items() if key != "faulty"]
-        shown = [f"{v:.1f}" if isinstance(v, float) else str(v) for v in cells]
+        shown = [_shown(cell) for cell in cells]
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join([*lines, "", json.dumps([asdict(row) for row in rows])]) + "\n"
+
+
+def _shown(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.1f}"
+    return "never" if cell is None else str(cell)

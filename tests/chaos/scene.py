@@ -23,14 +23,14 @@ class Phase:
         gateway: URL of the gateway whose requests it may cost; None: none.
         began_s: When it was inflicted.
         ended_s: When it was taken back.
-        whole_s: When both gateways found every address serving after that.
+        whole_s: When both gateways found every address serving after that; None: never.
     """
 
     name: str
     gateway: str | None
     began_s: float
     ended_s: float
-    whole_s: float
+    whole_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

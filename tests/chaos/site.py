@@ -28,7 +28,7 @@ WITHOUT_RAY = (sys.executable, str(Path(__file__).parents[1] / "support" / "visi
 FLAGS: Mapping[str, tuple[str, ...]] = {
     "vision": ("--threads=1", "--tower=exact"),
     "decoder": ("--threads=1", "--max-sequences=8", "--max-context=2048"),
-    "gateway": ("--discover-interval-s=0.5",),
+    "gateway": ("--discover-interval-s=0.5", "--drain-notice-s=3"),
 }
 
 
@@ -39,6 +39,7 @@ class Site:
         folder: Takes the logs.
         bundle: What is served.
         ray: Whether the vision tier runs on Ray.
+        store: Whether Ray's head keeps what it knows in Redis, on the edge.
 
     Attributes:
         bundle: What services serve that are started from now on.
@@ -50,11 +51,11 @@ class Site:
         authority: PEM file of who signed their certificates.
     """
 
-    def __init__(self, folder: Path, bundle: Path, *, ray: bool) -> None:
+    def __init__(self, folder: Path, bundle: Path, *, ray: bool, store: bool = False) -> None:
         self._network = Network(folder)
         self._secrets = folder / "secrets"
         self.bundle = bundle
-        self.ray = ray
+        self.ray, self._store = ray, store
         self.authority = self._secrets / "authority.pem"
         self.hosts: dict[str, Host] = {}
         self.services: dict[str, Service] = {}
@@ -136,7 +137,11 @@ class Site:
 
     def _add_nodes(self) -> None:
         head = self.hosts["head"]
-        self.nodes[head] = cluster.node(head, self._ray_environment(head))
+        variables = self._ray_environment(head)
+        if self._store:
+            start_all([cluster.store(self.hosts["edge"])])
+            variables |= cluster.kept_in(self.hosts["edge"])
+        self.nodes[head] = cluster.node(head, variables)
         for host in self.vision_hosts:
             self.nodes[host] = cluster.node(host, self._ray_environment(host), head=head)
 

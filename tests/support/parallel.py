@@ -8,7 +8,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-SERVICES = ("tests/e2e/", "tests/parity/test_services.py")
+SERVICES = ("tests/e2e/", "tests/chaos/", "tests/parity/test_services.py")
 
 
 class FilesTogether(LoadScopeScheduling):  # type: ignore[misc] # a class of xdist, untyped

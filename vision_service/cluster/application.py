@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
+from ray.exceptions import ActorAlreadyExistsError
 from ray.serve import context
 from ray.serve.schema import ApplicationStatus, ReplicaState
 
@@ -61,7 +62,7 @@ class Application:
 
     def run(self) -> Any:
         """Starts Serve where it does not run, and the application; returns its handle at once."""
-        serve.start(proxy_location="Disabled", logging_config=_QUIET)
+        _start_serve()
         target = serve.RunTarget(
             target=self.bound(), name=self.name, route_prefix=None, logging_config=_QUIET
         )
@@ -81,6 +82,14 @@ class Application:
             if standing is not None and standing.failure is not None:
                 raise NoReplicaStarted(standing.failure)
             time.sleep(_STATUS_POLL_S)
+
+
+def _start_serve() -> None:
+    try:
+        serve.start(proxy_location="Disabled", logging_config=_QUIET)
+    except ActorAlreadyExistsError:
+        # Another front has started it between Serve's look for it and its own start.
+        serve.start(proxy_location="Disabled", logging_config=_QUIET)
 
 
 def standing_of(name: str) -> Standing | None:
