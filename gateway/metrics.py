@@ -21,10 +21,10 @@ from prometheus_client.registry import Collector
 
 from gateway.access.admission import Admission
 from gateway.access.keys import KeyRing
+from gateway.fleet.router import Endpoint, State
 from gateway.fleet.standing import Fault, Trust
 from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.embeddings import EmbeddingCache
-from gateway.tiers.router import Endpoint, State
 from gateway.tiers.vision import VisionClient
 from protos.process.metrics import (
     FIRST_TOKEN_SECONDS,

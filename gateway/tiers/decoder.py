@@ -12,6 +12,7 @@ import grpc
 
 from gateway.answer.events import Admitted, DecoderEnd, OutputToken
 from gateway.fleet.discovery import Discovery
+from gateway.fleet.router import Endpoint, Router, State
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintSpec
 from gateway.request.deadlines import seconds_left
@@ -25,7 +26,6 @@ from gateway.tiers.convert import (
     start_to_proto,
     tokens_from_proto,
 )
-from gateway.tiers.router import Endpoint, Router, State
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient
 from gateway.tiers.watch import Watching
 from gateway.tools.form import AnswerForm

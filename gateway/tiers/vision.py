@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from gateway.fleet.budget import RetryBudget
 from gateway.fleet.discovery import Discovery
+from gateway.fleet.router import Endpoint, Router
 from gateway.fleet.standing import Fault
 from gateway.fleet.suspects import Suspects
 from gateway.fleet.words import FirstWords
@@ -30,7 +31,6 @@ from gateway.tiers.convert import (
 )
 from gateway.tiers.pace import EncodePace
 from gateway.tiers.race import R, Race
-from gateway.tiers.router import Endpoint, Router
 from gateway.tiers.tier import LOOK_TIMEOUT_S, WAIT_STEP_S, Report, TierClient, code_of
 from gateway.tiers.watch import Watching
 from protos.media.videos import FrameSampling, SampledFrames
