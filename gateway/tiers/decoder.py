@@ -22,8 +22,8 @@ from gateway.tiers.convert import (
 from gateway.tiers.router import Endpoint, Router
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient
 from gateway.tools.form import AnswerForm
+from protos.process import tracing
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
-from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import Reason, ServiceError, from_rpc_error
 
@@ -64,9 +64,10 @@ class DecoderClient(TierClient):
         """Opens a Generate stream for one choice of a job; leaving the block cancels it."""
         start = start_to_proto(job, prompt, form, choice=choice, bundle_digest=self.bundle_digest)
         stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
+        span = tracing.current().child("generate", tracing.Kind.CLIENT)
         call = stub.Generate(
             timeout=seconds_left(job.deadline.complete_by_s),
-            metadata=((REQUEST_ID_KEY, start.request_id),),
+            metadata=tracing.metadata(start.request_id, span),
         )
         endpoint.calls += 1
         try:
@@ -80,6 +81,7 @@ class DecoderClient(TierClient):
         finally:
             call.cancel()
             endpoint.calls -= 1
+            span.close()
 
 
 async def _report(channel: grpc.aio.Channel) -> Report:

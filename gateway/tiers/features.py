@@ -12,6 +12,7 @@ from functools import partial
 from gateway.media.images import PlannedImage
 from gateway.prompt.visuals import Visual
 from gateway.tiers.vision import Forward, VisionClient
+from protos.process import tracing
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire import features
 
@@ -94,9 +95,10 @@ class FeatureSource:
     async def _encode(self, index: int, forward: Forward, by_s: float) -> vision_pb2.EncodeSummary:
         source = self._visuals[index].source
         async with nullcontext() if isinstance(source, PlannedImage) else self._pieces:
-            return await self._vision.encode(
-                source, request_id=self._request_id, by_s=by_s, forward=forward
-            )
+            with tracing.inside("encode"):
+                return await self._vision.encode(
+                    source, request_id=self._request_id, by_s=by_s, forward=forward
+                )
 
 
 async def _deal(

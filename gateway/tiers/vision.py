@@ -24,8 +24,8 @@ from gateway.tiers.router import Endpoint, Router
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient, code_of
 from protos.media.images import Grid
 from protos.media.videos import FrameSampling, SampledFrames
+from protos.process import tracing
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
-from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import DeadlineExceeded, Reason, ServiceError, from_rpc_error
 
@@ -123,7 +123,7 @@ class VisionClient(TierClient):
         self, endpoint: Endpoint, request: vision_pb2.SampleVideoRequest, field: str, by_s: float
     ) -> SampledFrames:
         stub = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint])
-        metadata = ((REQUEST_ID_KEY, request.request_id),)
+        metadata = tracing.metadata(request.request_id)
         try:
             answer = await stub.SampleVideo(request, timeout=seconds_left(by_s), metadata=metadata)
         except grpc.RpcError as error:
@@ -160,7 +160,7 @@ class VisionClient(TierClient):
         request = encode_to_proto(image, request_id=request_id, bundle_digest=self.bundle_digest)
         begun_s = time.monotonic()
         call = stub.Encode(
-            request, timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, request_id),)
+            request, timeout=seconds_left(by_s), metadata=tracing.metadata(request_id)
         )
         endpoint.calls += 1
         try:
