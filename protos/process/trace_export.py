@@ -30,6 +30,7 @@ BATCH_SPANS = 128  # encoded in some 2 ms, for which requests may have to wait
 PERIOD_S = 0.5
 EXPORT_TIMEOUT_S = 5.0
 TRIES = 3
+PAUSE_S = 1.0  # before the second try, and twice as long before the third
 FLUSH_S = 5.0  # how long a process that ends waits for its last spans
 
 _METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -105,7 +106,12 @@ class SpanQueue:
     def _send_all(self) -> None:
         while self._spans:
             batch = [self._spans.popleft() for _ in range(min(BATCH_SPANS, len(self._spans)))]
-            if not self._sent(batch):
+            try:
+                sent = self._sent(batch)
+            except Exception:  # The thread has no caller: the next batch may fare better.
+                logger.exception("spans could not be sent")
+                sent = False
+            if not sent:
                 self.dropped += len(batch)
 
     def _sent(self, batch: Sequence[Span]) -> bool:
@@ -116,7 +122,7 @@ class SpanQueue:
             except grpc.RpcError as error:
                 self._note(error.code() if isinstance(error, grpc.Call) else None)
                 # A process that ends has no time for a collector that is not there.
-                if self._ending.wait(0.0 if attempt + 1 == TRIES else 2.0**attempt):
+                if self._ending.wait(0.0 if attempt + 1 == TRIES else PAUSE_S * 2**attempt):
                     return False
             else:
                 self._note(None, failed=False)
