@@ -151,7 +151,7 @@ def test_a_histograms_exemplars_lead_to_the_trace() -> None:
     text, _ = metrics.exposition("application/openmetrics-text")
     samples = [
         sample
-        for family in text_string_to_metric_families(text.decode())
+        for family in text_string_to_metric_families(text.decode())  # type: ignore[no-untyped-call]
         for sample in family.samples
         if sample.exemplar is not None
     ]
