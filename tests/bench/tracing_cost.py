@@ -1,6 +1,6 @@
 """What tracing costs a gateway: processor time a streamed answer, without and with it.
 
-    python -m tests.bench.tracing_cost [--rounds 8] [--answers 150]
+    python -m tests.bench.tracing_cost [--rounds 6] [--answers 150]
 
 Three gateways, each a process of its own before the same fake tiers, answer short rounds in turn:
 one does not trace, one traces no request (ratio 0), one every request (ratio 1). Of each the least
@@ -89,7 +89,7 @@ async def measured(folder: Path, rounds: int, answers: int) -> dict[str, float]:
 def main() -> int:
     """Prints a table, then one line of JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--answers", type=int, default=150)
     given = parser.parse_args()
     found = asyncio.run(measured(bundle("tied"), given.rounds, given.answers))
