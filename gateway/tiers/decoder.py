@@ -29,8 +29,8 @@ from gateway.tiers.convert import (
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient
 from gateway.tiers.watch import Watching
 from gateway.tools.form import AnswerForm
+from protos.process import tracing
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
-from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import Reason, ServiceError, from_rpc_error
 
@@ -116,9 +116,10 @@ class DecoderClient(TierClient):
             progress=progress,
         )
         stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
+        span = tracing.current().child("generate", tracing.Kind.CLIENT)
         call = stub.Generate(
             timeout=seconds_left(job.deadline.complete_by_s),
-            metadata=((REQUEST_ID_KEY, start.request_id),),
+            metadata=tracing.metadata(start.request_id, span),
         )
         endpoint.calls += 1
         grace_s = 0.0 if form.constraint is None else GRAMMAR_S
@@ -137,6 +138,7 @@ class DecoderClient(TierClient):
         finally:
             generating.close()
             endpoint.calls -= 1
+            span.close()
 
     async def is_there(self, endpoint: Endpoint) -> bool:
         """Whether an address answers in time; one that does not is unreachable until looked at."""

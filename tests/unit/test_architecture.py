@@ -141,6 +141,7 @@ FENCES = {
     "onnx_ir": ("deploy/export/",),
     "av": ("vision_service/videos/containers.py",),
     "cryptography": ("deploy/certificates.py", "protos/wire/credentials.py"),
+    "opentelemetry": ("protos/process/trace_export.py",),
     "starlette": ("gateway/http/",),
     "dns": ("gateway/fleet/names.py",),
     "aiohttp": ("gateway/media/http_files.py",),
