@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -10,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from deploy.commands import bench, chat, demo, doctor, extras, serve, verify
+from deploy.commands import bench, chat, costs, demo, doctor, extras, serve, verify
 from deploy.commands.running import StopRequested
 from deploy.commands.server import ClientFiles
 from deploy.stack.local import MODULES, TIERS, LaunchError, StackSettings
@@ -192,6 +193,9 @@ def chat_command(
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", help="An image; may be repeated.")
     ] = None,
+    video: Annotated[
+        list[Path] | None, typer.Option("--video", help="A video; may be repeated.")
+    ] = None,
     server: Annotated[
         str,
         typer.Option(
@@ -208,12 +212,15 @@ def chat_command(
         float | None, typer.Option(min=0.0, max=2.0, help="0 is greedy. Default: the model's own.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Show answers as they are, not as Markdown.")
+    ] = False,
     api_key: KeyOption = None,
     authority: AuthorityOption = None,
     certificate: CertificateOption = None,
     key: CertificateKeyOption = None,
 ) -> None:
-    """Ask about images: tandem chat --image FILE "question"."""
+    """Ask about images and videos: tandem chat --image FILE "question"."""
     settings = chat.ChatSettings(
         server=server,
         bundle=bundle,
@@ -223,10 +230,11 @@ def chat_command(
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
+        markdown=not plain,
     )
     if question is not None:
         question = "\n\n".join(text for text in (question, read_piped().strip()) if text)
-    chat.run(Screen.of_process(), settings, image or [], question)
+    chat.run(Screen.of_process(), settings, image or [], question, videos=video or [])
 
 
 @app.command("certificates")
@@ -289,23 +297,57 @@ def bench_command(
     runs: Annotated[int, typer.Option(min=1, help="Measured questions, after one warm-up.")] = 3,
     threads: ThreadsOption = None,
     settings: SetOption = None,
+    costs_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--costs",
+            metavar="FILE",
+            help="Measure what each kind of work costs, too, for `tandem plan FILE`.",
+        ),
+    ] = None,
 ) -> None:
     """Measure an image question: where the time goes, memory, start-up. Last line is JSON."""
     console = Console()
     load = bench.Load(width=width, height=height, tokens=tokens, runs=runs)
     if server is not None:
-        if bundle is not None or settings or threads is not None:
+        if bundle is not None or settings or threads is not None or costs_file is not None:
             raise CommandError(
-                "--server measures what runs; it takes no BUNDLE, --threads or --set", exit_code=2
+                "--server measures what runs; it takes no BUNDLE, --threads, --set or --costs",
+                exit_code=2,
             )
         files = ClientFiles(authority=authority, certificate=certificate, key=key)
         report = bench.run_against(server, load, api_key=api_key, files=files)
     else:
         flags = serve.tier_flags(settings or [], threads=threads)
         served = bundle or demo.demo_bundle(console, demo.CHECKPOINT, "int4")
-        report = bench.run(console, served, load, flags=flags)
+        report = _measured(console, served, load, flags, costs_file)
     bench.show(console, report)
     print(report.to_json())
+
+
+def _measured(
+    console: Console,
+    bundle: Path,
+    load: bench.Load,
+    flags: dict[str, list[str]],
+    costs_file: Path | None,
+) -> bench.Report:
+    """A stack's report, and its costs where there is a file for them."""
+    if costs_file is None:
+        return bench.run(console, bundle, load, flags=flags)
+    flags = {tier: [*costs.FLAGS.get(tier, ()), *given] for tier, given in flags.items()}
+    also = partial(costs.write, costs_file, console, flags)
+    return bench.run(console, bundle, load, flags=flags, also=also)
+
+
+@app.command(
+    "plan",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def plan_command(context: typer.Context) -> None:
+    """Say how many encoder replicas and decoders a load needs: tandem plan COSTS."""
+    _become("gateway", "planner", context.args or ["--help"])
 
 
 def _become(extra: str, module: str, arguments: Sequence[str]) -> NoReturn:

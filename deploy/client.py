@@ -24,13 +24,20 @@ TIER_SERVICES = {
 
 @dataclass(slots=True)
 class Conversation:
-    """The turns so far; images come before the text of their turn."""
+    """The turns so far; images and videos come before the text of their turn."""
 
     messages: list[gateway_pb2.ChatMessage] = field(default_factory=list)
 
-    def ask(self, text: str, images: Sequence[bytes] = ()) -> None:
-        """Adds a user turn."""
+    def ask(
+        self,
+        text: str,
+        images: Sequence[bytes] = (),
+        *,
+        attachments: Sequence[gateway_pb2.ContentPart] = (),
+    ) -> None:
+        """Adds a user turn; `attachments` are images and videos already in their form."""
         parts = [gateway_pb2.ContentPart(image=image) for image in images]
+        parts.extend(attachments)
         parts.append(gateway_pb2.ContentPart(text=text))
         self.messages.append(gateway_pb2.ChatMessage(role=gateway_pb2.ROLE_USER, content=parts))
 

@@ -1,5 +1,7 @@
 """`python -m gateway --bundle DIR`: the process of one gateway."""
 
+import asyncio
+import signal
 import sys
 
 from gateway.app import Gateway
@@ -17,8 +19,15 @@ async def serve(config: GatewayConfig, process: ServiceProcess) -> int:
     bundle = Bundle.open(config.bundle)
     bundle.verify_files(("processor",))
     async with Gateway(config, bundle) as gateway:
+        if config.key_file is not None:
+            # Without a file to read again, a terminal that closes still ends the process.
+            hangup = asyncio.get_running_loop().add_signal_handler
+            hangup(signal.SIGHUP, gateway.reload_keys)
         process.announce(
-            http=gateway.http_port, grpc=gateway.grpc_port, metrics=gateway.metrics_port
+            http=gateway.http_port,
+            grpc=gateway.grpc_port,
+            metrics=gateway.metrics_port,
+            admin=gateway.admin_port,
         )
         await process.stopped()
     return 0

@@ -7,12 +7,15 @@ from socket import socket
 from typing import Any
 
 from gateway.access.admission import Admission
+from gateway.access.key_file import open_keys
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig
 from gateway.fleet.discovery import Discovery
 from gateway.generation import Moving
+from gateway.http.admin.listener import admin_listener
+from gateway.http.admin.routes import Admin
 from gateway.http.apis import asking_routes
 from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
@@ -54,7 +57,7 @@ class Gateway:
     """One gateway process. Use as an async context manager: serving inside, drained after.
 
     Raises:
-        SettingError: the file of the digest key cannot be used.
+        SettingError: the file of the digest key, or that of keys, cannot be used.
         CredentialError: a file of TLS or of the token cannot.
         BundleError: the bundle's processor folder is missing or damaged, or a tier is there and
             serves another bundle.
@@ -89,6 +92,7 @@ class Gateway:
             watching=watching,
             files=files,
         )
+        self.keys, self._key_file = open_keys(config.api_keys, config.key_file)
         self._embeddings = EmbeddingCache(
             max_bytes=config.embedding_cache_mib * MIB,
             token_bytes=features_bytes(bundle.manifest),
@@ -100,9 +104,12 @@ class Gateway:
         self._token_bytes = TokenBytes(builder.tokenizer)
         self._metrics = GatewayMetrics(config.model_name or bundle.manifest.model_id)
         self._metrics.watch(self._admission, vision=self._vision, decoder=self._decoder)
+        self._metrics.watch_keys(self.keys)
         self._metrics.watch_embeddings(self._embeddings)
         self._service = self._make_service(bundle, builder, tenants)
-        # Doors are closed together and first; what they use is closed after.
+        # The admin's is closed first, which could undo the draining; then the others together,
+        # then what they use.
+        self._admin_door = AsyncExitStack()
         self._http_door = AsyncExitStack()
         self._grpc_door = AsyncExitStack()
         self._stack = AsyncExitStack()
@@ -110,6 +117,7 @@ class Gateway:
         self.http_port = 0
         self.metrics_port: int | None = None
         self.grpc_port = 0
+        self.admin_port: int | None = None
 
     async def __aenter__(self) -> "Gateway":
         try:
@@ -120,6 +128,7 @@ class Gateway:
             await self._stack.enter_async_context(self._vision)
             logger.info("images: %s", self.card()["image_limits"])
             await self._stack.enter_async_context(self._decoder)
+            self._watch_keys()
             # Both ports are taken before either door opens.
             listening = bind(self._config.host, self._config.http_port)
             self._stack.callback(listening.close)
@@ -131,6 +140,7 @@ class Gateway:
             listener = self._listener(listening)
             await self._http_door.enter_async_context(listener)
             self.http_port = listener.port
+            self.admin_port = await self._open_admin()
         except BaseException:  # Cancelling included: a half-open gateway must not stay.
             await self._close()
             raise
@@ -140,12 +150,36 @@ class Gateway:
         self._leaving = True
         if kind is None:
             await asyncio.sleep(self._config.drain_notice_s)
+        await self._admin_door.aclose()
         self._admission.draining = True
         await self._close()
 
     async def _close(self) -> None:
+        await self._admin_door.aclose()
         await asyncio.gather(self._http_door.aclose(), self._grpc_door.aclose())
         await self._stack.aclose()
+
+    async def _open_admin(self) -> int | None:
+        config = self._config
+        if config.admin_port is None:
+            return None
+        routers = (self._vision.router, self._decoder.router)
+        admin = Admin(self._admission, self.keys, routers)
+        listening = bind(config.admin_host, config.admin_port)
+        self._stack.callback(listening.close)
+        listener = admin_listener(admin, config, listening)
+        await self._admin_door.enter_async_context(listener)
+        return listener.port
+
+    def _watch_keys(self) -> None:
+        if self._key_file is not None:
+            watching = asyncio.create_task(self._key_file.watch(self._config.watch_interval_s))
+            self._stack.push_async_callback(_cancel, watching)
+
+    def reload_keys(self) -> None:
+        """Reads the file of keys again, where there is one."""
+        if self._key_file is not None:
+            self._key_file.reload()
 
     def health(self) -> dict[str, Any]:
         """The body of GET /health.
@@ -158,7 +192,7 @@ class Gateway:
         tiers = {
             client.router.tier: client.router.status() for client in (self._decoder, self._vision)
         }
-        if self._leaving:
+        if self._leaving or self._admission.draining:
             status = "draining"
         elif tiers["decoder"] != State.SERVING:
             status = "unavailable"
@@ -225,7 +259,7 @@ class Gateway:
             admission=self._admission,
             patience=patience,
             tenants=tenants,
-            api_keys=config.api_keys,
+            keys=self.keys,
             files=self._files,
             metrics=self._metrics,
         )
@@ -275,6 +309,7 @@ class Gateway:
             app,
             authorize=self._service.authorize,
             hosts=config.served_hosts,
+            origins=config.allowed_origins,
             max_header_bytes=config.max_header_bytes,
         )
         return Listener(

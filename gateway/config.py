@@ -23,6 +23,7 @@ from protos.process.settings import LOG_FORMATS, LOG_LEVELS, MAX_PORT, SettingEr
 from protos.wire.addresses import LOOPBACK_NAMES, bare
 from protos.wire.channels import (
     DECODER_PORT,
+    GATEWAY_ADMIN_PORT,
     GATEWAY_GRPC_PORT,
     GATEWAY_HTTP_PORT,
     GATEWAY_METRICS_PORT,
@@ -83,12 +84,29 @@ class GatewayConfig(HopSettings):
         " certificate can name them; unset: each is for the host of its address",
         default=None,
     )
+    admin_port: int | None = setting(
+        f"port of admin operations, as {GATEWAY_ADMIN_PORT}; 0 picks one; unset: none",
+        default=None,
+        least=0,
+        most=MAX_PORT,
+    )
+    admin_host: str = setting("address of the admin port", default="127.0.0.1")
+    admin_key: str | None = setting(
+        "key that admin requests must carry; needed where admin_host is not loopback",
+        default=None,
+        secret=True,
+    )
     model_name: str | None = setting("name clients use; unset: the bundle's", default=None)
     api_key: str | None = setting(
         "keys, comma-separated, one of which every request must carry; unset: none. Requests of"
         " different keys share no cached prefix",
         default=None,
         secret=True,
+    )
+    key_file: str | None = setting(
+        "TOML file of further keys with a name, limits and a priority each, read again when it"
+        " changes and on SIGHUP",
+        default=None,
     )
     digest_key: str | None = setting(
         "secret of 16 characters or more that images and tenants are named with, so that"
@@ -112,8 +130,8 @@ class GatewayConfig(HopSettings):
     reflection: bool = setting("answer gRPC reflection", default=False)
     max_in_flight: int = setting("requests at work before 429", default=256, least=1)
     max_key_in_flight: int | None = setting(
-        "requests of one key at work before 429; unset: three quarters of max_in_flight where"
-        " there are several keys",
+        "requests of one key at work before 429, where key_file says nothing else of it; unset:"
+        " three quarters of max_in_flight where there are several keys",
         default=None,
         least=1,
     )
@@ -175,10 +193,12 @@ class GatewayConfig(HopSettings):
         "folder below which images are read by file: URLs; unset: none are", default=None
     )
     media_connect_s: float = setting(
-        "seconds to reach the server of an image", default=2.0, above=0
+        "seconds to reach the server of an image or video", default=2.0, above=0
     )
-    media_fetch_s: float = setting("seconds to fetch an image in all", default=5.0, above=0)
-    media_parallel: int = setting("images fetched at the same time", default=16, least=1)
+    media_fetch_s: float = setting(
+        "seconds to fetch an image or video in all", default=5.0, above=0
+    )
+    media_parallel: int = setting("images and videos fetched at the same time", default=16, least=1)
     max_stored_responses: int = setting(
         "answers of /v1/responses kept in memory for previous_response_id; 0 keeps none",
         default=1000,
@@ -274,6 +294,10 @@ class GatewayConfig(HopSettings):
         self._check_media()
         if self.api_key is not None and not self.api_keys:
             raise SettingError("api_key names no key")
+        if self.admin_key == "":
+            raise SettingError("admin_key is empty")
+        if self.admin_key is None and self.admin_hosts is None:
+            raise SettingError("admin_key is not set, and admin_host is beyond loopback")
         if self.digest_key is not None and self.digest_key_file is not None:
             raise SettingError("digest_key and digest_key_file are both set, expected one of them")
         if self.digest_key is not None and len(self.digest_key) < MIN_DIGEST_KEY_CHARS:
@@ -358,7 +382,7 @@ class GatewayConfig(HopSettings):
         """Requests of one key at work; with several, none of them can take every place."""
         if self.max_key_in_flight is not None:
             return self.max_key_in_flight
-        several = len(self.api_keys) > 1
+        several = len(self.api_keys) > 1 or self.key_file is not None
         return max(1, self.max_in_flight * 3 // 4) if several else self.max_in_flight
 
     @property
@@ -393,7 +417,16 @@ class GatewayConfig(HopSettings):
         """
         if self.allowed_hosts is not None:
             return tuple(bare(entry).lower() for entry in entries(self.allowed_hosts))
-        return LOOPBACK_NAMES if bare(self.host) in LOOPBACK_NAMES else None
+        return _loopback_names(self.host)
+
+    @property
+    def admin_hosts(self) -> tuple[str, ...] | None:
+        """Host names admin requests may use, likewise."""
+        return _loopback_names(self.admin_host)
+
+
+def _loopback_names(host: str) -> tuple[str, ...] | None:
+    return LOOPBACK_NAMES if bare(host) in LOOPBACK_NAMES else None
 
 
 def entries(text: str) -> list[str]:

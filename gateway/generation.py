@@ -12,8 +12,8 @@ and does not answer a look within a bound, or when it is silent for as long as n
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -155,7 +155,7 @@ class Generation:
             endpoint, work.job, work.prompt, work.form, choice=self._choice, progress=progress
         ) as call:
             try:
-                admitted = await self._heard(call.admitted(), None, endpoint)
+                admitted = await self._heard(call.admitted, None, endpoint)
             except Overloaded as error:
                 if self.admitted is None:
                     raise
@@ -175,7 +175,7 @@ class Generation:
         self, call: GenerateCall, feeding: "asyncio.Task[None]", endpoint: Endpoint
     ) -> tuple[OutputToken, ...] | DecoderEnd:
         """The decoder's next tokens or its end, or the failure of the features it waits for."""
-        event = await self._heard(call.read(), feeding, endpoint)
+        event = await self._heard(call.read, feeding, endpoint)
         self._pace.heard()
         if not isinstance(event, DecoderEnd):
             self._output.extend(token.token_id for token in event)
@@ -183,7 +183,7 @@ class Generation:
 
     async def _heard(
         self,
-        message: Coroutine[Any, Any, T],
+        listen: Callable[[], Coroutine[Any, Any, T]],
         feeding: "asyncio.Task[None] | None",
         endpoint: Endpoint,
     ) -> T:
@@ -193,15 +193,19 @@ class Generation:
             DecoderLost: it does not come, and the decoder is not there or lets it wait too long.
             ServiceError: feeding failed, or time is up.
         """
-        reading = asyncio.create_task(message)
+        if feeding is not None and feeding.done():  # as it is for all but the first tokens
+            feeding.result()
+            with suppress(TimeoutError):  # no task is needed until the decoder is suspicious
+                async with asyncio.timeout(self._listen_s()):
+                    return await listen()
+        reading = asyncio.create_task(listen())
         try:
             while not reading.done():
                 waiting: set[asyncio.Task[Any]] = {reading}
                 if feeding is not None and not feeding.done():
                     waiting.add(feeding)
-                limit_s = min(seconds_left(self._by_s), self._suspicion_s())
                 done, _ = await asyncio.wait(
-                    waiting, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
+                    waiting, timeout=self._listen_s(), return_when=asyncio.FIRST_COMPLETED
                 )
                 if feeding is not None and feeding in done:
                     feeding.result()
@@ -218,9 +222,14 @@ class Generation:
         deadline = self._work.job.deadline
         return deadline.complete_by_s if self._output else deadline.first_token_by_s
 
-    def _suspicion_s(self) -> float:
-        """Seconds until the decoder has been silent for suspiciously long, at least a few."""
-        return max(0.01, min(self._pace.suspect_s, self._silent_by_s) - time.monotonic())
+    def _listen_s(self) -> float:
+        """Seconds until the decoder has been silent for suspiciously long, at least a few.
+
+        Raises:
+            DeadlineExceeded: none are left.
+        """
+        suspicion_s = min(self._pace.suspect_s, self._silent_by_s) - time.monotonic()
+        return min(seconds_left(self._by_s), max(0.01, suspicion_s))
 
     @property
     def _silent_by_s(self) -> float:

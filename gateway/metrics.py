@@ -7,7 +7,7 @@ has besides begins with `tandem:`.
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 
 from prometheus_client import Counter, Histogram
@@ -20,6 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway.access.admission import Admission
+from gateway.access.keys import KeyRing
 from gateway.fleet.standing import Fault, Trust
 from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.embeddings import EmbeddingCache
@@ -131,6 +132,10 @@ class GatewayMetrics(TierMetrics):
         )
         self.registry.register(_Tiers(self._model, vision=vision, decoder=decoder))
 
+    def watch_keys(self, keys: KeyRing) -> None:
+        """Adds what each key has used, read when it is asked for."""
+        self.registry.register(_Keys(keys))
+
     def watch_embeddings(self, cache: EmbeddingCache) -> None:
         """Adds what is read of the features that are kept."""
         self.gauge(
@@ -230,6 +235,38 @@ class _TokenTimes(Collector):
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         family.add_metric([self._model], buckets, self._sum_s)
         yield family
+
+
+class _Keys(Collector):
+    """What the keys that are accepted now have used, by their names.
+
+    A key's series end with it, so that there are never more than keys.
+    """
+
+    _COUNTS: Mapping[str, str] = {
+        "requests": "Requests that got a place.",
+        "refused": "Requests refused because of a limit by the minute.",
+        "prompt_tokens": "Tokens of prompts.",
+        "image_tokens": "Those of images and videos.",
+        "completion_tokens": "Generated tokens.",
+    }
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    def collect(self) -> Iterable[Metric]:
+        accounts = self._keys.accounts
+        for name, text in self._COUNTS.items():
+            family = CounterMetricFamily(f"tandem:gateway_key_{name}", text, labels=["key"])
+            for account in accounts:
+                family.add_metric([account.name], float(getattr(account.usage, name)))
+            yield family
+        at_work = GaugeMetricFamily(
+            "tandem:gateway_key_in_flight", "Requests at work.", labels=["key"]
+        )
+        for account in accounts:
+            at_work.add_metric([account.name], float(account.usage.in_flight))
+        yield at_work
 
 
 class _EmbeddingCounts(Collector):

@@ -15,7 +15,7 @@ image or video is used, or its request fails.
 """
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -35,6 +35,7 @@ from gateway.answer.transcript import Transcript
 from gateway.generation import Generation, Moving, Work
 from gateway.media.images import MediaLimits, PlannedImage
 from gateway.media.video_plans import PlannedFrames
+from gateway.media.videos import VideoLimits
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import holds_more_than, videos_of
@@ -94,6 +95,10 @@ class Pipeline:
         """What images of a request may be just now."""
         return self._builder.media_limits(self._vision.image_limits)
 
+    def video_limits(self) -> VideoLimits:
+        """What videos of a request may be just now."""
+        return self._builder.videos.limits(self._vision.image_limits)
+
     async def prepare(
         self,
         conversation: Conversation,
@@ -145,13 +150,17 @@ class Pipeline:
             partial(self._builder.plain_ids, plain), long=len(plain.text) > LONG_TEXT_CHARS
         )
 
-    async def answer(self, job: ChatJob) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
+    async def answer(
+        self, job: ChatJob, charge: Callable[[PreparedPrompt], None]
+    ) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
         """Yields (choice index, event) as the answer grows; each choice ends with `AnswerEnd`.
 
         Closing the generator cancels everything behind it.
 
         Args:
             job: Its question is checked, and its images' files are there.
+            charge: Refuses a prompt that its key may not have answered now, before anything is
+                encoded.
 
         Raises:
             ServiceError: the request is refused, or a tier failed.
@@ -171,6 +180,7 @@ class Pipeline:
         else:
             prompt = await self.prepare_plain(question.plain, max_context=endpoint.max_context)
         check_length(prompt, job, max_context=endpoint.max_context)
+        charge(prompt)
         behind_thought = prompt.thought_end is not None
         form = form_of(question, tools, self._builder.calls, behind_thought=behind_thought)
         prepare_ms = milliseconds_since(preparing_s)

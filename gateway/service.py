@@ -5,15 +5,17 @@ is here.
 """
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import replace
 
 from gateway.access.admission import Admission
-from gateway.access.auth import check_key
+from gateway.access.keys import Caller, KeyRing
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.events import AnswerEnd, AnswerEvent
+from gateway.media.images import PlannedImage
+from gateway.media.video_plans import PlannedFrames
 from gateway.metrics import GatewayMetrics, TokenClock
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PreparedPrompt
@@ -37,7 +39,7 @@ class ChatService:
         admission: Admission,
         patience: Patience,
         tenants: Tenants,
-        api_keys: Sequence[str],
+        keys: KeyRing,
         files: Files,
         metrics: GatewayMetrics,
     ) -> None:
@@ -46,17 +48,17 @@ class ChatService:
         self.admission = admission
         self.patience = patience
         self.tenants = tenants
-        self._api_keys = api_keys
+        self.keys = keys
         self.files = files
         self.metrics = metrics
 
-    def authorize(self, authorization: str | None) -> str | None:
-        """The key of an `Authorization` header; None where none is needed.
+    def authorize(self, authorization: str | None) -> Caller:
+        """Whose request has this `Authorization` header.
 
         Raises:
             ServiceError: INVALID_API_KEY.
         """
-        return check_key(self._api_keys, authorization)
+        return self.keys.caller(authorization)
 
     @contextmanager
     def request(
@@ -76,7 +78,10 @@ class ChatService:
             recording("gateway", request_id, metrics=self.metrics, door=door) as record,
             ExitStack() as held,
         ):
-            yield OpenRequest(self, record, held, api_key=self.authorize(authorization))
+            caller = self.authorize(authorization)
+            if caller.account.name:
+                record.note(key=caller.account.name)
+            yield OpenRequest(self, record, held, caller=caller)
 
 
 class OpenRequest:
@@ -88,12 +93,13 @@ class OpenRequest:
         record: RequestRecord,
         held: ExitStack,
         *,
-        api_key: str | None,
+        caller: Caller,
     ) -> None:
         self._service = service
         self._record = record
         self._held = held
-        self._api_key = api_key
+        self._api_key = caller.key
+        self._account = caller.account
         self._arrived_s = time.monotonic()
         self._completion_tokens = 0
         self._clocks: dict[int, TokenClock] = {}  # by choice
@@ -112,11 +118,14 @@ class OpenRequest:
         """Takes a place among the requests at work, before anything is done for this one.
 
         Raises:
-            Unavailable: DRAINING, the process is shutting down.
+            Unavailable: DRAINING, the process takes no new requests.
             Overloaded: the gateway is full, or this key has its share of it.
+            RateLimited: this key has made its requests of the last minute.
         """
-        tenant = self._service.tenants.name(self._api_key)
-        self._held.enter_context(self._service.admission.slot(size_bytes, tenant=tenant))
+        tenant, most = self._service.tenants.name(self._api_key), self._account.limits.max_in_flight
+        slot = self._service.admission.slot(size_bytes, tenant=tenant, most=most)
+        self._held.enter_context(slot)
+        self._held.enter_context(self._account.request())
 
     async def answer(
         self, question: Question, *, client_left_s: float | None = None
@@ -134,10 +143,14 @@ class OpenRequest:
         self._service.pipeline.check(question)
         conversation = await self._with_files(question.conversation)
         job = replace(job, question=replace(question, conversation=conversation))
-        async with aclosing(self._service.pipeline.answer(job)) as events:
+        async with aclosing(self._service.pipeline.answer(job, self._charge)) as events:
             async for index, event in events:
                 self._note(index, event)
                 yield index, event
+
+    def _charge(self, prompt: PreparedPrompt) -> None:
+        images = prompt.tokens_of(PlannedImage) + prompt.tokens_of(PlannedFrames)
+        self._account.take_prompt(tokens=len(prompt.input_ids), image_tokens=images)
 
     async def prepare(self, model: str | None, conversation: Conversation) -> PreparedPrompt:
         """The prompt of a conversation, without an answer.
@@ -181,6 +194,7 @@ class OpenRequest:
             conversation,
             service.files,
             limits=service.pipeline.media_limits(),
+            video_limits=service.pipeline.video_limits(),
             hold=lambda size: self._held.enter_context(service.admission.room(size)),
         )
 
@@ -190,6 +204,7 @@ class OpenRequest:
         return ChatJob(
             request_id=self._record.request_id,
             question=question,
+            priority=self._account.priority(question.priority),
             sampling=with_presets(question.sampling, service.served.presets),
             cache_salt=service.tenants.salt(self._api_key, question.cache_salt),
             tenant=service.tenants.name(self._api_key),
@@ -207,6 +222,7 @@ class OpenRequest:
             return
         metrics.choice_ended(event.timings)
         self._completion_tokens += event.completion_tokens
+        self._account.usage.completion_tokens += event.completion_tokens
         self._record.note(
             prompt_tokens=event.prompt_tokens,
             completion_tokens=self._completion_tokens,  # of all choices so far

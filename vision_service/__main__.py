@@ -33,6 +33,8 @@ CALLER = {
     # that computes on all of them would be taken for dead weight, and backed off from.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "2",
     "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "10",
+    # Serve's threads go on asking after Ray has been shut down, and would start another one.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
 }
 
 # Calls go through Ray's object stores, also where the operator chose gRPC for all of Serve: over
@@ -102,6 +104,9 @@ def _private_environment() -> dict[str, str]:
         "RAY_preload_python_modules": ",".join(PRELOADED),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # A replica that misses its health checks is ended at once; it would not end by itself, and
+        # is given the time of the longest call otherwise. Read by Serve's controller.
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
         **CALLER,
         **LARGE_MESSAGES,
     }

@@ -9,10 +9,12 @@ from protos.media.images import SETTINGS_NAME, ImageSettings
 from protos.media.limits import MAX_VIDEO_PIXELS
 from protos.process.main import EXIT_LOST, ServiceProcess
 from protos.process.server import GrpcServer
-from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
+from protos.tandem.v1 import open_inference_pb2_grpc, vision_pb2, vision_pb2_grpc
 from protos.wire.channels import LARGE_MESSAGE_BYTES
+from vision_service import open_inference
 from vision_service.config import VisionConfig
 from vision_service.jobs import EncodersNotStarted
+from vision_service.open_inference import OpenInferenceServicer
 from vision_service.replicas.reaper import Reaper
 from vision_service.servicer import VisionServicer
 from vision_service.videos.boxed import BoxedVideos
@@ -41,7 +43,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
     server = GrpcServer(
         host=config.host,
         port=config.port,
-        services=(SERVICE,),
+        services=(SERVICE, open_inference.SERVICE),
         max_receive_bytes=LARGE_MESSAGE_BYTES,
         drain_timeout_s=config.drain_timeout_s,
         credentials=config.credentials,
@@ -59,6 +61,9 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         form=config.wire_dtype,
     )
     vision_pb2_grpc.add_VisionServiceServicer_to_server(servicer, server.server)
+    open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+        OpenInferenceServicer(bundle, servicer), server.server
+    )
     # Imported here so that the port is checked before the second that importing Ray takes.
     from vision_service.replicas.encoders import RayEncoders
 

@@ -37,9 +37,19 @@ class VisionConfig(HopSettings):
         most=MAX_PORT,
     )
     replicas: int = setting(
-        "encoder replicas; the fewest when max_replicas is set", default=1, least=1
+        "encoder replicas; the fewest when max_replicas is set, which may be 0",
+        default=1,
+        least=0,
     )
     max_replicas: int | None = setting("scale up to this many replicas with load", default=None)
+    target_wait_s: float = setting(
+        "scale up so that a new image should wait no longer than this, s", default=2.0, above=0
+    )
+    tier_wait_s: float | None = setting(
+        "how long an image waits where no replica runs, s; default 0.5, and 60 where replicas is 0",
+        default=None,
+        least=0,
+    )
     threads: int | None = setting(
         "torch threads of a replica, default cores / replicas", default=None, least=1
     )
@@ -128,6 +138,8 @@ class VisionConfig(HopSettings):
                 f"tower is {self.tower!r}, which computes float32 on a cpu; expected auto or torch"
                 f" with dtype {self.dtype} on {self.device}"
             )
+        if self.replicas == 0 and self.max_replicas is None:
+            raise SettingError("replicas is 0 and max_replicas is unset, expected at least 1")
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise SettingError(
                 f"max_replicas is {self.max_replicas}, expected at least replicas ({self.replicas})"
@@ -159,6 +171,13 @@ class VisionConfig(HopSettings):
     def most_replicas(self) -> int:
         """Replicas there may ever be at once."""
         return self.max_replicas or self.replicas
+
+    @property
+    def longest_tier_wait_s(self) -> float:
+        """How long an image waits while no replica runs, seconds."""
+        if self.tier_wait_s is not None:
+            return self.tier_wait_s
+        return 0.5 if self.replicas else 60.0
 
     def replica_threads(self, cores: int) -> int:
         """Torch threads of one replica on a machine with `cores` cores."""

@@ -85,27 +85,41 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         self, request: vision_pb2.EncodeRequest, context: Context
     ) -> AsyncIterator[vision_pb2.EncodeChunk]:
         """See vision.proto."""
+        async with (
+            reporting_errors(context),
+            self.encoding(request, context) as encoded,
+        ):
+            for chunk in _to_chunks(encoded, self._form):
+                yield chunk
+
+    @asynccontextmanager
+    async def encoding(
+        self, request: vision_pb2.EncodeRequest, context: Context
+    ) -> AsyncIterator[Encoded]:
+        """Encodes, and keeps the request's record open while the block answers it.
+
+        Raises:
+            ServiceError: the request is refused, or could not be encoded.
+        """
         request_id = request.request_id or _id_in_metadata(context)
-        async with reporting_errors(context):
-            size = request.ByteSize()
-            with (
-                recording("vision", request_id, metrics=self.metrics, bytes=size) as record,
-                self.metrics.working(_planned_patches(request)),
-            ):
-                encoders = self._ready(request)
-                # Pixels may be tens of megabytes, and checking them reads them all.
-                source = await asyncio.to_thread(self._to_source, request)
-                encoded = await self._encode(encoders, source, context)
-                record.note(
-                    image_tokens=encoded.features.shape[1],
-                    queue_ms=encoded.summary.queue_ms,
-                    preprocess_ms=encoded.summary.preprocess_ms,
-                    encode_ms=encoded.summary.encode_ms,
-                    feature_bytes=encoded.features.nbytes,
-                )
-                for chunk in _to_chunks(encoded, self._form):
-                    yield chunk
-                record.ended("ok")
+        size = request.ByteSize()
+        with (
+            recording("vision", request_id, metrics=self.metrics, bytes=size) as record,
+            self.metrics.working(_planned_patches(request)),
+        ):
+            encoders = self._ready(request)
+            # Pixels may be tens of megabytes, and checking them reads them all.
+            source = await asyncio.to_thread(self._to_source, request)
+            encoded = await self._encode(encoders, source, context)
+            record.note(
+                image_tokens=encoded.features.shape[1],
+                queue_ms=encoded.summary.queue_ms,
+                preprocess_ms=encoded.summary.preprocess_ms,
+                encode_ms=encoded.summary.encode_ms,
+                feature_bytes=encoded.features.nbytes,
+            )
+            yield encoded
+            record.ended("ok")
 
     async def SampleVideo(
         self, request: vision_pb2.SampleVideoRequest, context: Context

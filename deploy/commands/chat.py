@@ -1,13 +1,13 @@
-"""`tandem chat`: questions about images, answered in the terminal."""
+"""`tandem chat`: questions about images and videos, answered in the terminal."""
 
 import os
 import re
-import shlex
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from deploy.client import ChatClient, Conversation
 from deploy.commands.running import StopRequested, own_stack, stop_signals
@@ -17,17 +17,26 @@ from deploy.stack.paths import chat_history
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal import typed
 from deploy.terminal.answer import stream_answer
-from deploy.terminal.image import read_image
+from deploy.terminal.attachments import image_part, named_in, typed_path, video_part
 from deploy.terminal.screen import CommandError, Screen
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 from protos.wire.errors import ServiceError
 
 GOODBYES = ("/bye", "/exit", "/quit", "exit", "quit")
 HELP = """\
-/image PATH   add an image to the next question
+/image PATH   add an image to the next question; its path within a question does too
+/video PATH   add a video
+/set NAME X   change max-tokens, temperature or seed
+/clear        begin a new conversation
 /help         this list
 /bye, /exit   leave, as does Ctrl-D
 Ctrl-C        end the answer; without one: leave"""
+_ATTACHING = {"/image": image_part, "/video": video_part}
+_SETTINGS: dict[str, tuple[str, type[int] | type[float]]] = {
+    "max-tokens": ("max_tokens", int),
+    "temperature": ("temperature", float),
+    "seed": ("seed", int),
+}
 _COMMAND = re.compile(r"/[a-z]+")  # a path such as /etc/hosts belongs to a question
 
 
@@ -43,21 +52,27 @@ class ChatSettings:
     max_tokens: int = 512
     temperature: float | None = None  # None: the model's own default
     seed: int | None = None
+    markdown: bool = True  # on a terminal, answers are shown as the Markdown they are
 
 
 def run(
-    screen: Screen, settings: ChatSettings, paths: Sequence[Path], question: str | None
+    screen: Screen,
+    settings: ChatSettings,
+    images: Sequence[Path],
+    question: str | None,
+    *,
+    videos: Sequence[Path] = (),
 ) -> None:
     """Asks one question, or keeps asking what the user types until an end-of-file.
 
     Raises:
-        CommandError: an image cannot be read, or no server answers.
+        CommandError: an image or video cannot be read, or no server answers.
         LaunchError: the stack for `settings.bundle` did not start.
         ServiceError: the only question failed.
     """
-    images = [read_image(path) for path in paths]
+    attached = [image_part(path) for path in images] + [video_part(path) for path in videos]
     with stop_signals(), _server(screen, settings) as client:
-        talk = _Talk(screen, client, settings, images)
+        talk = _Talk(screen, client, settings, attached)
         if question is not None:
             talk.ask(question)
         else:
@@ -82,16 +97,25 @@ def _server(screen: Screen, settings: ChatSettings) -> Iterator[ChatClient]:
 
 
 class _Talk:
-    """One conversation with one server, and the images its next question will carry."""
+    """One conversation with one server, and what its next question will carry."""
 
     def __init__(
-        self, screen: Screen, client: ChatClient, settings: ChatSettings, images: Sequence[bytes]
+        self,
+        screen: Screen,
+        client: ChatClient,
+        settings: ChatSettings,
+        attached: Sequence[gateway_pb2.ContentPart],
     ) -> None:
-        self.images = list(images)
+        self.attached = list(attached)
+        self.settings = settings
         self._screen = screen
         self._client = client
-        self._settings = settings
         self._conversation = _start(settings)
+
+    def clear(self) -> None:
+        """Begins a new conversation."""
+        self.attached.clear()
+        self._conversation = _start(self.settings)
 
     def ask(self, question: str) -> None:
         """Streams an answer and tells its cost.
@@ -102,11 +126,16 @@ class _Talk:
         """
         messages = self._conversation.messages
         asked = len(messages)
-        self._conversation.ask(question, self.images)
+        self._conversation.ask(question, attachments=self.attached)
         said: list[str] = []
         chunks = _noting(self._client.complete(self._request()), said)
         try:
-            answer = stream_answer(self._screen.answers, chunks)
+            answer = stream_answer(
+                self._screen.answers,
+                chunks,
+                notes=self._screen.notes,
+                markdown=self.settings.markdown and self._screen.answers.is_terminal,
+            )
         except ServiceError:
             del messages[asked:]
             raise
@@ -121,10 +150,10 @@ class _Talk:
 
     def _take(self, answer: str) -> None:
         self._conversation.answer(answer)
-        self.images.clear()  # they are part of the conversation now
+        self.attached.clear()  # they are part of the conversation now
 
     def _request(self) -> gateway_pb2.ChatRequest:
-        settings = self._settings
+        settings = self.settings
         sampling = decoder_pb2.SamplingParams(temperature=settings.temperature, seed=settings.seed)
         return gateway_pb2.ChatRequest(
             messages=self._conversation.messages,
@@ -169,30 +198,51 @@ def _converse(screen: Screen, talk: _Talk) -> None:
 
 
 def _obey(screen: Screen, talk: _Talk, command: str, argument: str) -> None:
-    if command == "/image" and argument:
+    if command in _ATTACHING and argument:
         try:
-            talk.images.append(read_image(_path(argument)))
-            screen.note(f"images for the next question: {len(talk.images)}")
+            talk.attached.append(_ATTACHING[command](typed_path(argument)))
         except CommandError as error:
             screen.note(f"error: {error}", style="red")
+        else:
+            _tell_attached(screen, talk)
+    elif command == "/set":
+        _change(screen, talk, argument)
+    elif command == "/clear":
+        talk.clear()
+        screen.note("a new conversation")
     elif command == "/help":
         screen.note(HELP)
     else:
         screen.note(f"error: {command} is not understood; these are:\n{HELP}", style="red")
 
 
-def _path(typed_path: str) -> Path:
-    """A path as a shell would read it: quoted, or with its blanks as they are."""
+def _change(screen: Screen, talk: _Talk, argument: str) -> None:
+    name, _, value = argument.partition(" ")
     try:
-        words = shlex.split(typed_path)
-    except ValueError:  # a quotation mark that is part of the name
-        words = []
-    return Path(words[0] if len(words) == 1 else typed_path).expanduser()
+        field, kind = _SETTINGS[name]
+        changed: dict[str, Any] = {field: kind(value)}
+        talk.settings = replace(talk.settings, **changed)
+    except (KeyError, ValueError):
+        names = ", ".join(_SETTINGS)
+        screen.note(f"error: /set takes one of {names}, and a number", style="red")
+
+
+def _tell_attached(screen: Screen, talk: _Talk) -> None:
+    kinds = [part.WhichOneof("part") for part in talk.attached]
+    counts = [f"{kinds.count(kind)} {kind}(s)" for kind in ("image", "video") if kind in kinds]
+    screen.note(f"with the next question: {', '.join(counts)}")
 
 
 def _ask(screen: Screen, talk: _Talk, question: str) -> None:
     try:
-        talk.ask(question)
+        question, named = named_in(question)
+        talk.attached.extend(named)
+        if question:
+            talk.ask(question)
+        else:
+            _tell_attached(screen, talk)
+    except CommandError as error:
+        screen.note(f"error: {error}", style="red")
     except ServiceError as error:
         screen.note(f"error: {error.message}", style="red")
     except StopRequested as stop:

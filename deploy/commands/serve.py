@@ -51,8 +51,10 @@ def run(console: Console, settings: StackSettings, *, verbose: bool, restarts: i
 
 
 def _show_doors(console: Console, stack: LocalStack, seconds: float) -> None:
+    page = stack.http_url.removesuffix("v1")
     console.print(
         f"[bold]ready[/bold] in {seconds:.1f} s: {stack.http_url}"
+        f"  [bold]page[/bold] {page}"
         f"  [dim]gRPC {stack.addresses['gateway']}  Ctrl-C stops[/dim]",
         highlight=False,
         soft_wrap=True,

@@ -7,6 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.text import Text
 
+from deploy.terminal.markdown import MarkdownStream
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 from protos.wire.errors import InternalError
 
@@ -77,13 +78,28 @@ def duration(milliseconds: float) -> str:
     return f"{milliseconds / 1000:.2f} s"
 
 
-def stream_answer(console: Console, chunks: Iterable[gateway_pb2.ChatChunk]) -> Answer:
+def stream_answer(
+    console: Console,
+    chunks: Iterable[gateway_pb2.ChatChunk],
+    *,
+    notes: Console | None = None,
+    markdown: bool = False,
+) -> Answer:
     """Prints an answer piece by piece.
+
+    Args:
+        console: Gets the answer.
+        chunks: As the gateway sends them.
+        notes: Gets the thought before the answer; None: it is not shown.
+        markdown: Whether the answer is Markdown, to be shown in form; needs a terminal.
 
     Raises:
         ServiceError: the gateway failed, or the stream ended without its last message.
     """
-    return Answer.of(_printed(console, chunks))
+    if notes is not None:
+        chunks = _thoughts_shown(notes, chunks)
+    shown = _formed(console, chunks) if markdown else _printed(console, chunks)
+    return Answer.of(shown)
 
 
 def _printed(
@@ -94,6 +110,32 @@ def _printed(
         console.print(Text(_printable(chunk.text)), end="", soft_wrap=True)
         yield chunk
     console.print()
+
+
+def _formed(
+    console: Console, chunks: Iterable[gateway_pb2.ChatChunk]
+) -> Iterator[gateway_pb2.ChatChunk]:
+    with MarkdownStream(console) as stream:
+        for chunk in chunks:
+            if chunk.text:
+                stream.add(_printable(chunk.text))
+            yield chunk
+
+
+def _thoughts_shown(
+    notes: Console, chunks: Iterable[gateway_pb2.ChatChunk]
+) -> Iterator[gateway_pb2.ChatChunk]:
+    """Prints a thought as it comes, and ends its line before the answer."""
+    is_thinking = False
+    for chunk in chunks:
+        if chunk.reasoning:
+            is_thinking = True
+            thought = Text(_printable(chunk.reasoning), style="dim italic")
+            notes.print(thought, end="", soft_wrap=True)
+        if is_thinking and (chunk.text or chunk.HasField("completion")):
+            is_thinking = False
+            notes.print()
+        yield chunk
 
 
 def _printable(text: str) -> str:

@@ -33,28 +33,32 @@ class Admission:
         self.draining = False
 
     @contextmanager
-    def slot(self, size_bytes: int, *, tenant: bytes = b"") -> Iterator[None]:
+    def slot(
+        self, size_bytes: int, *, tenant: bytes = b"", most: int | None = None
+    ) -> Iterator[None]:
         """Holds a place for one request while the block runs.
 
         Args:
             size_bytes: Of its body.
             tenant: Whose it is; one tenant cannot take every place.
+            most: Requests of this tenant, where it has a limit of its own.
 
         Raises:
-            Unavailable: DRAINING, the process is shutting down.
+            Unavailable: DRAINING, the process takes no new requests.
             Overloaded: the gateway is full.
         """
         if self.draining:
             raise Unavailable(
-                "the gateway is shutting down",
+                "the gateway is draining and takes no new requests",
                 reason=Reason.DRAINING,
                 retry_after_s=RETRY_AFTER_S,
             )
         if self.in_flight >= self._max_requests:
             raise self._full()
-        if self._tenants[tenant] >= self._max_of_tenant:
+        most = self._max_of_tenant if most is None else most
+        if self._tenants[tenant] >= most:
             raise Overloaded(
-                f"the gateway is at work on {self._max_of_tenant} requests of this key, which is"
+                f"the gateway is at work on {most} requests of this key, which is"
                 " its limit; try again later",
                 retry_after_s=RETRY_AFTER_S,
             )

@@ -29,25 +29,42 @@ def one_value(values: Sequence[str], name: str = AUTHORIZATION) -> str | None:
     return values[0] if values else None
 
 
+def given_key(authorization: str | None) -> str:
+    """The key in a request's `Authorization: Bearer KEY`.
+
+    Raises:
+        ServiceError: INVALID_API_KEY, there is none.
+    """
+    scheme, _, key = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise wrong_key()
+    return key.strip()
+
+
 def check_key(expected: Sequence[str], authorization: str | None) -> str | None:
     """Compares a request's `Authorization: Bearer KEY` with the configured keys.
 
     The comparison takes the same time for every wrong key.
 
     Returns:
-        The key, which stands for a tenant; None where none are configured.
+        The key; None where none are configured.
 
     Raises:
         ServiceError: INVALID_API_KEY, the key is missing or wrong.
     """
     if not expected:
         return None
-    scheme, _, key = (authorization or "").partition(" ")
+    key = given_key(authorization).encode()
     # All of them, so that the time does not tell which one was close.
-    matching = [one for one in expected if hmac.compare_digest(key.strip().encode(), one.encode())]
-    if scheme.lower() != "bearer" or not matching:
-        raise ServiceError(
-            "the API key is missing or wrong; send it as Authorization: Bearer KEY",
-            reason=Reason.INVALID_API_KEY,
-        )
+    matching = [one for one in expected if hmac.compare_digest(key, one.encode())]
+    if not matching:
+        raise wrong_key()
     return matching[0]
+
+
+def wrong_key() -> ServiceError:
+    """The one error of a missing and of a wrong key."""
+    return ServiceError(
+        "the API key is missing or wrong; send it as Authorization: Bearer KEY",
+        reason=Reason.INVALID_API_KEY,
+    )

@@ -1,4 +1,4 @@
-"""What every HTTP request passes before it reaches a route: id, Host, headers, key."""
+"""What every HTTP request passes before it reaches a route: id, Host, headers, origin, key."""
 
 import asyncio
 import re
@@ -9,8 +9,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.auth import API_KEY, AUTHORIZATION, bearer, one_value
+from gateway.access.keys import Caller
+from gateway.http.cors import check_page
 from gateway.http.errors import Api, api_of, error_response
 from gateway.http.page import is_of_page
+from gateway.http.rates import rate_headers
 from gateway.request.ids import request_id
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import InvalidRequest, ServiceError
@@ -32,8 +35,10 @@ class Guard:
 
     Args:
         app: What lies behind it.
-        authorize: Refuses a wrong `Authorization` header, on every path but the open ones.
+        authorize: Finds whose a request is by its `Authorization` header, or refuses it, on every
+            path but the open ones. None: nobody's, whose answers tell of no limits.
         hosts: Names of this server that requests may use; None for any.
+        origins: Of web pages that may ask this server.
         max_header_bytes: Most bytes of all headers.
     """
 
@@ -41,13 +46,15 @@ class Guard:
         self,
         app: ASGIApp,
         *,
-        authorize: Callable[[str | None], object],
+        authorize: Callable[[str | None], Caller | None],
         hosts: Sequence[str] | None,
+        origins: Sequence[str],
         max_header_bytes: int,
     ) -> None:
         self._app = app
         self._authorize = authorize
         self._hosts = hosts
+        self._origins = origins
         self._max_header_bytes = max_header_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,11 +69,14 @@ class Guard:
 
         body = _Body(receive, headers)
         api = api_of(path)
+        caller: Caller | None = None
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answered = MutableHeaders(scope=message)
                 answered[REQUEST_ID_KEY] = name
+                if caller is not None:
+                    answered.update(rate_headers(caller.account))
                 if api is Api.ANTHROPIC:
                     answered["request-id"] = name  # the header its clients look for
                 if body.unread:
@@ -78,13 +88,16 @@ class Guard:
             await send(message)
 
         try:
-            self._check(path, [headers.get("host", ""), *authority], headers)
+            self._check([headers.get("host", ""), *authority], headers)
+            check_page(scope["method"], headers, self._origins)
+            if path not in _OPEN_PATHS and not is_of_page(path):
+                caller = self._authorize(bearer(headers))
         except ServiceError as error:
             await error_response(error, api)(scope, body.receive, tagged)
             return
         await self._app(scope, body.receive, tagged)
 
-    def _check(self, path: str, hosts: Sequence[str], headers: Headers) -> None:
+    def _check(self, hosts: Sequence[str], headers: Headers) -> None:
         size = sum(len(name) + len(value) for name, value in headers.raw)
         if len(headers.raw) > MAX_HEADERS or size > self._max_header_bytes:
             raise InvalidRequest(
@@ -99,8 +112,6 @@ class Guard:
                 )
         for name in (AUTHORIZATION, API_KEY):
             one_value(headers.getlist(name), name)
-        if path not in _OPEN_PATHS and not is_of_page(path):
-            self._authorize(bearer(headers))
 
 
 class _Body:

@@ -1,6 +1,6 @@
 """The HTTP door: routes, and the errors no route answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -81,13 +81,7 @@ def http_app(
             Route("/openapi.json", described),
             *page_routes(),
         ],
-        # The last one is the HTTP edge: a bug is raised on and logged by the server, without its
-        # text here.
-        exception_handlers={
-            ServiceError: _service_error,
-            HTTPException: _route_error,
-            Exception: _bug,
-        },
+        exception_handlers=ERROR_HANDLERS,
     )
     # A redirect leads wherever the client's proxy is not: to http from https, and without its key.
     app.router.redirect_slashes = False
@@ -106,3 +100,11 @@ async def _route_error(request: Request, error: Exception) -> Response:
 
 async def _bug(request: Request, _: Exception) -> Response:
     return error_response(InternalError("internal error"), api_of(request.scope["path"]))
+
+
+# The last one is the HTTP edge: a bug is raised on and logged by the server, without its text here.
+ERROR_HANDLERS: Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+    ServiceError: _service_error,
+    HTTPException: _route_error,
+    Exception: _bug,
+}

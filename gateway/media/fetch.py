@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.media.sources import (
     MAX_URL_CHARS,
+    ByteLimit,
     FetchLimits,
     MediaPolicy,
     MediaUrl,
@@ -20,7 +21,6 @@ from gateway.media.sources import (
     file_path,
     not_allowed,
 )
-from protos.media.limits import image_too_large
 from protos.wire.errors import DeadlineExceeded, Reason
 
 if TYPE_CHECKING:
@@ -49,16 +49,16 @@ class Fetcher:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def fetch(self, url: str, *, field: str, most: int) -> bytes:
+    async def fetch(self, url: str, *, field: str, limit: ByteLimit) -> bytes:
         """The file behind an http, https or file URL.
 
         Args:
             url: As the client sent it.
             field: Its place in the request, for errors.
-            most: Largest file, bytes.
+            limit: How large the file may be.
 
         Raises:
-            InvalidRequest: URL_NOT_ALLOWED, whatever the reason; IMAGE_TOO_LARGE;
+            InvalidRequest: URL_NOT_ALLOWED, whatever the reason; the error of `limit`;
                 MEDIA_FETCH_FAILED, its server did not give the whole file.
             DeadlineExceeded: MEDIA_FETCH_TIMEOUT.
         """
@@ -66,10 +66,11 @@ class Fetcher:
             raise not_allowed(field)
         if url[:5].lower() == "file:":
             path = file_path(url, field=field)
-            return await self._within_time(asyncio.to_thread(self._read, path, field, most), field)
+            reading = asyncio.to_thread(self._read, path, field, limit)
+            return await self._within_time(reading, field)
         first = MediaUrl.parse(url, field=field)
         async with self._places:
-            return await self._within_time(self._follow(first, field, most), field)
+            return await self._within_time(self._follow(first, field, limit), field)
 
     async def _within_time(self, work: Awaitable[bytes], field: str) -> bytes:
         try:
@@ -83,17 +84,17 @@ class Fetcher:
                 param=field,
             ) from error
 
-    async def _follow(self, url: MediaUrl, field: str, most: int) -> bytes:
+    async def _follow(self, url: MediaUrl, field: str, limit: ByteLimit) -> bytes:
         if self._http is None:
             raise not_allowed(field)
         for _ in range(self._limits.redirects + 1):
-            answer = await self._http.ask(url, field, most)
+            answer = await self._http.ask(url, field, limit)
             if isinstance(answer, bytes):
                 return answer
             url = answer
         raise fetch_failed(field, f"was redirected more than {self._limits.redirects} times")
 
-    def _read(self, path: str, field: str, most: int) -> bytes:
+    def _read(self, path: str, field: str, limit: ByteLimit) -> bytes:
         """A file below the folder; links are followed first, so that none leads out of it."""
         if self._policy.folder is None:
             raise not_allowed(field)
@@ -103,10 +104,8 @@ class Fetcher:
             raise not_allowed(field)
         try:
             with open(target, "rb", opener=_open) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size > most:
-                    raise image_too_large(field, "bytes", size, most)
-                return file.read(most)
+                limit.check(os.fstat(file.fileno()).st_size, field=field)
+                return file.read(limit.most)
         except OSError as error:
             raise not_allowed(field) from error
 

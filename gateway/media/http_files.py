@@ -16,13 +16,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway.media.sources import (
     MAX_URL_CHARS,
+    ByteLimit,
     FetchLimits,
     MediaPolicy,
     MediaUrl,
     fetch_failed,
     not_allowed,
 )
-from protos.media.limits import image_too_large
 
 _PIECE_BYTES = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -43,16 +43,16 @@ class HttpFiles:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def ask(self, url: MediaUrl, field: str, most: int) -> bytes | MediaUrl:
+    async def ask(self, url: MediaUrl, field: str, limit: ByteLimit) -> bytes | MediaUrl:
         """The file behind a URL, or where it is said to be.
 
         Args:
             url: Checked here, its host and its address.
             field: Its place in the request, for errors.
-            most: Largest file, bytes.
+            limit: How large the file may be.
 
         Raises:
-            InvalidRequest: URL_NOT_ALLOWED; IMAGE_TOO_LARGE; MEDIA_FETCH_FAILED.
+            InvalidRequest: URL_NOT_ALLOWED; MEDIA_FETCH_FAILED; the error of `limit`.
             TimeoutError: the server was not reached in time.
         """
         literal = url.literal
@@ -64,8 +64,8 @@ class HttpFiles:
             async with self._session.get(url.text, allow_redirects=False) as response:
                 if response.status in _REDIRECTS:
                     return _redirected(response, field)
-                _check(response, field, most)
-                return await _body(response, field, most)
+                _check(response, field, limit)
+                return await _body(response, field, limit)
         except TimeoutError:  # of connecting, which is one of aiohttp's errors too
             raise
         except aiohttp.InvalidURL as error:
@@ -154,19 +154,17 @@ def _redirected(response: aiohttp.ClientResponse, field: str) -> MediaUrl:
     return MediaUrl.parse(followed, field=field)
 
 
-def _check(response: aiohttp.ClientResponse, field: str, most: int) -> None:
+def _check(response: aiohttp.ClientResponse, field: str, limit: ByteLimit) -> None:
     if response.status != 200:
         raise fetch_failed(field, f"could not be fetched, its server answered {response.status}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise fetch_failed(field, "could not be fetched, its server compressed it")
-    if response.content_length is not None and response.content_length > most:
-        raise image_too_large(field, "bytes", response.content_length, most)
+    limit.check(response.content_length or 0, field=field)
 
 
-async def _body(response: aiohttp.ClientResponse, field: str, most: int) -> bytes:
+async def _body(response: aiohttp.ClientResponse, field: str, limit: ByteLimit) -> bytes:
     data = bytearray()
     async for piece in response.content.iter_chunked(_PIECE_BYTES):
         data += piece
-        if len(data) > most:
-            raise image_too_large(field, "bytes", len(data), most)
+        limit.check(len(data), field=field)
     return bytes(data)

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from gateway.media.data_urls import data_url_bytes
 from gateway.media.sizing import ImageSizing, planned_size
-from gateway.media.sources import not_allowed
+from gateway.media.sources import ByteLimit, not_allowed
 from protos.media import limits as defaults
 from protos.media.formats import ImageHeader, read_header
 from protos.media.images import Grid, ImageSettings, PixelRange
@@ -51,6 +51,14 @@ class MediaLimits:
     max_request_bytes: int = defaults.MAX_REQUEST_BYTES
     max_request_pixels: int = defaults.MAX_REQUEST_PIXELS
     max_image_tokens: int | None = None  # images are resized to it; None: no ceiling
+
+    @property
+    def file(self) -> ByteLimit:
+        """What one file may have."""
+        return ByteLimit(
+            most=self.max_image_bytes,
+            error=lambda field, size, most: image_too_large(field, "bytes", size, most),
+        )
 
     def check_count(self, images: int) -> None:
         """Compares a request's number of images with the limit.

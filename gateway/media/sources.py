@@ -1,7 +1,7 @@
 """What media URLs a gateway may follow, and what a client's URL says before it is followed."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -84,6 +84,28 @@ class FetchLimits:
     total_s: float = 5.0  # redirects included
     redirects: int = 3
     parallel: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByteLimit:
+    """How large a file may be.
+
+    Attributes:
+        most: Bytes.
+        error: The error for one that is larger; from its field, its bytes and `most`.
+    """
+
+    most: int
+    error: Callable[[str, int, int], InvalidRequest]
+
+    def check(self, size: int, *, field: str) -> None:
+        """Compares a size with the limit, which it may just reach.
+
+        Raises:
+            InvalidRequest: it is larger.
+        """
+        if size > self.most:
+            raise self.error(field, size, self.most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 
 from gateway.media.images import TierLimits, image_bytes
 from gateway.media.sizing import MAX_PIXELS_FIELD
+from gateway.media.sources import ByteLimit
 from protos.media import limits as defaults
 from protos.media.limits import invalid_video, video_too_large
 from protos.media.videos import (
@@ -103,6 +104,24 @@ class VideoLimits:
         return limits
 
     @property
+    def file(self) -> ByteLimit:
+        """What one file may have."""
+        return ByteLimit(most=self.max_bytes, error=_too_many_bytes)
+
+    def check_count(self, videos: int) -> None:
+        """Compares a request's number of videos with the limit.
+
+        Raises:
+            InvalidRequest: VIDEO_TOO_LARGE.
+        """
+        if videos > self.max_request_videos:
+            raise InvalidRequest(
+                f"messages hold {videos} videos, expected at most {self.max_request_videos}",
+                reason=Reason.VIDEO_TOO_LARGE,
+                param="messages",
+            )
+
+    @property
     def most_frames(self) -> int:
         """Most frames seen: each temporal patch has at least one token."""
         return min(self.max_frames, self.max_tokens * TEMPORAL_PATCH)
@@ -148,17 +167,11 @@ def check_videos(sources: Sequence[VideoSource], limits: VideoLimits) -> None:
     Raises:
         InvalidRequest: VIDEO_TOO_LARGE or INVALID_VIDEO, naming the field.
     """
-    if len(sources) > limits.max_request_videos:
-        raise InvalidRequest(
-            f"messages hold {len(sources)} videos, expected at most {limits.max_request_videos}",
-            reason=Reason.VIDEO_TOO_LARGE,
-            param="messages",
-        )
+    limits.check_count(len(sources))
     for source in sources:
         field = source.field
         size = len(source.file) + sum(len(frame) for frame in source.frames)
-        if size > limits.max_bytes:
-            raise video_too_large(field, "bytes", size, limits.max_bytes, setting="max_video_mib")
+        limits.file.check(size, field=field)
         if size == 0:
             raise invalid_video(field, "is an empty video")
         count = source.sizing.frame_count or len(source.frames)
@@ -168,6 +181,10 @@ def check_videos(sources: Sequence[VideoSource], limits: VideoLimits) -> None:
             )
         if source.frames:
             _check_seconds(source, limits)
+
+
+def _too_many_bytes(field: str, size: int, most: int) -> InvalidRequest:
+    return video_too_large(field, "bytes", size, most, setting="max_video_mib")
 
 
 def _check_seconds(source: VideoSource, limits: VideoLimits) -> None:

@@ -89,11 +89,12 @@ def _between(text: str, tag: str) -> str:
 
 
 def _left_out(place: int, message: Message) -> InvalidRequest:
-    advice = ""
+    what, advice = f"has role {message.role.value}", ""
     if message.role is Role.SYSTEM:
+        what = "is a system or developer message"
         advice = "; put all instructions into one system message, the first message"
     return InvalidRequest(
-        f"messages[{place}] has role {message.role.value} at a place where the model's chat"
-        f" template leaves its text out{advice}",
+        f"messages[{place}] {what} at a place where the model's chat template leaves its text out"
+        f"{advice}",
         param=f"messages[{place}]",
     )

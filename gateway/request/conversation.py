@@ -68,10 +68,12 @@ class VideoPart:
     """A video as the client sent it: a file (MP4, WebM, Matroska, GIF, WebP), or frames.
 
     `frames` are image files in order of time, `seconds` when each is shown; both are empty beside
-    a `file`, and `seconds` also where `sizing.fps` is the frames' rate.
+    a `file`, and `seconds` also where `sizing.fps` is the frames' rate. `url` is where a file is to
+    be fetched from, which is empty until then.
     """
 
     file: bytes = b""
+    url: str | None = None
     frames: tuple[bytes, ...] = ()
     seconds: tuple[float, ...] = ()
     sizing: VideoSizing = VideoSizing()

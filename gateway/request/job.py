@@ -91,7 +91,7 @@ class Question:
         first_choice: Place of its first choice among those of a request with several prompts.
         constraint: What the answer must look like; None for anything.
         tool_choice: What the answer may do with the conversation's tools.
-        priority: Lower is handled earlier, as vLLM has it.
+        priority: Lower is handled earlier, as vLLM has it; None where it is not given.
         cache_salt: Parts requests that must not share cached prefixes; empty adds nothing.
         choice_count: Answers to give.
         stream: Whether the answer is sent as it grows.
@@ -106,7 +106,7 @@ class Question:
     reporting: Reporting = Reporting()
     constraint: ConstraintSpec | None = None
     tool_choice: ToolChoice = ToolChoice()
-    priority: int = 0
+    priority: int | None = None
     cache_salt: str = ""
     choice_count: int = 1
     stream: bool = False
@@ -123,7 +123,8 @@ class Question:
         self.reporting.check()
         self._check_constraint()
         self._check_tools()
-        check_range("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
+        if self.priority is not None:
+            check_range("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         check_range("n", self.choice_count, 1, MAX_CHOICES)
         if self.reporting.logits and self.choice_count > 1:
             raise Unsupported("logits are reported for one choice only", param="n")
@@ -176,6 +177,7 @@ class ChatJob:
         cache_salt: Requests share cached prefixes only with the same one; see
             `gateway.access.tenants`.
         tenant: Shares the decoders evenly with others; see `gateway.access.tenants`.
+        priority: The question's, or its key's; lower is handled earlier.
         arrived_s: When the request arrived, `time.monotonic()` seconds.
     """
 
@@ -184,6 +186,7 @@ class ChatJob:
     sampling: decoder_pb2.SamplingParams
     cache_salt: bytes
     tenant: bytes = b""
+    priority: int = 0
     arrived_s: float
     deadline: Deadline
 

@@ -3,18 +3,22 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gateway.media.images import MediaLimits
-from gateway.request.conversation import Conversation, ImagePart, Message
+from gateway.media.sources import ByteLimit
+from gateway.media.videos import VideoLimits
+from gateway.request.conversation import Conversation, ImagePart, Message, Part, VideoPart
 from protos.wire.errors import ServiceError
+
+P = TypeVar("P", ImagePart, VideoPart)
 
 
 class Files(Protocol):
     """Where files come from; see `gateway.media.fetch.Fetcher`."""
 
-    async def fetch(self, url: str, *, field: str, most: int) -> bytes:
-        """The file behind a URL; `most` is the largest, bytes."""
+    async def fetch(self, url: str, *, field: str, limit: ByteLimit) -> bytes:
+        """The file behind a URL."""
 
 
 async def with_files(
@@ -22,9 +26,10 @@ async def with_files(
     files: Files,
     *,
     limits: MediaLimits,
+    video_limits: VideoLimits,
     hold: Callable[[int], None],
 ) -> Conversation:
-    """The conversation with every image's file in it, all of them fetched at the same time.
+    """The conversation with the file of every image and video in it, all fetched at the same time.
 
     The first that cannot be fetched ends the others.
 
@@ -33,31 +38,36 @@ async def with_files(
         files: Where files come from.
         limits: Images and bytes of one request; their number is checked before anything is
             fetched.
+        video_limits: The same of videos.
         hold: Called with the bytes of each fetched file; raises where there is no room for them.
 
     Raises:
         ServiceError: a URL is not followed, a file cannot be fetched or is too large.
     """
-    images = _images(conversation)
-    named = {field: part.url for field, part in images.items() if part.url is not None}
+    images, videos = _parts(conversation, ImagePart), _parts(conversation, VideoPart)
+    named = {field: part for field, part in (images | videos).items() if part.url is not None}
     if not named:
         return conversation
     limits.check_count(len(images))
+    video_limits.check_count(len(videos))
     total = sum(len(part.data) for part in images.values())
     fetched: dict[str, bytes] = {}
 
-    async def fetch(field: str, url: str) -> None:
+    async def fetch(field: str, part: ImagePart | VideoPart) -> None:
         nonlocal total
-        data = await files.fetch(url, field=field, most=limits.max_image_bytes)
-        total += len(data)
-        limits.check_total(total)
+        is_image = isinstance(part, ImagePart)
+        limit = limits.file if is_image else video_limits.file
+        data = await files.fetch(part.url or "", field=field, limit=limit)
+        if is_image:
+            total += len(data)
+            limits.check_total(total)
         hold(len(data))
         fetched[field] = data
 
     try:
         async with asyncio.TaskGroup() as group:
-            for field, url in named.items():
-                group.create_task(fetch(field, url))
+            for field, part in named.items():
+                group.create_task(fetch(field, part))
     except* ServiceError as errors:
         raise errors.exceptions[0] from None
     messages = tuple(
@@ -67,14 +77,14 @@ async def with_files(
     return replace(conversation, messages=messages)
 
 
-def _images(conversation: Conversation) -> dict[str, ImagePart]:
-    """Every image by its place in the request."""
+def _parts(conversation: Conversation, kind: type[P]) -> dict[str, P]:
+    """Every part of one kind by its place in the request."""
     return {
         f"messages[{at}].content[{index}]": part
         for at, message in enumerate(conversation.messages)
         if not isinstance(message.content, str)
         for index, part in enumerate(message.content or ())
-        if isinstance(part, ImagePart)
+        if isinstance(part, kind)
     }
 
 
@@ -82,9 +92,15 @@ def _filled(message: Message, field: str, fetched: dict[str, bytes]) -> Message:
     if message.content is None or isinstance(message.content, str):
         return message
     parts = tuple(
-        replace(part, data=fetched[place])
-        if isinstance(part, ImagePart) and (place := f"{field}.content[{index}]") in fetched
-        else part
+        _with_file(part, fetched.get(f"{field}.content[{index}]"))
         for index, part in enumerate(message.content)
     )
     return replace(message, content=parts)
+
+
+def _with_file(part: Part, file: bytes | None) -> Part:
+    if file is None:
+        return part
+    if isinstance(part, ImagePart):
+        return replace(part, data=file)
+    return replace(part, file=file) if isinstance(part, VideoPart) else part

@@ -15,7 +15,8 @@ from gateway.answer.events import (
     OutputToken,
 )
 from gateway.media.sizing import Detail, ImageSizing
-from gateway.media.videos import VideoSizing
+from gateway.media.sources import is_followed
+from gateway.media.videos import VideoSizing, video_data
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintKind, ConstraintSpec, invalid, with_whitespace
 from gateway.request.conversation import (
@@ -72,7 +73,7 @@ def question_from_proto(request: gateway_pb2.ChatRequest) -> Question:
         ),
         constraint=_constraint(request),
         tool_choice=_tool_choice(request.tool_choice),
-        priority=request.priority,
+        priority=request.priority if request.HasField("priority") else None,
         cache_salt=request.cache_salt,
         stream=True,
     )
@@ -189,8 +190,12 @@ def _part(part: gateway_pb2.ContentPart, field: str) -> Part:
 
 
 def _video(video: gateway_pb2.Video, field: str) -> VideoPart:
-    if bool(video.file) == bool(video.frames):
-        raise InvalidRequest(f"{field} must have a file or frames, and not both", param=field)
+    if [bool(video.file), bool(video.frames), bool(video.url)].count(True) != 1:
+        raise InvalidRequest(f"{field} must have one of file, frames and url", param=field)
+    is_remote = is_followed(video.url)
+    file, frames = video.file, tuple(frame.image for frame in video.frames)
+    if video.url and not is_remote:
+        file, frames = video_data(video.url, field=field)
     timed = [frame.seconds for frame in video.frames if frame.HasField("seconds")]
     if len(timed) not in (0, len(video.frames)):
         raise InvalidRequest(
@@ -207,8 +212,9 @@ def _video(video: gateway_pb2.Video, field: str) -> VideoPart:
     )
     sizing.check(field=field)
     return VideoPart(
-        file=video.file,
-        frames=tuple(frame.image for frame in video.frames),
+        file=file,
+        url=video.url if is_remote else None,
+        frames=frames,
         seconds=tuple(timed),
         sizing=sizing,
     )

@@ -84,7 +84,7 @@ def start_to_proto(
         report_options=reporting_to_proto(question.reporting),
         cache_salt=job.cache_salt,
         tenant=job.tenant,
-        priority=-question.priority,  # the decoder serves higher ones first
+        priority=-job.priority,  # the decoder serves higher ones first
         constraint=None if form.constraint is None else constraint_to_proto(form.constraint),
         constraint_after_token=None if form.constraint is None else prompt.thought_end,
         constraint_from_token=form.begin,

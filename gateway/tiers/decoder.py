@@ -4,7 +4,7 @@ Going on elsewhere is `gateway.generation`'s business.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintSpec
 from gateway.request.deadlines import seconds_left
 from gateway.request.job import ChatJob
+from gateway.tiers.company import Company
 from gateway.tiers.convert import (
     Progress,
     admitted_from_proto,
@@ -31,19 +32,21 @@ from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
-from protos.wire.errors import Reason, ServiceError, Unavailable, from_rpc_error
+from protos.wire.errors import Reason, ServiceError, from_rpc_error
 
 # What a call ends with whose decoder is gone, is not ready yet, stops, or was cut off.
 _GONE = (Reason.DECODER_UNAVAILABLE, Reason.LOADING, Reason.DRAINING, Reason.CANCELLED)
 
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
-# None at the end of a stream.
-_Message = decoder_pb2.GenerateResponse | None
-
 # How much later than others an admission may come whose grammar must be compiled first; a decoder
 # gives one two seconds in a helper process, and one call may find others there.
 GRAMMAR_S = 10.0
+
+# Messages of a call that are read ahead of the answer; then the decoder's own waits.
+MAX_AHEAD = 256
+
+_Read = object  # a message, how the call failed, or anything else for its end
 
 
 class CallEnded(Exception):
@@ -81,6 +84,7 @@ class DecoderClient(TierClient):
             watching=watching,
             files=files,
         )
+        self._company = Company()
 
     @asynccontextmanager
     async def generate(
@@ -117,20 +121,21 @@ class DecoderClient(TierClient):
             metadata=((REQUEST_ID_KEY, start.request_id),),
         )
         endpoint.calls += 1
+        grace_s = 0.0 if form.constraint is None else GRAMMAR_S
+        generating = GenerateCall(
+            call,
+            lambda error: self.note_failure(endpoint, error),
+            form.constraint,
+            lambda word: self.first_word(endpoint, word, grace_s=grace_s),
+            self._company,
+        )
         try:
-            grace_s = 0.0 if form.constraint is None else GRAMMAR_S
-            generating = GenerateCall(
-                call,
-                lambda error: self.note_failure(endpoint, error),
-                form.constraint,
-                lambda word: self.first_word(endpoint, word, grace_s=grace_s),
-            )
             # A call that failed at once tells why when it is read.
             with suppress(CallEnded):
                 await generating.send(decoder_pb2.GenerateRequest(start=start))
             yield generating
         finally:
-            call.cancel()
+            generating.close()
             endpoint.calls -= 1
 
     async def is_there(self, endpoint: Endpoint) -> bool:
@@ -166,6 +171,7 @@ class GenerateCall:
         on_failure: Told how the transport failed.
         constraint: What the stream's start holds, in the client's words for errors.
         first_word: Waits for the first message; see `TierClient.first_word`.
+        company: Says how long tokens wait for others.
     """
 
     def __init__(
@@ -173,13 +179,18 @@ class GenerateCall:
         call: grpc.aio.StreamStreamCall[Any, Any],
         on_failure: Callable[[grpc.RpcError], None],
         constraint: ConstraintSpec | None,
-        first_word: Callable[[Awaitable[_Message]], Awaitable[_Message]],
+        first_word: Callable[[Awaitable[_Read]], Awaitable[_Read]],
+        company: Company,
     ) -> None:
         self._call = call
         self._constraint = constraint
         self._first_word = first_word
-        self._messages = aiter(call)
+        self._company = company
         self._on_failure = on_failure
+        # What was read ahead: messages, the end, or how the call failed.
+        self._ahead: asyncio.Queue[_Read] = asyncio.Queue(maxsize=MAX_AHEAD)
+        self._held: _Read = None  # taken from there, but not looked at yet
+        self._reading: asyncio.Task[None] | None = None
         self._sending = asyncio.Lock()  # gRPC takes one message at a time
 
     async def send_features(self, span_index: int, chunk: tensor_pb2.FeatureChunk) -> None:
@@ -208,54 +219,99 @@ class GenerateCall:
         with suppress(grpc.RpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
 
+    def close(self) -> None:
+        """Reads no further, and cancels the call."""
+        if self._reading is not None:
+            self._reading.cancel()
+        self._call.cancel()
+
     async def admitted(self) -> Admitted:
         """The first message.
 
         Raises:
             ServiceError: as `read`.
         """
-        message = await self._next(self._first_word)
+        try:
+            message = _message(await self._first_word(self._call.read()))
+        except grpc.RpcError as error:
+            raise self._failure(error) from error
         if message.WhichOneof("payload") != "admission":
             raise _broken_contract()
         return admitted_from_proto(message.admission)
 
     async def read(self) -> tuple[OutputToken, ...] | DecoderEnd:
-        """The next message after the first: tokens, or how the sequence ended.
+        """What comes after the first message: tokens, or how the sequence ended.
+
+        Where tokens wait for company, those that have come meanwhile are taken together.
 
         Raises:
             DecoderLost: it vanished, or is stopping.
             ServiceError: what the decoder answered, or DATA_LOSS when the stream ended early or
                 is not as agreed.
         """
+        wait_s = self._company.wait_s()
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_ahead())
+        elif wait_s:
+            await asyncio.sleep(wait_s)
         message = await self._next()
         match message.WhichOneof("payload"):
             case "tokens":
-                return tokens_from_proto(message.tokens)
+                tokens = tokens_from_proto(message.tokens)
+                if wait_s:
+                    tokens = (*tokens, *self._more_tokens())
+                self._company.came(len(tokens))
+                return tokens
             case "completion":
                 return end_from_proto(message.completion)
             case _:
                 raise _broken_contract()
 
-    async def _next(
-        self, waiting: "Callable[[Awaitable[_Message]], Awaitable[_Message]] | None" = None
-    ) -> decoder_pb2.GenerateResponse:
-        reading: Awaitable[_Message] = anext(self._messages, None)
-        try:
-            message = await (reading if waiting is None else waiting(reading))
-        except grpc.RpcError as error:
-            self._on_failure(error)
-            failure = from_rpc_error(error, unavailable=Reason.DECODER_UNAVAILABLE)
-            if _is_lost(error, failure):
-                raise DecoderLost(failure) from error
-            raise decoder_error_for_client(failure, self._constraint) from error
-        except Unavailable as error:  # it stayed silent: nothing has begun there
-            raise DecoderLost(error) from error
+    def _more_tokens(self) -> Iterator[OutputToken]:
+        """Those that are here already, up to whatever else comes."""
+        while not self._ahead.empty():
+            message = self._ahead.get_nowait()
+            if (
+                not isinstance(message, decoder_pb2.GenerateResponse)
+                or message.WhichOneof("payload") != "tokens"
+            ):
+                self._held = message
+                return
+            yield from tokens_from_proto(message.tokens)
+
+    async def _read_ahead(self) -> None:
+        ended = False
+        while not ended:
+            try:
+                read: _Read = await self._call.read()
+            except grpc.RpcError as error:
+                read = error
+            ended = not isinstance(read, decoder_pb2.GenerateResponse)
+            await self._ahead.put(read)
+
+    async def _next(self) -> decoder_pb2.GenerateResponse:
+        """The next message of what is read ahead."""
+        message, self._held = self._held, None
         if message is None:
-            raise ServiceError(
-                "the decoder ended the stream before the answer was complete",
-                reason=Reason.DATA_LOSS,
-            )
-        return message
+            message = await self._ahead.get()
+        if isinstance(message, grpc.RpcError):
+            raise self._failure(message) from message
+        return _message(message)
+
+    def _failure(self, error: grpc.RpcError) -> Exception:
+        self._on_failure(error)
+        failure = from_rpc_error(error, unavailable=Reason.DECODER_UNAVAILABLE)
+        if _is_lost(error, failure):
+            return DecoderLost(failure)
+        return decoder_error_for_client(failure, self._constraint)
+
+
+def _message(read: _Read) -> decoder_pb2.GenerateResponse:
+    if isinstance(read, decoder_pb2.GenerateResponse):
+        return read
+    raise ServiceError(
+        "the decoder ended the stream before the answer was complete", reason=Reason.DATA_LOSS
+    )
 
 
 def _is_lost(error: grpc.RpcError, failure: ServiceError) -> bool:

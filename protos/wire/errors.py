@@ -48,6 +48,7 @@ class Reason(StrEnum):
     REQUEST_ID_IN_USE = "REQUEST_ID_IN_USE"
     MODEL_MISMATCH = "MODEL_MISMATCH"
     QUEUE_FULL = "QUEUE_FULL"
+    RATE_LIMIT_EXCEEDED = "RATE_LIMIT_EXCEEDED"
     LOADING = "LOADING"
     DRAINING = "DRAINING"
     VISION_UNAVAILABLE = "VISION_UNAVAILABLE"
@@ -122,6 +123,9 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
         _S.FAILED_PRECONDITION, 503, "unavailable_error", "model_mismatch"
     ),
     Reason.QUEUE_FULL: ErrorKind(_S.RESOURCE_EXHAUSTED, 429, "rate_limit_error", "queue_full"),
+    Reason.RATE_LIMIT_EXCEEDED: ErrorKind(
+        _S.RESOURCE_EXHAUSTED, 429, "rate_limit_error", "rate_limit_exceeded"
+    ),
     Reason.LOADING: _unavailable("loading"),
     Reason.DRAINING: _unavailable("draining"),
     Reason.VISION_UNAVAILABLE: _unavailable("vision_unavailable"),
@@ -222,6 +226,12 @@ class Overloaded(ServiceError):
     default_reason = Reason.QUEUE_FULL
 
 
+class RateLimited(ServiceError):
+    """A key has used what it may use of something in a minute."""
+
+    default_reason = Reason.RATE_LIMIT_EXCEEDED
+
+
 class Unavailable(ServiceError):
     """A tier is not there, loading or draining; retrying later helps."""
 
@@ -257,6 +267,7 @@ _CLASSES: Mapping[Reason, type[ServiceError]] = {
     Reason.REQUEST_ID_IN_USE: AlreadyExists,
     Reason.MODEL_MISMATCH: ModelMismatch,
     Reason.QUEUE_FULL: Overloaded,
+    Reason.RATE_LIMIT_EXCEEDED: RateLimited,
     Reason.LOADING: Unavailable,
     Reason.DRAINING: Unavailable,
     Reason.VISION_UNAVAILABLE: Unavailable,

@@ -96,6 +96,7 @@ def _run_all(console: Console, outcomes: Sequence[Outcome], folder: Path) -> lis
         given = {
             "TANDEM_CLIENT_URL": stack.http_url,
             "TANDEM_CLIENT_KEY": KEY,
+            "TANDEM_CLIENT_VISION": stack.addresses["vision"],
             "TANDEM_CLIENT_MODEL": Bundle.open(bundle).manifest.model_id,
             "TANDEM_CLIENT_IMAGE": str(image),
             "TANDEM_CLIENT_TOKENIZER": str(CHECKPOINT),

@@ -19,6 +19,7 @@ URL = os.environ["TANDEM_CLIENT_URL"]  # with /v1
 ORIGIN = URL.removesuffix("/v1")
 KEY = os.environ["TANDEM_CLIENT_KEY"]
 MODEL = os.environ["TANDEM_CLIENT_MODEL"]
+VISION = os.environ["TANDEM_CLIENT_VISION"]  # the vision tier, host:port
 WORK = Path(os.environ["TANDEM_CLIENT_WORK"])  # an empty folder
 TOKENIZER = os.environ["TANDEM_CLIENT_TOKENIZER"]  # a checkpoint's folder
 IMAGE = Path(os.environ["TANDEM_CLIENT_IMAGE"])  # a PNG that shows one shape of one colour

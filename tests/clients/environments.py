@@ -96,6 +96,17 @@ CLIENTS = (
         packages=("pydantic-ai-slim[openai]==2.68.0",),
         script="libraries/pydantic_ai_agent.py",
     ),
+    Client(
+        name="anthropic",
+        packages=("anthropic==2.14.0",),
+        script="libraries/anthropic_messages.py",
+    ),
+    Client(name="ollama", packages=("ollama==0.6.3",), script="libraries/ollama_chat.py"),
+    Client(
+        name="tritonclient",
+        packages=("tritonclient[grpc]==2.73.0",),
+        script="libraries/triton_infer.py",
+    ),
     Client(name="llm", packages=("llm==0.36",), script="programs/llm_command.py"),
     Client(
         name="guidellm",

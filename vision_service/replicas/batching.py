@@ -22,6 +22,8 @@ from vision_service.replicas.passes import (
     next_pass,
     pass_beside,
 )
+from vision_service.scaling.cost import Work
+from vision_service.scaling.meter import LoadMeter
 from vision_service.towers.tower import BatchEncoder
 from vision_service.towers.watch import Abandoned
 
@@ -52,6 +54,7 @@ class PatchBatcher:
         max_batch_patches: Of one pass; an image alone may have more.
         max_queued_patches: Of all images that wait or are encoded.
         clock: Seconds.
+        meter: Told of every pass; None: nobody asks.
     """
 
     def __init__(
@@ -61,11 +64,13 @@ class PatchBatcher:
         max_batch_patches: int,
         max_queued_patches: int,
         clock: Callable[[], float] = time.perf_counter,
+        meter: LoadMeter | None = None,
     ) -> None:
         self._encoder = encoder
         self._max_batch_patches = max_batch_patches
         self._max_queued_patches = max_queued_patches
         self._clock = clock
+        self._meter = meter or LoadMeter(clock)
         self._waiting: list[_Item] = []
         self._reserved_patches = 0
         self._patches_per_s = _FIRST_GUESS_PATCHES_PER_S
@@ -162,9 +167,8 @@ class PatchBatcher:
         self._beside = None
 
     async def _run(self, items: Sequence[_Item], running: Running) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            features = await loop.run_in_executor(self._compute, self._encode, items, running)
+            features = await self._pass(items, running)
         except Abandoned:
             self._waiting += [item for item in items if not item.done.done()]
             return
@@ -177,6 +181,19 @@ class PatchBatcher:
         for item, part in zip(items, features, strict=True):
             if not item.done.done():
                 item.done.set_result(BatchResult(part, elapsed_s * 1e3))
+
+    async def _pass(self, items: Sequence[_Item], running: Running) -> list[FloatArray]:
+        """Runs the tower in a thread; the meter learns from passes that had it to themselves."""
+        number = self._meter.began(Work.sum(Work.of(item.data.grid) for item in items))
+        measures = False
+        try:
+            features = await asyncio.get_running_loop().run_in_executor(
+                self._compute, self._encode, items, running
+            )
+            measures = self._beside is None
+            return features
+        finally:
+            self._meter.ended(number, measures=measures)
 
     async def _isolate(self, items: Sequence[_Item], error: Exception) -> None:
         alive = [item for item in items if not item.done.done()]

@@ -48,3 +48,11 @@ class EncoderDeployment:
         if self._replica is None:
             raise RuntimeError(self._problem)
         return await self._replica.encode(plain)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve hands to the autoscaling policy; it asks by this name."""
+        return {} if self._replica is None else self._replica.reporter.for_policy()
+
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """What Serve hands to every request router; it asks by this name."""
+        return {} if self._replica is None else self._replica.reporter.for_routers()

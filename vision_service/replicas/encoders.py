@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 import ray
@@ -15,20 +16,30 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from protos.wire.errors import Overloaded, Reason, Unavailable
 from vision_service.config import VisionConfig
-from vision_service.jobs import Encoded, EncodeJob, error_from_plain
+from vision_service.jobs import Encoded, EncodeJob, Patches, error_from_plain
 from vision_service.replicas import homes
 from vision_service.replicas.ray_runtime import starting
 from vision_service.replicas.reaper import Reaper
+from vision_service.routing.desk import DESK, Ticket, Verdict
+from vision_service.routing.fatal import FatalImages
+from vision_service.routing.wire import TICKET
+from vision_service.scaling.cost import USUAL, Work
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 2  # the first and one retry, on whatever replica is there by then
+_HANDLE_STOP_S = 2.0
+_LOOK_S = 0.2  # between two looks whether a call still has a chance
 
 _REPLICA_LOST = (
     ray.exceptions.RayActorError,
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.ObjectLostError,
 )
+
+
+class _ReplicaHung(Exception):
+    """A replica has not answered in the time that its image should have taken."""
 
 
 class RayEncoders:
@@ -38,6 +49,8 @@ class RayEncoders:
         self._config = config
         self._ray, self._application = homes.home_of(config, reaper, self._take)
         self._handle: Any = None
+        self._fatal = FatalImages()
+        self._replica_start_s = 1.0
 
     async def start(self, *, reclaim_signals: Callable[[], None]) -> None:
         """Starts or joins Ray, and the replicas; returns when they are ready.
@@ -59,11 +72,17 @@ class RayEncoders:
         with starting("the encoder replicas"):
             await self._application.start()
         total_s = time.perf_counter() - started_s
+        self._replica_start_s = total_s - ray_s
         logger.info("started: ray %.1f s, replicas %.1f s", ray_s, total_s - ray_s)
 
     async def stop(self) -> None:
         """Ends the replicas that are nobody else's, and every process of a Ray of our own."""
-        self._handle = None
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            # Its threads would go on reporting to a Ray that is no more.
+            quiet = asyncio.ensure_future(handle.shutdown_async())
+            quiet.add_done_callback(_look_at_outcome)
+            await asyncio.wait({quiet}, timeout=_HANDLE_STOP_S)
         await self._application.stop()
         await self._ray.stop()
 
@@ -77,15 +96,19 @@ class RayEncoders:
     async def encode(self, job: EncodeJob) -> Encoded:
         """Encodes one image on some replica; see `jobs.Encoders`.
 
-        A replica that dies meanwhile costs one retry on another one, or on its successor.
+        A replica that dies or hangs meanwhile costs one retry, on another one or on its successor.
         """
-        plain = job.to_plain()
+        self._fatal.check(job)
+        failed: list[str] = []
         for attempt in range(1, _ATTEMPTS + 1):
+            ticket = DESK.open(_work(job), avoid=failed)
             try:
-                answer = await self._call(plain)
+                answer = await self._call(job, ticket)
             except _REPLICA_LOST:
                 logger.warning("a replica died while encoding (attempt %d)", attempt)
-                continue
+                self._fatal.died(job, ticket.replica or "")
+            except _ReplicaHung:
+                logger.warning("a replica does not answer (attempt %d)", attempt)
             except BackPressureError as error:
                 raise Overloaded(
                     f"{self._config.max_queued_requests} requests already wait for a replica",
@@ -93,8 +116,14 @@ class RayEncoders:
                 ) from error
             except DeploymentUnavailableError:
                 break
-            return self._to_encoded(answer)
-        raise _unavailable()
+            else:
+                self._fatal.survived(job)
+                return self._to_encoded(answer)
+            finally:
+                DESK.close(ticket)
+            failed += [ticket.replica] if ticket.replica else []
+        self._fatal.check(job)
+        raise self._unavailable()
 
     def _to_encoded(self, answer: dict[str, Any]) -> Encoded:
         if "error" not in answer:
@@ -103,24 +132,43 @@ class RayEncoders:
             logger.error("unhandled error in a replica\n%s", answer["traceback"])
         raise error_from_plain(answer)
 
-    async def _call(self, plain: dict[str, Any]) -> dict[str, Any]:
+    async def _call(self, job: EncodeJob, ticket: Ticket) -> dict[str, Any]:
         if self._handle is None or self._ray.is_lost:
-            raise _unavailable()
-        response = self._handle.encode.remote(plain)
+            raise self._unavailable()
+        response = self._handle.encode.remote(
+            {**job.to_plain(), TICKET: (DESK.front, ticket.number)}
+        )
         answer = asyncio.ensure_future(_awaited(response))
         answer.add_done_callback(_look_at_outcome)
         lost = asyncio.ensure_future(self._ray.lost())
+        hopeless = asyncio.ensure_future(self._hopeless(ticket))
         try:
-            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise _unavailable()
-            return answer.result()
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
+            await asyncio.wait({answer, lost, hopeless}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            if not lost.done() and hopeless.result() is Verdict.HUNG:
+                raise _ReplicaHung
+            raise self._unavailable()
         finally:
-            lost.cancel()
-            answer.cancel()
+            if not answer.done():
+                response.cancel()
+            for task in (answer, lost, hopeless):
+                task.cancel()
+
+    async def _hopeless(self, ticket: Ticket) -> Verdict:
+        """Returns when there is no use in waiting for a call any longer."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            verdict = DESK.verdict(ticket, tier_wait_s=self._config.longest_tier_wait_s)
+            if verdict is not None:
+                return verdict
+
+    def _unavailable(self) -> Unavailable:
+        return Unavailable(
+            "no encoder replica is there, try again",
+            reason=Reason.VISION_UNAVAILABLE,
+            retry_after_s=float(ceil(self._replica_start_s)),
+        )
 
 
 async def _awaited(response: Any) -> dict[str, Any]:
@@ -128,15 +176,14 @@ async def _awaited(response: Any) -> dict[str, Any]:
     return answer
 
 
-def _look_at_outcome(task: asyncio.Future[dict[str, Any]]) -> None:
+def _look_at_outcome(task: asyncio.Future[Any]) -> None:
     """Keeps asyncio from reporting the error of a call that nobody waits for any more."""
     if not task.cancelled():
         task.exception()
 
 
-def _unavailable() -> Unavailable:
-    return Unavailable(
-        "no encoder replica is there, try again",
-        reason=Reason.VISION_UNAVAILABLE,
-        retry_after_s=2.0,
-    )
+def _work(job: EncodeJob) -> Work:
+    """What a job costs; that of a usual image where only the image itself says how large it is."""
+    source = job.source
+    grid = source.grid if isinstance(source, Patches) else source.expected_grid
+    return USUAL if grid is None else Work.of(grid)

@@ -6,6 +6,8 @@ Knows nothing of Ray or gRPC: plain data in, plain data out.
 import logging
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,9 @@ from vision_service.jobs import Encoded, EncodedImage, EncodeJob, Patches, error
 from vision_service.media import boxed
 from vision_service.media.images import FIELD, ImageLimits
 from vision_service.replicas.batching import BatchResult, PatchBatcher
+from vision_service.routing.wire import Reporter
+from vision_service.scaling.cost import Work
+from vision_service.scaling.meter import LoadMeter
 from vision_service.towers.tower import BatchEncoder, load_tower
 
 logger = logging.getLogger(__name__)
@@ -60,10 +65,13 @@ class Replica:
     ) -> None:
         self._plan = plan
         self._box = box
+        self._meter = LoadMeter(time.perf_counter)
+        self.reporter = Reporter(self._meter)
         self._batcher = PatchBatcher(
             tower,
             max_batch_patches=settings.max_batch_patches,
             max_queued_patches=settings.max_queued_patches,
+            meter=self._meter,
         )
 
     @classmethod
@@ -88,6 +96,7 @@ class Replica:
 
     async def encode(self, plain: dict[str, Any]) -> dict[str, Any]:
         """Encodes a job; both are plain data (see jobs.py), errors included."""
+        self.reporter.took(plain)
         try:
             encoded = await self._encode(EncodeJob.from_plain(plain))
         except ServiceError as error:
@@ -101,7 +110,7 @@ class Replica:
         started_s = time.perf_counter()
         source = job.source
         if isinstance(source, Patches):
-            with self._batcher.reservation(source.grid.patches):
+            with self._holding(source.grid):
                 result = await self._batcher.encode(source)
             return _encoded(source.grid, result, started_s, preprocess_ms=0.0)
         return await self._encode_file(source, started_s)
@@ -114,12 +123,18 @@ class Replica:
             grid = image.expected_grid
             if grid is None:
                 grid = _grid((await self._box.run(boxed.job(boxed.GRID_TASK, file, plan))).values)
-            with self._batcher.reservation(grid.patches):
+            with self._holding(grid):
                 made = await self._box.run(boxed.job(boxed.PATCHES_TASK, file, plan))
                 file.close()
                 patches, preprocess_ms = _patches(made, grid)
                 result = await self._batcher.encode(patches)
         return _encoded(grid, result, started_s, preprocess_ms=preprocess_ms)
+
+    @contextmanager
+    def _holding(self, grid: Grid) -> Iterator[None]:
+        """Room in the queue for one image, counted as work as long."""
+        with self._batcher.reservation(grid.patches), self._meter.holding(Work.of(grid)):
+            yield
 
 
 def image_plan(settings: ReplicaSettings, images: ImageSettings) -> boxed.ImagePlan:

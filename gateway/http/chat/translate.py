@@ -61,7 +61,7 @@ def to_question(request: ChatCompletionRequest) -> Question:
         ),
         constraint=constraint_of(request),
         tool_choice=tool_choice_of(request),
-        priority=request.priority or 0,
+        priority=request.priority,
         cache_salt=request.cache_salt or "",
         choice_count=1 if request.n is None else request.n,
         stream=bool(request.stream),

@@ -1,7 +1,7 @@
 """Video parts of a message, in the forms that clients of open servers send.
 
 - `{"type": "video_url", "video_url": {"url": "data:video/mp4;base64,..."}}` (vLLM, SGLang), the URL
-  also bare, or vLLM's frames as `data:video/jpeg;base64,A,B,C`;
+  also bare, or one to be fetched, or vLLM's frames as `data:video/jpeg;base64,A,B,C`;
 - `{"type": "video", "video": "data:..."}`, or a list of images' data: URLs, the frames (Qwen).
 
 Beside either, and within `video_url`, the numbers of Qwen's clients: see `_NUMBERS`.
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from gateway.media.images import image_bytes
+from gateway.media.sources import is_followed
 from gateway.media.videos import VideoSizing, video_data
 from gateway.request.conversation import VideoPart
 from protos.wire.errors import InvalidRequest
@@ -56,22 +57,26 @@ def video_part(raw: Mapping[str, Any], path: str, *, idle: Set[str]) -> VideoPar
     seconds = _seconds(given.pop("timestamps", ()), f"{path}.timestamps")
     sizing = _sizing(given, path)
     sizing.check(field=path)
-    if isinstance(content, str):
+    file, url = b"", None
+    frames: tuple[bytes, ...] = ()
+    if isinstance(content, str) and is_followed(content):
+        url = content
+    elif isinstance(content, str):
         file, frames = video_data(content, field=path)
     elif isinstance(content, Sequence) and kind == "video":
-        file, frames = b"", tuple(_frame(url, path) for url in content)
+        frames = tuple(_frame(frame, path) for frame in content)
     else:
         raise InvalidRequest(
             f'{path}.{kind} must be a URL as in "data:video/mp4;base64,..."'
             + (", or a list of images' URLs" if kind == "video" else ""),
             param=path,
         )
-    if file and seconds:
+    if seconds and not frames:
         raise InvalidRequest(
             f"{path}.timestamps are of frames that are sent as images; a file tells its own",
             param=f"{path}.timestamps",
         )
-    return VideoPart(file=file, frames=frames, seconds=seconds, sizing=sizing)
+    return VideoPart(file=file, url=url, frames=frames, seconds=seconds, sizing=sizing)
 
 
 def _merged(

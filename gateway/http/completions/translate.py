@@ -41,7 +41,7 @@ def to_questions(request: CompletionRequest) -> list[Question]:
                 logprobs=request.logprobs is not None, top_logprob_count=request.logprobs or 0
             ),
             constraint=constraint_of(request),
-            priority=request.priority or 0,
+            priority=request.priority,
             cache_salt=request.cache_salt or "",
             choice_count=count,
             stream=bool(request.stream),

@@ -7,12 +7,23 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from gateway.access.auth import API_KEY
+from gateway.http import rates
 from gateway.http.document.operation import Operation
 from gateway.http.document.version import VERSION
 
 Json = dict[str, Any]
 
 PATH = "/openapi.json"
+_RATES: Json = {
+    name: {"description": text, "schema": {"type": kind}}
+    for name, (text, kind) in rates.DESCRIBED.items()
+}
+_RETRY: Json = {
+    "retry-after": {
+        "description": "Seconds after which the same request may succeed, with 429 and 503.",
+        "schema": {"type": "integer"},
+    }
+}
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -62,6 +73,9 @@ def _operation(one: Operation, schemas: dict[str, Json]) -> Json:
             "default": _answer(schemas[one.error.__name__], "A failure"),
         },
     }
+    if not one.is_open:
+        described["responses"]["200"]["headers"] = _RATES
+        described["responses"]["default"]["headers"] = {**_RATES, **_RETRY}
     if one.busy_answer is not None:
         described["responses"]["503"] = _answer(
             schemas[one.busy_answer.__name__], "Nothing is answered now"

@@ -71,7 +71,7 @@ def to_question(body: CreateMessage, conversation: Conversation) -> Question:
         ),
         constraint=_constraint(body),
         tool_choice=_tool_choice(body),
-        priority=body.priority or 0,
+        priority=body.priority,
         stream=bool(body.stream),
     )
 

@@ -69,19 +69,21 @@ def _file(part: Field) -> TextPart:
     part.only({"file_data", "filename", "detail"} | _IDLE)
     data, name = part.text("file_data"), part.at("filename").value
     url = data if data[:5].lower() == "data:" else f"data:;base64,{data}"
+    file = data_url_bytes(url, field=part.path, most=None)
+    if file.startswith(b"%PDF-"):  # which may be all ASCII, but is no text to read
+        raise _no_text(part, "is a PDF, which is not supported: its pages go into input_image")
     try:
-        text = data_url_bytes(url, field=part.path, most=None).decode()
+        text = file.decode()
     except UnicodeDecodeError as error:
-        raise _no_text(part) from error
-    if text.startswith("%PDF-"):  # which may be all ASCII, but is no text to read
-        raise _no_text(part)
+        raise _no_text(
+            part, "is no text in UTF-8; other files are not supported, images go into input_image"
+        ) from error
     return TextPart(text=f"{name}:\n{text}" if isinstance(name, str) else text)
 
 
-def _no_text(part: Field) -> Unsupported:
+def _no_text(part: Field, why: str) -> Unsupported:
     return Unsupported(
-        f"{part.path} is no text in UTF-8; other files are not supported, images go into"
-        " input_image",
+        f"{part.path} {why}",
         reason=Reason.UNSUPPORTED_MEDIA,
         param=part.path,
     )

@@ -61,7 +61,7 @@ class Responses:
 
     def _tenant(self, request: Request) -> bytes:
         service = self._door.service
-        return service.tenants.salt(service.authorize(bearer(request.headers)), None)
+        return service.tenants.salt(service.authorize(bearer(request.headers)).key, None)
 
     def _kept(self, tenant: bytes, name: str, *, param: str) -> Kept:
         kept = self._store.get(tenant, name)

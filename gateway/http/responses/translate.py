@@ -101,7 +101,7 @@ def to_question(body: CreateResponse, conversation: Conversation) -> Question:
         ),
         constraint=_constraint(body),
         tool_choice=tool_choice(body),
-        priority=body.priority or 0,
+        priority=body.priority,
         cache_salt=body.cache_salt or "",
         stream=bool(body.stream),
     )

@@ -35,3 +35,11 @@ def test_origins_of_web_pages_are_listed() -> None:
     assert GatewayConfig(bundle="b").allowed_origins == ()
     listed = GatewayConfig(bundle="b", cors_origins="https://a.example, http://[::1]:3000,*")
     assert listed.allowed_origins == ("https://a.example", "http://[::1]:3000", "*")
+
+
+def test_beyond_loopback_admin_requests_need_a_key() -> None:
+    with pytest.raises(SettingError, match="admin_key"):
+        GatewayConfig(bundle="b", admin_port=1, admin_host="0.0.0.0")
+    with pytest.raises(SettingError, match="admin_key"):
+        GatewayConfig(bundle="b", admin_port=1, admin_key="")
+    GatewayConfig(bundle="b", admin_port=1, admin_host="0.0.0.0", admin_key="k")

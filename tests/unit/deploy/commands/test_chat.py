@@ -185,3 +185,71 @@ def test_a_bad_image_is_refused_before_anything_is_sent(
     with FakeGateway([]) as gateway, pytest.raises(CommandError, match="cat.png"):
         chat.run(console(), ChatSettings(server=gateway.address), [path], "What?")
     assert gateway.requests == []
+
+
+def video_file(folder: Path, name: str = "a walk.mp4", data: bytes = b"a video") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def test_videos_are_sent_like_images(tmp_path: Path) -> None:
+    image, video = image_file(tmp_path), video_file(tmp_path)
+    with FakeGateway(["a dog walks"]) as gateway:
+        settings = ChatSettings(server=gateway.address)
+        chat.run(console(), settings, [image], "What happens?", videos=[video])
+    (message,) = gateway.requests[0].messages
+    assert [part.WhichOneof("part") for part in message.content] == ["image", "video", "text"]
+    assert message.content[1].video.file == b"a video"
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"", "has 0 bytes"), (None, "cannot read")])
+def test_a_video_that_cannot_be_sent_is_named(
+    tmp_path: Path, data: bytes | None, said: str
+) -> None:
+    path = tmp_path / "none.mp4" if data is None else video_file(tmp_path, data=data)
+    settings = ChatSettings(server="127.0.0.1:1")
+    with pytest.raises(CommandError, match=said):
+        chat.run(console(), settings, [], "What happens?", videos=[path])
+
+
+def test_paths_within_a_line_are_attached_and_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, video = image_file(tmp_path, "my cat.png"), video_file(tmp_path)
+    escaped = str(video).replace(" ", "\\ ")
+    lines = (f"What is '{image}' beside {escaped} here?", str(image_file(tmp_path)), "And that?")
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    terminal = console()
+    with FakeGateway(["a cat", "the same"]) as gateway:
+        chat.run(terminal, ChatSettings(server=gateway.address), [], None)
+    first, _, second = gateway.requests[1].messages
+    assert [part.WhichOneof("part") for part in first.content] == ["image", "video", "text"]
+    assert first.content[2].text == "What is beside here?"
+    assert [part.WhichOneof("part") for part in second.content] == ["image", "text"]
+    assert "with the next question: 1 image(s)" in shown(terminal.notes)
+
+
+def test_a_name_that_is_no_file_stays_part_of_the_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is  nowhere.png for?\n"))
+    with FakeGateway(["nothing"]) as gateway:
+        chat.run(console(), ChatSettings(server=gateway.address), [], None)
+    assert gateway.requests[0].messages[0].content[0].text == "What is  nowhere.png for?"
+
+
+def test_settings_change_and_a_conversation_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ("Well?", "/set temperature 0.5", "/set max-tokens many", "/clear", "And now?")
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    terminal = console()
+    with FakeGateway(["yes", "no"]) as gateway:
+        chat.run(terminal, ChatSettings(server=gateway.address, system="Be brief."), [], None)
+    second = gateway.requests[1]
+    assert [part.text for message in second.messages for part in message.content] == [
+        "Be brief.",
+        "And now?",
+    ]
+    assert second.sampling_params.temperature == 0.5
+    assert second.stop_conditions.max_tokens == 512
+    assert "error: /set takes one of" in shown(terminal.notes)

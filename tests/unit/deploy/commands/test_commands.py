@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from deploy.terminal.screen import CommandError, plain_log_line
 from protos.bundle.manifest import Bundle
 from tests.unit.deploy.fakes import empty_bundle
 
-COMMANDS = ("demo", "serve", "export", "chat", "verify", "bench", "doctor")
+COMMANDS = ("demo", "serve", "export", "chat", "verify", "bench", "doctor", "plan")
 
 
 def tandem(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -180,7 +181,7 @@ def test_serve_stops_on_a_signal_and_exits_with_0(tmp_path: Path, number: signal
         launcher.send_signal(number)
         rest = launcher.stdout.read()
     assert sorted(line.split()[0] for line in lines[1:4]) == ["decoder", "gateway", "vision"]
-    assert lines[4].startswith("ready in")
+    assert re.search(r"^ready in [0-9.]+ s: (http://[0-9.:]+/)v1  page \1  gRPC", lines[4])
     assert rest.splitlines()[-2:] == ["stopping", "stopped"]
     assert launcher.returncode == 0
 

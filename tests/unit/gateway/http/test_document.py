@@ -7,10 +7,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from gateway.access.accounts import Account, KeyLimits, Rated
 from gateway.config import GatewayConfig
 from gateway.http.apis import asking_routes
 from gateway.http.document.openapi import openapi
 from gateway.http.document.operations import OPERATIONS
+from gateway.http.rates import rate_headers
 from tests.unit.gateway.http.chat.test_openai_types import HELD, NEEDS, REFUSED
 from tests.unit.gateway.http.test_completions import post as complete
 from tests.unit.gateway.stage import Stage, about_images, user
@@ -28,6 +30,15 @@ def document() -> Any:
 
 async def test_the_document_is_served(stage: Stage, document: Any) -> None:
     assert (await stage.http.get("/openapi.json")).json() == document
+
+
+async def test_the_headers_of_rate_limits_are_told(document: Any) -> None:
+    account = Account("web", KeyLimits(per_minute=dict.fromkeys(Rated, 7)))
+    told = document["paths"]["/v1/chat/completions"]["post"]["responses"]
+    for name in rate_headers(account):
+        assert name in told["200"]["headers"]
+        assert name in told["default"]["headers"]
+    assert "headers" not in document["paths"]["/health"]["get"]["responses"]["200"]
 
 
 def faults(document: Any, schema: Any, value: Any) -> list[str]:

@@ -12,6 +12,7 @@ from protos.wire.errors import Reason, error_for
 # Another try may meet a free place, a tier that is back, or the end of a fault.
 MENDED_BY_WAITING = {
     Reason.QUEUE_FULL,
+    Reason.RATE_LIMIT_EXCEEDED,
     Reason.REQUEST_ID_IN_USE,  # until the other request of that id has ended
     Reason.LOADING,
     Reason.DRAINING,

@@ -12,13 +12,21 @@ import pytest
 
 from gateway.media import http_files
 from gateway.media.fetch import Fetcher
-from gateway.media.sources import FetchLimits, MediaHost, MediaPolicy, networks
+from gateway.media.images import MediaLimits
+from gateway.media.sources import ByteLimit, FetchLimits, MediaHost, MediaPolicy, networks
 from protos.wire.errors import Reason, ServiceError
 from tests.unit.gateway.media.media_server import MediaServer, file, media_server
 
 FIELD = "messages[0].content[1]"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
 LOOPBACK = networks(["127.0.0.0/8"])
+
+
+def at_most(size: int) -> ByteLimit:
+    return MediaLimits(max_image_bytes=size).file
+
+
+ANY_SIZE = at_most(10**6)
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def policy(media: MediaServer, **changes: Any) -> MediaPolicy:
 
 async def fetched(policy: MediaPolicy, url: str, **limits: Any) -> bytes:
     async with Fetcher(policy, FetchLimits(**limits)) as fetcher:
-        return await fetcher.fetch(url, field=FIELD, most=len(PNG))
+        return await fetcher.fetch(url, field=FIELD, limit=at_most(len(PNG)))
 
 
 async def refusal(policy: MediaPolicy, url: str, **limits: Any) -> ServiceError:
@@ -157,8 +165,8 @@ async def drop_by_drop(writer: asyncio.StreamWriter) -> None:
 async def test_a_slow_server_costs_its_time_and_no_more(media: MediaServer, answer: Any) -> None:
     media.answers = {"/slow": answer, "/a": file(PNG)}
     async with Fetcher(policy(media), FetchLimits(total_s=1.0)) as fetcher:
-        slow = asyncio.create_task(fetcher.fetch(media.url("/slow"), field=FIELD, most=10**6))
-        assert await fetcher.fetch(media.url("/a"), field=FIELD, most=10**6) == PNG
+        slow = asyncio.create_task(fetcher.fetch(media.url("/slow"), field=FIELD, limit=ANY_SIZE))
+        assert await fetcher.fetch(media.url("/a"), field=FIELD, limit=ANY_SIZE) == PNG
         with pytest.raises(ServiceError) as caught:
             await slow
     assert caught.value.reason is Reason.MEDIA_FETCH_TIMEOUT
@@ -221,7 +229,7 @@ async def test_so_many_at_once(media: MediaServer) -> None:
 
     media.answers["/a"] = soon
     async with Fetcher(policy(media), FetchLimits(parallel=3)) as fetcher:
-        fetches = (fetcher.fetch(media.url("/a"), field=FIELD, most=10**6) for _ in range(10))
+        fetches = (fetcher.fetch(media.url("/a"), field=FIELD, limit=ANY_SIZE) for _ in range(10))
         assert await asyncio.gather(*fetches) == [PNG] * 10
     assert media.most_at_once == 3
 

@@ -1,4 +1,4 @@
-"""Images by URL at both doors: fetched where it is allowed, and nothing before its turn."""
+"""Media by URL at both doors: fetched where it is allowed, and nothing before its turn."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -110,3 +110,65 @@ async def test_the_first_that_fails_is_named(fetching: Stage, media: MediaServer
     page = await fetching.post(messages=about(media.url("/page")))
     assert page.json()["error"]["code"] in ("unsupported_media", "invalid_image")
     assert fetching.vision.requests == []
+
+
+def video_part(url: str, **numbers: Any) -> dict[str, Any]:
+    return {"type": "video_url", "video_url": {"url": url}, **numbers}
+
+
+def asked(*parts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": "What?"}]}]
+
+
+async def test_a_video_by_url_is_the_video_itself(fetching: Stage, media: MediaServer) -> None:
+    media.answers["/a.mp4"] = file(b"a video")
+    inline = f"data:video/mp4;base64,{base64.b64encode(b'a video').decode()}"
+    for url in (media.url("/a.mp4"), inline):
+        response = await fetching.post(messages=asked(video_part(url, nframes=4)))
+        assert response.status_code == 200, response.text
+    # The second is known to be the first, whose frames were chosen already.
+    assert [sampling.file for sampling in fetching.vision.samplings] == [b"a video"]
+    first, second = (start.input_ids for start in fetching.decoder.starts)
+    assert first == second
+
+
+async def test_the_grpc_door_takes_urls_of_videos(fetching: Stage, media: MediaServer) -> None:
+    async def prepared(**video: Any) -> Any:
+        part = gateway_pb2.ContentPart(video=gateway_pb2.Video(frame_count=4, **video))
+        message = gateway_pb2.ChatMessage(role=gateway_pb2.ROLE_USER, content=[part])
+        return await fetching.grpc.Prepare(gateway_pb2.PrepareRequest(messages=[message]))
+
+    media.answers["/a.mp4"] = file(b"a video")
+    inline = f"data:video/mp4;base64,{base64.b64encode(b'a video').decode()}"
+    by_url = await prepared(url=media.url("/a.mp4"))
+    assert by_url == await prepared(file=b"a video") == await prepared(url=inline)
+    assert by_url.visual_spans
+    for wrong in ({"url": "ftp://a/b"}, {"url": inline, "file": b"a video"}, {}):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await prepared(**wrong)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "messages[0].content[0]" in (caught.value.details() or "")
+
+
+async def test_a_video_has_limits_of_its_own(bundle: Bundle, media: MediaServer) -> None:
+    allowed = {"media_hosts": f"127.0.0.1:{media.port}", "media_networks": "127.0.0.0/8"}
+    media.answers["/long.mp4"] = file(b"v" * 20_000)
+    async with staged(bundle, **allowed, max_image_mib=0.001, max_video_mib=0.015) as stage:
+        large = await stage.post(messages=asked(video_part(media.url("/long.mp4"))))
+        many = await stage.post(messages=asked(*[video_part(media.url("/a.mp4"))] * 5))
+        stage.will_say("Hi there")
+        media.answers["/a.mp4"] = file(b"v" * 10_000)  # more than an image may have
+        fits = await stage.post(messages=asked(video_part(media.url("/a.mp4"), nframes=4)))
+    assert (large.status_code, large.json()["error"]["code"]) == (400, "video_too_large")
+    assert "max_video_mib" in large.json()["error"]["message"]
+    assert (many.status_code, many.json()["error"]["code"]) == (400, "video_too_large")
+    assert fits.status_code == 200, fits.text
+    assert media.connections == 2
+
+
+async def test_times_are_of_frames_not_of_a_file(fetching: Stage, media: MediaServer) -> None:
+    part = video_part(media.url("/a.mp4"), timestamps=[0.0, 1.0])
+    response = await fetching.post(messages=asked(part))
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "messages[0].content[0].timestamps"
+    assert media.connections == 0

@@ -1,0 +1,1 @@
+"""What an operator does with a running gateway, on a port of its own."""
