@@ -192,7 +192,7 @@ class Gateway:
         tiers = {
             client.router.tier: client.router.status() for client in (self._decoder, self._vision)
         }
-        if self._leaving:
+        if self._leaving or self._admission.draining:
             status = "draining"
         elif tiers["decoder"] != State.SERVING:
             status = "unavailable"

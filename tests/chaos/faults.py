@@ -15,6 +15,7 @@ from pathlib import Path
 
 from protos.process import processes
 from tests.chaos import cluster
+from tests.chaos.hosts import Host
 from tests.chaos.scene import Phase, Scene
 from tests.chaos.services import Service, stopped
 
@@ -31,14 +32,12 @@ class Fault:
         name: As the table shows it.
         inflict: Does it on entering and takes it back on leaving.
         gateway: Whose own requests may be lost with it; None: no request may.
-        least_s: The shortest time it lasts.
         is_final: Nothing is whole again after it.
     """
 
     name: str
     inflict: Callable[[Scene], AbstractContextManager[None]]
     gateway: str | None = None
-    least_s: float = 0.0
     is_final: bool = False
 
 
@@ -55,7 +54,6 @@ def endure(scene: Scene, fault: Fault, *, answers: int) -> Phase:
     began_s = time.monotonic()
     with fault.inflict(scene):
         scene.wait_for_answers(answers, since_s=time.monotonic())
-        time.sleep(max(0.0, fault.least_s - (time.monotonic() - began_s)))
     ended_s = time.monotonic()
     whole_s = None if fault.is_final else scene.wait_until_whole()
     return Phase(
@@ -114,6 +112,14 @@ def bad_cables(scene: Scene, *, delay_s: float = 0.0, loss: float = 0.0) -> Iter
 
 
 @contextmanager
+def cut_for(host: Host, seconds: float) -> Iterator[None]:
+    """The link of a host down for so long; it is up again when this is entered."""
+    with host.cable.cut():
+        time.sleep(seconds)
+    yield
+
+
+@contextmanager
 def restarted_in_turn(scene: Scene) -> Iterator[None]:
     """Every service ended by SIGTERM and started again, one after the other."""
     for service in scene.site.services.values():
@@ -165,8 +171,7 @@ def _service(
 def _link_down(name: str) -> Fault:
     return Fault(
         name=f"{name}: link down for {CUT_S:.0f} s",
-        inflict=lambda scene: scene.site.hosts[name].cable.cut(),
-        least_s=CUT_S,
+        inflict=lambda scene: cut_for(scene.site.hosts[name], CUT_S),
     )
 
 
@@ -182,6 +187,7 @@ SERVICES = (
     Fault(name="vision front: SIGKILL", inflict=_service("vision-1", killed)),
     Fault(name="vision front: SIGSTOP", inflict=_service("vision-2", Service.frozen)),
     Fault(name="gateway: SIGKILL", inflict=_service("gateway-2", killed), gateway="gateway-2"),
+    Fault(name="gateway: SIGSTOP", inflict=_service("gateway-1", Service.frozen)),
 )
 HOSTS = (_host_lost("decoder-2"), _host_lost("vision-1"))
 LINKS = (

@@ -108,11 +108,13 @@ class Client:
         door = gateway.removesuffix("/v1")
         while not self._ending.is_set():
             tiers: dict[str, dict[str, int]] = {}
+            ready = False
             with contextlib.suppress(httpx.TransportError):
                 health = await self._http.get(f"{door}/health/ready", timeout=LOOK_TIMEOUT_S)
-                self._ready[gateway] = health.status_code == 200
+                ready = health.status_code == 200
                 response = await self._http.get(f"{door}/metrics", timeout=LOOK_TIMEOUT_S)
                 tiers = conditions(response.text)
+            self._ready[gateway] = ready
             tell({"gateway": gateway, "at_s": time.monotonic(), "tiers": tiers})
             await asyncio.sleep(LOOK_INTERVAL_S)
 

@@ -55,13 +55,18 @@ def reference(answers: Sequence[Answer]) -> dict[str, str]:
 def outcomes(
     phases: Sequence[Phase], answers: Sequence[Answer], known: Mapping[str, str]
 ) -> list[Outcome]:
-    """A row for each phase, of the requests that ended in it: from its begin to the next one's."""
-    ends = [phase.began_s for phase in phases[1:]] + [math.inf]
+    """A row for each phase, of the requests that ended in it: from its begin to the next one's.
+
+    Of a phase after which nothing is whole, only those that ended before it was taken back.
+    """
+    nexts = [phase.began_s for phase in phases[1:]] + [math.inf]
     asked = [each for each in answers if not each.is_refused]
-    return [
-        _outcome(phase, [e for e in asked if phase.began_s <= e.ended_s < end], known)
-        for phase, end in zip(phases, ends, strict=True)
-    ]
+    rows = []
+    for phase, next_s in zip(phases, nexts, strict=True):
+        end_s = next_s if phase.whole_s is not None else phase.ended_s
+        mine = [each for each in asked if phase.began_s <= each.ended_s < end_s]
+        rows.append(_outcome(phase, mine, known))
+    return rows
 
 
 def _outcome(phase: Phase, mine: Sequence[Answer], known: Mapping[str, str]) -> Outcome:

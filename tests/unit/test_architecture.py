@@ -129,6 +129,7 @@ FENCES = {
         "vision_service/replicas/lean_node.py",
         "vision_service/replicas/ray_runtime.py",
         "vision_service/manifests/",
+        "vision_service/routing/plain_calls.py",
         "vision_service/routing/request_router.py",
     ),
     "onnxruntime": (

@@ -22,6 +22,7 @@ from vision_service.replicas.ray_runtime import starting
 from vision_service.replicas.reaper import Reaper
 from vision_service.routing.desk import DESK, Ticket, Verdict
 from vision_service.routing.fatal import FatalImages
+from vision_service.routing.plain_calls import use_plain_calls
 from vision_service.routing.wire import TICKET
 from vision_service.scaling.cost import USUAL, Work
 
@@ -67,6 +68,7 @@ class RayEncoders:
         logger.info("starting Ray")
         with starting("Ray"):
             await self._ray.start(reclaim_signals=reclaim_signals)
+            use_plain_calls()
         ray_s = time.perf_counter() - started_s
         logger.info("loading the vision tower into the replicas")
         with starting("the encoder replicas"):
