@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -10,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from deploy.commands import bench, chat, demo, doctor, extras, serve, verify
+from deploy.commands import bench, chat, costs, demo, doctor, extras, serve, verify
 from deploy.commands.running import StopRequested
 from deploy.commands.server import ClientFiles
 from deploy.stack.local import MODULES, TIERS, LaunchError, StackSettings
@@ -285,23 +286,57 @@ def bench_command(
     runs: Annotated[int, typer.Option(min=1, help="Measured questions, after one warm-up.")] = 3,
     threads: ThreadsOption = None,
     settings: SetOption = None,
+    costs_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--costs",
+            metavar="FILE",
+            help="Measure what each kind of work costs, too, for `tandem plan FILE`.",
+        ),
+    ] = None,
 ) -> None:
     """Measure an image question: where the time goes, memory, start-up. Last line is JSON."""
     console = Console()
     load = bench.Load(width=width, height=height, tokens=tokens, runs=runs)
     if server is not None:
-        if bundle is not None or settings or threads is not None:
+        if bundle is not None or settings or threads is not None or costs_file is not None:
             raise CommandError(
-                "--server measures what runs; it takes no BUNDLE, --threads or --set", exit_code=2
+                "--server measures what runs; it takes no BUNDLE, --threads, --set or --costs",
+                exit_code=2,
             )
         files = ClientFiles(authority=authority, certificate=certificate, key=key)
         report = bench.run_against(server, load, api_key=api_key, files=files)
     else:
         flags = serve.tier_flags(settings or [], threads=threads)
         served = bundle or demo.demo_bundle(console, demo.CHECKPOINT, "int4")
-        report = bench.run(console, served, load, flags=flags)
+        report = _measured(console, served, load, flags, costs_file)
     bench.show(console, report)
     print(report.to_json())
+
+
+def _measured(
+    console: Console,
+    bundle: Path,
+    load: bench.Load,
+    flags: dict[str, list[str]],
+    costs_file: Path | None,
+) -> bench.Report:
+    """A stack's report, and its costs where there is a file for them."""
+    if costs_file is None:
+        return bench.run(console, bundle, load, flags=flags)
+    flags = {tier: [*costs.FLAGS.get(tier, ()), *given] for tier, given in flags.items()}
+    also = partial(costs.write, costs_file, console, flags)
+    return bench.run(console, bundle, load, flags=flags, also=also)
+
+
+@app.command(
+    "plan",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def plan_command(context: typer.Context) -> None:
+    """Say how many encoder replicas and decoders a load needs: tandem plan COSTS."""
+    _become("gateway", "planner", context.args or ["--help"])
 
 
 def _become(extra: str, module: str, arguments: Sequence[str]) -> NoReturn:

@@ -4,7 +4,7 @@ import io
 import json
 import secrets
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -76,9 +76,14 @@ class Report:
 
 
 def run(
-    console: Console, bundle: Path, load: Load, *, flags: Mapping[str, Sequence[str]]
+    console: Console,
+    bundle: Path,
+    load: Load,
+    *,
+    flags: Mapping[str, Sequence[str]],
+    also: Callable[[LocalStack, ChatClient], None] = lambda stack, client: None,
 ) -> Report:
-    """Starts a stack for `bundle`, asks, and reports.
+    """Starts a stack for `bundle`, asks, and reports; `also` measures more of the same stack.
 
     Raises:
         LaunchError: the stack did not start.
@@ -91,12 +96,14 @@ def run(
         with own_stack(console, settings) as (stack, client):
             before = memory(stack)
             measured = _measure(client, load, first_seed=0)
-            return replace(
+            report = replace(
                 measured,
                 startup_s={tier: event.seconds for tier, event in stack.ready.items()},
                 memory_ready=before,
                 memory_after=memory(stack),
             )
+            also(stack, client)
+            return report
 
 
 def run_against(

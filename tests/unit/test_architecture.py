@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("protos", "kernels", "vision_service", "decoder_service", "gateway", "deploy")
+PACKAGES = (
+    "protos",
+    "kernels",
+    "vision_service",
+    "decoder_service",
+    "gateway",
+    "deploy",
+    "planner",
+)
 MOST_FILES_IN_A_FOLDER = 13
 
 # Our packages each package may import, itself apart.
@@ -20,7 +28,20 @@ ALLOWED = {
     "decoder_service": {"protos", "kernels"},
     "gateway": {"protos"},
     "deploy": {"protos", "kernels"},
+    "planner": {"protos", "vision_service", "decoder_service", "gateway"},
 }
+
+# What of the services the planner may import: the policies that it simulates, and their values.
+# None of them brings a model, an engine or a server into its process.
+SIMULATED = (
+    "decoder_service.cache",
+    "decoder_service.sampling.parameters",
+    "decoder_service.schedule",
+    "decoder_service.sequence",
+    "gateway.tiers.router",
+    "vision_service.replicas.passes",
+    "vision_service.scaling",
+)
 
 # Rooms of a package (files and folders), lowest first: a room imports only rooms of rows above it
 # in this list, never one of its own row.
@@ -42,7 +63,7 @@ LAYERS = {
         ["__main__"],
     ],
     "vision_service": [
-        ["config", "jobs", "metrics"],
+        ["config", "jobs", "metrics", "scaling"],
         ["video_requests"],
         ["box", "servicer", "families"],
         ["media", "open_inference"],
@@ -66,6 +87,21 @@ LAYERS = {
         ["client", "export", "install", "stack", "terminal"],
         ["certificates", "commands"],
         ["cli"],
+    ],
+    "planner": [
+        ["fields"],
+        ["costs", "load"],
+        ["simulation"],
+        ["search"],
+        ["show"],
+        ["__main__"],
+    ],
+    "planner/simulation": [
+        ["clock", "requests", "spread"],
+        ["outcome"],
+        ["decoder", "encoder"],
+        ["autoscale"],
+        ["run"],
     ],
     "deploy/export": [
         ["errors", "progress"],
@@ -218,6 +254,18 @@ def test_heavy_libraries_stay_in_their_modules(library: str) -> None:
         for name in imports_of(path)
         if name.partition(".")[0] == library
         and not path.relative_to(ROOT).as_posix().startswith(FENCES[library])
+    ]
+    assert wrong == []
+
+
+def test_the_planner_imports_policies_alone() -> None:
+    services = {"vision_service", "decoder_service", "gateway"}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for package, path in modules()
+        if package == "planner"
+        for name in imports_of(path)
+        if name.partition(".")[0] in services and not name.startswith(SIMULATED)
     ]
     assert wrong == []
 

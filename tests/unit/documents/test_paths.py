@@ -7,7 +7,15 @@ import pytest
 from tests.support.markdown import ROOT, spans, tables
 
 DOCUMENTS = ["README.md", "DESIGN.md", "DECISIONS.md", "CONTRIBUTING.md", "SECURITY.md"]
-PACKAGES = ("protos", "kernels", "vision_service", "decoder_service", "gateway", "deploy")
+PACKAGES = (
+    "protos",
+    "kernels",
+    "vision_service",
+    "decoder_service",
+    "gateway",
+    "deploy",
+    "planner",
+)
 TREE = (*PACKAGES, "tests")
 
 # Endings of files of this repository, whose names are paths even without a slash. Data files are

@@ -1,0 +1,1 @@
+"""`tandem plan`: how many encoder replicas and decoders a load needs, by simulation."""

@@ -1,0 +1,1 @@
+"""A discrete-event simulation of the tiers: their own policies, a cost model for their models."""

@@ -1,0 +1,195 @@
+"""One load on one plan, from arrivals to answers: a gateway's router, decoders, replicas."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from gateway.tiers.router import Endpoint, Router, State
+from planner.costs import Costs
+from planner.fields import PlanError
+from planner.load import Load
+from planner.simulation.autoscale import Autoscale
+from planner.simulation.clock import Clock
+from planner.simulation.decoder import Decoder
+from planner.simulation.encoder import Encoders, ImageQueue
+from planner.simulation.outcome import Answer, Gaps, Outcome, outcome
+from planner.simulation.requests import arrivals
+from planner.simulation.spread import Spread
+from protos.wire.errors import Reason
+from vision_service.scaling.policy import Aims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How many of each there are.
+
+    Attributes:
+        replicas: Of the encoder; 0 where nodes are whole.
+        decoders: Decoders, or whole nodes.
+        most_replicas: With it an autoscaler makes the replicas more, and fewer again.
+        whole: Whether each decoder encodes too, on its own cores: passes and steps by turns.
+    """
+
+    replicas: int
+    decoders: int
+    most_replicas: int | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A decoder, and the images that wait for its own tower."""
+
+    decoder: Decoder
+    images: ImageQueue
+
+
+def simulate(costs: Costs, load: Load, plan: Plan) -> Outcome:
+    """What a load finds at some replicas and decoders.
+
+    Args:
+        costs: Of every machine of a kind.
+        load: Requests, targets, and what of them counts.
+        plan: At least one decoder, and a replica where images come.
+
+    Raises:
+        PlanError: no request comes in the time that counts.
+    """
+    return Simulation(costs, load, plan).run()
+
+
+class Simulation:
+    """One run; see `simulate`."""
+
+    def __init__(self, costs: Costs, load: Load, plan: Plan) -> None:
+        self.answers = [
+            Answer(arrival=arrival)
+            for arrival in arrivals(load, max_context=costs.decoder.max_context)
+        ]
+        if not self.answers or self.answers[-1].arrival.moment < load.warm_up_s:
+            raise PlanError(
+                f"seconds is {load.seconds:g}, expected so many that a request comes after"
+                f" warm_up_s ({load.warm_up_s:g})"
+            )
+        self._costs, self._load, self._plan = costs, load, plan
+        self._clock = Clock()
+        self._gaps = Gaps(target_s=load.itl_s, since_s=load.warm_up_s, until_s=load.seconds)
+        self._encoders = Encoders(self._clock, costs, count=plan.replicas)
+        spread = Spread(costs.spread, load.seed)
+        self._nodes = [self._node(spread) for _ in range(plan.decoders)]
+        self._router = _router(plan.decoders)
+        self._at = dict(zip(self._router.endpoints, self._nodes, strict=True))
+        self._endpoints: dict[Answer, Endpoint] = {}
+        self._busy_s = (0.0, 0.0, 0.0)  # of replicas, decoders, and slots that were held
+
+    def run(self) -> Outcome:
+        """Runs it to its end, when every answer has ended."""
+        load, plan = self._load, self._plan
+        scaler = self._autoscale()
+        # What a request spends on its way is one figure, spent before anything queues.
+        for answer in self.answers:
+            moment = answer.arrival.moment + self._costs.overhead_s
+            self._clock.at(moment, partial(self._arrive, answer))
+        self._clock.at(load.seconds, self._look)
+        self._clock.run()
+        replicas = plan.replicas if scaler is None else scaler.replica_s / load.seconds
+        return outcome(
+            self.answers,
+            self._gaps,
+            load,
+            replicas=plan.replicas,
+            decoders=plan.decoders,
+            mean_replicas=replicas,
+            replica_use=self._busy_s[0] / load.seconds / max(1e-9, replicas),
+            decoder_use=self._busy_s[1] / load.seconds / plan.decoders,
+            slot_use=self._busy_s[2] / load.seconds / plan.decoders / self._costs.decoder.slots,
+            preemptions=sum(node.decoder.residency.preemption_count for node in self._nodes),
+            events=self._clock.events,
+        )
+
+    def _autoscale(self) -> Autoscale | None:
+        if self._plan.most_replicas is None:
+            return None
+        aims = Aims(fewest=self._plan.replicas, most=self._plan.most_replicas)
+        scaler = Autoscale(self._clock, self._costs, self._encoders, aims)
+        scaler.until(self._load.seconds)
+        return scaler
+
+    def _look(self) -> None:
+        used = [node.decoder.used_s() for node in self._nodes]
+        computed, held = (sum(one[part] for one in used) for part in (0, 1))
+        self._busy_s = (self._encoders.busy_s, computed, held)
+
+    def _node(self, spread: Spread) -> Node:
+        images = ImageQueue(self._costs)
+        decoder = Decoder(
+            self._clock,
+            self._costs,
+            spread=spread,
+            gaps=self._gaps,
+            on_end=self._ended,
+            other_work=partial(self._pass_of, images),
+        )
+        return Node(decoder=decoder, images=images)
+
+    def _pass_of(self, images: ImageQueue) -> float | None:
+        """The next pass of a whole node: what it takes; None where no image waits."""
+        chosen = images.next()
+        if not chosen:
+            return None
+        seconds = images.seconds(chosen)
+        for image in chosen:
+            self._clock.at(self._clock.now + seconds, image.done)
+        return seconds
+
+    # -- A request ---------------------------------------------------------------------------
+
+    def _arrive(self, answer: Answer) -> None:
+        endpoint = self._router.ranked(affinity=b"%d" % answer.arrival.conversation)[0]
+        node = self._at[endpoint]
+        if node.decoder.places_left == 0:
+            answer.refused = True
+            return
+        endpoint.calls += 1
+        self._endpoints[answer] = endpoint
+        sequence, admission = node.decoder.submit(answer)
+        if not admission.needed_spans:
+            return
+        give = partial(node.decoder.give_features, sequence)
+        if self._plan.whole:
+            self._encode_there(answer, node, give)
+        elif not self._encoders.submit(answer.arrival.patches, partial(self._send, answer, give)):
+            answer.refused = True
+            node.decoder.cancel(sequence)
+            self._ended(answer)
+
+    def _send(self, answer: Answer, give: Callable[[], None]) -> None:
+        """Features are computed; they are at the decoder once they have crossed the wire."""
+        crossing = self._costs.transfer.seconds(answer.arrival.patches)
+        self._clock.at(self._clock.now + crossing, partial(self._given, answer, give))
+
+    def _encode_there(self, answer: Answer, node: Node, give: Callable[[], None]) -> None:
+        """Has an image encoded by a whole node, where features need not travel."""
+        patches = answer.arrival.patches
+
+        def prepared() -> None:
+            node.images.add(patches, self._clock.now, partial(self._given, answer, give))
+            node.decoder.wake()
+
+        self._clock.at(self._clock.now + self._costs.preprocess.seconds(patches), prepared)
+
+    def _given(self, answer: Answer, give: Callable[[], None]) -> None:
+        answer.encoded = self._clock.now
+        give()
+
+    def _ended(self, answer: Answer) -> None:
+        self._endpoints.pop(answer).calls -= 1
+
+
+def _router(count: int) -> Router:
+    """A gateway's view of decoders that all serve."""
+    addresses = [f"decoder-{number}:50052" for number in range(count)]
+    router = Router("decoder", addresses, unavailable=Reason.DECODER_UNAVAILABLE)
+    for endpoint in router.endpoints:
+        endpoint.state = State.SERVING
+    return router
