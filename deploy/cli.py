@@ -14,6 +14,8 @@ from rich.console import Console
 from deploy.commands import bench, chat, costs, demo, doctor, extras, serve, verify
 from deploy.commands.running import StopRequested
 from deploy.commands.server import ClientFiles
+from deploy.load import options as load_options
+from deploy.load.plan import LoadPlan, sizes_of
 from deploy.stack.local import MODULES, TIERS, LaunchError, StackSettings
 from deploy.stack.ports import LOOPBACK, Ports
 from deploy.terminal.screen import CommandError, Screen
@@ -294,9 +296,52 @@ def bench_command(
             help="Measure what each kind of work costs, too, for `tandem plan FILE`.",
         ),
     ] = None,
+    url: load_options.Url = None,
+    model: load_options.Model = None,
+    rate: load_options.Rate = None,
+    concurrency: load_options.Concurrency = None,
+    requests: load_options.Requests = 32,
+    sizes: load_options.Sizes = None,
+    images: load_options.Images = 1,
+    video_frames: load_options.VideoFrames = 0,
+    ignore_eos: load_options.IgnoreEos = False,
+    ttft_ms: load_options.TtftMs = None,
+    itl_ms: load_options.ItlMs = None,
+    timeout: load_options.Timeout = 600.0,
+    seed: load_options.Seed = 0,
+    plot: load_options.Plot = None,
 ) -> None:
-    """Measure an image question: where the time goes, memory, start-up. Last line is JSON."""
+    """Measure an image question: where the time goes, memory, start-up. Last line is JSON.
+
+    With --url, measure any endpoint that speaks OpenAI's chat API under load.
+    """
     console = Console()
+    if url is not None:
+        if bundle is not None or server is not None or settings or threads or costs_file:
+            raise CommandError(
+                "--url measures an endpoint; it takes no BUNDLE, --server, --threads, --set or"
+                " --costs",
+                exit_code=2,
+            )
+        plan = LoadPlan(
+            url=url,
+            model=model,
+            rate=rate,
+            concurrency=concurrency,
+            requests=requests,
+            sizes=sizes_of(sizes or f"{width}x{height}"),
+            images=images,
+            video_frames=video_frames,
+            tokens=tokens,
+            ignore_eos=ignore_eos,
+            ttft_ms=ttft_ms,
+            itl_ms=itl_ms,
+            timeout_s=timeout,
+            seed=seed,
+        )
+        files = ClientFiles(authority=authority, certificate=certificate, key=key)
+        _load(console, plan, api_key, files, plot)
+        return
     load = bench.Load(width=width, height=height, tokens=tokens, runs=runs)
     if server is not None:
         if bundle is not None or settings or threads is not None or costs_file is not None:
@@ -312,6 +357,25 @@ def bench_command(
         report = _measured(console, served, load, flags, costs_file)
     bench.show(console, report)
     print(report.to_json())
+
+
+def _load(
+    console: Console,
+    plan: LoadPlan,
+    api_key: str | None,
+    files: ClientFiles,
+    plot_file: Path | None,
+) -> None:
+    """Runs a load, and prints its figures; ends as the signal says that stopped it."""
+    _need("gateway")
+    from deploy.load.command import measure  # here: its library is the gateway's
+
+    outcome = measure(
+        console, plan, api_key=api_key, tls=files.context(plan.url), plot_file=plot_file
+    )
+    print(outcome.figures.to_json())
+    if outcome.stopped_by is not None:
+        raise StopRequested(outcome.stopped_by)
 
 
 def _measured(
@@ -345,13 +409,22 @@ def _become(extra: str, module: str, arguments: Sequence[str]) -> NoReturn:
     Raises:
         CommandError: a library that module needs is not installed.
     """
+    _need(extra)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])
+
+
+def _need(extra: str) -> None:
+    """Refuses where a library of an extra is not installed.
+
+    Raises:
+        CommandError: naming the first of them, and how to install it.
+    """
     missing = [name for name in extras.required(extra) if extras.installed(name) is None]
     if missing:
         raise CommandError(
             f"{missing[0]} is not installed; this needs: pip install 'tandem-vlm[{extra}]'",
             exit_code=2,
         )
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])
 
 
 def main() -> None:

@@ -85,6 +85,7 @@ LAYERS = {
     "deploy": [
         ["divergence", "tower_loss"],
         ["client", "export", "install", "stack", "terminal"],
+        ["load"],
         ["certificates", "commands"],
         ["cli"],
     ],
@@ -102,6 +103,12 @@ LAYERS = {
         ["decoder", "encoder"],
         ["autoscale"],
         ["run"],
+    ],
+    "deploy/load": [
+        ["options", "plan", "records"],
+        ["bodies", "client", "driver", "figures"],
+        ["plot", "run", "show"],
+        ["command"],
     ],
     "deploy/export": [
         ["errors", "progress"],
@@ -137,7 +144,7 @@ FENCES = {
     "av": ("vision_service/videos/containers.py",),
     "cryptography": ("deploy/certificates.py", "protos/wire/credentials.py"),
     "starlette": ("gateway/http/",),
-    "aiohttp": ("gateway/media/http_files.py",),
+    "aiohttp": ("gateway/media/http_files.py", "deploy/load/client.py"),
     "uvicorn": ("gateway/http/listener.py",),
     "tokenizers": ("gateway/prompt/tokenizer.py",),
     "llguidance": ("decoder_service/grammar",),
