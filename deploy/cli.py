@@ -260,9 +260,17 @@ def verify_command(
 
 
 @app.command("doctor")
-def doctor_command() -> None:
-    """Show what this machine offers and what is missing."""
-    findings = doctor.examine()
+def doctor_command(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE",
+            help="Also say what would keep it from being served here, and the speed to expect.",
+        ),
+    ] = None,
+) -> None:
+    """Show what this machine offers and what is missing. Exit code 1 where something is."""
+    findings = doctor.examine(bundle)
     doctor.show(Console(), findings)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

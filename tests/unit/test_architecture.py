@@ -85,7 +85,7 @@ LAYERS = {
     "deploy": [
         ["divergence", "tower_loss"],
         ["client", "export", "install", "stack", "terminal"],
-        ["load"],
+        ["load", "machine"],
         ["certificates", "commands"],
         ["cli"],
     ],
@@ -103,6 +103,11 @@ LAYERS = {
         ["decoder", "encoder"],
         ["autoscale"],
         ["run"],
+    ],
+    "deploy/machine": [
+        ["finding", "forms", "limits", "rates"],
+        ["estimate", "needs"],
+        ["bundle"],
     ],
     "deploy/load": [
         ["options", "plan", "records"],

@@ -17,6 +17,7 @@ from rich.console import Console
 from deploy.commands import doctor
 from deploy.commands.digests import check_digests
 from deploy.commands.serve import tier_flags
+from deploy.machine.finding import Finding
 from deploy.terminal.screen import CommandError, plain_log_line
 from protos.bundle.manifest import Bundle
 from tests.unit.deploy.fakes import empty_bundle
@@ -148,7 +149,7 @@ def test_doctor_looks_at_everything_a_tier_needs() -> None:
 
 def test_doctor_marks_what_is_missing() -> None:
     terminal = Console(file=io.StringIO(), width=80)
-    doctor.show(terminal, [doctor.Finding(name="vision", found="torch MISSING", ok=False)])
+    doctor.show(terminal, [Finding(name="vision", found="torch MISSING", ok=False)])
     assert isinstance(terminal.file, io.StringIO)
     assert terminal.file.getvalue().split() == ["!!", "vision", "torch", "MISSING"]
 
