@@ -55,20 +55,31 @@ def measured(cores: int) -> Rates | None:
         return None
 
 
-def here(cores: int, clock: Callable[[], float] = time.thread_time) -> Rates:
-    """The same in this process; `clock` is each thread's own."""
+def here(
+    cores: int,
+    *,
+    clock: Callable[[], float] = time.thread_time,
+    read_bytes: int = READ_BYTES,
+) -> Rates:
+    """The same in this process.
+
+    Args:
+        cores: Threads at once.
+        clock: Each thread's own.
+        read_bytes: Size of what all of them read.
+    """
     with ThreadPoolExecutor(cores) as pool:  # NumPy lets go of the interpreter meanwhile
-        read = list(pool.map(lambda _: _best(_reading(cores), clock), range(cores)))
+        read = list(pool.map(lambda _: _best(_reading(read_bytes // cores), clock), range(cores)))
         multiplied = list(pool.map(lambda _: _best(_multiplying(), clock), range(cores)))
     products = ROUNDS * ROWS * SIDE * SIDE
     return Rates(
-        read_bytes_per_s=sum(READ_BYTES / cores / seconds for seconds in read),
+        read_bytes_per_s=sum(read_bytes / cores / seconds for seconds in read),
         products_per_s=sum(products / seconds for seconds in multiplied),
     )
 
 
-def _reading(cores: int) -> Callable[[], object]:
-    numbers = np.ones(READ_BYTES // 8 // cores, dtype=np.int64)
+def _reading(size: int) -> Callable[[], object]:
+    numbers = np.ones(size // 8, dtype=np.int64)
     return lambda: np.sum(numbers)
 
 
