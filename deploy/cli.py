@@ -18,7 +18,7 @@ from deploy.load import options as load_options
 from deploy.load.plan import LoadPlan, sizes_of
 from deploy.stack.local import MODULES, TIERS, LaunchError, StackSettings
 from deploy.stack.ports import LOOPBACK, Ports
-from deploy.terminal.screen import CommandError, Screen
+from deploy.terminal.screen import CommandError, Screen, examples
 from deploy.terminal.typed import read_piped
 from protos.wire import channels
 from protos.wire.errors import ServiceError
@@ -86,7 +86,7 @@ def options(
     """Options before the command."""
 
 
-@app.command("demo")
+@app.command("demo", epilog=examples("tandem demo", "tandem demo --image photo.jpg"))
 def demo_command(
     precision: Annotated[str, typer.Option(help="int4, int8, fp16 or fp32.")] = "int4",
     checkpoint: Annotated[Path, typer.Option(hidden=True)] = demo.CHECKPOINT,
@@ -102,7 +102,12 @@ def demo_command(
 @app.command(
     "serve",
     epilog="`tandem serve vision|decoder|gateway BUNDLE ...` runs one service alone, in the"
-    " foreground; `tandem serve vision --help` lists its settings.",
+    " foreground; `tandem serve vision --help` lists its settings."
+    + examples(
+        "tandem serve bundles/2b",
+        "tandem serve bundles/2b --http-port 9000 --set decoder.max-sequences=4",
+        "tandem serve bundles/2b --config tandem.toml",
+    ),
 )
 def serve_command(
     bundle: BundleArgument,
@@ -131,6 +136,14 @@ def serve_command(
     ] = None,
     threads: ThreadsOption = None,
     settings: SetOption = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file of settings with sections \\[vision], \\[decoder], \\[gateway]; options"
+            " here and environment names such as DECODER_THREADS outdo it.",
+        ),
+    ] = None,
     log_dir: Annotated[
         Path | None, typer.Option(help="Folder for the services' logs.", show_default="per port")
     ] = None,
@@ -154,8 +167,15 @@ def serve_command(
         bundle=bundle,
         host=host,
         ports=Ports(http=http_port, grpc=grpc_port, vision=vision_port, decoder=decoder_port),
-        flags=serve.tier_flags(settings or [], threads=threads, model_name=model_name),
-        environment={} if api_key is None else {"gateway": {"GATEWAY_API_KEY": api_key}},
+        flags=serve.tier_flags(
+            settings or [], threads=threads, model_name=model_name, config=config
+        ),
+        environment={
+            "gateway": {
+                **serve.file_environment(config, os.environ),
+                **({} if api_key is None else {"GATEWAY_API_KEY": api_key}),
+            }
+        },
         log_dir=log_dir,
         startup_timeout_s=startup_timeout,
         drain_timeout_s=drain_timeout,
@@ -173,7 +193,14 @@ def export_command(context: typer.Context) -> None:
     _become("export", "deploy.export", context.args or ["--help"])
 
 
-@app.command("chat")
+@app.command(
+    "chat",
+    epilog=examples(
+        'tandem chat --image photo.jpg "What is on the table?"',
+        'git diff | tandem chat "What does this change?"',
+        "tandem chat --server http://127.0.0.1:8000/v1",
+    ),
+)
 def chat_command(
     question: Annotated[
         str | None,
@@ -228,7 +255,10 @@ def chat_command(
     chat.run(Screen.of_process(), settings, image or [], question, videos=video or [])
 
 
-@app.command("certificates")
+@app.command(
+    "certificates",
+    epilog=examples("tandem certificates secrets gateway-1 vision-1,10.0.0.4 decoder-1"),
+)
 def certificates_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where everything is kept.")],
     hosts: Annotated[
@@ -247,7 +277,12 @@ def certificates_command(
     certificates.run(Console(), folder, hosts or [], days=days)
 
 
-@app.command("verify")
+@app.command(
+    "verify",
+    epilog=examples(
+        "tandem verify bundles/2b", "tandem verify bundles/2b --checkpoint Qwen3-VL-2B-Instruct"
+    ),
+)
 def verify_command(
     bundle: BundleArgument,
     checkpoint: Annotated[
@@ -259,7 +294,7 @@ def verify_command(
     verify.run(Console(), bundle, checkpoint=checkpoint)
 
 
-@app.command("doctor")
+@app.command("doctor", epilog=examples("tandem doctor", "tandem doctor bundles/2b"))
 def doctor_command(
     bundle: Annotated[
         Path | None,
@@ -276,7 +311,14 @@ def doctor_command(
         raise typer.Exit(1)
 
 
-@app.command("bench")
+@app.command(
+    "bench",
+    epilog=examples(
+        "tandem bench bundles/2b",
+        "tandem bench --server http://127.0.0.1:8000/v1 --runs 5",
+        "tandem bench --url http://127.0.0.1:8000/v1 --rate 2 --ttft-ms 2000 --plot load.png",
+    ),
+)
 def bench_command(
     bundle: Annotated[
         Path | None,
