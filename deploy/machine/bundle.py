@@ -144,5 +144,5 @@ def _speed(told: Speed, rates: Rates, limits: Limits) -> Finding:
         f" {rounded(told.prompt_tokens_per_s)} prompt tok/s,"
         f" {rounded(told.image_s)} s for a {WIDTH}x{HEIGHT} image; one request alone, nothing else"
         f" running on {cores} ({rates.read_bytes_per_s / 1e9:.0f} GB/s,"
-        f" {rates.products_per_s / 1e9:.0f} GMAC/s in float32); may be off by half",
+        f" {rates.products_per_s / 1e9:.0f} GMAC/s in float32); may be off by a factor of two",
     )
