@@ -14,9 +14,11 @@ from rich.console import Console
 from deploy.commands import bench, chat, costs, demo, doctor, extras, serve, verify
 from deploy.commands.running import StopRequested
 from deploy.commands.server import ClientFiles
+from deploy.load import options as load_options
+from deploy.load.plan import LoadPlan, sizes_of
 from deploy.stack.local import MODULES, TIERS, LaunchError, StackSettings
 from deploy.stack.ports import LOOPBACK, Ports
-from deploy.terminal.screen import CommandError, Screen
+from deploy.terminal.screen import CommandError, Screen, examples
 from deploy.terminal.typed import read_piped
 from protos.wire import channels
 from protos.wire.errors import ServiceError
@@ -85,7 +87,7 @@ def options(
     """Options before the command."""
 
 
-@app.command("demo")
+@app.command("demo", epilog=examples("tandem demo", "tandem demo --image photo.jpg"))
 def demo_command(
     precision: Annotated[str, typer.Option(help="int4, int8, fp16 or fp32.")] = "int4",
     checkpoint: Annotated[Path, typer.Option(hidden=True)] = demo.CHECKPOINT,
@@ -101,7 +103,12 @@ def demo_command(
 @app.command(
     "serve",
     epilog="`tandem serve vision|decoder|gateway BUNDLE ...` runs one service alone, in the"
-    " foreground; `tandem serve vision --help` lists its settings.",
+    " foreground; `tandem serve vision --help` lists its settings."
+    + examples(
+        "tandem serve bundles/2b",
+        "tandem serve bundles/2b --http-port 9000 --set decoder.max-sequences=4",
+        "tandem serve bundles/2b --config tandem.toml",
+    ),
 )
 def serve_command(
     bundle: BundleArgument,
@@ -130,6 +137,14 @@ def serve_command(
     ] = None,
     threads: ThreadsOption = None,
     settings: SetOption = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file of settings with sections \\[vision], \\[decoder], \\[gateway]; options"
+            " here and environment names such as DECODER_THREADS outdo it.",
+        ),
+    ] = None,
     log_dir: Annotated[
         Path | None, typer.Option(help="Folder for the services' logs.", show_default="per port")
     ] = None,
@@ -153,8 +168,15 @@ def serve_command(
         bundle=bundle,
         host=host,
         ports=Ports(http=http_port, grpc=grpc_port, vision=vision_port, decoder=decoder_port),
-        flags=serve.tier_flags(settings or [], threads=threads, model_name=model_name),
-        environment={} if api_key is None else {"gateway": {"GATEWAY_API_KEY": api_key}},
+        flags=serve.tier_flags(
+            settings or [], threads=threads, model_name=model_name, config=config
+        ),
+        environment={
+            "gateway": {
+                **serve.file_environment(config, os.environ),
+                **({} if api_key is None else {"GATEWAY_API_KEY": api_key}),
+            }
+        },
         log_dir=log_dir,
         startup_timeout_s=startup_timeout,
         drain_timeout_s=drain_timeout,
@@ -182,7 +204,14 @@ def vision_down_command(context: typer.Context) -> None:
     _become("vision", "vision_service.cluster.down", context.args)
 
 
-@app.command("chat")
+@app.command(
+    "chat",
+    epilog=examples(
+        'tandem chat --image photo.jpg "What is on the table?"',
+        'git diff | tandem chat "What does this change?"',
+        "tandem chat --server http://127.0.0.1:8000/v1",
+    ),
+)
 def chat_command(
     question: Annotated[
         str | None,
@@ -237,7 +266,10 @@ def chat_command(
     chat.run(Screen.of_process(), settings, image or [], question, videos=video or [])
 
 
-@app.command("certificates")
+@app.command(
+    "certificates",
+    epilog=examples("tandem certificates secrets gateway-1 vision-1,10.0.0.4 decoder-1"),
+)
 def certificates_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where everything is kept.")],
     hosts: Annotated[
@@ -256,7 +288,12 @@ def certificates_command(
     certificates.run(Console(), folder, hosts or [], days=days)
 
 
-@app.command("verify")
+@app.command(
+    "verify",
+    epilog=examples(
+        "tandem verify bundles/2b", "tandem verify bundles/2b --checkpoint Qwen3-VL-2B-Instruct"
+    ),
+)
 def verify_command(
     bundle: BundleArgument,
     checkpoint: Annotated[
@@ -268,16 +305,31 @@ def verify_command(
     verify.run(Console(), bundle, checkpoint=checkpoint)
 
 
-@app.command("doctor")
-def doctor_command() -> None:
-    """Show what this machine offers and what is missing."""
-    findings = doctor.examine()
+@app.command("doctor", epilog=examples("tandem doctor", "tandem doctor bundles/2b"))
+def doctor_command(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE",
+            help="Also say what would keep it from being served here, and the speed to expect.",
+        ),
+    ] = None,
+) -> None:
+    """Show what this machine offers and what is missing. Exit code 1 where something is."""
+    findings = doctor.examine(bundle)
     doctor.show(Console(), findings)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
-@app.command("bench")
+@app.command(
+    "bench",
+    epilog=examples(
+        "tandem bench bundles/2b",
+        "tandem bench --server http://127.0.0.1:8000/v1 --runs 5",
+        "tandem bench --url http://127.0.0.1:8000/v1 --rate 2 --ttft-ms 2000 --plot load.png",
+    ),
+)
 def bench_command(
     bundle: Annotated[
         Path | None,
@@ -305,9 +357,52 @@ def bench_command(
             help="Measure what each kind of work costs, too, for `tandem plan FILE`.",
         ),
     ] = None,
+    url: load_options.Url = None,
+    model: load_options.Model = None,
+    rate: load_options.Rate = None,
+    concurrency: load_options.Concurrency = None,
+    requests: load_options.Requests = 32,
+    sizes: load_options.Sizes = None,
+    images: load_options.Images = 1,
+    video_frames: load_options.VideoFrames = 0,
+    ignore_eos: load_options.IgnoreEos = False,
+    ttft_ms: load_options.TtftMs = None,
+    itl_ms: load_options.ItlMs = None,
+    timeout: load_options.Timeout = 600.0,
+    seed: load_options.Seed = 0,
+    plot: load_options.Plot = None,
 ) -> None:
-    """Measure an image question: where the time goes, memory, start-up. Last line is JSON."""
+    """Measure an image question: where the time goes, memory, start-up. Last line is JSON.
+
+    With --url, measure any endpoint that speaks OpenAI's chat API under load.
+    """
     console = Console()
+    if url is not None:
+        if bundle is not None or server is not None or settings or threads or costs_file:
+            raise CommandError(
+                "--url measures an endpoint; it takes no BUNDLE, --server, --threads, --set or"
+                " --costs",
+                exit_code=2,
+            )
+        plan = LoadPlan(
+            url=url,
+            model=model,
+            rate=rate,
+            concurrency=concurrency,
+            requests=requests,
+            sizes=sizes_of(sizes or f"{width}x{height}"),
+            images=images,
+            video_frames=video_frames,
+            tokens=tokens,
+            ignore_eos=ignore_eos,
+            ttft_ms=ttft_ms,
+            itl_ms=itl_ms,
+            timeout_s=timeout,
+            seed=seed,
+        )
+        files = ClientFiles(authority=authority, certificate=certificate, key=key)
+        _load(console, plan, api_key, files, plot)
+        return
     load = bench.Load(width=width, height=height, tokens=tokens, runs=runs)
     if server is not None:
         if bundle is not None or settings or threads is not None or costs_file is not None:
@@ -323,6 +418,25 @@ def bench_command(
         report = _measured(console, served, load, flags, costs_file)
     bench.show(console, report)
     print(report.to_json())
+
+
+def _load(
+    console: Console,
+    plan: LoadPlan,
+    api_key: str | None,
+    files: ClientFiles,
+    plot_file: Path | None,
+) -> None:
+    """Runs a load, and prints its figures; ends as the signal says that stopped it."""
+    _need("gateway")
+    from deploy.load.command import measure  # here: its library is the gateway's
+
+    outcome = measure(
+        console, plan, api_key=api_key, tls=files.context(plan.url), plot_file=plot_file
+    )
+    print(outcome.figures.to_json())
+    if outcome.stopped_by is not None:
+        raise StopRequested(outcome.stopped_by)
 
 
 def _measured(
@@ -356,13 +470,22 @@ def _become(extra: str, module: str, arguments: Sequence[str]) -> NoReturn:
     Raises:
         CommandError: a library that module needs is not installed.
     """
+    _need(extra)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])
+
+
+def _need(extra: str) -> None:
+    """Refuses where a library of an extra is not installed.
+
+    Raises:
+        CommandError: naming the first of them, and how to install it.
+    """
     missing = [name for name in extras.required(extra) if extras.installed(name) is None]
     if missing:
         raise CommandError(
             f"{missing[0]} is not installed; this needs: pip install 'tandem-vlm[{extra}]'",
             exit_code=2,
         )
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])
 
 
 def main() -> None:

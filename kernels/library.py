@@ -23,6 +23,13 @@ def instruction_set() -> str:
     return found.decode()
 
 
+@functools.cache
+def has_tiles() -> bool:
+    """Whether the tower's kernels use AMX."""
+    loaded = _loaded()
+    return loaded is not None and bool(loaded.tandem_has_tiles())
+
+
 def _loaded() -> ctypes.CDLL | None:
     if not LIBRARY.is_file():
         return None

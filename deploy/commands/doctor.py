@@ -4,37 +4,45 @@ import os
 import platform
 import resource
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from deploy.commands.extras import installed, required
+from deploy.machine.bundle import examine_bundle, spared
+from deploy.machine.finding import Finding
+from deploy.machine.forms import instruction_set
+from deploy.machine.limits import limits
+from deploy.machine.rates import measured
 from deploy.stack.paths import cache_dir
 from deploy.stack.ports import LOOPBACK, Ports, is_free
 
 GIB = 1024**3
 
-PARTS = ("gateway", "vision", "decoder", "export")
+SERVING = ("gateway", "vision", "decoder")
+PARTS = (*SERVING, "export")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd", "i8mm")
 SHARED_MEMORY_BYTES = 256 * 1024**2  # Ray keeps its object store there
 OPEN_FILES = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line: what was looked at, what was found, whether Tandem can run with it."""
+def examine(bundle: Path | None = None) -> list[Finding]:
+    """Looks at Python, machine, packages, ports and disk; changes nothing.
 
-    name: str
-    found: str
-    ok: bool = True
-
-
-def examine() -> list[Finding]:
-    """Looks at Python, machine, packages, ports and disk; changes nothing."""
-    return [_python(), _cores(), *_memory(), _open_files(), *_packages(), _ports(), _disk()]
+    Args:
+        bundle: Look for what serving this one needs, too, and only for that.
+    """
+    machine = [_python(), _cores(), *_memory(), _open_files()]
+    if bundle is None:
+        return [*machine, *_packages(PARTS), _ports(), _disk()]
+    found = instruction_set()
+    needed = _packages(SERVING, without=spared("onnx" if found else "torch"))
+    about = examine_bundle(
+        bundle, limits=limits(), instruction_set=found, installed=installed, rates=measured
+    )
+    return [*machine, *needed, _ports(), _disk(), *about]
 
 
 def show(console: Console, findings: list[Finding]) -> None:
@@ -101,10 +109,10 @@ def _open_files() -> Finding:
     return Finding(name="open files", found=f"at most {soft}", ok=soft >= OPEN_FILES)
 
 
-def _packages() -> list[Finding]:
+def _packages(parts: Sequence[str], without: frozenset[str] = frozenset()) -> list[Finding]:
     findings = []
-    for part in PARTS:
-        versions = {name: installed(name) for name in required(part)}
+    for part in parts:
+        versions = {name: installed(name) for name in required(part) if name not in without}
         missing = [name for name, version in versions.items() if version is None]
         found = ", ".join(f"{name} {version or 'MISSING'}" for name, version in versions.items())
         findings.append(Finding(name=part, found=found, ok=not missing))

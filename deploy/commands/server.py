@@ -1,6 +1,7 @@
 """The running gateway that a user names: by its gRPC address, or by the URL of its HTTP door."""
 
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,25 @@ class ClientFiles:
             key=key,
             prefix="",
         )
+
+    def context(self, server: str) -> ssl.SSLContext | None:
+        """The same for an HTTP client; None where the URL is not https.
+
+        Raises:
+            CommandError: a file is missing, or is not what it should be.
+        """
+        credentials = self.credentials(server)
+        if not server.startswith("https://"):
+            return None
+        try:
+            made = ssl.create_default_context(cafile=credentials.authority)
+            if credentials.certificate is not None:
+                made.load_cert_chain(credentials.certificate, credentials.key)
+        except OSError as error:  # ssl's own are of this kind
+            raise CommandError(
+                f"--authority, --certificate, --key: {error.strerror}", exit_code=2
+            ) from error
+        return made
 
 
 NO_FILES = ClientFiles()

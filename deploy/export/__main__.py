@@ -12,13 +12,22 @@ from deploy.export.options import ACCURACY_LEVELS, BLOCK_SIZES, PRECISIONS, Expo
 from deploy.export.partial import refuse_existing
 from deploy.export.progress import ExportProgress
 
+EXAMPLES = """examples:
+  tandem export Qwen/Qwen3-VL-2B-Instruct bundles/2b
+  tandem export my-fine-tune bundles/mine --block-size 32
+"""
 # A full disk, a full quota, and a limit on the size of files.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m deploy.export", description=__doc__)
+    made = argparse.ArgumentParser(
+        prog="tandem export",
+        description="Makes a bundle out of a checkpoint.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     made.add_argument("checkpoint", help="folder, or hub id such as Qwen/Qwen3-VL-2B-Instruct")
     made.add_argument("bundle", type=Path, help="folder to make; must not exist")
     made.add_argument("--precision", choices=PRECISIONS, default="int4")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.export import libraries, manifest, quality
+from deploy.export import libraries, manifest, needs, quality
 from deploy.export.checkpoint import processor
 from deploy.export.checkpoint.checkpoint import Checkpoint
 from deploy.export.checkpoint.hub import Located
@@ -36,13 +36,16 @@ def export(
         `target`.
 
     Raises:
-        ExportError: options, checkpoint or target are refused.
+        ExportError: options, checkpoint or target are refused, or the disk is too small.
     """
     options.check()
     checkpoint = Checkpoint.open(located.path)
     with PartialBundle(target, _key(checkpoint, located, options)) as partial:
         model = graphs.skeleton(checkpoint)
         checkpoint.require(graphs.required_shapes(model))
+        needed = needs.need(checkpoint, options)
+        progress.note(needs.described(needed, partial.path, there=partial.size()))
+        progress.expect(needed.work_bytes)
         stages = _Stages(checkpoint, partial, progress)
         stages.run_processor()
         stages.run_vision()
@@ -77,6 +80,7 @@ class _Stages:
     def _run(self, name: str, names: list[str], total: int, work: Work) -> None:
         if self._partial.finished(name):
             self._progress.note(f"{name}: done by an earlier export")
+            self._progress.skip(total)
             return
         with self._progress.stage(name, total) as advance:
             work(advance)

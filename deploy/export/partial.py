@@ -70,6 +70,10 @@ class PartialBundle:
             _empty(self.path)
         self._save_state()
 
+    def size(self) -> int:
+        """Bytes that lie there: of finished stages, and of what the next run writes anew."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
     def finished(self, stage: str) -> bool:
         """Whether the stage's files are all there with the recorded sizes."""
         files = self._done.get(stage)

@@ -9,7 +9,6 @@ for answers is for an evaluation with real prompts to say.
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +65,21 @@ def report(
     return figures
 
 
+def is_measured(checkpoint: Checkpoint, options: ExportOptions) -> bool:
+    """Whether `report` compares the decoder's graphs with the float32 weights."""
+    size = sum(tensor.size for tensor in checkpoint.tensors.values())
+    return options.bits is not None and (options.quality or size <= SMALL_BYTES)
+
+
 def _decoder_figures(
     root: Path, checkpoint: Checkpoint, model: Any, options: ExportOptions, progress: ExportProgress
 ) -> dict[str, Any]:
     reference = root / REFERENCE_FOLDER
     shutil.rmtree(reference, ignore_errors=True)  # an earlier export was killed here
-    size = sum(tensor.size for tensor in checkpoint.tensors.values())
-    wanted = options.quality or size <= SMALL_BYTES
-    if options.bits is None or not wanted:
+    if not is_measured(checkpoint, options):
         return {}
     try:
-        exact = replace(options, precision="fp32")
+        exact = decoder.exact(options)
         with progress.stage("quality", decoder.expected_bytes(checkpoint, exact)) as advance:
             decoder.write(checkpoint, model, exact, reference, advance)
             graphs = manifest.graphs_of(root, checkpoint, options)

@@ -43,6 +43,11 @@ class Screen:
         self.notes.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+def examples(*lines: str) -> str:
+    """Commands for the end of a command's help, a line each."""
+    return "\n\n".join(["", "Examples:", *(f"  {escape(line)}" for line in lines)])
+
+
 def describe_bundle(bundle: Bundle) -> str:
     """One line: which model, how quantized, which digest."""
     manifest = bundle.manifest

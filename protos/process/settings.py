@@ -2,7 +2,7 @@
 
 A service declares fields with `setting(...)`, and their ranges with them; `load` builds the
 dataclass from command-line flags (`--max-slots`) over environment names (`DECODER_MAX_SLOTS`) over
-defaults.
+a TOML file (`--config`, or `DECODER_CONFIG`) over defaults.
 """
 
 import argparse
@@ -12,9 +12,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from protos.process import settings_file
+from protos.process.settings_file import SettingsFileError, nearest
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("auto", "text", "json")
 MAX_PORT = 65535
+FILE = "config"  # what names the file; no setting is called so
 
 T = TypeVar("T")
 
@@ -89,7 +93,7 @@ def load(
     argv: Sequence[str],
     environ: Mapping[str, str],
 ) -> T:
-    """Builds `cls` from flags, then environment, then defaults.
+    """Builds `cls` from flags, then environment, then a file that one of them names, then defaults.
 
     Args:
         cls: Keyword-only dataclass whose fields are str, int, float, bool or one of these
@@ -100,12 +104,15 @@ def load(
         environ: Environment to read.
 
     Raises:
-        SettingError: an unknown `PREFIX_...` name, a value of the wrong type, a missing value.
+        SettingError: an unknown name, a value of the wrong type, a missing value, or a file that
+            cannot be used.
     """
     fields = {field.name: field for field in _own_first(cls)}
     hints = typing.get_type_hints(cls)
-    raw = _from_environment(fields, prefix, environ)
-    raw.update(_from_flags(fields, program, argv))
+    told = _from_environment(fields, prefix, environ)
+    told.update(_from_flags(fields, program, argv))
+    file = told.pop(FILE, None)
+    raw = {**(_from_file(fields, prefix, file) if file else {}), **told}
     values = {name: _parse(name, hints[name], text) for name, text in raw.items()}
     missing = [
         name
@@ -142,9 +149,23 @@ def _from_environment(
     for key, text in environ.items():
         if key.startswith(f"{prefix}_"):
             name = key.removeprefix(f"{prefix}_").lower()
-            if name not in fields:
-                raise SettingError(f"{key} is not a setting of this service")
+            if name not in fields and name != FILE:
+                hint = nearest(name.upper(), map(str.upper, fields), shown=f"{prefix}_{{}}")
+                raise SettingError(f"{key} is not a setting of this service{hint}")
             found[name] = text
+    return found
+
+
+def _from_file(fields: Mapping[str, Any], prefix: str, file: str) -> dict[str, str]:
+    try:
+        found = dict(settings_file.section(file, prefix.lower()))
+    except SettingsFileError as error:
+        raise SettingError(str(error)) from error
+    for name in found:
+        if name not in fields:
+            raise SettingError(
+                f"{file}: {name} is not a setting of {prefix.lower()}{nearest(name, fields)}"
+            )
     return found
 
 
@@ -155,12 +176,20 @@ def _from_flags(fields: Mapping[str, Any], program: str, argv: Sequence[str]) ->
         if field.default is not dataclasses.MISSING:
             text += f" (default {field.default})"
         parser.add_argument(f"--{_flag(name)}", dest=name, default=None, help=text)
+    parser.add_argument(
+        f"--{FILE}",
+        default=None,
+        help="TOML file of settings, which flags and environment outdo; with sections [vision],"
+        " [decoder], [gateway] for several services",
+    )
     try:
         known, unknown = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise SettingError(str(error)) from error
     if unknown:
-        raise SettingError(f"{unknown[0]} is not a setting of this service")
+        name = unknown[0].partition("=")[0]
+        hint = nearest(name.lstrip("-"), map(_flag, [*fields, FILE]), shown="--{}")
+        raise SettingError(f"{name} is not a setting of this service{hint}")
     return {name: text for name, text in vars(known).items() if text is not None}
 
 

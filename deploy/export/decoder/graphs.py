@@ -3,6 +3,7 @@
 import contextlib
 import io
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from deploy.export import libraries
 from deploy.export.checkpoint.checkpoint import Checkpoint
+from deploy.export.checkpoint.weights import StoredTensor
 from deploy.export.decoder import fusing, kernel_graphs, streaming, surgery
 from deploy.export.options import ExportOptions
 from deploy.export.progress import Advance
@@ -93,14 +95,29 @@ def write_kernel_graphs(folder: Path, advance: Advance) -> None:
 
 def expected_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
     """Bytes that `write` reads and writes, nearly."""
-    layers = checkpoint.with_prefix(f"{checkpoint.family.tensors.text}layers.").values()
-    stored = [*layers, checkpoint.lm_head]
-    read = sum(tensor.size for tensor in stored)
-    weights = sum(tensor.shape[0] * tensor.shape[-1] for tensor in stored if len(tensor.shape) == 2)
+    read = sum(tensor.size for tensor in _stored(checkpoint))
+    return read + written_bytes(checkpoint, options)
+
+
+def exact(options: ExportOptions) -> ExportOptions:
+    """Options of the float32 graph that others are compared with."""
+    return replace(options, precision="fp32")
+
+
+def written_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
+    """Bytes that `write` writes, nearly."""
+    shapes = [tensor.shape for tensor in _stored(checkpoint)]
+    weights = sum(shape[0] * shape[-1] for shape in shapes if len(shape) == 2)
     bits, half = options.bits, options.precision == "fp16"
     per_weight = bits / 8 + 4 / options.block_size if bits else 2.0 if half else 4.0
     rope = checkpoint.text.max_position_embeddings * checkpoint.text.head_dim * 4
-    return read + int(weights * per_weight) + rope
+    return int(weights * per_weight) + rope
+
+
+def _stored(checkpoint: Checkpoint) -> list[StoredTensor]:
+    """The tensors that `write` reads."""
+    layers = checkpoint.with_prefix(f"{checkpoint.family.tensors.text}layers.").values()
+    return [*layers, checkpoint.lm_head]
 
 
 def expected_kernel_bytes(folder: Path) -> int:

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from deploy.cli import app
 from deploy.commands import doctor
 from deploy.commands.digests import check_digests
-from deploy.commands.serve import tier_flags
+from deploy.commands.serve import file_environment, tier_flags
+from deploy.machine.finding import Finding
 from deploy.terminal.screen import CommandError, plain_log_line
 from protos.bundle.manifest import Bundle
 from tests.unit.deploy.fakes import empty_bundle
@@ -148,7 +150,7 @@ def test_doctor_looks_at_everything_a_tier_needs() -> None:
 
 def test_doctor_marks_what_is_missing() -> None:
     terminal = Console(file=io.StringIO(), width=80)
-    doctor.show(terminal, [doctor.Finding(name="vision", found="torch MISSING", ok=False)])
+    doctor.show(terminal, [Finding(name="vision", found="torch MISSING", ok=False)])
     assert isinstance(terminal.file, io.StringIO)
     assert terminal.file.getvalue().split() == ["!!", "vision", "torch", "MISSING"]
 
@@ -201,3 +203,54 @@ def test_a_second_signal_ends_streams_with_their_error_event(tmp_path: Path) -> 
         launcher.stdout.read()
         assert launcher.wait(30.0) == 0
     assert note.read_text() == "the error event"
+
+
+def test_a_file_of_settings_reaches_every_tier(tmp_path: Path) -> None:
+    file = tmp_path / "tandem.toml"
+    file.write_text('[gateway]\ndoor_certificate = "c.pem"\n[decoder]\nthreads = 1\n')
+    flags = tier_flags(["decoder.threads=2"], threads=None, config=file)
+    assert {flag for tier in flags.values() for flag in tier if "config" in flag} == {
+        f"--config={file}"
+    }
+    assert flags["decoder"][-1] == "--threads=2"  # a flag of the service, which outdoes its file
+    assert file_environment(file, {}) == {"GATEWAY_DOOR_CERTIFICATE": "c.pem"}
+    assert file_environment(file, {"GATEWAY_DOOR_CERTIFICATE": ""}) == {}
+    assert file_environment(None, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[decoder]\nport = 1", r"port of \[decoder\] is set by tandem serve: give --decoder-port"),
+        ("[gateway]\nhttp-port = 1", "give --http-port"),
+        ("[decodr]\nthreads = 1", "did you mean decoder"),
+        ("threads = 1", "none of the sections"),
+        ("threads", "is not TOML"),
+    ],
+)
+def test_what_a_file_cannot_say_is_refused_before_anything_starts(
+    tmp_path: Path, text: str, named: str
+) -> None:
+    (tmp_path / "tandem.toml").write_text(text)
+    with pytest.raises(CommandError, match=named) as refused:
+        tier_flags([], threads=None, config=tmp_path / "tandem.toml")
+    assert refused.value.exit_code == 2
+
+
+def test_an_unknown_tier_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(CommandError, match="did you mean decoder"):
+        tier_flags(["decodr.threads=1"], threads=None)
+
+
+def test_helps_end_with_examples_of_their_own_command() -> None:
+    for command in app.registered_commands:
+        if command.epilog is not None:
+            assert f"tandem {command.name} " in command.epilog, command.name
+
+
+def test_url_takes_no_bundle_and_a_broken_endpoint_is_one_line() -> None:
+    run = tandem("bench", "bundle", "--url", "http://127.0.0.1:1")
+    assert (run.returncode, "it takes no BUNDLE" in error_line(run)) == (2, True)
+    run = tandem("bench", "--url", "http://127.0.0.1:1/v1")
+    assert run.returncode == 1
+    assert "nothing answers at http://127.0.0.1:1/v1/models: not reachable" in error_line(run)

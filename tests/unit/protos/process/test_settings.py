@@ -1,6 +1,7 @@
 """Settings come from flags, then environment, then defaults, and name what is wrong."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,76 @@ def test_secrets_are_not_shown() -> None:
     assert "swordfish" not in shown
     assert "key=***" in shown
     assert "bundle='a'" in shown
+
+
+FILE = """
+bundle = "of the file"
+port = 5
+ratio = 0.125
+allow_logits = true
+key = ["a", "b"]
+"""
+
+
+def file_of(folder: Path, text: str) -> str:
+    (folder / "settings.toml").write_text(text)
+    return str(folder / "settings.toml")
+
+
+def test_a_file_comes_after_flags_and_environment_and_before_defaults(tmp_path: Path) -> None:
+    file = file_of(tmp_path, FILE)
+    config = load(["--config", file, "--port=7"], {"DECODER_RATIO": "0.25"})
+    assert config == Config(
+        bundle="of the file", port=7, ratio=0.25, allow_logits=True, key="a,b", depth=None
+    )
+    assert load([], {"DECODER_CONFIG": file}).port == 5
+    other = file_of(tmp_path, FILE.replace("port = 5", "port = 4"))
+    assert load(["--config", other], {"DECODER_CONFIG": "/nowhere"}).port == 4
+
+
+def test_a_service_reads_its_own_section_of_a_file_of_several(tmp_path: Path) -> None:
+    file = file_of(tmp_path, "[decoder]\nallow-logits = true\n[vision]\nreplicas = 2\n")
+    assert load(["--bundle=a", f"--config={file}"]).allow_logits
+    without = file_of(tmp_path, "[vision]\nport = 1\n")
+    assert load(["--bundle=a", f"--config={without}"]).port == 50052
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("prot = 1", "prot is not a setting of decoder; did you mean port"),
+        ("[decoder]\nprot = 1", "prot is not a setting of decoder; did you mean port"),
+        ("[decodr]\nport = 1", "decodr is no section.*did you mean decoder"),
+        ("port = 1\n[decoder]\n", "port is no section"),
+        ("decoder = 1", "write \\[decoder\\]"),
+        ("port = {a = 1}", "port is no section|port is a dict"),
+        ("ratio = 1\nport = {a = 1}", "port is a dict"),
+        ("port =", "is not TOML"),
+        ("port = 'x'", "port must be of type int"),
+        ("depth = 10", "depth is 10, expected at most 9"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        load(["--bundle=a", "--config", file_of(tmp_path, text)])
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(SettingError, match="/nowhere/settings.toml: No such file"):
+        load(["--bundle=a", "--config=/nowhere/settings.toml"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "hint"),
+    [
+        (["--prot=1"], {}, "--prot is .*did you mean --port"),
+        (["--allow-logit", "true"], {}, "did you mean --allow-logits"),
+        ([], {"DECODER_PROT": "1"}, "did you mean DECODER_PORT"),
+        (["--zzzzzz"], {}, "--zzzzzz is not a setting of this service$"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(
+    argv: list[str], environ: dict[str, str], hint: str
+) -> None:
+    with pytest.raises(SettingError, match=hint):
+        load(["--bundle=a", *argv], environ)

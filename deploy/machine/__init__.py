@@ -1,0 +1,1 @@
+"""What this machine has, what a bundle needs of it, and the speed to expect."""
