@@ -9,7 +9,7 @@ from deploy.load.figures import Figures
 from deploy.load.records import Record
 
 PANEL = (520, 340)  # of the inner area, pixels
-LEFT, TOP, GAP, BOTTOM = 70, 50, 90, 70
+LEFT, TOP, GAP, BOTTOM = 70, 68, 90, 70
 INK, GRID, FIRST, WHOLE, FAILED = "#202020", "#dddddd", "#0072b2", "#e69f00", "#d55e00"
 TICKS = 5
 

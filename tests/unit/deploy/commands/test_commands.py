@@ -14,13 +14,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from decoder_service.config import DecoderConfig
 from deploy.cli import app
 from deploy.commands import doctor
 from deploy.commands.digests import check_digests
 from deploy.commands.serve import file_environment, tier_flags
 from deploy.machine.finding import Finding
 from deploy.terminal.screen import CommandError, plain_log_line
+from gateway.config import GatewayConfig
 from protos.bundle.manifest import Bundle
+from protos.process import settings
+from tests.support.readme import blocks
 from tests.unit.deploy.fakes import empty_bundle
 
 COMMANDS = ("demo", "serve", "export", "chat", "verify", "bench", "doctor", "plan")
@@ -235,6 +239,23 @@ def test_what_a_file_cannot_say_is_refused_before_anything_starts(
     with pytest.raises(CommandError, match=named) as refused:
         tier_flags([], threads=None, config=tmp_path / "tandem.toml")
     assert refused.value.exit_code == 2
+
+
+def test_the_file_of_settings_in_the_readme_is_one(tmp_path: Path) -> None:
+    tomls = (block.text for block in blocks() if block.language == "toml")
+    (example,) = (text for text in tomls if "[decoder]" in text)
+    (tmp_path / "tandem.toml").write_text(example)
+    flags = tier_flags([], threads=None, config=tmp_path / "tandem.toml")
+    given = ["--bundle=b", *flags["decoder"]]
+    decoder = settings.load(
+        DecoderConfig, program="decoder", prefix="DECODER", argv=given, environ={}
+    )
+    assert (decoder.max_sequences, decoder.kv_memory_mib) == (4, 2048)
+    given = ["--bundle=b", "--vision=a:1", "--decoder=a:2", *flags["gateway"]]
+    gateway = settings.load(
+        GatewayConfig, program="gateway", prefix="GATEWAY", argv=given, environ={}
+    )
+    assert gateway.allowed_hosts == "chat.example,host.docker.internal"
 
 
 def test_an_unknown_tier_is_refused_with_the_nearest_one() -> None:
