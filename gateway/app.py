@@ -13,6 +13,7 @@ from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
 from gateway.config import GatewayConfig
 from gateway.fleet.discovery import Discovery
+from gateway.fleet.router import State
 from gateway.generation import Moving
 from gateway.http.admin.listener import admin_listener
 from gateway.http.admin.routes import Admin
@@ -37,7 +38,6 @@ from gateway.service import ChatService
 from gateway.threads import Threads
 from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.embeddings import EmbeddingCache, features_bytes
-from gateway.tiers.router import State
 from gateway.tiers.vision import VisionClient
 from gateway.tiers.watch import Watching
 from protos.bundle.manifest import Bundle

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from gateway.answer.events import Admitted, DecoderEnd, FinishReason, OutputToken
 from gateway.answer.pace import Pace
 from gateway.answer.timings import Stopwatch
+from gateway.fleet.router import Endpoint
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.deadlines import Patience, seconds_left
@@ -27,7 +28,6 @@ from gateway.request.job import ChatJob
 from gateway.tiers.convert import Progress
 from gateway.tiers.decoder import CallEnded, DecoderClient, DecoderLost, GenerateCall
 from gateway.tiers.features import FeatureSource
-from gateway.tiers.router import Endpoint
 from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
@@ -281,11 +281,15 @@ class Generation:
             await asyncio.sleep(min(wait_s, error.retry_after_s or LOOK_AGAIN_S))
         while True:
             try:
-                return await self._ready()
+                found = await self._ready()
             except Unavailable:
                 if time.monotonic() >= by_s:
                     raise error from None
-            await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(LOOK_AGAIN_S)
+                continue
+            if self.admitted is None and found in self._lost:
+                raise error  # nothing has begun there that could go on when it is back
+            return found
 
     async def _ready(self) -> Endpoint:
         """A decoder that is ready and has room for the output so far.

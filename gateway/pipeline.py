@@ -52,6 +52,7 @@ from gateway.tiers.samplings import Samplings
 from gateway.tiers.vision import VisionClient
 from gateway.tools.form import form_of
 from protos.media.videos import SampledFrames
+from protos.process import tracing
 from protos.wire.errors import PromptTooLong
 
 # Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
@@ -179,6 +180,7 @@ class Pipeline:
             )
         else:
             prompt = await self.prepare_plain(question.plain, max_context=endpoint.max_context)
+        tracing.past("prepare", preparing_s)
         check_length(prompt, job, max_context=endpoint.max_context)
         charge(prompt)
         behind_thought = prompt.thought_end is not None

@@ -24,6 +24,7 @@ from gateway.request.deadlines import Patience
 from gateway.request.job import ChatJob, Question
 from gateway.request.media import Files, with_files
 from gateway.request.sampling import with_presets
+from gateway.request.traced import describe
 from protos.process.request_log import RequestRecord, recording
 from protos.wire.errors import Reason
 
@@ -62,7 +63,12 @@ class ChatService:
 
     @contextmanager
     def request(
-        self, door: str, *, request_id: str, authorization: str | None
+        self,
+        door: str,
+        *,
+        request_id: str,
+        authorization: str | None,
+        traceparent: str | None = None,
     ) -> Iterator["OpenRequest"]:
         """One request while the block runs; its log line is written when the block is left.
 
@@ -70,12 +76,15 @@ class ChatService:
             door: "http" or "grpc".
             request_id: Travels with every call made for it.
             authorization: The header of that name.
+            traceparent: The header of that name.
 
         Raises:
             ServiceError: INVALID_API_KEY.
         """
         with (
-            recording("gateway", request_id, metrics=self.metrics, door=door) as record,
+            recording(
+                "gateway", request_id, metrics=self.metrics, traceparent=traceparent, door=door
+            ) as record,
             ExitStack() as held,
         ):
             caller = self.authorize(authorization)
@@ -141,6 +150,7 @@ class OpenRequest:
         """
         job = self._job(question, client_left_s)
         self._service.pipeline.check(question)
+        describe(self._record.span, job, self._service.served.name)
         conversation = await self._with_files(question.conversation)
         job = replace(job, question=replace(question, conversation=conversation))
         async with aclosing(self._service.pipeline.answer(job, self._charge)) as events:

@@ -11,6 +11,7 @@ import grpc
 from protos.bundle.manifest import Bundle
 from protos.media.images import Grid, PixelRange
 from protos.process.request_log import recording
+from protos.process.tracing import TRACEPARENT
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire import features, tensors
 from protos.wire.channels import CHUNK_BYTES, REQUEST_ID_KEY
@@ -104,20 +105,28 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         request_id = request.request_id or _id_in_metadata(context)
         size = request.ByteSize()
         with (
-            recording("vision", request_id, metrics=self.metrics, bytes=size) as record,
+            recording(
+                "vision",
+                request_id,
+                metrics=self.metrics,
+                method="tandem.v1.VisionService/Encode",
+                traceparent=_in_metadata(context, TRACEPARENT),
+                bytes=size,
+            ) as record,
             self.metrics.working(_planned_patches(request)),
         ):
             encoders = self._ready(request)
             # Pixels may be tens of megabytes, and checking them reads them all.
             source = await asyncio.to_thread(self._to_source, request)
             encoded = await self._encode(encoders, source, context)
-            record.note(
-                image_tokens=encoded.features.shape[1],
-                queue_ms=encoded.summary.queue_ms,
-                preprocess_ms=encoded.summary.preprocess_ms,
-                encode_ms=encoded.summary.encode_ms,
-                feature_bytes=encoded.features.nbytes,
+            record.note(image_tokens=encoded.features.shape[1])
+            # Waiting falls into several pieces of which only the sum is known: told as the first.
+            record.took(
+                queue=encoded.summary.queue_ms,
+                preprocess=encoded.summary.preprocess_ms,
+                encode=encoded.summary.encode_ms,
             )
+            record.note(feature_bytes=encoded.features.nbytes)
             yield encoded
             record.ended("ok")
 
@@ -128,7 +137,14 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         request_id = request.request_id or _id_in_metadata(context)
         async with reporting_errors(context):
             size = request.ByteSize()
-            with recording("vision", request_id, metrics=self.metrics, bytes=size) as record:
+            with recording(
+                "vision",
+                request_id,
+                metrics=self.metrics,
+                method="tandem.v1.VisionService/SampleVideo",
+                traceparent=_in_metadata(context, TRACEPARENT),
+                bytes=size,
+            ) as record:
                 self._ready(request)
                 sampling = sampling_from_proto(request)
                 async with self._timed(context):
@@ -268,7 +284,12 @@ def _planned_patches(request: vision_pb2.EncodeRequest) -> int:
 
 
 def _id_in_metadata(context: Context) -> str:
-    return str(dict(context.invocation_metadata() or ()).get(REQUEST_ID_KEY, "-"))
+    return _in_metadata(context, REQUEST_ID_KEY) or "-"
+
+
+def _in_metadata(context: Context, key: str) -> str | None:
+    value = dict(context.invocation_metadata() or ()).get(key)
+    return value if isinstance(value, str) else None
 
 
 def _to_chunks(encoded: Encoded, form: str) -> Iterator[vision_pb2.EncodeChunk]:

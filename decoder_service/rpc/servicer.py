@@ -26,6 +26,7 @@ from decoder_service.rpc.responses import (
 )
 from decoder_service.sequence.request import Completion, Constraint, Request, Token
 from protos.process.request_log import RequestRecord, recording
+from protos.process.tracing import TRACEPARENT
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
 from protos.wire.errors import (
     AlreadyExists,
@@ -105,7 +106,13 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
     ) -> None:
         """Generates one sequence; see decoder.proto for the conversation."""
         async with reporting_errors(context):
-            with recording("decoder", metrics=self.metrics) as record:
+            pairs = dict(context.invocation_metadata() or ())
+            with recording(
+                "decoder",
+                metrics=self.metrics,
+                method="tandem.v1.DecoderService/Generate",
+                traceparent=str(pairs.get(TRACEPARENT)),
+            ) as record:
                 await self._generate(context, record)
 
     async def _generate(self, context: Context, record: RequestRecord) -> None:
@@ -246,7 +253,11 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
                 record.note(
                     completion_tokens=last.completion_tokens,
                     cached_tokens=last.cached_tokens,
-                    queue_ms=last.timings.queue_ms,
+                )
+                record.took(
+                    queue=last.timings.queue_ms,
+                    prefill=last.timings.prefill_ms,
+                    decode=last.timings.decode_ms,
                 )
                 record.ended(last.finish_reason.name.lower())
                 await context.write(completion_to_proto(last))

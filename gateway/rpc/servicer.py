@@ -15,6 +15,7 @@ from gateway.rpc.convert import (
     question_from_proto,
 )
 from gateway.service import ChatService, OpenRequest
+from protos.process.tracing import TRACEPARENT
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import reporting_errors
@@ -58,4 +59,5 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
             "grpc",
             request_id=request_id(wanted_id or metadata.get(REQUEST_ID_KEY)),
             authorization=authorization(pairs),
+            traceparent=metadata.get(TRACEPARENT),
         )

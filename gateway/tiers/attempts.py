@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import grpc
 
+from gateway.fleet.router import RETRY_AFTER_S, Endpoint
 from gateway.media.images import PlannedImage
 from gateway.media.video_plans import PlannedFrames
-from gateway.tiers.router import RETRY_AFTER_S, Endpoint
 from protos.media.images import Grid
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire.errors import Reason, ServiceError, error_for

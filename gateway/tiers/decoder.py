@@ -12,6 +12,7 @@ import grpc
 
 from gateway.answer.events import Admitted, DecoderEnd, OutputToken
 from gateway.fleet.discovery import Discovery
+from gateway.fleet.router import Endpoint, Router, State
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.constraint import ConstraintSpec
 from gateway.request.deadlines import seconds_left
@@ -25,12 +26,11 @@ from gateway.tiers.convert import (
     start_to_proto,
     tokens_from_proto,
 )
-from gateway.tiers.router import Endpoint, Router, State
 from gateway.tiers.tier import LOOK_TIMEOUT_S, Report, TierClient
 from gateway.tiers.watch import Watching
 from gateway.tools.form import AnswerForm
+from protos.process import tracing
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, tensor_pb2
-from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import Reason, ServiceError, from_rpc_error
 
@@ -116,9 +116,10 @@ class DecoderClient(TierClient):
             progress=progress,
         )
         stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
+        span = tracing.current().child("generate", tracing.Kind.CLIENT)
         call = stub.Generate(
             timeout=seconds_left(job.deadline.complete_by_s),
-            metadata=((REQUEST_ID_KEY, start.request_id),),
+            metadata=tracing.metadata(start.request_id, span),
         )
         endpoint.calls += 1
         grace_s = 0.0 if form.constraint is None else GRAMMAR_S
@@ -137,6 +138,7 @@ class DecoderClient(TierClient):
         finally:
             generating.close()
             endpoint.calls -= 1
+            span.close()
 
     async def is_there(self, endpoint: Endpoint) -> bool:
         """Whether an address answers in time; one that does not is unreachable until looked at."""

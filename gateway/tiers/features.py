@@ -16,6 +16,7 @@ from gateway.prompt.visuals import Visual
 from gateway.tiers.attempts import Encodable, Forward
 from gateway.tiers.embeddings import EmbeddingCache, EmbeddingKey
 from gateway.tiers.vision import VisionClient
+from protos.process import tracing
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire import features
 
@@ -99,9 +100,10 @@ class FeatureSource:
         self, source: Encodable, by_s: float, forward: Forward
     ) -> vision_pb2.EncodeSummary:
         async with nullcontext() if isinstance(source, PlannedImage) else self._pieces:
-            return await self._vision.encode(
-                source, request_id=self._request_id, by_s=by_s, forward=forward
-            )
+            with tracing.inside("encode"):
+                return await self._vision.encode(
+                    source, request_id=self._request_id, by_s=by_s, forward=forward
+                )
 
 
 async def _deal(

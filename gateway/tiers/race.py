@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
-from gateway.tiers.router import Endpoint
+from gateway.fleet.router import Endpoint
 from protos.wire.errors import ServiceError
 
 

@@ -12,10 +12,10 @@ from typing import TypeVar
 import grpc
 
 from gateway.fleet.discovery import Discovery
+from gateway.fleet.router import Endpoint, Router, State
 from gateway.fleet.standing import Ejector, Fault
 from gateway.fleet.words import FirstWords
 from gateway.media.images import TierLimits
-from gateway.tiers.router import Endpoint, Router, State
 from gateway.tiers.watch import Channels, Watch, Watching
 from protos.bundle.manifest import BundleError
 from protos.wire.channels import is_serving

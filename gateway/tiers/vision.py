@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from gateway.fleet.budget import RetryBudget
 from gateway.fleet.discovery import Discovery
+from gateway.fleet.router import Endpoint, Router
 from gateway.fleet.standing import Fault
 from gateway.fleet.suspects import Suspects
 from gateway.fleet.words import FirstWords
@@ -30,12 +31,11 @@ from gateway.tiers.convert import (
 )
 from gateway.tiers.pace import EncodePace
 from gateway.tiers.race import R, Race
-from gateway.tiers.router import Endpoint, Router
 from gateway.tiers.tier import LOOK_TIMEOUT_S, WAIT_STEP_S, Report, TierClient, code_of
 from gateway.tiers.watch import Watching
 from protos.media.videos import FrameSampling, SampledFrames
+from protos.process import tracing
 from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
-from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.credentials import CredentialFiles
 from protos.wire.errors import (
     DeadlineExceeded,
@@ -151,7 +151,7 @@ class VisionClient(TierClient):
         async def open_at(avoid: Collection[Endpoint]) -> SamplingAttempt:
             endpoint = await self.ready(avoid=avoid)
             call = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint]).SampleVideo(
-                request, timeout=seconds_left(by_s), metadata=((REQUEST_ID_KEY, request_id),)
+                request, timeout=seconds_left(by_s), metadata=tracing.metadata(request_id)
             )
             return SamplingAttempt(endpoint, call, failed=partial(self._sampling_failed, field))
 
@@ -231,7 +231,7 @@ class VisionClient(TierClient):
         call = vision_pb2_grpc.VisionServiceStub(channel).Encode(
             encode_to_proto(image, request_id=request_id, bundle_digest=self.bundle_digest),
             timeout=seconds_left(by_s),
-            metadata=((REQUEST_ID_KEY, request_id),),
+            metadata=tracing.metadata(request_id),
         )
         return EncodeAttempt(
             endpoint,

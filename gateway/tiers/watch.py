@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import grpc
 
 from gateway.fleet.discovery import Discovery
+from gateway.fleet.router import Endpoint, Router
 from gateway.fleet.standing import Ejector
-from gateway.tiers.router import Endpoint, Router
 from protos.wire.channels import open_channel
 from protos.wire.credentials import CredentialFiles
 

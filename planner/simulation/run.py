@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.tiers.router import Endpoint, Router, State
+from gateway.fleet.router import Endpoint, Router, State
 from planner.costs import Costs
 from planner.fields import PlanError
 from planner.load import Load

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from protos.bundle.manifest import BundleError
-from protos.process import logs, settings
+from protos.process import logs, settings, tracing
 from protos.process.security import Listening, check_exposure
 from protos.process.server import BindError
 from protos.process.settings import SettingError
+from protos.process.trace_export import otlp_sink
 from protos.wire.credentials import CredentialError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,10 @@ class ServiceConfig(Listening, Protocol):
     def log_level(self) -> str: ...
     @property
     def log_format(self) -> str: ...
+    @property
+    def trace_endpoint(self) -> str | None: ...
+    @property
+    def trace_ratio(self) -> float: ...
 
 
 C = TypeVar("C", bound=ServiceConfig)
@@ -93,7 +98,11 @@ def run(
         logs.configure(config.log_level, config.log_format)
         logger.info("settings: %s", settings.describe(config))
         check_exposure(config)
-        return asyncio.run(_serve(tier, config, serve))
+        with (
+            otlp_sink(config.trace_endpoint, f"tandem-{tier}") as sink,
+            tracing.exporting(sink, ratio=config.trace_ratio),
+        ):
+            return asyncio.run(_serve(tier, config, serve))
     except (SettingError, CredentialError, BundleError, BindError) as error:
         sys.stderr.write(f"{program}: {error}\n")
         return EXIT_BAD_START

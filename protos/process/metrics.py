@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from protos.process import tracing
 from protos.process.server import bind
 from protos.wire.errors import Reason
 
@@ -69,8 +70,8 @@ class TierMetrics:
     def histogram(
         self, name: str, text: str, buckets: tuple[float, ...], *labels: str
     ) -> Histogram:
-        """A new histogram with these upper bounds."""
-        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        """A new histogram with these upper bounds, whose exemplars lead to traces."""
+        return _TracedHistogram(name, text, labels, buckets=buckets, registry=self.registry)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A new gauge, read when it is asked for."""
@@ -113,6 +114,13 @@ class TierMetrics:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class _TracedHistogram(Histogram):
+    """Keeps with each bucket the trace of a request that fell into it."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        super().observe(amount, exemplar or tracing.exemplar())
 
 
 class _Server(ThreadingHTTPServer):

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from protos.process.server import resolve
 from protos.process.settings import SettingError, setting
+from protos.process.trace_export import check_endpoint
 from protos.wire.credentials import CredentialError, Credentials, read_tokens
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,18 @@ class HopSettings:
         " it",
         default="127.0.0.1",
     )
+    trace_endpoint: str | None = setting(
+        "OpenTelemetry collector that takes traces (OTLP over gRPC), as http://127.0.0.1:4317;"
+        " unset: no traces",
+        default=None,
+    )
+    trace_ratio: float = setting(
+        "share of requests traced of those that bring no traceparent header, 0 to 1; one that"
+        " does says itself whether it is",
+        default=0.0,
+        least=0.0,
+        most=1.0,
+    )
 
     @property
     def credentials(self) -> Credentials:
@@ -85,9 +98,11 @@ def check_hops(config: HopSettings) -> None:
     """Checks what the settings of hops say together; called by `__post_init__` of the settings.
 
     Raises:
-        SettingError: some of the three files of TLS are named and others are not, or the token is
-            given twice or is none.
+        SettingError: some of the three files of TLS are named and others are not, the token is
+            given twice or is none, or trace_endpoint is no collector's.
     """
+    if config.trace_endpoint is not None:
+        check_endpoint(config.trace_endpoint)
     named = [name for name in TLS_NAMES if getattr(config, name) is not None]
     absent = [name for name in TLS_NAMES if name not in named]
     if named and absent:

@@ -145,7 +145,6 @@ class Clients:
 
     def __init__(self, client: ChatClient) -> None:
         self._client = client
-        self._seen: list[Seen] = []
         self._words = measured.Words()
         self._per_word, self._around = self._tokens_of_words()
 
@@ -155,32 +154,44 @@ class Clients:
         Raises:
             RuntimeError: a request failed.
         """
+        seen = self.answers(asked)
+        firsts = [one.first_s for one in seen]
+        gaps = [gap for one in seen for gap in one.gaps]
+        values = [percentile(firsts, 0.5), percentile(firsts, 0.99),
+                  percentile(gaps, 0.5), percentile(gaps, 0.99)]  # fmt: skip
+        return dict(zip(FIGURES, values, strict=True))
+
+    def answers(self, asked: Sequence[Arrival]) -> list[Seen]:
+        """All answers, in no order.
+
+        Raises:
+            RuntimeError: a request failed.
+        """
         requests = [self._request(arrival) for arrival in asked]
-        began = time.perf_counter() + 0.5
+        seen: list[Seen] = []
+        began = time.perf_counter() + (0.5 if len(asked) > 1 else 0.0)
         threads = [
-            threading.Thread(target=self._ask, args=(request, began + arrival.moment), daemon=True)
+            threading.Thread(
+                target=self._ask, args=(request, began + arrival.moment, seen), daemon=True
+            )
             for request, arrival in zip(requests, asked, strict=True)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        if len(self._seen) != len(asked):
-            raise RuntimeError(f"{len(asked) - len(self._seen)} of {len(asked)} requests failed")
-        firsts = [one.first_s for one in self._seen]
-        gaps = [gap for one in self._seen for gap in one.gaps]
-        values = [percentile(firsts, 0.5), percentile(firsts, 0.99),
-                  percentile(gaps, 0.5), percentile(gaps, 0.99)]  # fmt: skip
-        return dict(zip(FIGURES, values, strict=True))
+        if len(seen) != len(asked):
+            raise RuntimeError(f"{len(asked) - len(seen)} of {len(asked)} requests failed")
+        return seen
 
-    def _ask(self, request: gateway_pb2.ChatRequest, moment: float) -> None:
+    def _ask(self, request: gateway_pb2.ChatRequest, moment: float, seen: list[Seen]) -> None:
         time.sleep(max(0.0, moment - time.perf_counter()))
         moments = list[float]()
         for chunk in self._client.complete(request):
             moments += [time.perf_counter()] * len(chunk.token_ids)
         # From the moment it was due: a late client is the machine's delay, not nobody's.
         gaps = [after - before for before, after in zip(moments, moments[1:], strict=False)]
-        self._seen.append(Seen(moments[0] - moment, gaps))
+        seen.append(Seen(moments[0] - moment, gaps))
 
     def _request(self, arrival: Arrival) -> gateway_pb2.ChatRequest:
         words = max(1, round((arrival.text_tokens - self._around) / self._per_word))

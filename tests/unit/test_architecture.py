@@ -38,7 +38,7 @@ SIMULATED = (
     "decoder_service.sampling.parameters",
     "decoder_service.schedule",
     "decoder_service.sequence",
-    "gateway.tiers.router",
+    "gateway.fleet.router",
     "vision_service.replicas.passes",
     "vision_service.scaling",
 )
@@ -49,7 +49,8 @@ LAYERS = {
     "protos": [["tandem"], ["bundle", "wire"], ["media", "process"]],
     "kernels": [["build", "layout", "int8_layout", "float_layout"], ["library"], ["resize"]],
     "gateway": [
-        ["fleet", "media", "threads"],
+        ["media", "threads"],
+        ["fleet"],
         ["config", "request"],
         ["access", "tools"],
         ["prompt"],
@@ -141,6 +142,7 @@ FENCES = {
     "onnx_ir": ("deploy/export/",),
     "av": ("vision_service/videos/containers.py",),
     "cryptography": ("deploy/certificates.py", "protos/wire/credentials.py"),
+    "opentelemetry": ("protos/process/trace_export.py",),
     "starlette": ("gateway/http/",),
     "dns": ("gateway/fleet/names.py",),
     "aiohttp": ("gateway/media/http_files.py",),

@@ -14,9 +14,9 @@ from starlette.routing import Route
 from gateway.access.accounts import Account
 from gateway.access.admission import Admission
 from gateway.access.keys import KeyRing
+from gateway.fleet.router import Router
 from gateway.http.bodies.body import parse_json, read_body
 from gateway.http.routes import ERROR_HANDLERS
-from gateway.tiers.router import Router
 from protos.process.settings import LOG_LEVELS
 from protos.wire.errors import InvalidRequest
 

@@ -14,6 +14,7 @@ from gateway.http.disconnects import client_gone
 from gateway.http.fields import UnknownFields
 from gateway.service import ChatService, OpenRequest
 from gateway.threads import Threads
+from protos.process.tracing import TRACEPARENT
 from protos.wire.errors import InvalidRequest
 
 T = TypeVar("T")
@@ -47,8 +48,12 @@ class Requests:
 
     def opened(self, request: Request) -> AbstractContextManager[OpenRequest]:
         """The request at work while the block runs; see `ChatService.request`."""
-        name, key = request.state.request_id, bearer(request.headers)
-        return self.service.request("http", request_id=name, authorization=key)
+        return self.service.request(
+            "http",
+            request_id=request.state.request_id,
+            authorization=bearer(request.headers),
+            traceparent=request.headers.get(TRACEPARENT),
+        )
 
     async def read(
         self,

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import ANY
 
 import grpc
 import pytest
@@ -15,6 +16,7 @@ from tests.unit.gateway.media.media_server import MediaServer, file, media_serve
 from tests.unit.gateway.stage import Stage, staged
 
 PNG = png(40, 24)
+PART = "messages[0].content[0]"
 
 
 @pytest.fixture
@@ -69,9 +71,11 @@ async def test_a_gateway_fetches_nothing_by_default(bundle: Bundle, media: Media
     urls = (media.url("/a.png"), "file:///etc/passwd", "ftp://a/b", "http://[::1]/")
     async with staged(bundle) as stage:
         answers = [await stage.post(messages=about(url)) for url in urls]
+        video = await stage.post(messages=asked(video_part("https://example.com/a.mp4")))
     assert {answer.status_code for answer in answers} == {400}
     assert len({answer.text for answer in answers}) == 1
     assert answers[0].json()["error"]["code"] == "url_not_allowed"
+    assert video.json()["error"] == answers[0].json()["error"] | {"param": PART, "message": ANY}
     assert media.connections == 0
 
 

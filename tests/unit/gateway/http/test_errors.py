@@ -23,6 +23,7 @@ MENDED_BY_WAITING = {
     Reason.MEDIA_FETCH_TIMEOUT,  # the media's server may be less busy then
     Reason.DATA_LOSS,
     Reason.INTERNAL,
+    Reason.INVALID_TOKEN,  # between services alone, whose token is being changed
 }
 
 

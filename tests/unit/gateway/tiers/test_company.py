@@ -8,7 +8,7 @@ import pytest
 
 from gateway.answer.events import DecoderEnd
 from gateway.tiers.company import LONGEST_S, MANY, SOME, WINDOW_S, Company
-from gateway.tiers.decoder import MAX_AHEAD, GenerateCall
+from gateway.tiers.decoder import MAX_AHEAD, DecoderLost, GenerateCall
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import Reason, ServiceError
 
@@ -123,7 +123,7 @@ async def test_a_failure_comes_behind_the_tokens_before_it() -> None:
     generating = reading(Call(ADMISSION, token(1), token(2), broken), failures)
     await generating.admitted()
     taken = []
-    with pytest.raises(ServiceError):
+    with pytest.raises(DecoderLost):
         while True:
             taken += await ids(generating)
     assert (taken, failures) == ([1, 2], [broken])

@@ -15,11 +15,11 @@ import pytest
 from gateway.fleet import words
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.names import Names
+from gateway.fleet.router import Endpoint, State
 from gateway.fleet.sources import source_of
 from gateway.fleet.standing import Trust
 from gateway.tiers import watch
 from gateway.tiers.decoder import DecoderClient
-from gateway.tiers.router import Endpoint, State
 from gateway.tiers.tier import TierClient
 from gateway.tiers.watch import Watching
 from protos.bundle.manifest import Bundle, BundleError

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from ray import serve
 from ray.exceptions import ActorAlreadyExistsError
 
 from vision_service.cluster.application import Application
@@ -18,8 +19,8 @@ def test_a_front_uses_the_serve_that_another_has_just_started(
         if len(starts) == 1:
             raise ActorAlreadyExistsError("SERVE_CONTROLLER_ACTOR is already taken")
 
-    monkeypatch.setattr("ray.serve.start", start)
-    monkeypatch.setattr("ray.serve.run_many", lambda *_, **__: ["handle"])
+    monkeypatch.setattr(serve, "start", start)
+    monkeypatch.setattr(serve, "run_many", lambda *_, **__: ["handle"])
     replicas = Application(name="vision", replica=object, arguments=(), options={})
     monkeypatch.setattr(Application, "bound", lambda _: None)
     assert replicas.run() == "handle"

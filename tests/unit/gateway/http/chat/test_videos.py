@@ -83,7 +83,7 @@ def test_numbers_have_the_names_of_qwens_clients_and_both_places() -> None:
 BAD: list[tuple[dict[str, Any], Reason, str | None]] = [
     ({"video_url": {}}, Reason.INVALID_PARAMETER, ""),
     ({"video_url": [url(FILE)]}, Reason.INVALID_PARAMETER, ""),
-    ({"video_url": {"url": "https://example.com/a.mp4"}}, Reason.URL_NOT_ALLOWED, ""),
+    ({"video_url": {"url": "ftp://example.com/a.mp4"}}, Reason.URL_NOT_ALLOWED, ""),
     ({"video_url": {"url": "data:video/mp4;base64,%%"}}, Reason.INVALID_VIDEO, ""),
     ({"video_url": {"url": "data:video/mp4,abc"}}, Reason.INVALID_VIDEO, ""),
     ({"video_url": {"url": url(FILE), "speed": 2}}, Reason.INVALID_PARAMETER, ".video_url.speed"),

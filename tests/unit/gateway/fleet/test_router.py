@@ -2,8 +2,8 @@
 
 import pytest
 
+from gateway.fleet.router import AFFINITY_SLACK, Router, State
 from gateway.fleet.standing import Trust
-from gateway.tiers.router import AFFINITY_SLACK, Router, State
 from protos.wire.errors import ModelMismatch, Reason
 
 

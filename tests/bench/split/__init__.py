@@ -1,0 +1,1 @@
+"""Tiers that are split beside one process that does both, for real."""
