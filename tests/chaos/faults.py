@@ -120,6 +120,14 @@ def cut_for(host: Host, seconds: float) -> Iterator[None]:
 
 
 @contextmanager
+def frozen_for(service: Service, seconds: float) -> Iterator[None]:
+    """A service stopped for so long, in which its clients can do nothing but wait for it."""
+    with service.frozen():
+        time.sleep(seconds)
+    yield
+
+
+@contextmanager
 def restarted_in_turn(scene: Scene) -> Iterator[None]:
     """Every service ended by SIGTERM and started again, one after the other."""
     for service in scene.site.services.values():
@@ -187,7 +195,10 @@ SERVICES = (
     Fault(name="vision front: SIGKILL", inflict=_service("vision-1", killed)),
     Fault(name="vision front: SIGSTOP", inflict=_service("vision-2", Service.frozen)),
     Fault(name="gateway: SIGKILL", inflict=_service("gateway-2", killed), gateway="gateway-2"),
-    Fault(name="gateway: SIGSTOP", inflict=_service("gateway-1", Service.frozen)),
+    Fault(
+        name=f"gateway: SIGSTOP for {CUT_S:.0f} s",
+        inflict=lambda scene: frozen_for(scene.site.services["gateway-1"], CUT_S),
+    ),
 )
 HOSTS = (_host_lost("decoder-2"), _host_lost("vision-1"))
 LINKS = (
