@@ -198,6 +198,7 @@ SERVICES = (
     Fault(
         name=f"gateway: SIGSTOP for {CUT_S:.0f} s",
         inflict=lambda scene: frozen_for(scene.site.services["gateway-1"], CUT_S),
+        gateway="gateway-1",  # it may close connections that were silent for so long
     ),
 )
 HOSTS = (_host_lost("decoder-2"), _host_lost("vision-1"))
