@@ -25,6 +25,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.deadlines import Patience, seconds_left
 from gateway.request.job import ChatJob
+from gateway.tiers.attempts import FeaturesCut
 from gateway.tiers.convert import Progress
 from gateway.tiers.decoder import CallEnded, DecoderClient, DecoderLost, GenerateCall
 from gateway.tiers.features import FeatureSource
@@ -319,6 +320,8 @@ class Generation:
 
         Raises:
             ServiceError: the first image or video that could not be encoded.
+            DecoderLost: the features of one broke off in their midst; they are sent anew with
+                another call.
         """
         features, prompt = self._work.features, self._work.prompt
         wanted = frozenset(admitted.needed_spans)
@@ -327,7 +330,10 @@ class Generation:
         by_s = min(self._by_s - ENCODED_BEFORE_S, encode_by_s)
 
         async def feed(index: int) -> None:
-            summary = await features.send(index, wanted, call.send_features, by_s=by_s)
+            try:
+                summary = await features.send(index, wanted, call.send_features, by_s=by_s)
+            except FeaturesCut as error:  # this call has a part of them, and gets no other
+                raise DecoderLost(error) from error
             self._watch.encoded(summary)
 
         try:
@@ -336,6 +342,6 @@ class Generation:
                     feeding.create_task(feed(index))
         except* CallEnded:
             pass  # reading the call tells why
-        except* ServiceError as group:
+        except* (ServiceError, DecoderLost) as group:
             raise group.exceptions[0] from None
         await call.finish_sending()

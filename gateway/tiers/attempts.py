@@ -19,7 +19,7 @@ from gateway.media.images import PlannedImage
 from gateway.media.video_plans import PlannedFrames
 from protos.media.images import Grid
 from protos.tandem.v1 import tensor_pb2, vision_pb2
-from protos.wire.errors import Reason, ServiceError, error_for
+from protos.wire.errors import Reason, ServiceError, Unavailable, error_for
 
 logger = logging.getLogger(__name__)
 
@@ -222,6 +222,13 @@ class _FeatureReader:
         planned = (self._image.grid, self._image.token_count, self._level_count)
         if (grid, header.token_count, header.level_count) != planned:
             raise BrokenAnswer("features of another shape than planned")
+
+
+class FeaturesCut(Unavailable):
+    """The tier was lost when some of the features had been passed on.
+
+    They are of no use to whom they were passed: rows of two runs are not mixed.
+    """
 
 
 class BrokenAnswer(ServiceError):

@@ -21,7 +21,13 @@ from gateway.fleet.suspects import Suspects
 from gateway.fleet.words import FirstWords
 from gateway.media.images import TierLimits
 from gateway.request.deadlines import seconds_left
-from gateway.tiers.attempts import Encodable, EncodeAttempt, Forward, SamplingAttempt
+from gateway.tiers.attempts import (
+    Encodable,
+    EncodeAttempt,
+    FeaturesCut,
+    Forward,
+    SamplingAttempt,
+)
 from gateway.tiers.convert import (
     encode_to_proto,
     limits_from_proto,
@@ -108,8 +114,12 @@ class VisionClient(TierClient):
                     summary = await attempt.rest(forward, within_s=_BETWEEN_S)
             except DeadlineExceeded as error:
                 raise self._late(image, time.monotonic() - begun_s, race.waited_s) from error
-            except Unavailable:
-                if race.is_won or time.monotonic() >= begun_s + self._wait_s:
+            except Unavailable as error:
+                if race.is_won:
+                    raise FeaturesCut(
+                        error.message, reason=error.reason, retry_after_s=error.retry_after_s
+                    ) from error
+                if time.monotonic() >= begun_s + self._wait_s:
                     raise
                 await asyncio.sleep(WAIT_STEP_S)
                 continue

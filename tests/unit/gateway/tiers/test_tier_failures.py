@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from protos.bundle.manifest import Bundle
-from protos.wire.errors import InternalError, Reason, Unavailable
+from protos.wire.errors import InternalError, Reason, ServiceError, Unavailable
 from tests.unit.gateway.fakes import FakeDecoder, FakeVision
 from tests.unit.gateway.stage import Stage, about_images, staged, user
 
@@ -61,11 +61,31 @@ async def test_other_failures_of_an_encoding_are_not_retried(stage: Stage) -> No
     assert len(stage.vision.requests) == 1
 
 
-async def test_a_started_encoding_is_not_retried(stage: Stage) -> None:
-    stage.vision.failures_midway = [Unavailable("gone", reason=Reason.VISION_UNAVAILABLE)]
+def gone(times: int) -> list[ServiceError]:
+    return [Unavailable("gone", reason=Reason.VISION_UNAVAILABLE) for _ in range(times)]
+
+
+async def test_features_that_broke_off_are_sent_anew_with_another_call(stage: Stage) -> None:
+    stage.will_say("Hi there")
+    stage.vision.failures_midway = gone(1)
+    response = await stage.post(messages=about_images((64, 64)))
+    assert response.status_code == 200, response.text
+    first, second = stage.decoder.starts
+    assert first.request_id != second.request_id
+    assert first.input_ids == second.input_ids
+    kept = [one for identity, one in stage.decoder.features if identity == second.request_id]
+    levels = 1 + stage.bundle.manifest.deepstack_level_count
+    assert sum(one.chunk.values.shape[0] for one in kept) == levels * second.visual_spans[0].length
+    assert len({one.chunk.values.data[:4] for one in kept}) == 1  # all of one encoding
+    await stage.decoder.cancelled.wait()
+
+
+async def test_features_that_keep_breaking_off_are_an_error(stage: Stage) -> None:
+    stage.vision.failures_midway = gone(9)
     response = await stage.post(messages=about_images((64, 64)))
     assert response.status_code == 503
-    assert len(stage.vision.requests) == 1
+    assert response.json()["error"]["code"] == "vision_unavailable"
+    assert len(stage.vision.requests) == 4
     await stage.decoder.cancelled.wait()
 
 
