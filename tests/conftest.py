@@ -1,8 +1,13 @@
 """Marks every test by its folder."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Tests start processes beside channels and servers of their own, also from threads; gRPC's hooks of
+# fork then crash the child now and then. Read when gRPC is imported, which the plugins do.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 ROOT = Path(__file__).parent
 SERVICES_TIMEOUT_S = 300  # of a test of real services: busy cores take a minute to start them

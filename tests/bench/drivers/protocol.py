@@ -26,6 +26,8 @@ LOWEST_ID, HIGHEST_ID = 1000, 150000  # ordinary tokens of the vocabulary
 MOST_HELD_TOKENS = 512  # new tokens a held sequence has room for
 
 _PR_SET_PDEATHSIG = 1
+# Looked up here: between fork and exec, beside threads that are gone, the loader may not be used.
+_PRCTL = ctypes.CDLL(None).prctl
 
 
 class Engine(Protocol):
@@ -65,7 +67,7 @@ def serve(load: Callable[[], Engine]) -> None:
 
 def end_with_parent() -> None:
     """Has the kernel end this process, halted or not, with the thread that started it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def random_ids(count: int) -> list[int]:
