@@ -244,7 +244,11 @@ class Gateway:
             decoder=self._decoder,
             threads=self._threads,
             patience=patience,
-            moving=Moving(max_moves=config.max_moves, wait_s=config.move_wait_s),
+            moving=Moving(
+                max_moves=config.max_moves,
+                wait_s=config.move_wait_s,
+                is_leaving=lambda: self._leaving,
+            ),
             embeddings=self._embeddings,
             metrics=self._metrics,
         )

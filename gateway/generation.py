@@ -55,10 +55,13 @@ class Moving:
     Attributes:
         max_moves: Most moves of one choice; one more loss is its error.
         wait_s: How long an answer that has begun waits for a decoder to be ready.
+        is_leaving: Whether the gateway is stopping: then none is waited for, since whoever stops
+            all services at once would wait for it.
     """
 
     max_moves: int
     wait_s: float
+    is_leaving: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +287,7 @@ class Generation:
             try:
                 found = await self._ready()
             except Unavailable:
-                if time.monotonic() >= by_s:
+                if time.monotonic() >= by_s or self._moving.is_leaving():
                     raise error from None
                 await asyncio.sleep(LOOK_AGAIN_S)
                 continue

@@ -157,7 +157,11 @@ def assert_one_line_says(done: subprocess.CompletedProcess[str], text: str) -> N
 def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small") as disk:
         done = run(str(checkpoint("deep")), str(disk / "bundle"), "--precision", "fp32")
-    assert_one_line_says(done, "No space left on device")
+        assert not (disk / "bundle").exists()
+    assert done.returncode == 2  # before anything is written
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "MiB free" in line and "the export needs" in line
 
 
 def test_a_limit_on_files_is_one_clear_line(tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ async def test_the_tiers_are_told_as_the_last_look_found_them(stage: Stage) -> N
 
 async def test_addresses_that_are_set_aside_count(stage: Stage) -> None:
     decoder = stage.gateway._decoder
-    decoder.router.endpoints[0].standing.trust = Trust.EJECTED
+    standing = decoder.router.endpoints[0].standing
+    standing.trust, standing.ejected_until_s = Trust.EJECTED, float("inf")
     decoder.ejector.ejections[Fault.SLOW] += 1
     stage.gateway._vision.retries[Fault.SILENT] += 1
     seen = await values(stage)
