@@ -1,6 +1,6 @@
 """Tiers that are split against one process that does both, on the same two cores, for real.
 
-    python -m tests.bench.split.compare [BUNDLE] [--seconds N] [--ttft-s S] [--itl-s S]
+    python -m tests.bench.split.compare [BUNDLE] [--shares 0,0.5] [--seconds N] [--ttft-s S]
 
 Split: the vision tier on the first core and the decoder on the second, one thread each. Whole: one
 process on both cores that computes passes of the tower and steps of the decoder by turns, two
@@ -8,7 +8,7 @@ threads each. Same services, kernels, wires, gateway and requests; both stand at
 in turns. Per share of requests with an image: what each completes when it always has eight requests
 (its capacity), then at 50, 70 and 90 % of the larger capacity, at random moments, the goodput:
 requests a second that meet both targets. An image is 448x448 (196 tokens), text in 96 and out 48
-tokens on average. On a quiet machine it takes about seven minutes.
+tokens on average. A share takes two minutes or more, most with many images.
 
 Not compared: more cores, where the ratio of replicas to decoders can be chosen, and Ray between
 front and replica. The last line of standard output is one JSON object.
@@ -39,7 +39,7 @@ from tests.bench.machine import warn_unless_quiet
 from tests.bench.plan_bundle import plan_bundle
 
 ROOT = Path(__file__).parents[3]
-SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
+SHARES = "0,0.1,0.25,0.5,1"
 BUSY = (0.5, 0.7, 0.9)
 AT_ONCE = 8
 MAX_CONTEXT = 4096
@@ -69,11 +69,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Split tiers against one process, for real.")
     parser.add_argument("bundle", type=Path, nargs="?")
     parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--shares", default=SHARES)
     parser.add_argument("--ttft-s", type=float, default=2.0)
     parser.add_argument("--itl-s", type=float, default=0.1)
     arguments = parser.parse_args()
     others = warn_unless_quiet()
     bundle = arguments.bundle or plan_bundle()
+    shares = [float(share) for share in arguments.shares.split(",")]
     targets = Targets(ttft_s=arguments.ttft_s, itl_s=arguments.itl_s)
     with split(bundle) as apart, whole(bundle) as together:
         nodes = {"split": Clients(apart), "whole": Clients(together)}
@@ -81,7 +83,7 @@ def main() -> int:
             saturated(clients, 0.5, 2.0)  # warms up
         rows = [
             row(nodes, share, arguments.seconds, targets)
-            for share in track(SHARES, "shares", console=Console(stderr=True))
+            for share in track(shares, "shares", console=Console(stderr=True))
         ]
     show(rows)
     print(json.dumps({"rows": rows, "most_other_cores_in_use": others}))
@@ -176,8 +178,8 @@ def service(
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
+    os.sched_setaffinity(process.pid, cores)  # before it has threads, which take it over
     try:
         assert process.stdout is not None
         ports = dict[str, int]()
