@@ -111,6 +111,11 @@ LAYERS = {
         ["estimate", "needs"],
         ["bundle"],
     ],
+    "deploy/cli": [
+        ["modules", "options"],
+        ["asking", "measuring", "serving"],
+        ["__main__"],
+    ],
     "deploy/load": [
         ["options", "plan", "records"],
         ["bodies", "client", "driver", "figures"],

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from decoder_service.config import DecoderConfig
-from deploy.cli import app
+from deploy.cli.__main__ import app
 from deploy.commands import doctor
 from deploy.commands.digests import check_digests
 from deploy.commands.serve import file_environment, tier_flags

@@ -1,0 +1,1 @@
+"""The `tandem` command: what its commands are called and take."""
