@@ -51,7 +51,8 @@ LAYERS = {
     "gateway": [
         ["media", "threads"],
         ["fleet"],
-        ["config", "request"],
+        ["settings", "request"],
+        ["config"],
         ["access", "tools"],
         ["prompt"],
         ["answer"],
