@@ -2,15 +2,11 @@
 
 import asyncio
 import logging
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from decoder_service.cache.kv_cache import KvCache
 from decoder_service.cache.memory import (
     MemoryPlan,
-    available_bytes,
     kv_budget_bytes,
     kv_token_bytes,
     plan_memory,
@@ -32,6 +28,8 @@ from decoder_service.schedule.residency import Residency
 from decoder_service.schedule.scheduler import Scheduler
 from decoder_service.schedule.speculation import Speculation
 from protos.bundle.manifest import Bundle
+from protos.machine.limits import limits
+from protos.machine.threads import apart
 from protos.process.main import ServiceProcess
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
@@ -39,8 +37,6 @@ from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
 logger = logging.getLogger(__name__)
 
 SERVICE = decoder_pb2.DESCRIPTOR.services_by_name["DecoderService"].full_name
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +101,7 @@ def load_model(config: DecoderConfig) -> Model:
     bundle.verify_files(("decoder",))
     table = EmbeddingTable.open(bundle)
     # Taken before loading, less the files' sizes: afterwards it depends on what is mapped.
-    free_bytes = available_bytes()
+    free_bytes = limits().free_bytes
     session = open_graph(
         bundle,
         threads=config.thread_count,
@@ -168,7 +164,7 @@ async def serve(config: DecoderConfig, process: ServiceProcess) -> int:
         reflection=config.reflection,
         credentials=config.credentials,
     )
-    loading = _in_daemon_thread(lambda: load(config))
+    loading = asyncio.create_task(apart(lambda: load(config)))
     stopping = asyncio.create_task(process.stop.wait())
     await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -214,28 +210,3 @@ async def serve_loaded(
             await server.set_serving(True)
             process.announce(grpc=server.port, metrics=metrics_port)
             await process.stopped()
-
-
-def _in_daemon_thread(function: Callable[[], T]) -> asyncio.Future[T]:
-    """Runs a function beside the loop; unlike an executor's thread it never delays the exit."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        try:
-            result = function()
-        except Exception as error:  # Handed to the awaiting task, which raises it.
-            loop.call_soon_threadsafe(settle, None, error)
-        else:
-            loop.call_soon_threadsafe(settle, result, None)
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return future

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from decoder_service.grammar.checks import GrammarLimits
 from protos.process.security import HopSettings, check_hops
-from protos.process.settings import LOG_FORMATS, LOG_LEVELS, MAX_PORT, check, setting
+from protos.process.settings import MAX_PORT, check, setting
 from protos.wire.channels import DECODER_METRICS_PORT, DECODER_PORT
 
 
@@ -94,12 +94,6 @@ class DecoderConfig(HopSettings):
     )
     allow_logits: bool = setting("answer requests for raw logits (large)", default=False)
     reflection: bool = setting("answer gRPC reflection", default=False)
-    log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
-    log_format: str = setting(
-        "text: plain lines; json: an object a line; auto: text on a terminal, else json",
-        default="auto",
-        choices=LOG_FORMATS,
-    )
 
     def __post_init__(self) -> None:
         check(self)

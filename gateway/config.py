@@ -7,7 +7,7 @@ from gateway.settings.keys import KeySettings
 from gateway.settings.media import MediaSettings
 from gateway.settings.tiers import TierSettings
 from protos.process.security import HopSettings, check_hops
-from protos.process.settings import LOG_FORMATS, LOG_LEVELS, check, setting
+from protos.process.settings import check, setting
 from protos.wire.channels import MIB
 from protos.wire.credentials import Credentials
 
@@ -33,12 +33,6 @@ class GatewayConfig(HopSettings, MediaSettings, KeySettings, DoorSettings, TierS
         "seconds until an answer is complete, or a stream's first token is there", default=300.0
     )
     stream_deadline_s: float = setting("seconds until a stream is complete", default=3600.0)
-    log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
-    log_format: str = setting(
-        "text: plain lines; json: an object a line; auto: text on a terminal, else json",
-        default="auto",
-        choices=LOG_FORMATS,
-    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -11,7 +11,7 @@ from protos.media.limits import (
     PILLOW_PIXELS,
 )
 from protos.process.security import HopSettings, check_hops
-from protos.process.settings import LOG_FORMATS, LOG_LEVELS, MAX_PORT, SettingError, check, setting
+from protos.process.settings import MAX_PORT, SettingError, check, setting
 from protos.wire.channels import MIB, VISION_METRICS_PORT, VISION_PORT
 from protos.wire.features import FORMS
 
@@ -118,16 +118,6 @@ class VisionConfig(HopSettings):
     keep_replicas: bool = setting(
         "leave the replicas on the cluster when the last front stops; tandem vision-down ends them",
         default=False,
-    )
-    allow_insecure: bool = setting(
-        "join a Ray cluster beyond loopback that asks for neither a token nor certificates",
-        default=False,
-    )
-    log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
-    log_format: str = setting(
-        "text: plain lines; json: an object a line; auto: text on a terminal, else json",
-        default="auto",
-        choices=LOG_FORMATS,
     )
 
     def __post_init__(self) -> None:

@@ -1,9 +1,6 @@
 """The memory plan: how many sequences of which length fit, from settings and the machine."""
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from decoder_service.cache.slots import SLOTS_PER_SEQUENCE
 from protos.bundle.manifest import TextDims
@@ -112,30 +109,3 @@ def plan_memory(
         token_bytes=token_bytes,
         budget_bytes=budget_bytes,
     )
-
-
-def available_bytes(root: Path = Path("/")) -> int:
-    """Memory this process may still take: the machine's, or its control group's if less."""
-    available = _machine_available(root)
-    limit = _number(root / "sys/fs/cgroup/memory.max")
-    used = _number(root / "sys/fs/cgroup/memory.current")
-    if limit is not None and used is not None:
-        available = min(available, max(0, limit - used))
-    return available
-
-
-def _machine_available(root: Path) -> int:
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    fields: Mapping[str, str] = dict(line.split(":", 1) for line in lines if ":" in line)
-    return int(fields["MemAvailable"].split()[0]) * 1024
-
-
-def _number(file: Path) -> int | None:
-    try:
-        text = file.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None

@@ -20,7 +20,7 @@ from deploy.stack.local import LocalStack, StackSettings, check_bundle
 from deploy.stack.ports import ANY_FREE
 from deploy.terminal.answer import Answer
 from deploy.terminal.screen import describe_bundle
-from protos.process.processes import descendants
+from protos.machine.processes import descendants
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 
 MIB = 1024**2

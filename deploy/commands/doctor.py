@@ -14,10 +14,10 @@ from deploy.commands.extras import installed, required
 from deploy.machine.bundle import examine_bundle, spared
 from deploy.machine.finding import Finding
 from deploy.machine.forms import instruction_set
-from deploy.machine.limits import limits
 from deploy.machine.rates import measured
 from deploy.stack.paths import cache_dir
 from deploy.stack.ports import LOOPBACK, Ports, is_free
+from protos.machine.limits import limits
 
 GIB = 1024**3
 

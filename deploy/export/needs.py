@@ -11,7 +11,7 @@ from deploy.export.errors import ExportError
 from deploy.export.options import ExportOptions
 from deploy.export.quality import is_measured
 from deploy.export.vision import writer as tower_writer
-from deploy.machine.limits import limits
+from protos.machine.limits import limits
 
 MIB, GIB = 1024**2, 1024**3
 SPARE_BYTES = 64 * MIB  # of disk, for files that are small

@@ -8,10 +8,10 @@ from typing import Any
 from deploy.machine.estimate import HEIGHT, WIDTH, Speed, rounded, speed
 from deploy.machine.finding import Finding
 from deploy.machine.forms import chosen_form, chosen_graph
-from deploy.machine.limits import Limits
 from deploy.machine.needs import MemoryNeed, memory_need
 from deploy.machine.rates import Rates
 from protos.bundle.manifest import PARTS, Bundle, BundleError, DecoderGraph, Manifest
+from protos.machine.limits import Limits
 
 GIB = 1024**3
 TORCH = frozenset({"torch", "transformers"})  # what only the torch tower needs

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from protos.process.processes import descendants, send
+from protos.machine.processes import descendants, send
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36

@@ -1,4 +1,4 @@
-"""Settings of every service that say who may speak to it, and the rule for what others reach."""
+"""Settings that every service has: who may speak to it, and what it tells of its work."""
 
 import ipaddress
 import logging
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from protos.process.server import resolve
-from protos.process.settings import SettingError, setting
+from protos.process.settings import LOG_FORMATS, LOG_LEVELS, SettingError, setting
 from protos.process.trace_export import check_endpoint
 from protos.wire.credentials import CredentialError, Credentials, read_tokens
 
@@ -17,7 +17,9 @@ TLS_NAMES = ("tls_certificate", "tls_key", "tls_authority")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HopSettings:
-    """What services show each other and ask of each other; a service's settings inherit them.
+    """What services show each other and ask of each other, and what they tell their operator.
+
+    A service's settings inherit them.
 
     With the three `tls_` settings both ends of every call between services show a certificate of
     the same authority; with a token the caller also says what both know.
@@ -43,13 +45,21 @@ class HopSettings:
         "file that holds token, one a line; read again when it changes", default=None
     )
     allow_insecure: bool = setting(
-        "listen beyond loopback though what keeps strangers out is not set", default=False
+        "listen beyond loopback though what keeps strangers out is not set, or join a Ray cluster"
+        " there that asks for neither a token nor certificates",
+        default=False,
     )
 
     metrics_host: str = setting(
         "address the metrics port listens on; it tells figures, without a key, to whoever reaches"
         " it",
         default="127.0.0.1",
+    )
+    log_level: str = setting("DEBUG, INFO, WARNING or ERROR", default="INFO", choices=LOG_LEVELS)
+    log_format: str = setting(
+        "text: plain lines; json: an object a line; auto: text on a terminal, else json",
+        default="auto",
+        choices=LOG_FORMATS,
     )
     trace_endpoint: str | None = setting(
         "OpenTelemetry collector that takes traces (OTLP over gRPC), as http://127.0.0.1:4317;"

@@ -39,7 +39,7 @@ from planner.load import ImageSize, Load
 from planner.simulation.outcome import Outcome, percentile
 from planner.simulation.requests import Arrival, arrivals
 from planner.simulation.run import Plan, simulate
-from protos.process.processes import descendants
+from protos.machine.processes import descendants
 from protos.tandem.v1 import decoder_pb2, gateway_pb2
 from tests.bench.machine import warn_unless_quiet
 from tests.bench.plan_bundle import plan_bundle

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from protos.process import processes
+from protos.machine import processes
 from tests.chaos.hosts import Host
 from tests.chaos.services import Service
 from tests.chaos.spaces import ROOT

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from protos.process import processes
+from protos.machine import processes
 from tests.chaos import cluster
 from tests.chaos.hosts import Host
 from tests.chaos.scene import Phase, Scene

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from protos.process import processes
+from protos.machine import processes
 from tests.chaos.hosts import Host
 
 STOP_TIMEOUT_S = 120.0

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from protos.process import processes
+from protos.machine import processes
 
 ROOT = Path(__file__).parents[2]
 END_TIMEOUT_S = 30.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protos.process import processes
+from protos.machine import processes
 from tests.chaos.hosts import Host, Network
 from tests.chaos.spaces import ROOT
 from tests.support.waiting import wait_until

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from protos.process import processes
+from protos.machine import processes
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from protos.process import processes
+from protos.machine import processes
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire import tensors
 from protos.wire.errors import Reason

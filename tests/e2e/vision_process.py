@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from protos.process import processes
+from protos.machine import processes
 from protos.tandem.v1 import vision_pb2, vision_pb2_grpc
 from protos.wire import tensors
 from protos.wire.channels import LARGE_MESSAGE_BYTES, channel_options

@@ -46,7 +46,7 @@ SIMULATED = (
 # Rooms of a package (files and folders), lowest first: a room imports only rooms of rows above it
 # in this list, never one of its own row.
 LAYERS = {
-    "protos": [["tandem"], ["bundle", "wire"], ["media", "process"]],
+    "protos": [["machine", "tandem"], ["bundle", "wire"], ["media", "process"]],
     "kernels": [["build", "layout", "int8_layout", "float_layout"], ["library"], ["resize"]],
     "gateway": [
         ["media", "threads"],
@@ -108,7 +108,7 @@ LAYERS = {
         ["run"],
     ],
     "deploy/machine": [
-        ["finding", "forms", "limits", "rates"],
+        ["finding", "forms", "rates"],
         ["estimate", "needs"],
         ["bundle"],
     ],

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import ray
 
+from protos.machine.threads import apart
 from vision_service.cluster.security import check_closed
-from vision_service.cluster.threads import apart
 from vision_service.config import VisionConfig
 
 logger = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from protos.machine.threads import apart
 from vision_service.cluster import application as serving
 from vision_service.cluster import fronts, hosts
 from vision_service.cluster.application import Application, NoReplicaStarted
 from vision_service.cluster.hosts import Bars, Host
-from vision_service.cluster.threads import apart
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import ray
 
 from protos.bundle.manifest import BundleError
-from protos.process import processes
+from protos.machine import processes
 from protos.process.settings import SettingError
 from protos.wire.channels import MIB
 from vision_service.cluster.joined import adopt_logger

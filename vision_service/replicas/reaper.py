@@ -13,7 +13,7 @@ import signal
 from dataclasses import dataclass
 from typing import NoReturn
 
-from protos.process import processes
+from protos.machine import processes
 
 _GRACE_S = 1.0  # for those that end by themselves
 _STANDARD_STREAMS = (0, 1, 2)

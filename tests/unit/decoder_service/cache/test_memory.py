@@ -1,7 +1,5 @@
 """The memory plan."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 from decoder_service.cache.memory import (
     MIB,
     MemoryPlan,
-    available_bytes,
     kv_budget_bytes,
     plan_memory,
 )
@@ -96,20 +93,3 @@ def test_the_budget_is_the_setting_or_half_of_what_the_weights_leave() -> None:
     assert kv_budget_bytes(available_bytes=10, weight_bytes=4, kv_memory_mib=3) == 3 * MIB
     assert kv_budget_bytes(available_bytes=10, weight_bytes=4, kv_memory_mib=None) == 3
     assert kv_budget_bytes(available_bytes=4, weight_bytes=10, kv_memory_mib=None) == 0
-
-
-def test_a_control_group_bounds_what_is_available(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    8 kB\n")
-    assert available_bytes(tmp_path) == 8192
-    group = tmp_path / "sys/fs/cgroup"
-    group.mkdir(parents=True)
-    (group / "memory.max").write_text("max\n")
-    (group / "memory.current").write_text("1000\n")
-    assert available_bytes(tmp_path) == 8192
-    (group / "memory.max").write_text("5000\n")
-    assert available_bytes(tmp_path) == 4000
-
-
-def test_this_machine_has_memory() -> None:
-    assert available_bytes() > 0

@@ -14,10 +14,10 @@ from deploy.machine.bundle import OPERATORS, examine_bundle
 from deploy.machine.estimate import SHARES, image_products, prompt_products, rounded, speed
 from deploy.machine.finding import Finding
 from deploy.machine.forms import chosen_form, chosen_graph
-from deploy.machine.limits import Limits
 from deploy.machine.needs import memory_need
 from deploy.machine.rates import Rates, here
 from protos.bundle.manifest import MANIFEST_NAME, DecoderGraph, FileEntry, Manifest, file_sha256
+from protos.machine.limits import Limits
 from tests.support.manifests import small_manifest
 from vision_service.towers.tower import chosen
 

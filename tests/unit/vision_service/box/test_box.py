@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from protos.process.processes import start_time
+from protos.machine.processes import start_time
 from protos.wire.errors import InternalError, InvalidRequest, Reason, ServiceError
 from tests.support.waiting import wait_until
 from tests.unit.vision_service.box import tasks

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from protos.process import processes
+from protos.machine import processes
 from tests.support.waiting import wait_until
 
 # A service that starts one child in a session of its own, tells the reaper, and then waits.
 SERVICE = """
 import subprocess, sys, time
-from protos.process import processes
+from protos.machine import processes
 from vision_service.replicas import reaper
 watching = reaper.start()
 child = subprocess.Popen(["sleep", "60"], start_new_session=True)

@@ -40,7 +40,10 @@ def limits(root: Path = Path("/")) -> Limits:
 
 
 def _available(root: Path) -> int:
-    lines = (root / "proc/meminfo").read_text().splitlines()
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     return int(fields["MemAvailable"].split()[0]) * 1024
 
@@ -54,7 +57,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return
+        lines = ["0::/"]
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):

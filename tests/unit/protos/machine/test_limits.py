@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.machine.limits import limits
+from protos.machine.limits import limits
 
 GIB = 1024**3
 
@@ -57,3 +57,20 @@ def test_groups_of_version_1_bound_as_well(root: Path) -> None:
     write(root, "sys/fs/cgroup/cpu/cpu.cfs_period_us", 100000)
     found = limits(root)
     assert (found.free_bytes, found.cores) == (GIB, 1)
+
+
+def test_a_control_group_bounds_what_is_available(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    8 kB\n")
+    assert limits(tmp_path).free_bytes == 8192
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("1000\n")
+    assert limits(tmp_path).free_bytes == 8192
+    (group / "memory.max").write_text("5000\n")
+    assert limits(tmp_path).free_bytes == 4000
+
+
+def test_this_machine_has_memory() -> None:
+    assert limits().free_bytes > 0

@@ -1,4 +1,4 @@
-"""Waiting for a cluster without being held by it."""
+"""Long work beside the event loop that holds nobody when the process ends."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 async def apart(function: Callable[[], T]) -> T:
-    """Runs something that waits for the cluster in a thread, which ends with the process.
+    """Runs something that may take long in a thread of its own, which ends with the process.
 
-    Ray's calls wait as long as its head is away. A thread of asyncio's own would keep the process
-    from ending for as long.
+    A thread of asyncio's own would keep the process from ending for as long: while a model is
+    loaded, or Ray waits for its head.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -35,5 +35,5 @@ async def apart(function: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=run, name="ray", daemon=True).start()
+    threading.Thread(target=run, name="apart", daemon=True).start()
     return await done

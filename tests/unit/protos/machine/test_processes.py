@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-from protos.process import processes
+from protos.machine import processes
 from tests.support.waiting import wait_until
 
 TREE = "import subprocess, sys; subprocess.run(['sleep', '60'])"

@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from vision_service.cluster.threads import apart
+from protos.machine.threads import apart
 
 HELD = """
 import asyncio, threading
-from vision_service.cluster.threads import apart
+from protos.machine.threads import apart
 
 async def main():
     try:
