@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos import cluster
-from tests.chaos.answers import Load
 from tests.chaos.faults import (
     HEAD,
     HEAD_KEPT,
@@ -25,9 +24,7 @@ from tests.chaos.faults import (
 )
 from tests.chaos.outcomes import Outcome, outcomes, reference, table
 from tests.chaos.questions import image_questions, text_questions
-from tests.chaos.scene import Phase, Scene
-from tests.chaos.site import KEY, Site
-from tests.support.bundles import demo_bundle
+from tests.chaos.scene import Phase, at_work
 
 AT_ONCE = {"image": 3, "text": 3}
 
@@ -45,24 +42,13 @@ def run(
         store: Whether Ray's head keeps what it knows in Redis.
     """
     questions = [*image_questions(), *text_questions()]
-    with Site(folder, demo_bundle("fp32"), ray=ray, store=store) as site:
-        load = Load(
-            site.client,
-            gateways=site.gateways,
-            authority=site.authority,
-            key=KEY,
-            questions=questions,
-            at_once=AT_ONCE,
-        )
-        with load:
-            scene = Scene(site, load)
-            scene.wait_for_all(question.name for question in questions)
-            known = reference(load.answers)
-            phases: list[Phase] = []
-            for fault in faults:
-                phases.append(endure(scene, fault, answers=answers))
-                sys.stderr.write(f"{outcomes(phases, load.answers, known)[-1]}\n")
-    return outcomes(phases, load.answers, known)
+    phases: list[Phase] = []
+    with at_work(folder, questions, at_once=AT_ONCE, ray=ray, store=store) as scene:
+        known = reference(scene.load.answers)
+        for fault in faults:
+            phases.append(endure(scene, fault, answers=answers))
+            sys.stderr.write(f"{outcomes(phases, scene.load.answers, known)[-1]}\n")
+    return outcomes(phases, scene.load.answers, known)
 
 
 def main() -> int:

@@ -2,12 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.chaos import cluster
 from tests.chaos.answers import Load
-from tests.chaos.site import OF_EACH_TIER, PORTS, Site
+from tests.chaos.questions import Question
+from tests.chaos.site import KEY, OF_EACH_TIER, PORTS, Site
+from tests.support.bundles import demo_bundle
 from tests.support.waiting import wait_until
 
 ANSWERS_TIMEOUT_S = 240.0  # for the answers of one fault, on a busy machine
@@ -92,3 +96,36 @@ class Scene:
             all_have, what=f"gateways to find {count} of each tier", timeout_s=WHOLE_TIMEOUT_S
         )
         return max(found[gateway] for gateway in gateways)
+
+
+@contextmanager
+def at_work(
+    folder: Path,
+    questions: Sequence[Question],
+    *,
+    at_once: Mapping[str, int],
+    ray: bool,
+    store: bool = False,
+) -> Iterator[Scene]:
+    """Everything at work, every question answered once, and nothing wrong yet.
+
+    Args:
+        folder: Takes the logs.
+        questions: Asked again and again.
+        at_once: Requests of each kind at the same time.
+        ray: Whether the vision tier runs on Ray.
+        store: Whether Ray's head keeps what it knows in Redis.
+    """
+    with Site(folder, demo_bundle("fp32"), ray=ray, store=store) as site:
+        load = Load(
+            site.client,
+            gateways=site.gateways,
+            authority=site.authority,
+            key=KEY,
+            questions=questions,
+            at_once=at_once,
+        )
+        with load:
+            scene = Scene(site, load)
+            scene.wait_for_all(question.name for question in questions)
+            yield scene

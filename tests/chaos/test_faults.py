@@ -9,13 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.answers import Load
 from tests.chaos.faults import FEW, Fault, endure
 from tests.chaos.outcomes import outcomes, reference
 from tests.chaos.questions import image_questions, text_questions
-from tests.chaos.scene import Scene
-from tests.chaos.site import KEY, Site
-from tests.support.bundles import demo_bundle
+from tests.chaos.scene import Scene, at_work
 
 AT_ONCE = {"image": 2, "text": 2}
 QUESTIONS = [*image_questions()[::4], *text_questions()[:6]]
@@ -25,20 +22,8 @@ LEAST_RIGHT = 0.9  # of the model's answers without any fault
 
 @pytest.fixture(scope="module")
 def scene(network_folder: Path) -> Iterator[Scene]:
-    """Everything at work, every question answered once, and nothing wrong yet."""
-    with Site(network_folder, demo_bundle("fp32"), ray=False) as site:
-        load = Load(
-            site.client,
-            gateways=site.gateways,
-            authority=site.authority,
-            key=KEY,
-            questions=QUESTIONS,
-            at_once=AT_ONCE,
-        )
-        with load:
-            scene = Scene(site, load)
-            scene.wait_for_all(question.name for question in QUESTIONS)
-            yield scene
+    with at_work(network_folder, QUESTIONS, at_once=AT_ONCE, ray=False) as scene:
+        yield scene
 
 
 @pytest.fixture(scope="module")
