@@ -4,6 +4,8 @@ import asyncio
 import signal
 import sys
 
+import uvloop
+
 from gateway.app import Gateway
 from gateway.config import GatewayConfig
 from protos.bundle.manifest import Bundle
@@ -35,7 +37,13 @@ async def serve(config: GatewayConfig, process: ServiceProcess) -> int:
 
 def main() -> int:
     """Runs one gateway; see `protos.process.main.run` for the exit status."""
-    return run("gateway", tier="gateway", config_type=GatewayConfig, serve=serve)
+    return run(
+        "gateway",
+        tier="gateway",
+        config_type=GatewayConfig,
+        serve=serve,
+        loop_factory=uvloop.new_event_loop,
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ and does not answer a look within a bound, or when it is silent for as long as n
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -139,7 +139,8 @@ class Generation:
                         if isinstance(event, DecoderEnd):
                             # All features were taken, but the message with the encoder's times
                             # may still be under way: a short answer is over sooner.
-                            await asyncio.wait({feeding}, timeout=TIMES_WITHIN_S)
+                            if not feeding.done():
+                                await asyncio.wait({feeding}, timeout=TIMES_WITHIN_S)
                             return
             except DecoderLost as loss:
                 if len(self._output) == self._max_tokens:
@@ -150,7 +151,7 @@ class Generation:
     @asynccontextmanager
     async def _calling(
         self, endpoint: Endpoint
-    ) -> AsyncIterator[tuple[GenerateCall, "asyncio.Task[None]"]]:
+    ) -> AsyncIterator[tuple[GenerateCall, "asyncio.Future[None]"]]:
         """A call that goes on behind the output so far, fed beside the block; ends with it."""
         work = self._work
         progress = Progress(self._output, self._max_tokens, self.moves) if self.moves else None
@@ -164,19 +165,20 @@ class Generation:
                 if self.admitted is None:
                     raise
                 raise DecoderLost(error) from error  # one that has begun is not sent away
+            needed = work.features.needed(admitted.needed_spans)
             if self.admitted is None:
                 self.admitted = admitted
-                needed = len(work.features.needed(admitted.needed_spans))
-                self._metrics.admitted(images=len(work.prompt.visuals), needed=needed)
-            feeding = asyncio.create_task(self._feed(call, admitted))
+                self._metrics.admitted(images=len(work.prompt.visuals), needed=len(needed))
+            feeding = await self._begin_feeding(call, admitted, needed)
             try:
                 yield call, feeding
             finally:
-                feeding.cancel()
-                await asyncio.gather(feeding, return_exceptions=True)
+                if not feeding.done():
+                    feeding.cancel()
+                    await asyncio.gather(feeding, return_exceptions=True)
 
     async def _next(
-        self, call: GenerateCall, feeding: "asyncio.Task[None]", endpoint: Endpoint
+        self, call: GenerateCall, feeding: "asyncio.Future[None]", endpoint: Endpoint
     ) -> tuple[OutputToken, ...] | DecoderEnd:
         """The decoder's next tokens or its end, or the failure of the features it waits for."""
         event = await self._heard(call.read, feeding, endpoint)
@@ -188,7 +190,7 @@ class Generation:
     async def _heard(
         self,
         listen: Callable[[], Coroutine[Any, Any, T]],
-        feeding: "asyncio.Task[None] | None",
+        feeding: "asyncio.Future[None] | None",
         endpoint: Endpoint,
     ) -> T:
         """A message of the decoder's.
@@ -205,7 +207,7 @@ class Generation:
         reading = asyncio.create_task(listen())
         try:
             while not reading.done():
-                waiting: set[asyncio.Task[Any]] = {reading}
+                waiting: set[asyncio.Future[Any]] = {reading}
                 if feeding is not None and not feeding.done():
                     waiting.add(feeding)
                 done, _ = await asyncio.wait(
@@ -318,7 +320,18 @@ class Generation:
             timings=decoder_pb2.GenerateTimings(),
         )
 
-    async def _feed(self, call: GenerateCall, admitted: Admitted) -> None:
+    async def _begin_feeding(
+        self, call: GenerateCall, admitted: Admitted, needed: Sequence[int]
+    ) -> "asyncio.Future[None]":
+        """Feeds a call in a task; one that needs no features is told so at once."""
+        if needed:
+            return asyncio.create_task(self._feed(call, admitted, needed))
+        await call.finish_sending()
+        fed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        fed.set_result(None)
+        return fed
+
+    async def _feed(self, call: GenerateCall, admitted: Admitted, needed: Sequence[int]) -> None:
         """Passes on the features of every needed span, of all at the same time.
 
         Raises:
@@ -341,7 +354,7 @@ class Generation:
 
         try:
             async with asyncio.TaskGroup() as feeding:
-                for index in features.needed(wanted):
+                for index in needed:
                     feeding.create_task(feed(index))
         except* CallEnded:
             pass  # reading the call tells why

@@ -2,7 +2,7 @@
 
 1. A decoder is chosen, because the prompt must fit into its context.
 2. A vision tier chooses the frames of its videos that are seen; the conversation becomes token
-   ids, spans and position ids, in a worker thread.
+   ids, spans and position ids, in a worker thread unless it is short.
 3. A `Generate` stream is opened with the prompt. The decoder answers at once with the spans
    whose features it needs.
 4. Each needed image and piece of a video is encoded, all at the same time, unless its features are
@@ -38,7 +38,8 @@ from gateway.media.video_plans import PlannedFrames
 from gateway.media.videos import VideoLimits
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
-from gateway.prompt.inputs import holds_more_than, videos_of
+from gateway.prompt.inputs import videos_of, weight_of
+from gateway.prompt.plain import weight_of_plain
 from gateway.request.conversation import Conversation, PlainPrompt
 from gateway.request.deadlines import Patience, milliseconds_since
 from gateway.request.job import ChatJob, Question
@@ -54,9 +55,6 @@ from gateway.tools.form import form_of
 from protos.media.videos import SampledFrames
 from protos.process import tracing
 from protos.wire.errors import PromptTooLong
-
-# Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
-LONG_TEXT_CHARS = 64 * 1024
 
 
 class Pipeline:
@@ -133,7 +131,7 @@ class Pipeline:
                 tiers=limits,
                 sampled=sampled,
             ),
-            long=holds_more_than(conversation, LONG_TEXT_CHARS),
+            weight_of(conversation),
         )
 
     async def prepare_plain(
@@ -142,13 +140,13 @@ class Pipeline:
         """The prompt of a text that stands for itself; see `PromptBuilder.prepare_plain`."""
         return await self._threads.run(
             partial(self._builder.prepare_plain, plain, max_context=max_context),
-            long=len(plain.text) > LONG_TEXT_CHARS,
+            weight_of_plain(plain),
         )
 
     async def plain_ids(self, plain: PlainPrompt) -> list[int]:
         """Token ids of a text, however many; see `PromptBuilder.plain_ids`."""
         return await self._threads.run(
-            partial(self._builder.plain_ids, plain), long=len(plain.text) > LONG_TEXT_CHARS
+            partial(self._builder.plain_ids, plain), weight_of_plain(plain)
         )
 
     async def answer(

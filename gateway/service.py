@@ -228,7 +228,9 @@ class OpenRequest:
         metrics = self._service.metrics
         if not isinstance(event, AnswerEnd):
             self._record.first_token()
-            self._clocks.setdefault(index, TokenClock(metrics)).came(len(event.tokens))
+            if index not in self._clocks:
+                self._clocks[index] = TokenClock(metrics)
+            self._clocks[index].came(len(event.tokens))
             return
         metrics.choice_ended(event.timings)
         self._completion_tokens += event.completion_tokens

@@ -3,13 +3,25 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
+class Weight(Enum):
+    """How long some work may take."""
+
+    LIGHT = auto()  # a millisecond, and no more than five whatever a client sends
+    SHORT = auto()  # tens of milliseconds
+    LONG = auto()
+
+
 class Threads:
     """A bounded pool with a lane of its own for long work, so that short work never waits for it.
+
+    Light work is done at once. It would hold the interpreter's lock for as long in a thread, so
+    the event loop would wait for it all the same, and for the way there and back.
 
     Use as a context manager; what has not begun when it is left never does.
     """
@@ -26,12 +38,9 @@ class Threads:
         for pool in (self._short, self._long):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def run(self, work: Callable[[], T], *, long: bool = False) -> T:
-        """Runs `work` in a thread, so that other streams go on meanwhile.
-
-        Args:
-            work: What to run.
-            long: Whether it may take longer than a short request should wait.
-        """
-        pool = self._long if long else self._short
+    async def run(self, work: Callable[[], T], weight: Weight = Weight.SHORT) -> T:
+        """Runs `work`; in a thread unless it is light, so that other streams go on meanwhile."""
+        if weight is Weight.LIGHT:
+            return work()
+        pool = self._long if weight is Weight.LONG else self._short
         return await asyncio.get_running_loop().run_in_executor(pool, work)

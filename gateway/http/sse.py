@@ -7,6 +7,8 @@ from typing import Any
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 def data(value: Mapping[str, Any]) -> bytes:
     """One object as one event."""
@@ -25,4 +27,4 @@ def error(value: Mapping[str, Any]) -> bytes:
 
 def _json(value: Mapping[str, Any]) -> bytes:
     # JSON escapes line breaks, so an event is always one line of data.
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()

@@ -20,6 +20,7 @@ from gateway.prompt import provenance
 from gateway.prompt.families.family import ThoughtTokens
 from gateway.prompt.families.registry import family_named
 from gateway.prompt.inputs import PromptInputs, PromptLimits, check_text_size
+from gateway.prompt.long_texts import MOST_TOKENS_PER_CHAR
 from gateway.prompt.messages import template_messages, template_tools
 from gateway.prompt.options import check_effort, check_options, template_options
 from gateway.prompt.plain import check_ids, plain_ids
@@ -99,9 +100,13 @@ class PromptBuilder:
             processor / "chat_template.jinja", self.tokenizer.named_tokens
         )
         self._ids = {token.content: token.token_id for token in self.tokenizer.added}
+        self._added = frozenset(self._ids.values())
         self.thought_tokens = self._find_thought_tokens()
         self.calls = self._find_calls()
-        self._reserved = (self._template.source, *(token.content for token in self.tokenizer.added))
+        self._reserved = frozenset(self._template.source).union(*self._ids)
+        self._special_names, self._other_names = self.tokenizer.token_names()
+        spoken = self._family.spoken_tokens
+        self._spoken_names = tuple(name for name in self._other_names if name in spoken)
         self._digest_key = digest_key or os.urandom(DIGEST_KEY_BYTES)
         self.videos = VideoPlanner(video_settings, self.limits.videos, self._digest_key)
 
@@ -225,9 +230,10 @@ class PromptBuilder:
             PromptTooLong: no room is left for an answer.
         """
         rendered = self._render(inputs.conversation, provenance.UNMARKED)
-        least = self.tokenizer.least_tokens(rendered) + beside
-        if least >= window:
-            raise _too_long(least, window, "at least ")
+        if MOST_TOKENS_PER_CHAR * len(rendered) + beside >= window:  # of others it is not asked
+            least = self.tokenizer.least_tokens(rendered) + beside
+            if least >= window:
+                raise _too_long(least, window, "at least ")
         check_presence(
             inputs.conversation,
             rendered,
@@ -241,9 +247,9 @@ class PromptBuilder:
 
     def _encode(self, inputs: PromptInputs, rendered: str, most: int | None = None) -> Encoded:
         (marker,) = self._markers(inputs, 1)
-        special, others = self.tokenizer.token_names()
-        spoken = [name for name in others if name in self._family.spoken_tokens]
-        for marks in provenance.strategies(marker, special, others, spoken):
+        for marks in provenance.strategies(
+            marker, self._special_names, self._other_names, self._spoken_names
+        ):
             marked = self._render(inputs.conversation, marks)
             if marked.replace(marker, "") == rendered:
                 return self.tokenizer.encode_prompt(marked, marker, most=most)
@@ -255,8 +261,8 @@ class PromptBuilder:
 
     def _markers(self, inputs: PromptInputs, count: int) -> tuple[str, ...]:
         """Characters that neither the conversation nor the template nor an added token has."""
-        texts = (*inputs.texts, *inputs.other_texts, *self._reserved)
-        return provenance.choose_markers(texts, count)
+        texts = (*inputs.texts, *inputs.other_texts)
+        return provenance.choose_markers(texts, count, taken=self._reserved)
 
     def _render(self, conversation: Conversation, marks: Marks) -> str:
         return self._template.render(
@@ -296,8 +302,7 @@ class PromptBuilder:
         """The end of the thought that the last added token opens, as templates do at their end."""
         if self.thought_tokens is None:
             return None
-        added = {token.token_id for token in self.tokenizer.added}
-        last = next((token for token in reversed(ids) if token in added), None)
+        last = next((token for token in reversed(ids) if token in self._added), None)
         return self.thought_tokens.end if last == self.thought_tokens.begin else None
 
     def _check_special_tokens(self) -> None:

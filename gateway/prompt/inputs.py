@@ -9,11 +9,18 @@ from gateway.media.videos import VideoLimits, VideoSource
 from gateway.prompt.options import texts_of
 from gateway.prompt.provenance import strings_in
 from gateway.request.conversation import Conversation, ImagePart, Message, TextPart, VideoPart
+from gateway.threads import Weight
 from protos.wire.errors import InvalidRequest, Reason
 
 # Of one tool schema, or the arguments of one call.
 MAX_TOOL_DEPTH = 32
 MAX_TOOL_VALUES = 20_000
+
+# Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
+LONG_TEXT_CHARS = 64 * 1024
+# Texts of no more, so many characters in so many pieces, are prepared in 1 to 3 ms.
+LIGHT_TEXT_CHARS = 2048
+LIGHT_TEXTS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +116,33 @@ def check_text_size(texts: Iterable[str], most: int, *, field: str) -> None:
             reason=Reason.REQUEST_TOO_LARGE,
             param=field,
         )
+
+
+def weight_of(conversation: Conversation) -> Weight:
+    """How long a conversation takes to prepare, by its length: cheap enough for the event loop."""
+    if _is_light(conversation):
+        return Weight.LIGHT
+    return Weight.LONG if holds_more_than(conversation, LONG_TEXT_CHARS) else Weight.SHORT
+
+
+def _is_light(conversation: Conversation) -> bool:
+    """Whether it is a few short texts and nothing else."""
+    messages = conversation.messages
+    if len(messages) > LIGHT_TEXTS or conversation.tools or conversation.template_options:
+        return False
+    left, texts = LIGHT_TEXT_CHARS, LIGHT_TEXTS
+    for message in messages:
+        if message.tool_calls or message.reasoning or message.name or message.tool_call_id:
+            return False
+        content = message.content or ()
+        for part in [content] if isinstance(content, str) else content:
+            if not isinstance(part, str | TextPart):
+                return False
+            left -= len(part if isinstance(part, str) else part.text)
+            texts -= 1
+            if left < 0 or texts < 0:
+                return False
+    return True
 
 
 def holds_more_than(conversation: Conversation, chars: int) -> bool:

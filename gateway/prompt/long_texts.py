@@ -11,6 +11,10 @@ from gateway.prompt.byte_level import byte_letters
 
 PIECE_CHARS = 32 * 1024
 
+# A character is at most 4 bytes, NFC makes of them at most three times as many, and no token is
+# less than a byte.
+MOST_TOKENS_PER_CHAR = 12
+
 # The splitting rule of Qwen2's and Qwen3's tokenizers.
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from gateway.prompt import provenance
-from gateway.prompt.inputs import check_text_size
+from gateway.prompt.inputs import LIGHT_TEXT_CHARS, LONG_TEXT_CHARS, check_text_size
 from gateway.prompt.tokenizer import PromptTokenizer
 from gateway.request.conversation import PlainPrompt
+from gateway.threads import Weight
 from protos.wire.errors import InvalidRequest, PromptTooLong
 
 FIELD = "prompt"
@@ -45,6 +46,14 @@ def plain_ids(
             param=FIELD,
         )
     return ids
+
+
+def weight_of_plain(plain: PlainPrompt) -> Weight:
+    """How long a plain prompt takes to prepare, by its length."""
+    length = len(plain.text) + len(plain.ids or ())
+    if length <= LIGHT_TEXT_CHARS:
+        return Weight.LIGHT
+    return Weight.LONG if length > LONG_TEXT_CHARS else Weight.SHORT
 
 
 def check_ids(ids: Sequence[int], *, vocab_size: int, banned: Sequence[int]) -> None:

@@ -46,7 +46,7 @@ def check_presence(
         for place, message in enumerate(conversation.messages)
     ]
     tagged = render(replace(conversation, messages=tuple(messages)))
-    faithful = tagged.translate(dict.fromkeys(map(ord, digits))) == rendered
+    faithful = _without(tagged, digits) == rendered
     for place, tag in tags.items():
         message = conversation.messages[place]
         texts = [text.strip() for text in _texts(message) if text.strip()]
@@ -62,6 +62,12 @@ def _tag(place: int, digits: tuple[str, ...]) -> str:
     """A number in binary digits between two ends, so that none is read in a longer one."""
     end, zero, one = digits
     return end + format(place, "b").replace("0", zero).replace("1", one) + end
+
+
+def _without(text: str, characters: tuple[str, ...]) -> str:
+    for character in characters:  # many times as fast as `str.translate`
+        text = text.replace(character, "")
+    return text
 
 
 def _texts(message: Message) -> list[str]:

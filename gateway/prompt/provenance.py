@@ -8,7 +8,8 @@ added token found in it is the template's own.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -44,9 +45,11 @@ def choose_marker(texts: Iterable[str]) -> str:
     return choose_markers(texts, 1)[0]
 
 
-def choose_markers(texts: Iterable[str], count: int) -> tuple[str, ...]:
-    """Different characters that occur in none of `texts`."""
-    used = set(chain.from_iterable(set(text) for text in texts))
+def choose_markers(
+    texts: Iterable[str], count: int, *, taken: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Different characters that occur in none of `texts`, and are not among those `taken`."""
+    used = set().union(taken, *texts)
     free = (chr(code) for code in chain(_NONCHARACTERS, _FALLBACK) if chr(code) not in used)
     markers = tuple(islice(free, count))
     assert len(markers) == count, "no request holds 65,000 different characters"
@@ -70,15 +73,14 @@ def interleaved(marker: str) -> Mark:
     return mark
 
 
-def broken(marker: str, tokens: Sequence[str]) -> Mark:
+def broken(marker: str, tokens: tuple[str, ...]) -> Mark:
     """Marks only what could be read as one of `tokens`, or as the start or end of one.
 
     For templates that look into strings (`'</think>' in content`), whose outcome interleaved
     markers would change.
     """
     occurrence = _any_of(tokens, "(?={})")
-    heads = {token[:length] for token in tokens for length in range(1, len(token))}
-    tails = {token[length:] for token in tokens for length in range(1, len(token))}
+    heads, tails = _ends(tokens)
     longest = max(map(len, tokens), default=0)
 
     def mark(text: str) -> str:
@@ -94,7 +96,7 @@ def broken(marker: str, tokens: Sequence[str]) -> Mark:
     return mark
 
 
-def sparing(mark: Mark, tokens: Sequence[str]) -> Mark:
+def sparing(mark: Mark, tokens: tuple[str, ...]) -> Mark:
     """Marks a text but for whole occurrences of `tokens`, which stay readable."""
     splitter = _any_of(tokens, "({})")
 
@@ -105,14 +107,24 @@ def sparing(mark: Mark, tokens: Sequence[str]) -> Mark:
     return spared
 
 
-def _any_of(tokens: Sequence[str], form: str) -> re.Pattern[str]:
+# A bundle's tokens are the same in every request.
+@lru_cache(maxsize=8)
+def _ends(tokens: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
+    """Everything that tokens may begin with, and that they may end with; none of them whole."""
+    heads = frozenset(token[:length] for token in tokens for length in range(1, len(token)))
+    tails = frozenset(token[length:] for token in tokens for length in range(1, len(token)))
+    return heads, tails
+
+
+@lru_cache(maxsize=16)
+def _any_of(tokens: tuple[str, ...], form: str) -> re.Pattern[str]:
     """Matches any of the tokens, the longest first; nothing where there are none."""
     names = sorted(tokens, key=len, reverse=True)
     return re.compile(form.format("|".join(map(re.escape, names)) or "(?!)"))
 
 
 def strategies(
-    marker: str, special: Sequence[str], others: Sequence[str], spoken: Sequence[str]
+    marker: str, special: tuple[str, ...], others: tuple[str, ...], spoken: tuple[str, ...]
 ) -> Iterator[Marks]:
     """Ways to mark, the strictest first; a later one serves templates that look into strings.
 

@@ -68,6 +68,8 @@ def splice(
     is_image = marked == image_id
     check_places("images", int(is_image.sum()), len(lengths))
     check_places("videos", int((marked == video_id).sum()), len(frames))
+    if not (lengths or frames):
+        return SplicedPrompt(input_ids=marked, spans=(), order=())
     places = np.flatnonzero(is_image | (marked == video_id))
     order = np.where(is_image, np.cumsum(is_image), len(lengths) + np.cumsum(marked == video_id))[
         places

@@ -115,7 +115,7 @@ class DecoderClient(TierClient):
             bundle_digest=self.bundle_digest,
             progress=progress,
         )
-        stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
+        stub = self.channels.stub(endpoint, decoder_pb2_grpc.DecoderServiceStub)
         span = tracing.current().child("generate", tracing.Kind.CLIENT)
         call = stub.Generate(
             timeout=seconds_left(job.deadline.complete_by_s),
@@ -142,7 +142,7 @@ class DecoderClient(TierClient):
 
     async def is_there(self, endpoint: Endpoint) -> bool:
         """Whether an address answers in time; one that does not is unreachable until looked at."""
-        stub = decoder_pb2_grpc.DecoderServiceStub(self.channels[endpoint])
+        stub = self.channels.stub(endpoint, decoder_pb2_grpc.DecoderServiceStub)
         try:
             await stub.GetLoad(decoder_pb2.GetLoadRequest(), timeout=LOOK_TIMEOUT_S)
         except grpc.RpcError:

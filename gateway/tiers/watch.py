@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import grpc
 
@@ -16,6 +17,8 @@ from protos.wire.channels import open_channel
 from protos.wire.credentials import CredentialFiles
 
 logger = logging.getLogger(__name__)
+
+S = TypeVar("S")
 
 # A larger tier is looked at less often, so that looks stay cheap.
 ADDRESSES_PER_INTERVAL = 32
@@ -48,6 +51,14 @@ class Channels(dict[Endpoint, grpc.aio.Channel]):
         super().__init__()
         self._files = files
         self._unused_since_s: dict[Endpoint, float] = {}
+        self._stubs: dict[Endpoint, Any] = {}
+
+    def stub(self, endpoint: Endpoint, make: Callable[[grpc.aio.Channel], S]) -> S:
+        """What calls an address's service, made with its first call; of one kind in a tier."""
+        if endpoint not in self._stubs:
+            self._stubs[endpoint] = make(self[endpoint])
+        stub: S = self._stubs[endpoint]
+        return stub
 
     def __missing__(self, endpoint: Endpoint) -> grpc.aio.Channel:
         channel = open_channel(endpoint.address, self._files)
@@ -61,10 +72,12 @@ class Channels(dict[Endpoint, grpc.aio.Channel]):
                 self._unused_since_s.pop(endpoint, None)
             elif now_s - self._unused_since_s.setdefault(endpoint, now_s) >= _UNUSED_S:
                 del self._unused_since_s[endpoint]
+                self._stubs.pop(endpoint, None)
                 await self.pop(endpoint).close()
 
     async def close(self) -> None:
         """Closes all."""
+        self._stubs.clear()
         while self:
             _, channel = self.popitem()
             await channel.close()

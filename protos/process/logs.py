@@ -7,6 +7,8 @@ from typing import Any
 
 REQUEST = "request"  # the name under which a record holds what it tells of a request
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object per record; what a record has of a request is an object of its own."""
@@ -23,7 +25,7 @@ class JsonFormatter(logging.Formatter):
             entry[REQUEST] = request
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        return _ENCODER.encode(entry)
 
 
 def configure(level: str = "INFO", form: str = "auto") -> None:

@@ -13,11 +13,14 @@ from gateway.http.bodies.encoding import content_encoding, decoded
 from gateway.http.disconnects import client_gone
 from gateway.http.fields import UnknownFields
 from gateway.service import ChatService, OpenRequest
-from gateway.threads import Threads
+from gateway.threads import Threads, Weight
 from protos.process.tracing import TRACEPARENT
 from protos.wire.errors import InvalidRequest
 
 T = TypeVar("T")
+
+# Bodies up to so large are understood in a tenth of a millisecond, and in 5 at worst.
+LIGHT_BODY_BYTES = 2048
 
 
 class Requests:
@@ -66,7 +69,7 @@ class Requests:
         Args:
             request: Its body is not read yet.
             opened: Takes its place when its size is known.
-            understand: Runs in a worker thread.
+            understand: Runs in a worker thread, unless the body is small.
 
         Raises:
             ServiceError: the body is refused, or the client has gone.
@@ -75,7 +78,9 @@ class Requests:
         body = await self._body(request, opened, is_encoded=bool(encoding))
         decode = partial(decoded, encoding=encoding, limit=self._max_body_bytes)
         unknown = UnknownFields(refused=self._refuse_unknown)
-        found = await self._threads.run(lambda: understand(_object(decode(body)), unknown))
+        found = await self._threads.run(
+            lambda: understand(_object(decode(body)), unknown), _weight_of(body, encoding)
+        )
         return found, unknown.headers(request.state.request_id)
 
     async def _body(self, request: Request, opened: OpenRequest, *, is_encoded: bool) -> bytes:
@@ -94,6 +99,11 @@ class Requests:
             )
         except ClientDisconnect as error:
             raise client_gone() from error
+
+
+def _weight_of(body: bytes, encoding: str) -> Weight:
+    is_light = not encoding and len(body) <= LIGHT_BODY_BYTES
+    return Weight.LIGHT if is_light else Weight.SHORT
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -100,8 +100,9 @@ def position_ids(
         block[1:] = np.indices((rows, columns)).reshape(2, -1) + position
         position += max(rows, columns)
         done = span.offset + span.length
-    positions[:, done:] = np.arange(position, position + length - done)
-    return Positions(positions, int(positions.max()) + 1 - length)
+    end = position + length - done
+    positions[:, done:] = np.arange(position, end)
+    return Positions(positions, end - length)
 
 
 QWEN3_VL = PromptFamily(

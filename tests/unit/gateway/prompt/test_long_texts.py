@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from gateway.prompt.long_texts import cut, is_known_form
+from gateway.prompt.long_texts import MOST_TOKENS_PER_CHAR, cut, is_known_form
 from gateway.prompt.tokenizer import PromptTokenizer
 from tests.support.prompts import processor_files
 
@@ -104,3 +104,12 @@ def test_tokenizers_of_another_form_are_neither_cut_nor_counted(
     assert other.least_tokens("a" * 1000) == 0
     text = "the lazy dog " * 5000
     assert other.encode_prompt(text, "\ufdd0").ids == other.encode_text(text)
+
+
+@given(text=TEXT)
+@settings(max_examples=200, deadline=None)
+def test_a_text_is_never_thought_longer_than_its_characters_allow(
+    tokenizer: PromptTokenizer, text: str
+) -> None:
+    for each in (text, "\U0001d160" * 20, "\u0958" * 20, "\U0010ffff" * 20):
+        assert tokenizer.least_tokens(each) <= MOST_TOKENS_PER_CHAR * len(each)

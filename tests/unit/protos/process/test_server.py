@@ -1,5 +1,7 @@
 """Where a server listens: every form of address works, a wrong one is told for what it is."""
 
+import asyncio
+import socket
 from typing import Any
 
 import grpc
@@ -18,6 +20,21 @@ HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
 def test_a_socket_listens_on_every_form_of_address(host: str) -> None:
     with bind(host, 0) as listening:
         assert listening.getsockname()[1] > 0
+
+
+async def test_what_is_written_to_a_connection_leaves_at_once() -> None:
+    undelayed = asyncio.get_running_loop().create_future()
+
+    def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted = writer.get_extra_info("socket")
+        undelayed.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    with bind("127.0.0.1", 0) as listening:
+        async with await asyncio.start_server(connected, sock=listening):
+            _, client = await asyncio.open_connection(*listening.getsockname())
+            assert await undelayed
+            client.close()
 
 
 @pytest.mark.parametrize("host", HOSTS)
