@@ -11,6 +11,7 @@ from gateway.access.key_file import open_keys
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
+from gateway.brought.features import BroughtRules, FeatureShape
 from gateway.config import GatewayConfig
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.router import State
@@ -250,6 +251,10 @@ class Gateway:
                 is_leaving=lambda: self._leaving,
             ),
             embeddings=self._embeddings,
+            brought=BroughtRules(
+                FeatureShape(1 + manifest.deepstack_level_count, manifest.text.hidden_size),
+                tenants.brought_key,
+            ),
             metrics=self._metrics,
         )
         served = ServedModel(
@@ -280,7 +285,7 @@ class Gateway:
             drain_timeout_s=config.drain_timeout_s,
             credentials=config.door_credentials,
         )
-        servicer = ChatServicer(self._service)
+        servicer = ChatServicer(self._service, idle_s=config.slow_client_s)
         gateway_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server.server)
         return server
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from gateway.answer.events import Admitted, DecoderEnd, FinishReason, OutputToken
 from gateway.answer.pace import Pace
 from gateway.answer.timings import Stopwatch
+from gateway.brought.features import BroughtFeatures
 from gateway.fleet.router import Endpoint
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt
@@ -73,7 +74,7 @@ class Work:
     form: AnswerForm
     endpoint: Endpoint
     affinity: bytes
-    features: FeatureSource
+    features: FeatureSource | BroughtFeatures
     prepare_ms: float
 
 
@@ -167,7 +168,7 @@ class Generation:
             if self.admitted is None:
                 self.admitted = admitted
                 needed = len(work.features.needed(admitted.needed_spans))
-                self._metrics.admitted(images=len(work.prompt.visuals), needed=needed)
+                self._metrics.admitted(images=work.features.count, needed=needed)
             feeding = asyncio.create_task(self._feed(call, admitted))
             try:
                 yield call, feeding

@@ -14,11 +14,13 @@ Whatever fails first ends everything, because leaving a block cancels the calls 
 image or video is used, or its request fails.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from gateway.answer.calls import Calls
 from gateway.answer.detokenize import Detokenizer, TokenBytes
@@ -32,15 +34,17 @@ from gateway.answer.merge import merged
 from gateway.answer.thoughts import Thoughts
 from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
+from gateway.brought.features import BroughtChunk, BroughtFeatures, BroughtRules, FeatureShape
+from gateway.brought.prompt import BroughtPrompt, BroughtSpan, check_room, prepared
+from gateway.fleet.router import Endpoint
 from gateway.generation import Generation, Moving, Work
-from gateway.media.images import MediaLimits, PlannedImage
-from gateway.media.video_plans import PlannedFrames
+from gateway.media.images import MediaLimits
 from gateway.media.videos import VideoLimits
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import holds_more_than, videos_of
 from gateway.request.conversation import Conversation, PlainPrompt
-from gateway.request.deadlines import Patience, milliseconds_since
+from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
 from gateway.request.job import ChatJob, Question
 from gateway.request.sampling import with_seed
 from gateway.threads import Threads
@@ -53,7 +57,7 @@ from gateway.tiers.vision import VisionClient
 from gateway.tools.form import form_of
 from protos.media.videos import SampledFrames
 from protos.process import tracing
-from protos.wire.errors import PromptTooLong
+from protos.wire.errors import DeadlineExceeded, PromptTooLong
 
 # Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
 LONG_TEXT_CHARS = 64 * 1024
@@ -74,6 +78,7 @@ class Pipeline:
         patience: Patience,
         moving: Moving,
         embeddings: EmbeddingCache,
+        brought: BroughtRules,
         metrics: GatewayMetrics,
     ) -> None:
         self._vocab_size = vocab_size
@@ -85,6 +90,7 @@ class Pipeline:
         self._patience = patience
         self._moving = moving
         self._embeddings = embeddings
+        self._brought = brought
         self._samplings = Samplings(vision)
         self._metrics = metrics
 
@@ -95,6 +101,11 @@ class Pipeline:
     def media_limits(self) -> MediaLimits:
         """What images of a request may be just now."""
         return self._builder.media_limits(self._vision.image_limits)
+
+    @property
+    def feature_shape(self) -> FeatureShape:
+        """What the model takes for each placeholder."""
+        return self._brought.shape
 
     def video_limits(self) -> VideoLimits:
         """What videos of a request may be just now."""
@@ -167,7 +178,6 @@ class Pipeline:
             ServiceError: the request is refused, or a tier failed.
         """
         question = job.question
-        tools = question.callable_tools()
         begun = affinity(question.conversation, job.cache_salt, plain=question.plain)
         endpoint = await self._decoder.ready(affinity=begun)
         preparing_s = time.monotonic()
@@ -183,8 +193,6 @@ class Pipeline:
         tracing.past("prepare", preparing_s)
         check_length(prompt, job, max_context=endpoint.max_context)
         charge(prompt)
-        behind_thought = prompt.thought_end is not None
-        form = form_of(question, tools, self._builder.calls, behind_thought=behind_thought)
         prepare_ms = milliseconds_since(preparing_s)
         stores = [self._embeddings]
         if question.choice_count > 1:  # what there is no room for is encoded once all the same
@@ -197,19 +205,78 @@ class Pipeline:
             salt=job.cache_salt,
             request_id=job.request_id,
         ) as features:
-            work = Work(
-                job=replace(job, sampling=with_seed(job.sampling)),
-                prompt=prompt,
-                form=form,
-                endpoint=endpoint,
-                affinity=begun,
-                features=features,
-                prepare_ms=prepare_ms,
-            )
+            work = self._work(job, prompt, features, endpoint, begun, prepare_ms)
             choices = [self._choice(work, index) for index in range(question.choice_count)]
             async with aclosing(merged(choices)) as events:
                 async for index, event in events:
                     yield index, event
+
+    async def continued(
+        self,
+        job: ChatJob,
+        brought: BroughtPrompt,
+        chunks: AsyncIterator[BroughtChunk],
+        admit: Callable[[PreparedPrompt, int], None],
+    ) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
+        """Yields events as `answer` does, for a prompt and features of the caller's.
+
+        Args:
+            job: Its question is checked, and has tools but no messages.
+            brought: The prompt.
+            chunks: Its features.
+            admit: Refuses a prompt that may not be answered now, or whose features, so many bytes,
+                have no room, before any of them is read.
+
+        Raises:
+            ServiceError: the request is refused, or the decoder tier failed.
+        """
+        begun = brought.affinity(job.cache_salt)
+        endpoint = await self._decoder.ready(affinity=begun)
+        preparing_s = time.monotonic()
+        named = partial(BroughtSpan.name, key=self._brought.key)
+        prompt = await self._threads.run(
+            partial(prepared, brought, self._builder, named, max_context=endpoint.max_context)
+        )
+        self._builder.check_tools(job.question.conversation)
+        check_length(prompt, job, max_context=endpoint.max_context)
+        features = BroughtFeatures(brought.spans, self._brought.shape, threads=self._threads)
+        prepare_ms = milliseconds_since(preparing_s)
+        work = self._work(job, prompt, features, endpoint, begun, prepare_ms)
+        admit(prompt, features.size_bytes)
+        await _within(features.receive(chunks), by_s=job.deadline.first_token_by_s)
+        # Their coming may have taken long enough for decoders to come and go.
+        endpoint = await self._decoder.ready(affinity=begun)
+        check_room(len(prompt.input_ids), endpoint.max_context)
+        async with aclosing(self._choice(replace(work, endpoint=endpoint), 0)) as events:
+            async for event in events:
+                yield 0, event
+
+    def _work(
+        self,
+        job: ChatJob,
+        prompt: PreparedPrompt,
+        features: FeatureSource | BroughtFeatures,
+        endpoint: Endpoint,
+        begun: bytes,
+        prepare_ms: float,
+    ) -> Work:
+        """What the choices of a request share.
+
+        Raises:
+            InvalidRequest: INVALID_SCHEMA, the answer's form is no JSON schema.
+        """
+        question = job.question
+        behind_thought = prompt.thought_end is not None
+        calls, tools = self._builder.calls, question.callable_tools()
+        return Work(
+            job=replace(job, sampling=with_seed(job.sampling)),
+            prompt=prompt,
+            form=form_of(question, tools, calls, behind_thought=behind_thought),
+            endpoint=endpoint,
+            affinity=begun,
+            features=features,
+            prepare_ms=prepare_ms,
+        )
 
     async def _choice(self, work: Work, index: int) -> AsyncGenerator[AnswerEvent, None]:
         """One choice's tokens and the text they become."""
@@ -251,6 +318,21 @@ class Pipeline:
         )
         calls = Calls(self._token_bytes, form.calls)
         return Transcript(text, thoughts, calls, min_tokens=stopping.min_tokens)
+
+
+async def _within(receiving: Coroutine[Any, Any, None], *, by_s: float) -> None:
+    """Waits for features.
+
+    Raises:
+        DeadlineExceeded: they were not all there in time.
+    """
+    try:
+        async with asyncio.timeout(seconds_left(by_s)):
+            await receiving
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            "the features were not all here before the deadline", param="features"
+        ) from error
 
 
 def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> None:
@@ -299,7 +381,7 @@ def _answer_end(
         cached_tokens=admitted.cached_tokens if whole is None else whole.cached_tokens,
         thought_tokens=transcript.thought_tokens,
         stop_string=transcript.stop_string,
-        image_tokens=prompt.tokens_of(PlannedImage),
-        video_tokens=prompt.tokens_of(PlannedFrames),
+        image_tokens=prompt.image_tokens,
+        video_tokens=prompt.video_tokens,
         timings=watch.timings(None if whole is None else whole.timings),
     )
