@@ -107,6 +107,7 @@ class Gateway:
         self._metrics.watch(self._admission, vision=self._vision, decoder=self._decoder)
         self._metrics.watch_keys(self.keys)
         self._metrics.watch_embeddings(self._embeddings)
+        self._metrics.watch_certificates(config.shown)
         self._service = self._make_service(bundle, builder, tenants)
         # The admin's is closed first, which could undo the draining; then the others together,
         # then what they use.

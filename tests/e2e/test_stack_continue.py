@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
-from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
-from protos.wire import channels
-from protos.wire.errors import Reason, from_rpc_error
-from tests.support.brought import FloatArray, messages
+from protos.tandem.v1 import gateway_pb2
+from protos.wire.errors import InvalidRequest
+from protos.wire.features import FloatArray
+from tests.support.brought import messages
 from tests.support.bundles import bundle, checkpoint
 from tests.support.oracle import oracle
 from tests.support.stack import ServedStack, Stacks, greedy_request
@@ -49,11 +48,7 @@ def start_of(talk: Talk) -> dict[str, Any]:
 def continued(
     served: ServedStack, sent: list[gateway_pb2.ContinueRequest]
 ) -> list[gateway_pb2.ChatChunk]:
-    address = served.stack.addresses["gateway"]
-    options = list(channels.channel_options(channels.LARGE_MESSAGE_BYTES))
-    with grpc.insecure_channel(address, options=options) as channel:
-        stub = gateway_pb2_grpc.ChatServiceStub(channel)
-        return list(stub.Continue(iter(sent), timeout=60.0))
+    return list(served.chat.continued(sent))
 
 
 def tokens_of(chunks: list[gateway_pb2.ChatChunk]) -> tuple[int, ...]:
@@ -94,8 +89,7 @@ def test_forged_bytes_under_an_honest_name_reach_no_decoder(
     sent = messages(prompt, features, **start_of(FIVE_IMAGES))
     sent[1].features.chunk.values.data = bytes(len(sent[1].features.chunk.values.data))
     sent[1].features.chunk.ClearField("crc32")
-    with pytest.raises(grpc.RpcError) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         continued(served, sent)
-    error = from_rpc_error(caught.value)
-    assert (error.reason, error.param) == (Reason.INVALID_PARAMETER, "span_features[0].digest")
+    assert caught.value.param == "span_features[0].digest"
     served.wait_until_idle()

@@ -52,7 +52,9 @@ priority = 20
 
 
 async def prompt_of(stage: Stage, **options: Any) -> gateway_pb2.PreparedPrompt:
-    return await stage.grpc.Prepare(gateway_pb2.PrepareRequest(messages=ASKED), **options)
+    asked = gateway_pb2.PrepareRequest(messages=ASKED)
+    prompt: gateway_pb2.PreparedPrompt = await stage.grpc.Prepare(asked, **options)
+    return prompt
 
 
 async def continued(
@@ -200,7 +202,11 @@ def with_one_less(sent: Messages, listed: str) -> Messages:
             "max_tokens",
             Reason.CONTEXT_LENGTH_EXCEEDED,
         ),
-        (lambda sent: changed(sent, constraint={"lark": ""}), "constraint.lark", None),
+        (
+            lambda sent: changed(sent, constraint={"json_object": False}),
+            "constraint.json_object",
+            None,
+        ),
         (lambda sent: changed(sent, tools_json=["["]), "tools_json[0]", None),
     ],
 )
