@@ -9,12 +9,14 @@ import pytest
 from blake3 import blake3
 
 from gateway.brought.prompt import BroughtPrompt, BroughtSpan, prepared
+from gateway.media.videos import VideoSizing
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
+from gateway.request.conversation import Message, Role, VideoPart
 from protos.bundle.manifest import Bundle
 from protos.media.images import Grid
 from protos.tandem.v1 import tensor_pb2
 from protos.wire.errors import PromptTooLong, Reason, ServiceError
-from tests.support.prompts import png, talk, user
+from tests.support.prompts import parts_of, png, talk, user
 
 KEY = blake3(b"test").digest()
 
@@ -29,8 +31,7 @@ def made(builder: PromptBuilder) -> PreparedPrompt:
     return builder.prepare(talk(user("Which?", png(64, 64), "or", png(96, 64))))
 
 
-@pytest.fixture
-def brought(made: PreparedPrompt) -> BroughtPrompt:
+def back(made: PreparedPrompt) -> BroughtPrompt:
     """The prompt as a caller sends it back."""
     return BroughtPrompt(
         input_ids=made.input_ids,
@@ -47,6 +48,11 @@ def brought(made: PreparedPrompt) -> BroughtPrompt:
             for at, (span, grid) in enumerate(zip(made.spans, made.grids, strict=True))
         ),
     )
+
+
+@pytest.fixture
+def brought(made: PreparedPrompt) -> BroughtPrompt:
+    return back(made)
 
 
 def named(span: BroughtSpan) -> bytes:
@@ -69,6 +75,17 @@ def test_a_prompt_comes_through_as_it_was_made(
     ]
     assert (result.image_tokens, result.video_tokens) == (made.image_tokens, 0)
     assert result.visuals == ()
+
+
+def test_a_videos_temporal_patches_are_spans_of_their_own(builder: PromptBuilder) -> None:
+    video = VideoPart(frames=(png(64, 64),) * 4, sizing=VideoSizing(fps=2.0))
+    message = Message(role=Role.USER, content=(video, *parts_of("Which?", png(64, 64))))
+    made = builder.prepare(talk(message))
+    result = check(back(made), builder)
+    assert len(result.spans) == 3
+    assert np.array_equal(result.position_ids, made.position_ids)
+    assert (result.image_tokens, result.video_tokens) == (made.image_tokens, made.video_tokens)
+    assert made.image_tokens > 0 and made.video_tokens > 0
 
 
 def test_more_text_is_welcome_with_the_positions_it_gets(
