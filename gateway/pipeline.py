@@ -14,13 +14,11 @@ Whatever fails first ends everything, because leaving a block cancels the calls 
 image or video is used, or its request fails.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from gateway.answer.calls import Calls
 from gateway.answer.detokenize import Detokenizer, TokenBytes
@@ -44,7 +42,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import holds_more_than, videos_of
 from gateway.request.conversation import Conversation, PlainPrompt
-from gateway.request.deadlines import Patience, milliseconds_since, seconds_left
+from gateway.request.deadlines import Patience, milliseconds_since
 from gateway.request.job import ChatJob, Question
 from gateway.request.sampling import with_seed
 from gateway.threads import Threads
@@ -57,7 +55,7 @@ from gateway.tiers.vision import VisionClient
 from gateway.tools.form import form_of
 from protos.media.videos import SampledFrames
 from protos.process import tracing
-from protos.wire.errors import DeadlineExceeded, PromptTooLong
+from protos.wire.errors import PromptTooLong
 
 # Texts of which more are prepared in the lane for long work; tokenized in some 50 ms.
 LONG_TEXT_CHARS = 64 * 1024
@@ -243,7 +241,7 @@ class Pipeline:
         prepare_ms = milliseconds_since(preparing_s)
         work = self._work(job, prompt, features, endpoint, begun, prepare_ms)
         admit(prompt, features.size_bytes)
-        await _within(features.receive(chunks), by_s=job.deadline.first_token_by_s)
+        await features.receive(chunks, by_s=job.deadline.first_token_by_s)
         # Their coming may have taken long enough for decoders to come and go.
         endpoint = await self._decoder.ready(affinity=begun)
         check_room(len(prompt.input_ids), endpoint.max_context)
@@ -318,21 +316,6 @@ class Pipeline:
         )
         calls = Calls(self._token_bytes, form.calls)
         return Transcript(text, thoughts, calls, min_tokens=stopping.min_tokens)
-
-
-async def _within(receiving: Coroutine[Any, Any, None], *, by_s: float) -> None:
-    """Waits for features.
-
-    Raises:
-        DeadlineExceeded: they were not all there in time.
-    """
-    try:
-        async with asyncio.timeout(seconds_left(by_s)):
-            await receiving
-    except TimeoutError as error:
-        raise DeadlineExceeded(
-            "the features were not all here before the deadline", param="features"
-        ) from error
 
 
 def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> None:

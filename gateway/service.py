@@ -14,7 +14,7 @@ from gateway.access.keys import Caller, KeyRing
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.events import AnswerEnd, AnswerEvent
-from gateway.brought.features import BroughtChunk
+from gateway.brought.features import BroughtChunk, check_size
 from gateway.brought.prompt import BroughtPrompt
 from gateway.metrics import GatewayMetrics, TokenClock
 from gateway.pipeline import Pipeline
@@ -179,7 +179,9 @@ class OpenRequest:
         """
 
         def admit(prompt: PreparedPrompt, size_bytes: int) -> None:
-            self._held.enter_context(self._service.admission.room(size_bytes))
+            admission = self._service.admission
+            check_size(size_bytes, admission.max_bytes)
+            self._held.enter_context(admission.room(size_bytes))
             self._charge(prompt)
 
         job = self._job(question, client_left_s)

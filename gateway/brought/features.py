@@ -5,6 +5,7 @@ holds no place in a decoder, nothing is computed from forged features under an h
 answer that moves to another decoder takes its features along.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -12,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from gateway.brought.prompt import BroughtSpan
+from gateway.request.deadlines import seconds_left
 from gateway.threads import Threads
 from gateway.tiers.features import ForwardSpan
 from protos.tandem.v1 import tensor_pb2, vision_pb2
 from protos.wire import features
 from protos.wire.channels import CHUNK_BYTES
-from protos.wire.errors import InvalidRequest, Reason
+from protos.wire.errors import DeadlineExceeded, InvalidRequest, Reason
 from protos.wire.tensors import dtype_name
 
 _FIELD = "features"
@@ -65,14 +67,30 @@ class BroughtFeatures:
         self.count = len(self._spans)
         self.size_bytes = sum(span.size_bytes for span in self._spans)
 
-    async def receive(self, chunks: AsyncIterator[BroughtChunk]) -> None:
+    async def receive(self, chunks: AsyncIterator[BroughtChunk], *, by_s: float) -> None:
         """Takes everything that comes, until its end.
+
+        Args:
+            chunks: In any order.
+            by_s: When all of them must be here, `time.monotonic()` seconds.
 
         Raises:
             InvalidRequest: a chunk at fault, features that are not what their digest says, or some
                 that did not come.
+            DeadlineExceeded: they came too slowly.
             ServiceError: DATA_LOSS, bytes that do not match their checksum.
         """
+        try:
+            async with asyncio.timeout(seconds_left(by_s)):
+                await self._take(chunks)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                "the features were not all here before the deadline", param=_FIELD
+            ) from error
+        for span in self._spans:
+            span.check_complete()
+
+    async def _take(self, chunks: AsyncIterator[BroughtChunk]) -> None:
         async for index, chunk in chunks:
             if not 0 <= index < self.count:
                 raise _bad(
@@ -81,8 +99,6 @@ class BroughtFeatures:
                     Reason.INVALID_SPAN,
                 )
             await self._threads.run(partial(self._spans[index].add, chunk))
-        for span in self._spans:
-            span.check_complete()
 
     def needed(self, spans: Collection[int]) -> list[int]:
         """Those of the spans whose features are sent: all."""
@@ -95,6 +111,21 @@ class BroughtFeatures:
         for chunk in self._spans[index].chunks:
             await forward(index, chunk)
         return vision_pb2.EncodeSummary()
+
+
+def check_size(size_bytes: int, most: int) -> None:
+    """Refuses features that there never is room for.
+
+    Raises:
+        InvalidRequest: REQUEST_TOO_LARGE.
+    """
+    if size_bytes > most:
+        raise InvalidRequest(
+            f"span_features announces {size_bytes} bytes of features, expected at most {most}"
+            " (max_in_flight_bytes); bfloat16 takes half of float32's, int8 a quarter",
+            reason=Reason.REQUEST_TOO_LARGE,
+            param="span_features",
+        )
 
 
 class _Intake:

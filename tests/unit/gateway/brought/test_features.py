@@ -1,5 +1,7 @@
 """Brought features are taken whole and as they were named, or not at all."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +15,7 @@ from protos.media.images import Grid
 from protos.tandem.v1 import tensor_pb2
 from protos.wire import features
 from protos.wire.channels import CHUNK_BYTES
-from protos.wire.errors import Reason, ServiceError
+from protos.wire.errors import DeadlineExceeded, Reason, ServiceError
 
 SHAPE = FeatureShape(level_count=3, hidden_size=8)
 LENGTHS = (4, 6)
@@ -64,7 +66,7 @@ async def stream(chunks: Sequence[BroughtChunk]) -> AsyncIterator[BroughtChunk]:
 
 async def received(threads: Threads, spans: list[BroughtSpan], chunks: Chunks) -> BroughtFeatures:
     found = BroughtFeatures(spans, SHAPE, threads=threads)
-    await found.receive(stream(chunks))
+    await found.receive(stream(chunks), by_s=time.monotonic() + 60)
     return found
 
 
@@ -179,6 +181,19 @@ async def test_bytes_damaged_on_the_way_are_told_apart_from_a_wrong_digest(
     with pytest.raises(ServiceError) as caught:
         await received(threads, spans, chunks)
     assert caught.value.reason is Reason.DATA_LOSS
+
+
+async def test_features_that_come_too_slowly_are_given_up(threads: Threads) -> None:
+    spans, chunks = brought()
+
+    async def slow() -> AsyncIterator[BroughtChunk]:
+        yield chunks[0]
+        await asyncio.sleep(30)
+
+    with pytest.raises(DeadlineExceeded):
+        await BroughtFeatures(spans, SHAPE, threads=threads).receive(
+            slow(), by_s=time.monotonic() + 0.1
+        )
 
 
 async def test_a_prompt_without_spans_wants_no_features(threads: Threads) -> None:

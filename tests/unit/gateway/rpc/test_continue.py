@@ -263,7 +263,7 @@ async def test_limits_hold_before_any_feature_is_read(limits: Stage) -> None:
     assert sum(each.nbytes for each in values) > MOST_BYTES
     assert (await refused(limits, messages(prompt, values))).reason is Reason.INVALID_API_KEY
     start = messages(prompt, values)[:1]
-    assert (await refused(limits, start, **key("free"))).reason is Reason.QUEUE_FULL
+    assert (await refused(limits, start, **key("free"))).reason is Reason.REQUEST_TOO_LARGE
     small = messages(prompt, values, form="int8")
     assert (await continued(limits, small, **key("blind")))[-1].HasField("completion")
     again = await refused(limits, small[:1], **key("blind"))
@@ -272,6 +272,22 @@ async def test_limits_hold_before_any_feature_is_read(limits: Stage) -> None:
     assert limits.decoder.starts[-1].priority == -20
     salts = {start.cache_salt for start in limits.decoder.starts}
     assert len(salts) == 2 and b"" not in salts
+
+
+async def test_features_have_room_until_their_answer_has_ended(limits: Stage) -> None:
+    limits.decoder.reset()
+    limits.decoder.stall_after = 0
+    prompt = await prompt_of(limits, **key("free"))
+    sent = messages(prompt, some_features(prompt), form="int8")
+    calls = [limits.grpc.Continue(iter(sent), **key("free")) for _ in range(2)]
+    async with asyncio.timeout(30):
+        while len(limits.decoder.starts) < 2:  # noqa: ASYNC110  # a fake's list has no event
+            await asyncio.sleep(0.01)
+    assert (await refused(limits, sent[:1], **key("free"))).reason is Reason.QUEUE_FULL
+    for call in calls:
+        call.cancel()
+    limits.decoder.reset()
+    limits.will_say("Hi there")
 
 
 async def test_a_caller_that_falls_silent_is_given_up(limits: Stage) -> None:
