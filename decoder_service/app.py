@@ -204,6 +204,7 @@ async def serve_loaded(
         features_timeout_s=config.features_timeout_s,
     )
     decoder_pb2_grpc.add_DecoderServiceServicer_to_server(servicer, server.server)
+    servicer.metrics.watch_certificates(config.shown)
     server.end_calls = engine.end_streams
     async with grammars, engine, server:
         with servicer.metrics.serving(config.metrics_host, config.metrics_port) as metrics_port:

@@ -1,7 +1,7 @@
 """A client of the gateway's gRPC door for the commands on this machine."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -11,9 +11,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.tandem.v1 import decoder_pb2, gateway_pb2, gateway_pb2_grpc, vision_pb2
-from protos.wire import channels
+from protos.wire import channels, features
 from protos.wire.credentials import Credentials
 from protos.wire.errors import Reason, from_rpc_error
+from protos.wire.features import FloatArray
 
 POLL_S = 0.1
 TIER_SERVICES = {
@@ -47,6 +48,34 @@ class Conversation:
         self.messages.append(
             gateway_pb2.ChatMessage(role=gateway_pb2.ROLE_ASSISTANT, content=parts)
         )
+
+
+def brought(
+    prompt: gateway_pb2.PreparedPrompt,
+    values: Iterable[FloatArray],
+    *,
+    form: str = "float32",
+    **fields: Any,
+) -> Iterator[gateway_pb2.ContinueRequest]:
+    """The messages of a Continue call.
+
+    Args:
+        prompt: As `Prepare` returned it.
+        values: The features of each of its spans, float32 [levels, N, H], finite.
+        form: The number format they travel in; one of `protos.wire.features.FORMS`.
+        fields: Others of ContinueStart.
+    """
+    chunks = [list(features.to_chunks(each, form)) for each in values]
+    named = [
+        gateway_pb2.BroughtFeatures(dtype=each[0].values.dtype, digest=features.digest(each))
+        for each in chunks
+    ]
+    start = gateway_pb2.ContinueStart(prompt=prompt, span_features=named, **fields)
+    yield gateway_pb2.ContinueRequest(start=start)
+    for index, each in enumerate(chunks):
+        for chunk in each:
+            part = decoder_pb2.SpanFeatures(span_index=index, chunk=chunk)
+            yield gateway_pb2.ContinueRequest(features=part)
 
 
 class ChatClient:
@@ -115,7 +144,19 @@ class ChatClient:
         Raises:
             ServiceError: the gateway refused the request or could not finish it.
         """
-        call = self._stub.Complete(request, metadata=self._metadata)
+        yield from self._answers(self._stub.Complete(request, metadata=self._metadata))
+
+    def continued(
+        self, requests: Iterable[gateway_pb2.ContinueRequest]
+    ) -> Iterator[gateway_pb2.ChatChunk]:
+        """Streams the answer to a prepared prompt with features of one's own; see `brought`.
+
+        Raises:
+            ServiceError: see `complete`.
+        """
+        yield from self._answers(self._stub.Continue(iter(requests), metadata=self._metadata))
+
+    def _answers(self, call: Any) -> Iterator[gateway_pb2.ChatChunk]:
         try:
             yield from call
         except grpc.RpcError as error:

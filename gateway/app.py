@@ -11,6 +11,7 @@ from gateway.access.key_file import open_keys
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
+from gateway.brought.features import BroughtRules, FeatureShape
 from gateway.config import GatewayConfig
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.router import State
@@ -106,6 +107,7 @@ class Gateway:
         self._metrics.watch(self._admission, vision=self._vision, decoder=self._decoder)
         self._metrics.watch_keys(self.keys)
         self._metrics.watch_embeddings(self._embeddings)
+        self._metrics.watch_certificates(config.shown)
         self._service = self._make_service(bundle, builder, tenants)
         # The admin's is closed first, which could undo the draining; then the others together,
         # then what they use.
@@ -250,6 +252,10 @@ class Gateway:
                 is_leaving=lambda: self._leaving,
             ),
             embeddings=self._embeddings,
+            brought=BroughtRules(
+                FeatureShape(1 + manifest.deepstack_level_count, manifest.text.hidden_size),
+                tenants.brought_key,
+            ),
             metrics=self._metrics,
         )
         served = ServedModel(
@@ -280,7 +286,7 @@ class Gateway:
             drain_timeout_s=config.drain_timeout_s,
             credentials=config.door_credentials,
         )
-        servicer = ChatServicer(self._service)
+        servicer = ChatServicer(self._service, idle_s=config.slow_client_s)
         gateway_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server.server)
         return server
 

@@ -47,6 +47,11 @@ class GatewayConfig(HopSettings, MediaSettings, KeySettings, DoorSettings, TierS
         """What this gateway shows to tiers and asks of them."""
         return replace(self.credentials, server_name=self.tls_tier_name)
 
+    @property
+    def shown(self) -> tuple[Credentials, ...]:
+        """All credentials of which this gateway shows a certificate: to tiers and to clients."""
+        return self.credentials, self.door_credentials
+
     def unprotected(self) -> tuple[str, ...]:
         """The settings without which strangers could use or overhear the doors."""
         tls = () if self.door_certificate else ("door_certificate",)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from gateway.answer.events import Admitted, DecoderEnd, FinishReason, OutputToken
 from gateway.answer.pace import Pace
 from gateway.answer.timings import Stopwatch
+from gateway.brought.features import BroughtFeatures
 from gateway.fleet.router import Endpoint
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt
@@ -73,7 +74,7 @@ class Work:
     form: AnswerForm
     endpoint: Endpoint
     affinity: bytes
-    features: FeatureSource
+    features: FeatureSource | BroughtFeatures
     prepare_ms: float
 
 
@@ -168,7 +169,7 @@ class Generation:
             needed = work.features.needed(admitted.needed_spans)
             if self.admitted is None:
                 self.admitted = admitted
-                self._metrics.admitted(images=len(work.prompt.visuals), needed=len(needed))
+                self._metrics.admitted(images=work.features.count, needed=len(needed))
             feeding = await self._begin_feeding(call, admitted, needed)
             try:
                 yield call, feeding

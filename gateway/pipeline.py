@@ -15,7 +15,7 @@ image or video is used, or its request fails.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -32,9 +32,11 @@ from gateway.answer.merge import merged
 from gateway.answer.thoughts import Thoughts
 from gateway.answer.timings import Stopwatch
 from gateway.answer.transcript import Transcript
+from gateway.brought.features import BroughtChunk, BroughtFeatures, BroughtRules, FeatureShape
+from gateway.brought.prompt import BroughtPrompt, BroughtSpan, check_room, prepared
+from gateway.fleet.router import Endpoint
 from gateway.generation import Generation, Moving, Work
-from gateway.media.images import MediaLimits, PlannedImage
-from gateway.media.video_plans import PlannedFrames
+from gateway.media.images import MediaLimits
 from gateway.media.videos import VideoLimits
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
@@ -72,6 +74,7 @@ class Pipeline:
         patience: Patience,
         moving: Moving,
         embeddings: EmbeddingCache,
+        brought: BroughtRules,
         metrics: GatewayMetrics,
     ) -> None:
         self._vocab_size = vocab_size
@@ -83,6 +86,7 @@ class Pipeline:
         self._patience = patience
         self._moving = moving
         self._embeddings = embeddings
+        self._brought = brought
         self._samplings = Samplings(vision)
         self._metrics = metrics
 
@@ -93,6 +97,11 @@ class Pipeline:
     def media_limits(self) -> MediaLimits:
         """What images of a request may be just now."""
         return self._builder.media_limits(self._vision.image_limits)
+
+    @property
+    def feature_shape(self) -> FeatureShape:
+        """What the model takes for each placeholder."""
+        return self._brought.shape
 
     def video_limits(self) -> VideoLimits:
         """What videos of a request may be just now."""
@@ -165,7 +174,6 @@ class Pipeline:
             ServiceError: the request is refused, or a tier failed.
         """
         question = job.question
-        tools = question.callable_tools()
         begun = affinity(question.conversation, job.cache_salt, plain=question.plain)
         endpoint = await self._decoder.ready(affinity=begun)
         preparing_s = time.monotonic()
@@ -181,8 +189,6 @@ class Pipeline:
         tracing.past("prepare", preparing_s)
         check_length(prompt, job, max_context=endpoint.max_context)
         charge(prompt)
-        behind_thought = prompt.thought_end is not None
-        form = form_of(question, tools, self._builder.calls, behind_thought=behind_thought)
         prepare_ms = milliseconds_since(preparing_s)
         stores = [self._embeddings]
         if question.choice_count > 1:  # what there is no room for is encoded once all the same
@@ -195,19 +201,78 @@ class Pipeline:
             salt=job.cache_salt,
             request_id=job.request_id,
         ) as features:
-            work = Work(
-                job=replace(job, sampling=with_seed(job.sampling)),
-                prompt=prompt,
-                form=form,
-                endpoint=endpoint,
-                affinity=begun,
-                features=features,
-                prepare_ms=prepare_ms,
-            )
+            work = self._work(job, prompt, features, endpoint, begun, prepare_ms)
             choices = [self._choice(work, index) for index in range(question.choice_count)]
             async with aclosing(merged(choices)) as events:
                 async for index, event in events:
                     yield index, event
+
+    async def continued(
+        self,
+        job: ChatJob,
+        brought: BroughtPrompt,
+        chunks: AsyncIterator[BroughtChunk],
+        admit: Callable[[PreparedPrompt, int], None],
+    ) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
+        """Yields events as `answer` does, for a prompt and features of the caller's.
+
+        Args:
+            job: Its question is checked, and has tools but no messages.
+            brought: The prompt.
+            chunks: Its features.
+            admit: Refuses a prompt that may not be answered now, or whose features, so many bytes,
+                have no room, before any of them is read.
+
+        Raises:
+            ServiceError: the request is refused, or the decoder tier failed.
+        """
+        begun = brought.affinity(job.cache_salt)
+        endpoint = await self._decoder.ready(affinity=begun)
+        preparing_s = time.monotonic()
+        named = partial(BroughtSpan.name, key=self._brought.key)
+        prompt = await self._threads.run(
+            partial(prepared, brought, self._builder, named, max_context=endpoint.max_context)
+        )
+        self._builder.check_tools(job.question.conversation)
+        check_length(prompt, job, max_context=endpoint.max_context)
+        features = BroughtFeatures(brought.spans, self._brought.shape, threads=self._threads)
+        prepare_ms = milliseconds_since(preparing_s)
+        work = self._work(job, prompt, features, endpoint, begun, prepare_ms)
+        admit(prompt, features.size_bytes)
+        await features.receive(chunks, by_s=job.deadline.first_token_by_s)
+        # Their coming may have taken long enough for decoders to come and go.
+        endpoint = await self._decoder.ready(affinity=begun)
+        check_room(len(prompt.input_ids), endpoint.max_context)
+        async with aclosing(self._choice(replace(work, endpoint=endpoint), 0)) as events:
+            async for event in events:
+                yield 0, event
+
+    def _work(
+        self,
+        job: ChatJob,
+        prompt: PreparedPrompt,
+        features: FeatureSource | BroughtFeatures,
+        endpoint: Endpoint,
+        begun: bytes,
+        prepare_ms: float,
+    ) -> Work:
+        """What the choices of a request share.
+
+        Raises:
+            InvalidRequest: INVALID_SCHEMA, the answer's form is no JSON schema.
+        """
+        question = job.question
+        behind_thought = prompt.thought_end is not None
+        calls, tools = self._builder.calls, question.callable_tools()
+        return Work(
+            job=replace(job, sampling=with_seed(job.sampling)),
+            prompt=prompt,
+            form=form_of(question, tools, calls, behind_thought=behind_thought),
+            endpoint=endpoint,
+            affinity=begun,
+            features=features,
+            prepare_ms=prepare_ms,
+        )
 
     async def _choice(self, work: Work, index: int) -> AsyncGenerator[AnswerEvent, None]:
         """One choice's tokens and the text they become."""
@@ -297,7 +362,7 @@ def _answer_end(
         cached_tokens=admitted.cached_tokens if whole is None else whole.cached_tokens,
         thought_tokens=transcript.thought_tokens,
         stop_string=transcript.stop_string,
-        image_tokens=prompt.tokens_of(PlannedImage),
-        video_tokens=prompt.tokens_of(PlannedFrames),
+        image_tokens=prompt.image_tokens,
+        video_tokens=prompt.video_tokens,
         timings=watch.timings(None if whole is None else whole.timings),
     )

@@ -5,7 +5,7 @@ is here.
 """
 
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import replace
 
@@ -14,8 +14,8 @@ from gateway.access.keys import Caller, KeyRing
 from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.events import AnswerEnd, AnswerEvent
-from gateway.media.images import PlannedImage
-from gateway.media.video_plans import PlannedFrames
+from gateway.brought.features import BroughtChunk, check_size
+from gateway.brought.prompt import BroughtPrompt
 from gateway.metrics import GatewayMetrics, TokenClock
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PreparedPrompt
@@ -158,8 +158,43 @@ class OpenRequest:
                 self._note(index, event)
                 yield index, event
 
+    async def continued(
+        self,
+        question: Question,
+        brought: BroughtPrompt,
+        chunks: AsyncIterator[BroughtChunk],
+        *,
+        client_left_s: float | None = None,
+    ) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
+        """Yields events as `answer` does, for a prompt and features of the caller's.
+
+        Args:
+            question: How it is to be answered, and which tools it was prepared with.
+            brought: The prompt.
+            chunks: Its features; read when the prompt is admitted.
+            client_left_s: Seconds the client is going to wait; None where it does not say.
+
+        Raises:
+            ServiceError: the request is refused, or the decoder tier failed.
+        """
+
+        def admit(prompt: PreparedPrompt, size_bytes: int) -> None:
+            admission = self._service.admission
+            check_size(size_bytes, admission.max_bytes)
+            self._held.enter_context(admission.room(size_bytes))
+            self._charge(prompt)
+
+        job = self._job(question, client_left_s)
+        pipeline = self._service.pipeline
+        pipeline.check(question)
+        describe(self._record.span, job, self._service.served.name)
+        async with aclosing(pipeline.continued(job, brought, chunks, admit)) as events:
+            async for index, event in events:
+                self._note(index, event)
+                yield index, event
+
     def _charge(self, prompt: PreparedPrompt) -> None:
-        images = prompt.tokens_of(PlannedImage) + prompt.tokens_of(PlannedFrames)
+        images = prompt.image_tokens + prompt.video_tokens
         self._account.take_prompt(tokens=len(prompt.input_ids), image_tokens=images)
 
     async def prepare(self, model: str | None, conversation: Conversation) -> PreparedPrompt:

@@ -60,6 +60,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         encode_timeout_s=config.encode_timeout_s,
         form=config.wire_dtype,
     )
+    servicer.metrics.watch_certificates(config.shown)
     vision_pb2_grpc.add_VisionServiceServicer_to_server(servicer, server.server)
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
         OpenInferenceServicer(bundle, servicer), server.server

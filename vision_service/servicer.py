@@ -14,7 +14,7 @@ from protos.process.request_log import recording
 from protos.process.tracing import TRACEPARENT
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
 from protos.wire import features, tensors
-from protos.wire.channels import CHUNK_BYTES, REQUEST_ID_KEY
+from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -293,18 +293,13 @@ def _in_metadata(context: Context, key: str) -> str | None:
 
 
 def _to_chunks(encoded: Encoded, form: str) -> Iterator[vision_pb2.EncodeChunk]:
-    levels, rows, width = encoded.features.shape
+    levels, rows, _ = encoded.features.shape
     header = vision_pb2.EncodeHeader(
         grid_thw=tensor_pb2.GridTHW(t=encoded.grid.t, h=encoded.grid.h, w=encoded.grid.w),
         token_count=rows,
         level_count=levels,
     )
     yield vision_pb2.EncodeChunk(header=header)
-    step = max(1, CHUNK_BYTES // (width * features.BYTES[form]))
-    for level in range(levels):
-        for start in range(0, rows, step):
-            values = encoded.features[level, start : start + step]
-            yield vision_pb2.EncodeChunk(
-                features=features.to_proto(values, level=level, row_offset=start, form=form)
-            )
+    for chunk in features.to_chunks(encoded.features, form):
+        yield vision_pb2.EncodeChunk(features=chunk)
     yield vision_pb2.EncodeChunk(summary=encoded.summary)

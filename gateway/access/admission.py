@@ -27,7 +27,7 @@ class Admission:
         self._max_requests = max_requests
         self._max_of_tenant = max_of_tenant or max_requests
         self._tenants: Counter[bytes] = Counter()
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self.held_bytes = 0
         self.in_flight = 0
         self.draining = False
@@ -76,7 +76,7 @@ class Admission:
         Raises:
             Overloaded: there is no room for them.
         """
-        if self.held_bytes + size_bytes > self._max_bytes:
+        if self.held_bytes + size_bytes > self.max_bytes:
             raise self._full()
         self.held_bytes += size_bytes
         try:

@@ -27,6 +27,8 @@ class Tenants:
         self._names = blake3(b"names", key=key).digest()
         self._salts = blake3(b"salts:" + bundle_digest.encode(), key=key).digest()
         self.image_key = blake3(b"images:" + bundle_digest.encode(), key=key).digest()
+        # Features that callers bring have names apart from all images'.
+        self.brought_key = blake3(b"brought:" + bundle_digest.encode(), key=key).digest()
 
     def name(self, api_key: str | None) -> bytes:
         """What the decoders know a key's sequences by: 16 bytes, or none where no key is needed."""

@@ -11,13 +11,11 @@ import numpy.typing as npt
 from gateway.media.images import (
     DIGEST_KEY_BYTES,
     MediaLimits,
-    PlannedImage,
     TierLimits,
     plan_images,
 )
-from gateway.media.video_plans import PlannedFrames
 from gateway.prompt import provenance
-from gateway.prompt.families.family import ThoughtTokens
+from gateway.prompt.families.family import Positions, ThoughtTokens
 from gateway.prompt.families.registry import family_named
 from gateway.prompt.inputs import PromptInputs, PromptLimits, check_text_size
 from gateway.prompt.long_texts import MOST_TOKENS_PER_CHAR
@@ -49,14 +47,11 @@ class PreparedPrompt:
     position_delta: int  # a cache length plus this is the next decode position
     spans: tuple[VisualSpan, ...]
     grids: tuple[Grid, ...]
-    visuals: tuple[Visual, ...]  # in the order of `spans`
+    visuals: tuple[Visual, ...]  # in the order of `spans`; none where the caller encodes
+    image_tokens: int  # placeholders of all images
+    video_tokens: int  # placeholders of all videos
     # What ends the thought that the answer begins with; None where the template opens no thought.
     thought_end: int | None
-
-    def tokens_of(self, kind: type[PlannedImage] | type[PlannedFrames]) -> int:
-        """Placeholders of all images, or of all videos."""
-        sources = (visual.source for visual in self.visuals)
-        return sum(source.token_count for source in sources if isinstance(source, kind))
 
 
 class PromptBuilder:
@@ -140,7 +135,7 @@ class PromptBuilder:
         window = min(max_context or self.max_context, self.max_context)
         inputs = PromptInputs.of(conversation)
         inputs.check(self.limits)
-        self._check_tools(conversation)
+        self.check_tools(conversation)
         check_options(conversation, self._template.reads, self.tokenizer.named_tokens.keys())
         self._check_texts(inputs)
         images = plan_images(
@@ -150,8 +145,9 @@ class PromptBuilder:
             digest_key=self._digest_key,
         )
         videos = self.videos.plan(inputs.videos, sampled, tiers)
-        planned = sum(image.token_count for image in images)
-        planned += sum(video.patch_tokens * video.grid.t for video in videos)
+        image_tokens = sum(image.token_count for image in images)
+        video_tokens = sum(video.patch_tokens * video.grid.t for video in videos)
+        planned = image_tokens + video_tokens
         if planned >= window:  # Known before any text is tokenized.
             raise _too_long(planned, window, hint=_SMALLER)
         ids = self._encode_within(inputs, window, beside=planned - len(images) - len(videos))
@@ -159,7 +155,7 @@ class PromptBuilder:
         length = len(prompt.input_ids)
         if length >= window:
             raise _too_long(length, window)
-        thought_end = self._open_thought_end(ids)
+        thought_end = self.open_thought_end(ids)
         check_effort(
             conversation.reasoning_effort,
             self._template.reads,
@@ -168,8 +164,7 @@ class PromptBuilder:
         shown = [image.grid for image in images]
         shown += [video.grid._replace(t=1) for video in videos for _ in video.digests]
         grids = tuple(shown[index] for index in prompt.order)
-        merge_size = self.settings.merge_size
-        positions = self._family.position_ids(length, prompt.spans, grids, merge_size)
+        positions = self.positions(length, prompt.spans, grids)
         return PreparedPrompt(
             input_ids=prompt.input_ids,
             position_ids=positions.ids,
@@ -177,6 +172,8 @@ class PromptBuilder:
             spans=prompt.spans,
             grids=grids,
             visuals=arranged(prompt.order, images, videos),
+            image_tokens=image_tokens,
+            video_tokens=video_tokens,
             thought_end=thought_end,
         )
 
@@ -186,8 +183,7 @@ class PromptBuilder:
         """The prompt of a text that stands for itself; see `plain_ids`."""
         window = min(max_context or self.max_context, self.max_context)
         ids = self.plain_ids(plain, window=window)
-        merge_size = self.settings.merge_size
-        positions = self._family.position_ids(len(ids), (), (), merge_size)
+        positions = self.positions(len(ids), (), ())
         return PreparedPrompt(
             input_ids=np.asarray(ids, dtype=np.int32),
             position_ids=positions.ids,
@@ -195,6 +191,8 @@ class PromptBuilder:
             spans=(),
             grids=(),
             visuals=(),
+            image_tokens=0,
+            video_tokens=0,
             thought_end=None,
         )
 
@@ -203,9 +201,19 @@ class PromptBuilder:
         ids = plain_ids(
             plain, self.tokenizer, window=window, max_text_bytes=self.limits.max_text_bytes
         )
-        visual = (self._special.image, self._special.video)
-        check_ids(ids, vocab_size=self.vocab_size, banned=visual)
+        check_ids(ids, vocab_size=self.vocab_size, banned=self.placeholders)
         return ids
+
+    @property
+    def placeholders(self) -> tuple[int, int]:
+        """The tokens that stand for images and for videos."""
+        return self._special.image, self._special.video
+
+    def positions(
+        self, length: int, spans: Sequence[VisualSpan], grids: Sequence[Grid]
+    ) -> Positions:
+        """Positions of a spliced prompt; see `PromptFamily.position_ids`."""
+        return self._family.position_ids(length, spans, grids, self.settings.merge_size)
 
     def encode(self, inputs: PromptInputs) -> list[int]:
         """Token ids before expansion; added tokens come from the template only.
@@ -291,14 +299,19 @@ class PromptBuilder:
             return None
         return CallFormat(form, self._ids[form.begin], self._ids[form.end])
 
-    def _check_tools(self, conversation: Conversation) -> None:
+    def check_tools(self, conversation: Conversation) -> None:
+        """Refuses tools that the checkpoint does not know.
+
+        Raises:
+            Unsupported: with what its template lacks.
+        """
         if conversation.tools and self.calls is None:
             raise Unsupported(
                 "tools are not supported: the model's chat template has no place for them",
                 param="tools",
             )
 
-    def _open_thought_end(self, ids: list[int]) -> int | None:
+    def open_thought_end(self, ids: Sequence[int]) -> int | None:
         """The end of the thought that the last added token opens, as templates do at their end."""
         if self.thought_tokens is None:
             return None

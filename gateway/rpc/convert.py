@@ -14,6 +14,7 @@ from gateway.answer.events import (
     FinishReason,
     OutputToken,
 )
+from gateway.brought.features import FeatureShape
 from gateway.media.sizing import Detail, ImageSizing
 from gateway.media.sources import is_followed
 from gateway.media.videos import VideoSizing, video_data
@@ -55,15 +56,22 @@ _FINISH_REASONS = {
 }
 
 
-def question_from_proto(request: gateway_pb2.ChatRequest) -> Question:
-    """What a client asks.
+Asking = gateway_pb2.ChatRequest | gateway_pb2.ContinueStart
+
+
+def question_from_proto(request: Asking) -> Question:
+    """What a client asks; of a prepared prompt, how it is to be answered.
 
     Raises:
         InvalidRequest: a message, tool or constraint at fault, named by its path.
     """
+    if isinstance(request, gateway_pb2.ContinueStart):
+        conversation = Conversation(messages=(), tools=_tools(request))
+    else:
+        conversation = conversation_from_proto(request)
     return Question(
         model=request.model,
-        conversation=conversation_from_proto(request),
+        conversation=conversation,
         sampling=request.sampling_params,
         stopping=_stopping(request),
         reporting=Reporting(
@@ -87,17 +95,21 @@ def conversation_from_proto(
     Raises:
         InvalidRequest: a message, tool or template option at fault, named by its path.
     """
-    tools = [_object(text, f"tools_json[{at}]") for at, text in enumerate(request.tools_json)]
-    if isinstance(request, gateway_pb2.ChatRequest):
-        if request.tool_choice.mode == gateway_pb2.TOOL_MODE_NONE:
-            tools = []
     return Conversation(
         messages=tuple(_message(message, at) for at, message in enumerate(request.messages)),
-        tools=tuple(tools),
+        tools=_tools(request),
         add_vision_id=request.add_vision_id,
         template_options=_template_options(request.template_options_json),
         reasoning_effort=_effort(request.reasoning_effort),
     )
+
+
+def _tools(request: Asking | gateway_pb2.PrepareRequest) -> tuple[dict[str, Any], ...]:
+    tools = (_object(text, f"tools_json[{at}]") for at, text in enumerate(request.tools_json))
+    given = tuple(tools)
+    if isinstance(request, gateway_pb2.PrepareRequest):
+        return given
+    return () if request.tool_choice.mode == gateway_pb2.TOOL_MODE_NONE else given
 
 
 def _template_options(text: str) -> Mapping[str, str | float | bool]:
@@ -247,7 +259,7 @@ def _object(text: str, field: str) -> dict[str, Any]:
     return value
 
 
-def _stopping(request: gateway_pb2.ChatRequest) -> Stopping:
+def _stopping(request: Asking) -> Stopping:
     conditions = request.stop_conditions
     return Stopping(
         max_tokens=conditions.max_tokens if conditions.HasField("max_tokens") else None,
@@ -258,7 +270,7 @@ def _stopping(request: gateway_pb2.ChatRequest) -> Stopping:
     )
 
 
-def _constraint(request: gateway_pb2.ChatRequest) -> ConstraintSpec | None:
+def _constraint(request: Asking) -> ConstraintSpec | None:
     if not request.HasField("constraint"):
         return None
     message = request.constraint
@@ -350,12 +362,14 @@ def _end_to_proto(end: AnswerEnd) -> gateway_pb2.ChatChunk:
     )
 
 
-def prompt_to_proto(prompt: PreparedPrompt) -> gateway_pb2.PreparedPrompt:
-    """A spliced prompt."""
+def prompt_to_proto(prompt: PreparedPrompt, shape: FeatureShape) -> gateway_pb2.PreparedPrompt:
+    """A spliced prompt, and the shape of the features that it may be answered with."""
     return gateway_pb2.PreparedPrompt(
         input_ids=prompt.input_ids.tolist(),
         position_ids=tensors.to_proto(prompt.position_ids),
         position_delta=prompt.position_delta,
         visual_spans=spans_to_proto(prompt.spans),
         grid_thw=[grid_to_proto(grid) for grid in prompt.grids],
+        hidden_size=shape.hidden_size,
+        level_count=shape.level_count,
     )

@@ -8,6 +8,7 @@ import grpc
 
 from gateway.request.ids import request_id
 from gateway.rpc.access import authorization
+from gateway.rpc.continuation import Continuation, prompt_from_proto
 from gateway.rpc.convert import (
     conversation_from_proto,
     event_to_proto,
@@ -18,16 +19,22 @@ from gateway.service import ChatService, OpenRequest
 from protos.process.tracing import TRACEPARENT
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
 from protos.wire.channels import REQUEST_ID_KEY
-from protos.wire.errors import reporting_errors
+from protos.wire.errors import ServiceError, reporting_errors
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
-    """Converts messages; the service does the work."""
+    """Converts messages; the service does the work.
 
-    def __init__(self, service: ChatService) -> None:
+    Args:
+        service: Of the gateway.
+        idle_s: Longest silence of a caller in the midst of its request.
+    """
+
+    def __init__(self, service: ChatService, *, idle_s: float) -> None:
         self._service = service
+        self._idle_s = idle_s
 
     async def Complete(
         self, request: gateway_pb2.ChatRequest, context: Context
@@ -50,7 +57,34 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
             with self._opened(context) as opened:
                 opened.take_place(request.ByteSize())
                 conversation = conversation_from_proto(request)
-                return prompt_to_proto(await opened.prepare(request.model, conversation))
+                prompt = await opened.prepare(request.model, conversation)
+                return prompt_to_proto(prompt, self._service.pipeline.feature_shape)
+
+    async def Continue(
+        self, request_iterator: AsyncIterator[gateway_pb2.ContinueRequest], context: Context
+    ) -> None:
+        """Answers a prompt with the caller's features; see the contract in gateway.proto."""
+        async with reporting_errors(context):
+            stream = Continuation(context, idle_s=self._idle_s)
+            try:
+                await self._continued(stream, context)
+            except ServiceError:
+                await stream.linger()
+                raise
+
+    async def _continued(self, stream: Continuation, context: Context) -> None:
+        start = await stream.start()
+        with self._opened(context, start.request_id) as opened:
+            opened.take_place(start.ByteSize())
+            events = opened.continued(
+                question_from_proto(start),
+                prompt_from_proto(start),
+                stream.chunks(),
+                client_left_s=context.time_remaining(),
+            )
+            async with aclosing(events):
+                async for _, event in events:
+                    await context.write(event_to_proto(event))
 
     def _opened(self, context: Context, wanted_id: str = "") -> AbstractContextManager[OpenRequest]:
         pairs = context.invocation_metadata()

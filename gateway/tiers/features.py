@@ -69,6 +69,11 @@ class FeatureSource:
         for store in self._stores:
             store.leave(self)
 
+    @property
+    def count(self) -> int:
+        """Images and pieces of videos."""
+        return len(self._visuals)
+
     def needed(self, spans: Collection[int]) -> list[int]:
         """Indices of what must be encoded for these spans of the prompt."""
         wanted = set(spans)

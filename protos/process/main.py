@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from protos.bundle.manifest import BundleError
-from protos.process import logs, settings, tracing
+from protos.process import certificates, logs, settings, tracing
 from protos.process.security import Listening, check_exposure
 from protos.process.server import BindError
 from protos.process.settings import SettingError
 from protos.process.trace_export import otlp_sink
-from protos.wire.credentials import CredentialError
+from protos.wire.credentials import CredentialError, Credentials
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ class ServiceConfig(Listening, Protocol):
     def trace_endpoint(self) -> str | None: ...
     @property
     def trace_ratio(self) -> float: ...
+    @property
+    def shown(self) -> tuple[Credentials, ...]: ...
 
 
 C = TypeVar("C", bound=ServiceConfig)
@@ -119,6 +121,7 @@ def run(
 async def _serve(tier: str, config: C, serve: Callable[[C, ServiceProcess], Awaitable[int]]) -> int:
     process = ServiceProcess(tier)
     process.catch_signals()
-    status = await serve(config, process)
+    async with certificates.watching(config.shown):
+        status = await serve(config, process)
     logger.info("stopped")
     return status

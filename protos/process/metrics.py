@@ -6,7 +6,7 @@ reasons, finish reasons, states and the one model's name, never a word of a clie
 
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,7 +16,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from protos.process import tracing
+from protos.process.certificates import CertificateEnds
 from protos.process.server import bind
+from protos.wire.credentials import Credentials
 from protos.wire.errors import Reason
 
 # Bounds of buckets, seconds. Those of whole requests and of first tokens are vLLM's.
@@ -48,6 +50,7 @@ class TierMetrics:
 
     def __init__(self, tier: str) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
+        self._tier = tier
         self._failures = self.counter(
             f"tandem:{tier}_request_failures", "Requests that ended with an error.", "reason"
         )
@@ -62,6 +65,10 @@ class TierMetrics:
         self._seconds.observe(seconds)
         if isinstance(outcome, Reason):
             self._failures.labels(outcome.value).inc()
+
+    def watch_certificates(self, shown: Sequence[Credentials]) -> None:
+        """Adds how long the certificates that this process shows are still valid."""
+        self.registry.register(CertificateEnds(self._tier, shown))
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
         """A new counter; `_total` is added to its name."""

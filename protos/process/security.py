@@ -86,6 +86,11 @@ class HopSettings:
             token_file=self.token_file,
         )
 
+    @property
+    def shown(self) -> tuple[Credentials, ...]:
+        """All credentials of which this service shows a certificate to somebody."""
+        return (self.credentials,)
+
     def unprotected(self) -> tuple[str, ...]:
         """The settings without which strangers could use this service; empty where all are set."""
         credentials = self.credentials

@@ -137,6 +137,21 @@ def read_secrets(credentials: Credentials, *, now: datetime | None = None) -> Se
     return secrets
 
 
+def certificate_end(credentials: Credentials) -> datetime | None:
+    """When the certificate that is shown ends, or the first of those that vouch for it in its file.
+
+    With a time zone; None where none is shown.
+
+    Raises:
+        CredentialError: the file cannot be read, or holds no certificate.
+    """
+    name = f"{credentials.prefix}certificate"
+    if not credentials.tls or credentials.certificate is None:
+        return None
+    found = _parsed(_bytes(credentials.certificate, name) or b"", name)
+    return min(one.not_valid_after_utc for one in found)
+
+
 def read_tokens(credentials: Credentials) -> tuple[str, ...]:
     """The tokens of credentials, those told first; empty where none is set.
 
@@ -183,15 +198,9 @@ def _check_certificates(secrets: Secrets, prefix: str, now: datetime) -> None:
 
 
 def _certificates(pem: bytes | None, name: str, now: datetime) -> "Sequence[x509.Certificate]":
-    # Imported here, because most processes on one machine have no certificates.
-    from cryptography import x509
-
     if pem is None:
         return ()
-    try:
-        found = x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
-        raise CredentialError(f"{name} holds no certificate in PEM") from error
+    found = _parsed(pem, name)
     first = found[0]
     if first.not_valid_after_utc <= now:
         raise CredentialError(f"{name} expired at {first.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
@@ -200,6 +209,16 @@ def _certificates(pem: bytes | None, name: str, now: datetime) -> "Sequence[x509
             f"{name} is not valid before {first.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         )
     return found
+
+
+def _parsed(pem: bytes, name: str) -> "Sequence[x509.Certificate]":
+    # Imported here, because most processes on one machine have no certificates.
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise CredentialError(f"{name} holds no certificate in PEM") from error
 
 
 def _public(pem: bytes | None, name: str) -> object:

@@ -1,18 +1,30 @@
 """Visual features to chunks and back, in the number formats that they may travel in."""
 
+import hashlib
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 
 from protos.tandem.v1 import tensor_pb2
 from protos.wire import tensors
+from protos.wire.channels import CHUNK_BYTES
 from protos.wire.errors import InvalidRequest, Reason, ServiceError
 
 FloatArray = npt.NDArray[np.float32]
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of one value in each form
 FORMS = tuple(BYTES)
+
+# The same by the wire's own number, of everything that is taken.
+VALUE_BYTES: Mapping[int, int] = {
+    tensor_pb2.DTYPE_FLOAT32: 4,
+    tensor_pb2.DTYPE_FLOAT16: 2,
+    tensor_pb2.DTYPE_BFLOAT16: 2,
+    tensor_pb2.DTYPE_INT8: 1,
+}
 
 _INT8_MAX = 127  # -128 is left out, so that a row and its negative differ in signs alone
 
@@ -41,6 +53,40 @@ def to_proto(
         chunk.values.CopyFrom(tensors.to_proto(values))
     chunk.crc32 = _checksum(chunk)
     return chunk
+
+
+def to_chunks(values: FloatArray, form: str) -> Iterator[tensor_pb2.FeatureChunk]:
+    """All features of one image, in messages of at most `CHUNK_BYTES` of values.
+
+    Args:
+        values: Finite, float32 [levels, N, H].
+        form: One of `FORMS`; see `to_proto`.
+    """
+    levels, rows, width = values.shape
+    step = max(1, CHUNK_BYTES // (width * BYTES[form]))
+    for level in range(levels):
+        for start in range(0, rows, step):
+            part = values[level, start : start + step]
+            yield to_proto(part, level=level, row_offset=start, form=form)
+
+
+def digest(chunks: Sequence[tensor_pb2.FeatureChunk]) -> bytes:
+    """Names the features of one image by their bytes, however they were cut: SHA-256, 32 bytes.
+
+    Of each level, from 0 on, the values of its rows in order, and behind them int8's scales.
+
+    Args:
+        chunks: All of them, each row of each level once, in any order.
+    """
+    named = hashlib.sha256()
+    ordered = sorted(chunks, key=lambda chunk: (chunk.level, chunk.row_offset))
+    for _, level in groupby(ordered, key=lambda chunk: chunk.level):
+        parts = list(level)
+        for part in parts:
+            named.update(part.values.data)
+        for part in parts:
+            named.update(part.scales.data)
+    return named.digest()
 
 
 def values_from_proto(

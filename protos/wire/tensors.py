@@ -67,9 +67,9 @@ def check(
         InvalidRequest: UNSUPPORTED_DTYPE or SHAPE_MISMATCH, naming field, expected and actual.
     """
     if tensor.dtype not in dtypes:
-        expected = " or ".join(_dtype_name(dtype) for dtype in dtypes)
+        expected = " or ".join(dtype_name(dtype) for dtype in dtypes)
         raise InvalidRequest(
-            f"{field} has dtype {_dtype_name(tensor.dtype)}, expected {expected}",
+            f"{field} has dtype {dtype_name(tensor.dtype)}, expected {expected}",
             reason=Reason.UNSUPPORTED_DTYPE,
             param=field,
         )
@@ -151,7 +151,8 @@ def bfloat16_to_float32(halves: npt.NDArray[np.uint16]) -> npt.NDArray[np.float3
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
-def _dtype_name(dtype: tensor_pb2.DType) -> str:
+def dtype_name(dtype: int) -> str:
+    """What errors call a dtype."""
     if dtype in tensor_pb2.DType.values():
         return tensor_pb2.DType.Name(dtype).removeprefix("DTYPE_").lower()
     return f"unknown ({dtype})"

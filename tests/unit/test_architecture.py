@@ -57,7 +57,7 @@ LAYERS = {
         ["prompt"],
         ["answer"],
         ["tiers"],
-        ["metrics"],
+        ["brought", "metrics"],
         ["generation"],
         ["pipeline"],
         ["service"],

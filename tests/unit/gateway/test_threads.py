@@ -47,8 +47,8 @@ class SlowBuilder:
 
 async def test_a_short_chat_does_not_wait_for_eight_long_ones() -> None:
     builder = SlowBuilder()
-    names = ("vocab_size", "token_bytes", "decoder", "patience", "moving", "embeddings", "metrics")
-    rest = dict.fromkeys(names, None)
+    names = ("vocab_size", "token_bytes", "decoder", "patience", "moving", "embeddings", "brought")
+    rest = dict.fromkeys((*names, "metrics"), None)
     vision = SimpleNamespace(image_limits=())
     parts: dict[str, Any] = {**rest, "vision": vision, "builder": builder}
     with Threads(2) as threads:
