@@ -1,5 +1,7 @@
 """Where a server listens: every form of address works, a wrong one is told for what it is."""
 
+import asyncio
+import socket
 from typing import Any
 
 import grpc
@@ -18,6 +20,23 @@ HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
 def test_a_socket_listens_on_every_form_of_address(host: str) -> None:
     with bind(host, 0) as listening:
         assert listening.getsockname()[1] > 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_answers_leave_at_once_however_they_are_written(host: str) -> None:
+    accepted = asyncio.Queue[asyncio.StreamWriter]()
+
+    def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.put_nowait(writer)
+
+    listening = bind(host, 0)
+    async with await asyncio.start_server(note, sock=listening):
+        _, client = await asyncio.open_connection(host, listening.getsockname()[1])
+        writer = await accepted.get()
+        connection = writer.get_extra_info("socket")
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        client.close()
+        writer.close()
 
 
 @pytest.mark.parametrize("host", HOSTS)
