@@ -307,6 +307,7 @@ class Gateway:
             card=self.card,
             health=self.health,
             metrics=self._metrics.exposition,
+            needs_key=lambda: bool(self._service.keys.accounts),
         )
         # Around everything, so that even the response to a bug carries the request's id.
         guarded = Guard(

@@ -56,8 +56,8 @@ _OF_STATUS: Mapping[int, tuple[str, ...]] = {
 _REFERENCE = "#/components/schemas/{model}"
 
 
-def openapi(operations: Sequence[Operation]) -> Json:
-    """The document, OpenAPI 3.1, of these routes."""
+def openapi(operations: Sequence[Operation], *, needs_key: bool = False) -> Json:
+    """The document, OpenAPI 3.1, of these routes; `needs_key` is whether any key is configured."""
     models: set[type[BaseModel]] = set()
     for one in operations:
         models.update(filter(None, (one.body, one.answer, one.event, one.error, one.busy_answer)))
@@ -70,7 +70,7 @@ def openapi(operations: Sequence[Operation]) -> Json:
     paths: dict[str, Json] = {}
     for one in operations:
         method = one.method or ("get" if one.body is None else "post")
-        paths.setdefault(one.path, {})[method] = _operation(one, schemas)
+        paths.setdefault(one.path, {})[method] = _operation(one, schemas, needs_key)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -91,14 +91,15 @@ def openapi(operations: Sequence[Operation]) -> Json:
     }
 
 
-def _operation(one: Operation, schemas: dict[str, Json]) -> Json:
+def _operation(one: Operation, schemas: dict[str, Json], needs_key: bool) -> Json:
     told = {kind: {"schema": schemas[one.answer.__name__]} for kind in one.answer_types}
     if one.event is not None:
         told[one.event_type] = {"schema": schemas[one.event.__name__]}
+    without: list[Json] = [] if needs_key else [{}]
     ignored = () if one.body is None else (HEADER,)
     described: Json = {
         "summary": one.summary,
-        "security": [{}] if one.is_open else [{}, {"key": []}, {"header": []}],
+        "security": [{}] if one.is_open else [*without, {"key": []}, {"header": []}],
         "responses": {
             "200": {
                 "description": one.answer.__doc__,

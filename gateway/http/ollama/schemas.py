@@ -6,7 +6,7 @@ this server does not do are refused, never ignored.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from gateway.http.chat.schemas import Open, Schema
 from gateway.http.chat.shapes import Tools
@@ -103,8 +103,16 @@ class Call(Open):
     function: Function
 
 
+def _images_by_role(schema: dict[str, Any]) -> None:
+    """Tells who may show images."""
+    who: dict[str, Any] = {"properties": {"role": {"enum": ["user", "tool"]}}}
+    schema["anyOf"] = [who, {"properties": {"images": {"maxItems": 0}}}]
+
+
 class Turn(Schema):
     """One turn."""
+
+    model_config = ConfigDict(json_schema_extra=_images_by_role)
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None

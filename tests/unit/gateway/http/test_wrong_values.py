@@ -12,6 +12,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 IMAGE = {"type": "input_image", "image_url": data_url(png(64, 64))}
 SYSTEM = {"type": "image", "source": {"type": "url", "url": IMAGE["image_url"]}}
+NOTHING: tuple[Any, ...] = ({}, "", 0, False)
 
 
 def shown(part: dict[str, Any]) -> list[Any]:
@@ -27,7 +28,7 @@ def shown(part: dict[str, Any]) -> list[Any]:
         ("/v1/responses", {"input": "a", "background": 0}, "background"),
         *(
             ("/v1/responses", {"input": shown({**IMAGE, "detail": none})}, "detail")
-            for none in ({}, "", 0, False)
+            for none in NOTHING
         ),
         ("/v1/messages", {"max_tokens": 8, "messages": user(), "system": [SYSTEM]}, "system[0]"),
         (
