@@ -14,6 +14,7 @@ from gateway.rpc.convert import (
     prompt_to_proto,
     question_from_proto,
 )
+from gateway.rpc.parsing import Parsing
 from gateway.service import ChatService, OpenRequest
 from protos.process.tracing import TRACEPARENT
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
@@ -26,8 +27,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
     """Converts messages; the service does the work."""
 
-    def __init__(self, service: ChatService) -> None:
+    def __init__(self, service: ChatService, parsing: Parsing) -> None:
         self._service = service
+        self._parsing = parsing
 
     async def Complete(
         self, request: gateway_pb2.ChatRequest, context: Context
@@ -35,6 +37,7 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
         """Answers one conversation; see the contract in gateway.proto."""
         async with reporting_errors(context):
             with self._opened(context, request.request_id) as opened:
+                self._parsing.check(request)
                 opened.take_place(request.ByteSize())
                 question = question_from_proto(request)
                 events = opened.answer(question, client_left_s=context.time_remaining())
@@ -48,6 +51,7 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
         """Prepares one conversation; see the contract in gateway.proto."""
         async with reporting_errors(context):
             with self._opened(context) as opened:
+                self._parsing.check(request)
                 opened.take_place(request.ByteSize())
                 conversation = conversation_from_proto(request)
                 return prompt_to_proto(await opened.prepare(request.model, conversation))
