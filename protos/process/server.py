@@ -71,7 +71,7 @@ def bind(host: str, port: int) -> socket.socket:
         BindError: the address is not this machine's, or the port needs more rights.
     """
     family, address = resolve(host, port)
-    # Said by name, because asyncio looks for it before it sets TCP_NODELAY on what is accepted. Else
+    # TCP by name, because asyncio looks for it before it sets TCP_NODELAY on what is accepted. Else
     # the body of an answer waits for the client's word that its head came: 40 ms.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     # Without it, a restart would find the port taken by the last process's closed connections.

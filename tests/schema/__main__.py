@@ -72,7 +72,7 @@ def served(part: Part, folder: Path) -> Iterator[str]:
     )
     stack.start()
     try:
-        yield stack.http_url
+        yield stack.http_url.removesuffix("/v1")
     finally:
         stack.stop()
 

@@ -22,6 +22,9 @@ def settled(path: str, given: Any) -> Any:
     _turns(path, body)
     for part in _objects(body):
         _areas(part)
+        _schemas(part)
+    if path.startswith("/api/") and isinstance(body.get("format"), dict):
+        body["format"] = dict(_SCHEMA)
     return body
 
 
@@ -150,6 +153,19 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, list):
         for inner in value:
             yield from _objects(inner)
+
+
+_SCHEMA = {"type": "object"}
+
+
+def _schemas(part: dict[str, Any]) -> None:
+    """Which schemas and patterns can be held is the decoder's; that these can, is known."""
+    for name in ("schema", "json", "parameters", "input_schema"):
+        if isinstance(part.get(name), dict):
+            part[name] = dict(_SCHEMA)
+    for name in ("regex", "whitespace_pattern"):
+        if part.get(name) is not None:
+            part[name] = " ?"
 
 
 def _areas(part: dict[str, Any]) -> None:
