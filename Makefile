@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PRODUCT := $(VENV)/.product
 TESTS := $(VENV)/.tests
 
-.PHONY: demo test check setup bench chaos clients clean
+.PHONY: demo test check setup bench chaos clients schema clean
 
 demo: $(PRODUCT)
 	@$(BIN)/tandem demo
@@ -40,6 +40,9 @@ chaos: setup
 
 clients: setup
 	$(BIN)/python -m tests.clients
+
+schema: setup
+	$(BIN)/python -m tests.schema
 
 clean:
 	rm -rf $(VENV) build dist kernels/*.so *.egg-info .cache .pytest_cache .mypy_cache .ruff_cache

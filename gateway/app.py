@@ -34,6 +34,7 @@ from gateway.prompt.inputs import PromptLimits
 from gateway.request.deadlines import Patience
 from gateway.request.sampling import presets
 from gateway.rpc.access import ReflectionKey
+from gateway.rpc.parsing import Parsing
 from gateway.rpc.servicer import ChatServicer
 from gateway.service import ChatService
 from gateway.threads import Threads
@@ -276,17 +277,18 @@ class Gateway:
 
     def _grpc_server(self) -> GrpcServer:
         config = self._config
+        parsing = Parsing()
         server = GrpcServer(
             host=config.host,
             port=config.grpc_port,
             services=(SERVICE,),
             reflection=config.reflection,
-            interceptors=(ReflectionKey(self._service.authorize),),
+            interceptors=(ReflectionKey(self._service.authorize), parsing),
             max_receive_bytes=LARGE_MESSAGE_BYTES,
             drain_timeout_s=config.drain_timeout_s,
             credentials=config.door_credentials,
         )
-        servicer = ChatServicer(self._service, idle_s=config.slow_client_s)
+        servicer = ChatServicer(self._service, parsing, idle_s=config.slow_client_s)
         gateway_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server.server)
         return server
 
@@ -313,6 +315,7 @@ class Gateway:
             card=self.card,
             health=self.health,
             metrics=self._metrics.exposition,
+            needs_key=lambda: bool(self._service.keys.accounts),
         )
         # Around everything, so that even the response to a bug carries the request's id.
         guarded = Guard(

@@ -1,6 +1,7 @@
 """The HTTP door: routes, and the errors no route answers."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from starlette.applications import Starlette
@@ -25,6 +26,7 @@ def http_app(
     card: Callable[[], dict[str, Any]],
     health: Callable[[], dict[str, Any]],
     metrics: Callable[[str], tuple[bytes, str]],
+    needs_key: Callable[[], bool],
 ) -> Starlette:
     """The ASGI application.
 
@@ -35,6 +37,7 @@ def http_app(
         health: The body of GET /health, whose `status` is ok or degraded where something is
             answered, and `ready` whether requests should be sent here.
         metrics: Prometheus' text and its media type, for an `Accept` header.
+        needs_key: Whether any key is configured now, as the document says.
     """
 
     async def models(_: Request) -> Response:
@@ -63,10 +66,8 @@ def http_app(
     async def version(_: Request) -> Response:
         return JSONResponse({"version": VERSION})
 
-    document = openapi(OPERATIONS)
-
     async def described(_: Request) -> Response:
-        return JSONResponse(document)
+        return JSONResponse(_document(needs_key()))
 
     app = Starlette(
         routes=[
@@ -86,6 +87,11 @@ def http_app(
     # A redirect leads wherever the client's proxy is not: to http from https, and without its key.
     app.router.redirect_slashes = False
     return app
+
+
+@cache
+def _document(needs_key: bool) -> Mapping[str, Any]:
+    return openapi(OPERATIONS, needs_key=needs_key)
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

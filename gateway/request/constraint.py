@@ -132,6 +132,8 @@ def from_structured_outputs(given: Mapping[str, Any]) -> ConstraintSpec:
         text = value if isinstance(value, str) else _json(value)
         return ConstraintSpec(kind=ConstraintKind.JSON_SCHEMA, text=text, field=field)
     if name == "choice":
+        if not value:
+            raise invalid(field, "is empty")
         return ConstraintSpec(kind=ConstraintKind.CHOICE, texts=tuple(value), field=field)
     if name == "json_object":
         if not value:

@@ -75,6 +75,8 @@ def tool_of(spec: Mapping[str, Any], field: str) -> Tool:
             f"{field}.name must be 1 to 64 letters, digits, dots, dashes or underscores",
             param=f"{field}.name",
         )
+    if not isinstance(function.get("description"), str | None):
+        raise InvalidRequest(f"{field}.description must be a string", param=f"{field}.description")
     strict = function.get("strict")
     if not isinstance(strict, bool | None):
         raise InvalidRequest(f"{field}.strict must be true or false", param=f"{field}.strict")

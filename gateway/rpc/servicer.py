@@ -15,6 +15,7 @@ from gateway.rpc.convert import (
     prompt_to_proto,
     question_from_proto,
 )
+from gateway.rpc.parsing import Parsing
 from gateway.service import ChatService, OpenRequest
 from protos.process.tracing import TRACEPARENT
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
@@ -29,11 +30,13 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
 
     Args:
         service: Of the gateway.
+        parsing: Tells messages that could not be parsed from others.
         idle_s: Longest silence of a caller in the midst of its request.
     """
 
-    def __init__(self, service: ChatService, *, idle_s: float) -> None:
+    def __init__(self, service: ChatService, parsing: Parsing, *, idle_s: float) -> None:
         self._service = service
+        self._parsing = parsing
         self._idle_s = idle_s
 
     async def Complete(
@@ -42,6 +45,7 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
         """Answers one conversation; see the contract in gateway.proto."""
         async with reporting_errors(context):
             with self._opened(context, request.request_id) as opened:
+                self._parsing.check(request)
                 opened.take_place(request.ByteSize())
                 question = question_from_proto(request)
                 events = opened.answer(question, client_left_s=context.time_remaining())
@@ -55,6 +59,7 @@ class ChatServicer(gateway_pb2_grpc.ChatServiceServicer):
         """Prepares one conversation; see the contract in gateway.proto."""
         async with reporting_errors(context):
             with self._opened(context) as opened:
+                self._parsing.check(request)
                 opened.take_place(request.ByteSize())
                 conversation = conversation_from_proto(request)
                 prompt = await opened.prepare(request.model, conversation)

@@ -9,15 +9,33 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     model_validator,
 )
 
-from gateway.http.chat.shapes import Content, ToolChoice, told
+from gateway.http.chat.shapes import (
+    FORMATS,
+    OPTIONS,
+    STRUCTURED,
+    ToolChoice,
+    Tools,
+    by_role,
+    instead,
+)
+from gateway.http.door.shapes import (
+    LogitBias,
+    Priority,
+    Stop,
+    StopTokens,
+    TopLogprobs,
+    told,
+    turns,
+    within,
+)
 from gateway.request.conversation import Effort
-from gateway.request.job import MAX_CACHE_SALT_CHARS
+from gateway.request.job import MAX_CACHE_SALT_CHARS, MAX_CHOICES
 from protos.wire.sampling import MAX_TOKENS
 
 
@@ -47,26 +65,10 @@ class Open(Schema):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
-def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _bias_keys(value: Any) -> Any:
-    """JSON keys are text; token ids are written in decimal."""
-    if not isinstance(value, dict):
-        return value
-    return {int(key) if _is_integer(key) else key: bias for key, bias in value.items()}
-
-
-def _is_integer(key: Any) -> bool:
-    return isinstance(key, str) and len(key) <= 10 and key.isascii() and key.isdecimal()
-
-
-Stop = Annotated[
-    list[str] | None,
-    BeforeValidator(_one_or_many, json_schema_input_type=str | list[str] | None),
-]
 TokenLimit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+TemplateOptions = Annotated[
+    dict[str, str | int | float | bool | None] | None, WithJsonSchema(OPTIONS)
+]
 CacheSalt = Annotated[str, Field(min_length=1, max_length=MAX_CACHE_SALT_CHARS)]
 
 
@@ -88,8 +90,10 @@ class ToolCall(Open):
 class ChatMessage(Schema):
     """One turn."""
 
+    model_config = ConfigDict(json_schema_extra=by_role)
+
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content = None
+    content: Any = None  # see `by_role`
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -101,6 +105,12 @@ class ChatMessage(Schema):
     annotations: list[Any] | None = None
     audio: None = None
     function_call: None = None
+
+
+_MOST_TURNS = turns({})["maxItems"]
+Turns = Annotated[
+    list[ChatMessage], Field(json_schema_extra={"minItems": 1, "maxItems": _MOST_TURNS})
+]
 
 
 class StreamOptions(Schema):
@@ -127,6 +137,8 @@ class JsonSchema(Schema):
 class ResponseFormat(Schema):
     """Form of the answer, as OpenAI names it; `schema` is llama.cpp's, for "json_object"."""
 
+    model_config = ConfigDict(json_schema_extra=instead(FORMATS))
+
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
@@ -139,6 +151,8 @@ class StructuredOutputs(Schema):
     the white space as it is without.
     """
 
+    model_config = ConfigDict(json_schema_extra=instead(STRUCTURED))
+
     json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
     regex: str | None = None
     choice: list[str] | None = None
@@ -148,8 +162,17 @@ class StructuredOutputs(Schema):
     disable_any_whitespace: bool | None = None
 
 
+def _settled(schema: dict[str, Any]) -> None:
+    """Tells of fields that may have one value which, and why."""
+    for name, (value, reason) in SETTLED.items():
+        if name in schema["properties"]:
+            schema["properties"][name] = {"enum": [value, None], "description": reason}
+
+
 class AnswerRequest(Schema):
     """What chat and plain completions have in common, and common extensions of open servers."""
+
+    model_config = ConfigDict(json_schema_extra=_settled)
 
     model: str | None = None
     stream: bool | None = None
@@ -159,22 +182,22 @@ class AnswerRequest(Schema):
     seed: Annotated[int | None, told("seed")] = None
     presence_penalty: Annotated[float | None, told("presence_penalty")] = None
     frequency_penalty: Annotated[float | None, told("frequency_penalty")] = None
-    logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_bias_keys)] = None
+    logit_bias: LogitBias = None
     max_tokens: TokenLimit | None = None
     stop: Stop = None
-    n: int | None = None
+    n: Annotated[int | None, within(1, MAX_CHOICES)] = None
     response_format: ResponseFormat | None = None
     user: str | None = None  # noted by OpenAI, without effect on the answer
     # Extensions, named as in other open servers.
     top_k: Annotated[int | None, told("top_k")] = None
     min_p: Annotated[float | None, told("min_p")] = None
     repetition_penalty: Annotated[float | None, told("repetition_penalty")] = None
-    stop_token_ids: list[int] | None = None
-    min_tokens: int | None = None
+    stop_token_ids: StopTokens = None
+    min_tokens: Annotated[int | None, within(0, MAX_TOKENS)] = None
     ignore_eos: bool | None = None
     structured_outputs: StructuredOutputs | None = None
     cache_salt: CacheSalt | None = None
-    priority: int | None = None
+    priority: Priority = None
     # What clients of OpenAI's and other servers send as it is here anyway; see `SETTLED`.
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
@@ -191,14 +214,14 @@ class AnswerRequest(Schema):
 class ChatCompletionRequest(AnswerRequest):
     """The body of POST /v1/chat/completions."""
 
-    messages: list[ChatMessage]
+    messages: Turns
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: TopLogprobs = None
     max_completion_tokens: TokenLimit | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools = None
     tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
-    modalities: list[str] | None = None
+    modalities: Annotated[list[str] | None, WithJsonSchema({"enum": [["text"], None]})] = None
     reasoning_effort: Annotated[Effort | None, Field(strict=False)] = None
     # Noted by OpenAI, or of effect on time and cost alone; the answer is the same.
     store: bool | None = None
@@ -211,7 +234,7 @@ class ChatCompletionRequest(AnswerRequest):
     prediction: dict[str, Any] | None = None
     # Extensions, named as in other open servers.
     add_vision_id: bool | None = None
-    chat_template_kwargs: dict[str, str | int | float | bool | None] | None = None
+    chat_template_kwargs: TemplateOptions = None
     enable_thinking: bool | None = None
     # See `SETTLED`.
     verbosity: str | None = None

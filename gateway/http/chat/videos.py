@@ -8,6 +8,7 @@ Beside either, and within `video_url`, the numbers of Qwen's clients: see `_NUMB
 """
 
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Any
 
 from gateway.media.images import image_bytes
@@ -112,8 +113,9 @@ def _sizing(given: Mapping[str, Any], path: str) -> VideoSizing:
 
 
 def _seconds(value: object, field: str) -> tuple[float, ...]:
-    if isinstance(value, Sequence) and all(type(second) in (int, float) for second in value):
-        return tuple(float(second) for second in value)
+    if isinstance(value, list | tuple) and all(type(second) in (int, float) for second in value):
+        with suppress(OverflowError):  # a whole number beyond all floats
+            return tuple(float(second) for second in value)
     raise InvalidRequest(f"{field} must be a list of seconds", param=field)
 
 

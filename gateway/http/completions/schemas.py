@@ -2,9 +2,12 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gateway.http.chat.schemas import AnswerRequest
+from gateway.http.chat.shapes import prompts
+from gateway.http.door.shapes import TopLogprobs, within
+from gateway.request.job import MAX_CHOICES
 
 MAX_PROMPTS = 16
 
@@ -21,10 +24,9 @@ class CompletionRequest(AnswerRequest):
     prompt: Annotated[
         list[str | list[int]],
         Field(min_length=1, max_length=MAX_PROMPTS),
-        BeforeValidator(
-            _several, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
-        ),
+        BeforeValidator(_several),
+        WithJsonSchema(prompts(MAX_PROMPTS)),
     ]
-    logprobs: int | None = None
-    best_of: int | None = None
-    suffix: str | None = None
+    logprobs: TopLogprobs = None
+    best_of: Annotated[int | None, within(1, MAX_CHOICES)] = None
+    suffix: Annotated[str | None, WithJsonSchema({"enum": ["", None]})] = None

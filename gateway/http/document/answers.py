@@ -5,7 +5,7 @@ A test validates real answers against them, so that they stay true.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 
 class Answer(BaseModel):
@@ -240,3 +240,11 @@ class Version(Answer):
     """The release."""
 
     version: str
+
+
+class Metrics(RootModel[str]):
+    """What Prometheus reads."""
+
+
+class Document(RootModel[dict[str, Any]]):
+    """OpenAPI 3.1."""

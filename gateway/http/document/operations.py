@@ -60,4 +60,11 @@ OPERATIONS: Sequence[Operation] = (
         is_open=True,
     ),
     Operation(path="/version", summary="Tells the release", answer=answers.Version),
+    Operation(
+        path="/metrics",
+        summary="Tells counts and times, for Prometheus",
+        answer=answers.Metrics,
+        answer_types=("text/plain", "application/openmetrics-text"),
+    ),
+    Operation(path="/openapi.json", summary="This document", answer=answers.Document),
 )

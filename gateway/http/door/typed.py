@@ -119,8 +119,3 @@ class Given:
     def at(self, name: str) -> Field:
         """One of its fields; null where it is missing."""
         return Field(self.body.get(name), name, self.unknown)
-
-
-def one_or_many(value: Any) -> Any:
-    """A list, also of what was one string."""
-    return [value] if isinstance(value, str) else value

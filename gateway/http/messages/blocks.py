@@ -33,14 +33,25 @@ def block_parts(block: Field) -> list[Placed]:
     """
     kind = block.kind()
     if kind == "text":
-        block.only({"text", "citations"} | _IDLE)
-        return [(TextPart(text=block.text("text")), block.path)]
+        return [(TextPart(text=_text(block)), block.path)]
     if kind == "image":
         block.only({"source"} | _IDLE)
         return [(_image(block.at("source")), block.path)]
     if kind == "document":
         return _document(block)
     raise block.wrong_type("text, image or a document of text")
+
+
+def instruction(block: Field) -> str:
+    """The text of a block of instructions, which are nothing else.
+
+    Raises:
+        InvalidRequest: the block is at fault.
+        Unsupported: it is no text.
+    """
+    if block.kind() != "text":
+        raise block.wrong_type("text")
+    return _text(block)
 
 
 def thought(block: Field) -> str:
@@ -77,6 +88,11 @@ def result(block: Field) -> tuple[str, list[Placed] | str]:
     if has_failed:
         found.insert(0, (TextPart(text=_ERROR), block.path))
     return name, found
+
+
+def _text(block: Field) -> str:
+    block.only({"text", "citations"} | _IDLE)
+    return block.text("text")
 
 
 def _image(source: Field) -> ImagePart:

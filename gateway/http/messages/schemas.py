@@ -7,9 +7,12 @@ this server does not do are refused, never ignored. Content is read by
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from gateway.http.chat.schemas import Schema, TokenLimit
+from gateway.http.chat.shapes import instead
+from gateway.http.door.shapes import Priority, StopSequences, told
+from gateway.http.messages.shapes import CHOICES, Form, System, Tools, Turns
 from gateway.request.conversation import Effort
 
 
@@ -25,11 +28,13 @@ class OutputConfig(Schema):
     """Of the answer: its form, and how much of an effort it is worth."""
 
     effort: Annotated[Effort | None, Field(strict=False)] = None
-    format: dict[str, Any] | None = None
+    format: Form = None
 
 
 class ToolChoice(Schema):
     """Whether tools may or must be called, and which."""
+
+    model_config = ConfigDict(json_schema_extra=instead(CHOICES))
 
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
@@ -40,13 +45,13 @@ class PromptBody(Schema):
     """What shapes the prompt; all of what is counted without an answer."""
 
     model: str | None = None
-    messages: list[Any]
-    system: str | list[Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    messages: Turns
+    system: System = None
+    tools: Tools = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
-    output_format: dict[str, Any] | None = None  # the older place of output_config.format
+    output_format: Form = None  # the older place of output_config.format
     # About caches, bills and logs, and what may be left out of a long conversation to save room:
     # the answer is the same, or knows more.
     cache_control: Any = None
@@ -69,14 +74,14 @@ class CreateMessage(PromptBody):
 
     max_tokens: TokenLimit
     stream: bool | None = None
-    stop_sequences: list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
+    stop_sequences: StopSequences = None
+    temperature: Annotated[float | None, told("temperature")] = None
+    top_p: Annotated[float | None, told("top_p")] = None
+    top_k: Annotated[int | None, told("top_k")] = None
     # Extensions, named as in other open servers.
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    priority: int | None = None
+    min_p: Annotated[float | None, told("min_p")] = None
+    repetition_penalty: Annotated[float | None, told("repetition_penalty")] = None
+    presence_penalty: Annotated[float | None, told("presence_penalty")] = None
+    frequency_penalty: Annotated[float | None, told("frequency_penalty")] = None
+    seed: Annotated[int | None, told("seed")] = None
+    priority: Priority = None

@@ -5,7 +5,7 @@ from gateway.http.door.places import Place
 from gateway.http.door.typed import Field
 from gateway.http.messages import blocks
 from gateway.http.messages.blocks import Placed
-from gateway.request.conversation import Message, Role, TextPart
+from gateway.request.conversation import Message, Role
 from protos.wire.errors import InvalidRequest, Unsupported
 
 # Its command-line client puts a line of its own version and a changing checksum before the
@@ -40,7 +40,7 @@ def to_messages(system: Field, turns: Field) -> Turns:
 def _instructions(system: Field) -> str:
     if system.value is None or isinstance(system.value, str):
         return system.value or ""
-    texts = (part.text for part, _ in blocks.parts(system) if isinstance(part, TextPart))
+    texts = map(blocks.instruction, system.entries())
     return BETWEEN.join(text for text in texts if not text.startswith(_BILLING))
 
 

@@ -6,36 +6,58 @@ this server does not do are refused, never ignored.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from gateway.http.chat.schemas import Open, Schema
-from gateway.http.door.typed import one_or_many
+from gateway.http.chat.shapes import Tools
+from gateway.http.door.shapes import (
+    IMAGE_DATA,
+    Stop,
+    TopLogprobs,
+    exactly,
+    maybe,
+    some,
+    told,
+)
+from protos.wire.sampling import MAX_TOKENS
 
 Off = Annotated[float, Field(ge=1, le=1)]  # where 1 takes nothing away
+No = Annotated[Literal[False] | None, exactly(False)]
+Images = Annotated[list[str] | None, WithJsonSchema(maybe(some(IMAGE_DATA)))]
+Form = Annotated[
+    dict[str, Any] | Literal["", "json"] | None,
+    WithJsonSchema(
+        {"anyOf": [{"type": "object", "format": "json-schema"}, {"enum": ["", "json", None]}]}
+    ),
+]
+# Negative: as long as it gets.
+Length = Annotated[
+    int | None, Field(json_schema_extra={"not": {"const": 0}, "maximum": MAX_TOKENS})
+]
 
 
 class Options(Schema):
     """How to sample; after it how to run a model, which is the server's own business here."""
 
-    num_predict: int | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    stop: Annotated[list[str] | None, BeforeValidator(one_or_many)] = None
-    repeat_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    num_predict: Length = None
+    temperature: Annotated[float | None, told("temperature")] = None
+    top_k: Annotated[int | None, told("top_k")] = None
+    top_p: Annotated[float | None, told("top_p")] = None
+    min_p: Annotated[float | None, told("min_p")] = None
+    seed: Annotated[int | None, told("seed")] = None
+    stop: Stop = None
+    repeat_penalty: Annotated[float | None, told("repetition_penalty")] = None
+    presence_penalty: Annotated[float | None, told("presence_penalty")] = None
+    frequency_penalty: Annotated[float | None, told("frequency_penalty")] = None
     # Held where they change something, see `gateway.http.ollama.options`.
     repeat_last_n: int | None = None
-    mirostat: Literal[0] | None = None
+    mirostat: Annotated[Literal[0] | None, exactly(0)] = None
     typical_p: Off | None = None
     tfs_z: Off | None = None
     # Of mirostat, which is off; of a line break, which is penalized as every token is.
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None
-    penalize_newline: Literal[True] | None = None
+    penalize_newline: Annotated[Literal[True] | None, exactly(True)] = None
     num_ctx: int | None = None
     num_keep: int | None = None
     num_batch: int | None = None
@@ -46,10 +68,10 @@ class Options(Schema):
     low_vram: bool | None = None
     f16_kv: bool | None = None
     logits_all: bool | None = None
-    vocab_only: Literal[False] | None = None
+    vocab_only: No = None
     use_mmap: bool | None = None
     use_mlock: bool | None = None
-    embedding_only: Literal[False] | None = None
+    embedding_only: No = None
 
 
 class Asking(Schema):
@@ -58,10 +80,10 @@ class Asking(Schema):
     model: str | None = None
     stream: bool | None = None
     options: Options | None = None
-    format: dict[str, Any] | Literal["", "json"] | None = None
+    format: Form = None
     think: bool | Literal["low", "medium", "high"] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: TopLogprobs = None
     keep_alive: float | str | None = None  # the model is always there
     # Whether a conversation that is too long may lose its beginning: here it is refused.
     truncate: bool | None = None
@@ -81,12 +103,20 @@ class Call(Open):
     function: Function
 
 
+def _images_by_role(schema: dict[str, Any]) -> None:
+    """Tells who may show images."""
+    who: dict[str, Any] = {"properties": {"role": {"enum": ["user", "tool"]}}}
+    schema["anyOf"] = [who, {"properties": {"images": {"maxItems": 0}}}]
+
+
 class Turn(Schema):
     """One turn."""
 
+    model_config = ConfigDict(json_schema_extra=_images_by_role)
+
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
-    images: list[str] | None = None
+    images: Images = None
     thinking: str | None = None
     tool_calls: list[Call] | None = None
     tool_name: str | None = None
@@ -97,7 +127,7 @@ class ChatBody(Asking):
     """The body of POST /api/chat."""
 
     messages: list[Turn] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools = None
 
 
 class GenerateBody(Asking):
@@ -105,12 +135,12 @@ class GenerateBody(Asking):
 
     prompt: str | None = None
     system: str | None = None
-    images: list[str] | None = None
+    images: Images = None
     # The checkpoint's own template is used, and nothing is filled in between.
-    raw: Literal[False] | None = None
+    raw: No = None
     template: Literal[""] | None = None
     suffix: Literal[""] | None = None
-    context: list[int] | None = None
+    context: Annotated[list[int] | None, Field(json_schema_extra={"maxItems": 0})] = None
 
 
 class ShowBody(Schema):

@@ -55,7 +55,8 @@ def _part(part: Field, role: Role) -> Part:
 
 def _image(part: Field) -> ImagePart:
     part.only({"image_url", "detail"} | _IDLE)
-    detail = part.at("detail").value or Detail.AUTO
+    given = part.at("detail").value
+    detail = Detail.AUTO if given is None else given
     if detail not in tuple(Detail):
         raise InvalidRequest(
             f"{part.path}.detail must be auto, low, high or original", param=f"{part.path}.detail"

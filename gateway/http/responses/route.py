@@ -31,12 +31,11 @@ class Responses:
 
     def routes(self) -> list[Route]:
         """All of them."""
-        one = "/v1/responses/{name}"
         return [
             Route("/v1/responses", self._create, methods=["POST"]),
             Route("/v1/responses/input_tokens", self._count, methods=["POST"]),
-            Route(one, self._get, methods=["GET"]),
-            Route(one, self._delete, methods=["DELETE"]),
+            # One route, because `Allow` tells the methods of one.
+            Route("/v1/responses/{name}", self._one, methods=["GET", "DELETE"]),
         ]
 
     async def _create(self, request: Request) -> Response:
@@ -49,12 +48,13 @@ class Responses:
             lambda count: {"object": "response.input_tokens", "input_tokens": count},
         )
 
-    async def _get(self, request: Request) -> Response:
+    async def _one(self, request: Request) -> Response:
         name = request.path_params["name"]
+        if request.method == "DELETE":
+            return self._deleted(request, name)
         return JSONResponse(self._kept(self._tenant(request), name, param="response_id").body)
 
-    async def _delete(self, request: Request) -> Response:
-        name = request.path_params["name"]
+    def _deleted(self, request: Request, name: str) -> Response:
         if not self._store.delete(self._tenant(request), name):
             raise _not_kept(param="response_id")
         return JSONResponse({"id": name, "object": "response", "deleted": True})

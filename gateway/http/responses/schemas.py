@@ -7,15 +7,32 @@ this server does not do are refused, never ignored. Items of the input are read 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import ConfigDict, Field
 
 from gateway.http.chat.schemas import CacheSalt, Schema, TokenLimit
-from gateway.http.door.typed import one_or_many
+from gateway.http.chat.shapes import instead
+from gateway.http.door.shapes import Priority, Stop, TopLogprobs, exactly, only, told
+from gateway.http.responses.shapes import FORMATS, Input, ToolChoice, Tools
 from gateway.request.conversation import Effort
 
 MAX_METADATA = 16
 MAX_METADATA_KEY_CHARS = 64
 MAX_METADATA_CHARS = 512
+
+
+LOGPROBS = "message.output_text.logprobs"
+
+# What `include` may hold besides. Thoughts are told in the open, and images are the client's own;
+# the rest is about tools that are not here.
+IDLE_INCLUDES = (
+    "reasoning.encrypted_content",
+    "message.input_image.image_url",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+)
 
 
 class EventOptions(Schema):
@@ -26,6 +43,8 @@ class EventOptions(Schema):
 
 class TextFormat(Schema):
     """What the answer has to look like; the schema stands beside its name."""
+
+    model_config = ConfigDict(json_schema_extra=instead(FORMATS))
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
@@ -59,11 +78,11 @@ class InputBody(Schema):
     """What shapes the prompt; all of what is counted without an answer."""
 
     model: str | None = None
-    input: str | list[Any] | None = None
+    input: Input = None
     instructions: str | None = None
     previous_response_id: str | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
+    tools: Tools = None
+    tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
     text: TextOptions | None = None
@@ -76,15 +95,15 @@ class CreateResponse(InputBody):
     stream: bool | None = None
     stream_options: EventOptions | None = None
     store: bool | None = None
-    background: Literal[False] | None = None
-    include: list[str] | None = None
+    background: Annotated[Literal[False] | None, exactly(False)] = None
+    include: Annotated[list[str] | None, only((LOGPROBS, *IDLE_INCLUDES))] = None
     max_output_tokens: TokenLimit | None = None
     metadata: Metadata | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    top_logprobs: int | None = None
+    temperature: Annotated[float | None, told("temperature")] = None
+    top_p: Annotated[float | None, told("top_p")] = None
+    presence_penalty: Annotated[float | None, told("presence_penalty")] = None
+    frequency_penalty: Annotated[float | None, told("frequency_penalty")] = None
+    top_logprobs: TopLogprobs = None
     # Noted by OpenAI, without effect on the answer; `max_tool_calls` is about tools of its own.
     max_tool_calls: int | None = None
     user: str | None = None
@@ -94,11 +113,11 @@ class CreateResponse(InputBody):
     prompt_cache_retention: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     # Extensions, named as in other open servers.
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    seed: int | None = None
-    stop: Annotated[list[str] | None, BeforeValidator(one_or_many)] = None
+    top_k: Annotated[int | None, told("top_k")] = None
+    min_p: Annotated[float | None, told("min_p")] = None
+    repetition_penalty: Annotated[float | None, told("repetition_penalty")] = None
+    seed: Annotated[int | None, told("seed")] = None
+    stop: Stop = None
     ignore_eos: bool | None = None
     cache_salt: CacheSalt | None = None
-    priority: int | None = None
+    priority: Priority = None

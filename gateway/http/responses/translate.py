@@ -7,7 +7,13 @@ from gateway.http.door.instructions import with_joined_instructions
 from gateway.http.door.places import Names, Place
 from gateway.http.door.typed import Field
 from gateway.http.responses.items import FindItem, ItemReader
-from gateway.http.responses.schemas import CreateResponse, InputBody, TextFormat
+from gateway.http.responses.schemas import (
+    IDLE_INCLUDES,
+    LOGPROBS,
+    CreateResponse,
+    InputBody,
+    TextFormat,
+)
 from gateway.http.responses.tools import function_tools, tool_choice, tools_told
 from gateway.request.constraint import ConstraintKind, ConstraintSpec, from_schema, invalid
 from gateway.request.conversation import Conversation, Message, Role
@@ -17,27 +23,11 @@ from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import InvalidRequest, Unsupported
 from protos.wire.sampling import PARAMETERS
 
-LOGPROBS = "message.output_text.logprobs"
-
 # What chat completions call differently.
 _WORDS = (
     ("tools[].function", "tools[]"),
     ("reasoning_effort", "reasoning.effort"),
     ("messages", "input"),
-)
-
-# What `include` may hold besides. Thoughts are told in the open, and images are the client's own;
-# the rest is about tools that are not here.
-_IDLE_INCLUDES = frozenset(
-    (
-        "reasoning.encrypted_content",
-        "message.input_image.image_url",
-        "file_search_call.results",
-        "web_search_call.results",
-        "web_search_call.action.sources",
-        "code_interpreter_call.outputs",
-        "computer_call_output.output.image_url",
-    )
 )
 
 
@@ -188,5 +178,5 @@ def _check_supported(body: CreateResponse) -> None:
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest("stream_options needs stream to be true", param="stream_options")
     for name in body.include or ():
-        if name != LOGPROBS and name not in _IDLE_INCLUDES:
+        if name != LOGPROBS and name not in IDLE_INCLUDES:
             raise Unsupported(f"include holds {name[:64]!r}, which is not known", param="include")

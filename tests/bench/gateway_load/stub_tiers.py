@@ -1,16 +1,18 @@
 """A vision tier and a decoder that cost next to nothing, on one port, for timing the gateway.
 
     python -m tests.bench.gateway_load.stub_tiers BUNDLE [--slots N] [--service-ms MS]
+        [--most-tokens N]
 
 Messages are serialized once and sent as bytes. Every answer has as many tokens as its request's
 `max_tokens`, one in a message, as fast as they are taken. With `--slots`, so many requests are
-answered at a time, each after `--service-ms`; the others wait. The port comes on standard output.
+answered at a time, each after `--service-ms`; the others wait. With `--most-tokens`, an answer has
+no more. The port comes on standard output.
 """
 
 import argparse
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,18 +37,18 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class StubTiers:
     """Both services as handlers of bytes."""
 
-    def __init__(self, bundle: Bundle, *, slots: int, service_s: float) -> None:
+    def __init__(
+        self, bundle: Bundle, *, slots: int, service_s: float, most_tokens: int = MAX_CONTEXT
+    ) -> None:
         self._manifest = bundle.manifest
         self._digest = bundle.digest
         self._service_s = service_s
+        self._most_tokens = most_tokens
         self._slots = asyncio.Semaphore(slots) if slots else nullcontext()
         ids = PromptTokenizer.from_folder(bundle.path / "processor").encode_text(TEXT)
-        self._tokens = [
-            decoder_pb2.GenerateResponse(
-                tokens=decoder_pb2.TokenChunk(token_ids=[token])
-            ).SerializeToString()
-            for token in ids
-        ]
+        likely = [decoder_pb2.TokenLogprobs(logprob=-0.5)]
+        self._tokens = [_response(token, ()) for token in ids]
+        self._reported = [_response(token, likely) for token in ids]
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the handlers."""
@@ -101,9 +103,11 @@ class StubTiers:
             ).SerializeToString()
             async for _request in requests:
                 pass
-            count = start.stop_conditions.max_tokens or DEFAULT_TOKENS
+            wanted = start.stop_conditions.max_tokens or DEFAULT_TOKENS
+            count = min(wanted, self._most_tokens)
+            tokens = self._reported if start.report_options.logprobs else self._tokens
             for at in range(count):
-                yield self._tokens[at % len(self._tokens)]
+                yield tokens[at % len(tokens)]
             yield decoder_pb2.GenerateResponse(
                 completion=decoder_pb2.Completion(
                     finish_reason=decoder_pb2.FINISH_REASON_LENGTH,
@@ -113,9 +117,15 @@ class StubTiers:
             ).SerializeToString()
 
 
-async def _serve(bundle: Bundle, *, slots: int, service_s: float) -> None:
+def _response(token: int, logprobs: Sequence[decoder_pb2.TokenLogprobs]) -> bytes:
+    chunk = decoder_pb2.TokenChunk(token_ids=[token], logprobs=logprobs)
+    return decoder_pb2.GenerateResponse(tokens=chunk).SerializeToString()
+
+
+async def _serve(bundle: Bundle, *, slots: int, service_s: float, most_tokens: int) -> None:
     server = GrpcServer(host="127.0.0.1", port=0, max_receive_bytes=LARGE_MESSAGE_BYTES)
-    StubTiers(bundle, slots=slots, service_s=service_s).register(server.server)
+    tiers = StubTiers(bundle, slots=slots, service_s=service_s, most_tokens=most_tokens)
+    tiers.register(server.server)
     async with server:
         await server.set_serving(True)
         sys.stdout.write(f"{server.port}\n")
@@ -129,9 +139,17 @@ def main() -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--slots", type=int, default=0)
     parser.add_argument("--service-ms", type=float, default=0.0)
+    parser.add_argument("--most-tokens", type=int, default=MAX_CONTEXT)
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)
-    asyncio.run(_serve(bundle, slots=arguments.slots, service_s=arguments.service_ms / 1e3))
+    asyncio.run(
+        _serve(
+            bundle,
+            slots=arguments.slots,
+            service_s=arguments.service_ms / 1e3,
+            most_tokens=arguments.most_tokens,
+        )
+    )
     return 0
 
 

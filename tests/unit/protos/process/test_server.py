@@ -22,19 +22,21 @@ def test_a_socket_listens_on_every_form_of_address(host: str) -> None:
         assert listening.getsockname()[1] > 0
 
 
-async def test_what_is_written_to_a_connection_leaves_at_once() -> None:
-    undelayed = asyncio.get_running_loop().create_future()
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_answers_leave_at_once_however_they_are_written(host: str) -> None:
+    accepted = asyncio.Queue[asyncio.StreamWriter]()
 
-    def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        accepted = writer.get_extra_info("socket")
-        undelayed.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+    def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.put_nowait(writer)
+
+    listening = bind(host, 0)
+    async with await asyncio.start_server(note, sock=listening):
+        _, client = await asyncio.open_connection(host, listening.getsockname()[1])
+        writer = await accepted.get()
+        connection = writer.get_extra_info("socket")
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        client.close()
         writer.close()
-
-    with bind("127.0.0.1", 0) as listening:
-        async with await asyncio.start_server(connected, sock=listening):
-            _, client = await asyncio.open_connection(*listening.getsockname())
-            assert await undelayed
-            client.close()
 
 
 @pytest.mark.parametrize("host", HOSTS)

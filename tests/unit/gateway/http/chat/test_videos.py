@@ -100,6 +100,8 @@ BAD: list[tuple[dict[str, Any], Reason, str | None]] = [
     ({"video_url": url(FILE), "max_pixels": True}, Reason.INVALID_PARAMETER, ".max_pixels"),
     ({"video_url": url(FILE), "timestamps": [0]}, Reason.INVALID_PARAMETER, ".timestamps"),
     ({"video_url": url(FILE), "timestamps": "01"}, Reason.INVALID_PARAMETER, ".timestamps"),
+    ({"video_url": url(FILE), "timestamps": ""}, Reason.INVALID_PARAMETER, ".timestamps"),
+    ({"video_url": url(FILE), "timestamps": [10**400]}, Reason.INVALID_PARAMETER, ".timestamps"),
 ]
 
 
