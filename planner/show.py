@@ -48,7 +48,7 @@ def plan_table(load: Load, found: Found) -> Table:
     table.add_row("slots held", f"{outcome.slot_use:.0%}", "", "")
     for name, cores, use in (
         ("gateway cores busy", outcome.gateway_cores, outcome.gateway_use),
-        ("vision fronts' cores busy", outcome.front_cores, outcome.front_use),
+        ("front cores busy", outcome.front_cores, outcome.front_use),
     ):
         if cores:
             table.add_row(name, f"{use:.0%}", f"of {cores}", "")

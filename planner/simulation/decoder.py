@@ -54,7 +54,7 @@ class Decoder:
         spread: How far steps lie from their median.
         way: Of tokens to their clients.
         on_end: Told of an answer that ended.
-        core: Where it runs beside others, a step at a time; None: on its own.
+        core: Where it runs, a step at a time; None: nobody shares a core, and steps are joined.
         other_work: What is computed on the same cores before the next step: seconds, or None.
 
     Attributes:

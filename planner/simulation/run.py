@@ -11,6 +11,7 @@ from planner.load import Load
 from planner.processors import CoresFor, Processor, cores_for
 from planner.simulation.autoscale import Autoscale
 from planner.simulation.clock import Clock
+from planner.simulation.core import Core
 from planner.simulation.decoder import Decoder
 from planner.simulation.encoder import Encoders, ImageQueue
 from planner.simulation.outcome import Answer, Gaps, Outcome, outcome
@@ -76,11 +77,10 @@ class Simulation:
         self._costs, self._load, self._plan = costs, load, plan
         self._clock = Clock()
         self._gaps = Gaps(target_s=load.itl_s, since_s=load.warm_up_s, until_s=load.seconds)
-        cores = shared_cores(self._clock, costs)
+        self._cores = cores = shared_cores(self._clock, costs)
         self._way: Way = OwnCores(self._clock, costs, self._gaps)
         if cores:
             self._way = SharedCores(self._clock, costs, self._gaps, cores)
-        self._core = cores.get("decoder")
         self._encoders = Encoders(
             self._clock,
             costs,
@@ -147,14 +147,16 @@ class Simulation:
         return cores_for(seconds / self._load.seconds)
 
     def _node(self, spread: Spread) -> Node:
-        images = ImageQueue(self._costs)
+        images, core = ImageQueue(self._costs), None
+        if self._cores:
+            core = self._cores.get("decoder") or Core(self._clock)
         decoder = Decoder(
             self._clock,
             self._costs,
             spread=spread,
             way=self._way,
             on_end=self._ended,
-            core=self._core,
+            core=core,
             other_work=partial(self._pass_of, images),
         )
         return Node(decoder=decoder, images=images)

@@ -148,7 +148,8 @@ class SharedCores:
         self._token(answer)
 
     def tokens(self, answers: Sequence[Answer], began: float, ends: FloatArray) -> None:
-        """See `Way`; steps are taken one by one."""
+        """See `Way`."""
+        assert len(ends) == 1, "where cores are shared, steps are taken one by one"
         for answer in answers:
             self._token(answer)
 
