@@ -74,11 +74,12 @@ class Steps:
             tokens: Of context, of all of them together.
             chunks: (first, stop) of the prompt tokens beside them.
         """
-        squares = sum(stop * stop - first * first for first, stop in chunks)
-        added = self.prompt.linear_s * sum(stop - first for first, stop in chunks)
-        added += self.prompt.square_s * squares
+        added, prompt = 0.0, self.prompt
+        for first, stop in chunks:
+            added += prompt.linear_s * (stop - first)
+            added += prompt.square_s * (stop * stop - first * first)
         if sequences == 0:
-            return self.prompt.start_s + added
+            return prompt.start_s + added
         longer = self.token_s * (tokens - sequences * self.context)
         alone = self.decode_s(sequences)
         return max(alone / 2, alone + longer) + added

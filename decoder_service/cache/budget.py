@@ -52,13 +52,9 @@ class TokenBudget:
             protected: Cached KV that must stay.
         """
 
-        def missing() -> int:
-            growth = (n - self._committed[slot] for slot, n in lengths.items())
-            return sum(more for more in growth if more > 0) + self._total - self.tokens
-
-        if missing() > 0:
+        if self._missing(lengths) > 0:
             self._trim(lengths)
-            while missing() > 0:
+            while self._missing(lengths) > 0:
                 victim = self._prefixes.least_used(protected)
                 if victim is None:
                     return False
@@ -67,6 +63,14 @@ class TokenBudget:
         for slot, length in lengths.items():
             self.note(slot, length)
         return True
+
+    def _missing(self, lengths: Mapping[int, int]) -> int:
+        """Tokens beyond the budget if slots grew to these lengths; below 0 where there is room."""
+        missing, committed = self._total - self.tokens, self._committed
+        for slot, length in lengths.items():
+            if length > committed[slot]:
+                missing += length - committed[slot]
+        return missing
 
     def trim(self) -> None:
         """Gives back what lies behind valid KV, if the budget is passed."""

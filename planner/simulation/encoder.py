@@ -1,7 +1,7 @@
 """Encoder replicas: their own order of passes and the front's placement, over a cost model."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from planner.costs import Costs
@@ -283,13 +283,18 @@ class Encoders:
         while self._held:
             held = self._held[0]
             work = Work(patches=held.patches, pairs=held.patches**2)
-            order = in_order(self._outlooks, work, ahead_s=self._clock.now + self._ahead_s)
+            order = in_order(self._choice(), work, ahead_s=self._clock.now + self._ahead_s)
             if not order:
                 self._look_again()
                 return
             self._held.popleft()
             if not order[0].submit(held.patches, held.done):
                 held.refused()
+
+    def _choice(self) -> Mapping[Replica, Outlook]:
+        """The replicas that may come first: where one has nothing to do, the first of these."""
+        idle = next((one for one in self.replicas if not one.reserved), None)
+        return self._outlooks if idle is None else {idle: self._outlooks[idle]}
 
     def _look_again(self) -> None:
         """Places again as soon as a replica may have more, if nothing changes before."""
