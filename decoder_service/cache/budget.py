@@ -51,7 +51,6 @@ class TokenBudget:
             lengths: Tokens wanted, by slot.
             protected: Cached KV that must stay.
         """
-
         if self._missing(lengths) > 0:
             self._trim(lengths)
             while self._missing(lengths) > 0:

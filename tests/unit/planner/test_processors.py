@@ -18,8 +18,8 @@ def test_a_request_costs_itself_its_image_and_its_tokens() -> None:
 
 def test_cores_are_as_few_as_leave_each_some_time() -> None:
     assert cores_for(0.0) == (0, 0.0)
-    assert cores_for(MOST_BUSY / 3) == (1, pytest.approx(MOST_BUSY / 3))
-    assert cores_for(2.5 * MOST_BUSY) == (3, pytest.approx(2.5 * MOST_BUSY / 3))
+    assert cores_for(MOST_BUSY / 3) == pytest.approx((1, MOST_BUSY / 3))
+    assert cores_for(2.5 * MOST_BUSY) == pytest.approx((3, 2.5 * MOST_BUSY / 3))
 
 
 def test_files_without_processors_or_cores_have_none() -> None:
