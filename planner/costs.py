@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.fields import PlanError, count, kind_of, number, read_object, required
+from planner.processors import Processor, cores_of, processors_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -73,11 +74,12 @@ class Steps:
             tokens: Of context, of all of them together.
             chunks: (first, stop) of the prompt tokens beside them.
         """
-        squares = sum(stop * stop - first * first for first, stop in chunks)
-        added = self.prompt.linear_s * sum(stop - first for first, stop in chunks)
-        added += self.prompt.square_s * squares
+        added, prompt = 0.0, self.prompt
+        for first, stop in chunks:
+            added += prompt.linear_s * (stop - first)
+            added += prompt.square_s * (stop * stop - first * first)
         if sequences == 0:
-            return self.prompt.start_s + added
+            return prompt.start_s + added
         longer = self.token_s * (tokens - sequences * self.context)
         alone = self.decode_s(sequences)
         return max(alone / 2, alone + longer) + added
@@ -118,6 +120,8 @@ class Costs:
         max_batch_patches: Of one pass.
         max_queued_patches: That wait in a replica.
         start_s: Until a process of a tier serves, by tier.
+        processors: What requests cost the processes around the models; {} where not measured.
+        cores: Who shares a core with whom; () where each service has its own.
     """
 
     preprocess: Curve
@@ -130,6 +134,8 @@ class Costs:
     max_batch_patches: int
     max_queued_patches: int
     start_s: Mapping[str, float]
+    processors: Mapping[str, Processor]
+    cores: tuple[tuple[str, ...], ...]
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -149,6 +155,7 @@ class Costs:
         """The costs in a file's object; see `open`."""
         decoder = _limits(required(given, "decoder", where="the file"))
         starts = given.get("startup_s", {})
+        processors = processors_of(given.get("processors", {}))
         return cls(
             preprocess=_curve(given, "preprocess", "patches"),
             encode=_curve(given, "encode", "patches"),
@@ -160,6 +167,8 @@ class Costs:
             max_batch_patches=_patches(given, "max_batch_patches"),
             max_queued_patches=_patches(given, "max_queued_patches"),
             start_s={tier: number(f"startup_s.{tier}", value) for tier, value in starts.items()},
+            processors=processors,
+            cores=cores_of(given.get("cores", []), processors),
         )
 
 

@@ -46,6 +46,12 @@ def plan_table(load: Load, found: Found) -> Table:
     table.add_row("replicas busy", f"{outcome.replica_use:.0%}", "", "")
     table.add_row("decoders busy", f"{outcome.decoder_use:.0%}", "", "")
     table.add_row("slots held", f"{outcome.slot_use:.0%}", "", "")
+    for name, cores, use in (
+        ("gateway cores busy", outcome.gateway_cores, outcome.gateway_use),
+        ("front cores busy", outcome.front_cores, outcome.front_use),
+    ):
+        if cores:
+            table.add_row(name, f"{use:.0%}", f"of {cores}", "")
     table.add_row("within both targets", f"{outcome.good:.1%}", "", f"{outcome.goodput:.2f}/s")
     table.add_row("refused", f"{outcome.refused}", "", "0")
     return table

@@ -30,15 +30,19 @@ class TokenBudget:
         self._held = held
         self._prefixes = prefixes
         self._committed = [0] * cache.slot_count
+        self._total = 0  # of them
 
     @property
     def committed(self) -> int:
         """Tokens that take memory."""
-        return sum(self._committed)
+        return self._total
 
     def note(self, slot: int, length: int) -> None:
         """The first `length` tokens of a slot have been written."""
-        self._committed[slot] = max(self._committed[slot], length)
+        more = length - self._committed[slot]
+        if more > 0:
+            self._committed[slot] = length
+            self._total += more
 
     def reserve(self, lengths: Mapping[int, int], protected: Held | None = None) -> bool:
         """Makes room for slots to grow, at the expense of cached KV; False when it cannot.
@@ -47,22 +51,25 @@ class TokenBudget:
             lengths: Tokens wanted, by slot.
             protected: Cached KV that must stay.
         """
-
-        def missing() -> int:
-            growth = (max(0, n - self._committed[slot]) for slot, n in lengths.items())
-            return sum(growth) + self.committed - self.tokens
-
-        if missing() > 0:
+        if self._missing(lengths) > 0:
             self._trim(lengths)
-        while missing() > 0:
-            victim = self._prefixes.least_used(protected)
-            if victim is None:
-                return False
-            self._prefixes.evict(victim)
-            self._trim(lengths)
+            while self._missing(lengths) > 0:
+                victim = self._prefixes.least_used(protected)
+                if victim is None:
+                    return False
+                self._prefixes.evict(victim)
+                self._trim(lengths)
         for slot, length in lengths.items():
             self.note(slot, length)
         return True
+
+    def _missing(self, lengths: Mapping[int, int]) -> int:
+        """Tokens beyond the budget if slots grew to these lengths; below 0 where there is room."""
+        missing, committed = self._total - self.tokens, self._committed
+        for slot, length in lengths.items():
+            if length > committed[slot]:
+                missing += length - committed[slot]
+        return missing
 
     def trim(self) -> None:
         """Gives back what lies behind valid KV, if the budget is passed."""
@@ -75,3 +82,4 @@ class TokenBudget:
             if committed > wanted:
                 self._cache.give_back(slot, wanted)
                 self._committed[slot] = wanted
+                self._total -= committed - wanted

@@ -61,7 +61,7 @@ class ChunkPacer:
 
     def _alone_s(self, decode_count: int) -> float | None:
         """Seconds of a step without prompt tokens, of the nearest batch that has been seen."""
-        if not self._step_s:
-            return None
+        if not self._step_s or decode_count in self._step_s:
+            return self._step_s.get(decode_count)
         nearest = min(self._step_s, key=lambda count: (abs(count - decode_count), count))
         return self._step_s[nearest]

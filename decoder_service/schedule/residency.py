@@ -12,7 +12,7 @@ directly. What makes it safe:
   twice `max_sequences` together with the running ones.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from decoder_service.cache.slots import SLOTS_PER_SEQUENCE, Slots
 from decoder_service.schedule.scheduler import PrefillChunk, Scheduler, StepPlan
@@ -78,7 +78,7 @@ class Residency:
     def admit(self, now: float) -> list[Sequence]:
         """Gives slots to waiting sequences, most urgent first; may take them from others."""
         granted = []
-        while (sequence := self._next(now)) is not None:
+        while self.waiting and (sequence := self._next(now)) is not None:
             victims = self._victims(sequence, now)
             if victims is None:
                 break
@@ -207,7 +207,7 @@ class Residency:
             chunks.append(fitted)
         if plan.prefill and not chunks and not plan.decode:
             return None
-        return replace(plan, prefill=tuple(chunks))
+        return StepPlan(plan.decode, tuple(chunks))
 
     def _fit_chunk(self, chunk: PrefillChunk, lengths: dict[int, int]) -> PrefillChunk | None:
         slot, count = chunk.sequence.held_slot, chunk.stop - chunk.start
@@ -215,7 +215,7 @@ class Residency:
             wanted = {**lengths, slot: chunk.start + count}
             if self.slots.budget.reserve(wanted):
                 lengths.update(wanted)
-                return replace(chunk, stop=chunk.start + count)
+                return PrefillChunk(chunk.sequence, chunk.start, chunk.start + count)
             count //= 2
         return None
 

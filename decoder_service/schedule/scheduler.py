@@ -134,20 +134,21 @@ class Scheduler:
             step: Number of this step; grows by one each time.
             mixed_tokens: Most prompt tokens of the step if sequences decode; they wait for it.
         """
-        running = list(running)
-        decoding = (s for s in running if s.status is Status.DECODING)
-        decode = tuple(sorted(decoding, key=lambda s: s.held_slot))
+        decode, ready = list[Sequence](), list[tuple[Sequence, int]]()
+        for sequence in running:
+            if sequence.status is Status.DECODING:
+                decode.append(sequence)
+            elif (count := sequence.prefillable_count) > 0:
+                ready.append((sequence, count))
+        decode.sort(key=lambda s: s.held_slot)
+        ready.sort(key=lambda one: one[1] - self.aging_tokens * (step - one[0].served_step))
         budget = mixed_tokens if decode else self.prefill_chunk_tokens
-        ready = sorted(
-            (s for s in running if s.prefillable_count > 0),
-            key=lambda s: s.prefillable_count - self.aging_tokens * (step - s.served_step),
-        )
         chunks = []
-        for sequence in ready:
+        for sequence, prefillable in ready:
             if budget == 0:
                 break
-            count = min(budget, sequence.prefillable_count)
+            count = min(budget, prefillable)
             start = sequence.kv_length
             chunks.append(PrefillChunk(sequence, start, start + count))
             budget -= count
-        return StepPlan(decode, tuple(chunks))
+        return StepPlan(tuple(decode), tuple(chunks))

@@ -21,6 +21,7 @@ from rich.console import Console
 from deploy.client import ChatClient, Conversation
 from deploy.commands.bench import image
 from deploy.stack.local import LocalStack
+from deploy.stack.usage import Usage, processor_seconds
 from deploy.terminal.screen import CommandError
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, gateway_pb2
 
@@ -31,6 +32,7 @@ STREAMS = (1, 2, 4, 8, 16)
 STREAM_TOKENS = 64
 # The first of many streams decodes on while the prompts of the last are prefilled.
 MOST_TOKENS = 2048
+IDLE_S = 0.5  # without requests, to see what processes take anyway
 LONG_WORDS = 400  # of a prompt that shows what context costs
 SETTLING = 4  # tokens of each stream before its gaps count
 ROUNDS = 3
@@ -97,12 +99,15 @@ def measure(
     images = _images(client, words, overhead_s)
     told("steps")
     decode, spread = _steps(client, words, limits)
+    told("processors")
+    processors = _processors(stack, client, words, min(4, limits["slots"]))
     return {
         **images,
         "prefill": prefill,
         "overhead_s": overhead_s,
         "decode": decode,
         "step_spread": spread,
+        "processors": processors,
         "decoder": limits,
         "max_batch_patches": _setting(flags, "vision", "max-batch-patches"),
         "max_queued_patches": _setting(flags, "vision", "max-queued-patches"),
@@ -152,12 +157,8 @@ def _prompts(client: ChatClient, words: "Words", max_context: int) -> tuple[list
 
 def _images(client: ChatClient, words: "Words", overhead_s: float) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {"preprocess": [], "encode": [], "transfer": []}
-    for round_number, (width, height) in itertools.product(range(ROUNDS + 1), SIDES):
-        seed = words.number()
-        conversation = Conversation()
-        conversation.ask(words.text(4), [image(width, height, seed)])
-        prepared = client.prepare(gateway_pb2.PrepareRequest(messages=conversation.messages))
-        patches = sum(grid.t * grid.h * grid.w for grid in prepared.grid_thw)
+    for round_number, side in itertools.product(range(ROUNDS + 1), SIDES):
+        conversation, patches = _about_an_image(client, words, side)
         found = _timed(client, conversation, 2)
         if round_number == 0:  # warms up
             continue
@@ -202,6 +203,28 @@ def _steps(
     return rows, [round(float(one), 4) for one in spread]
 
 
+def _processors(
+    stack: LocalStack, client: ChatClient, words: "Words", streams: int
+) -> dict[str, dict[str, float]]:
+    """Processor seconds of what is around the models, by process."""
+    usage = Usage(lambda: processor_seconds(stack))
+    for _ in range(ROUNDS):
+        with usage.during():
+            time.sleep(IDLE_S)
+        with usage.during(requests=streams, tokens=2 * streams):
+            for _ in range(streams):
+                _ask(client, words.text(PROMPT_WORDS[0]), 2)
+        with usage.during(requests=streams, tokens=STREAM_TOKENS * streams):
+            with ThreadPoolExecutor(streams) as pool:
+                texts = [words.text(PROMPT_WORDS[0]) for _ in range(streams)]
+                list(pool.map(lambda text: _ask(client, text, STREAM_TOKENS), texts))
+        for side in SIDES:
+            conversation, patches = _about_an_image(client, words, side)
+            with usage.during(requests=1, images=1, patches=patches, tokens=2):
+                _timed(client, conversation, 2)
+    return usage.costs()
+
+
 def _gaps(streams: Sequence[Timed]) -> Iterator[float]:
     """Times between tokens while all of some answers decode."""
     since = max(one.arrivals[min(SETTLING, len(one.arrivals) - 1)] for one in streams)
@@ -228,6 +251,16 @@ class Words:
     def text(self, count: int) -> str:
         """So many words of digits."""
         return " ".join(str(word) for word in self._draw.integers(100, 1000, count))
+
+
+def _about_an_image(
+    client: ChatClient, words: Words, side: tuple[int, int]
+) -> tuple[Conversation, int]:
+    """A question about an image that no cache has seen, and the image's patches."""
+    conversation = Conversation()
+    conversation.ask(words.text(4), [image(*side, words.number())])
+    prepared = client.prepare(gateway_pb2.PrepareRequest(messages=conversation.messages))
+    return conversation, sum(grid.t * grid.h * grid.w for grid in prepared.grid_thw)
 
 
 def _ask(client: ChatClient, text: str, tokens: int) -> Timed:

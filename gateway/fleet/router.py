@@ -114,19 +114,22 @@ class Router:
         self._turn += 1
         turn = self._turn % max(1, len(self.endpoints))
         rotated = self.endpoints[turn:] + self.endpoints[:turn]
-        usable = [endpoint for endpoint in rotated if endpoint.state is not State.MISMATCHED]
-        loads = [endpoint.load for endpoint in usable if _takes_calls(endpoint)]
-        near = min(loads, default=0) + (0 if affinity is None else AFFINITY_SLACK)
-        return sorted(
-            usable,
-            key=lambda endpoint: (
-                endpoint in avoid,
-                endpoint.state is not State.SERVING,
-                not _takes_calls(endpoint),
-                max(near, endpoint.load),
-                b"" if affinity is None else _score(affinity, endpoint),
-            ),
-        )
+        usable = [
+            (endpoint, _takes_calls(endpoint), endpoint.load)
+            for endpoint in rotated
+            if endpoint.state is not State.MISMATCHED
+        ]
+        near = min((load for _, takes, load in usable if takes), default=0)
+        near += 0 if affinity is None else AFFINITY_SLACK
+
+        def rank(one: tuple[Endpoint, bool, int]) -> tuple[int, int, bytes]:
+            endpoint, takes, load = one
+            serves = endpoint.state is State.SERVING
+            doubt = 4 * (endpoint in avoid) + 2 * (not serves) + (not takes)
+            score = b"" if affinity is None else _score(affinity, endpoint)
+            return doubt, max(near, load), score
+
+        return [endpoint for endpoint, _, _ in sorted(usable, key=rank)]
 
     def failure(self) -> ServiceError:
         """The error of a call for which no address is left."""

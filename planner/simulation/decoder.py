@@ -5,7 +5,6 @@ are taken together, at most `_MOST_STEPS`; what comes in between ends them at th
 """
 
 from collections.abc import Callable
-from collections.abc import Sequence as List
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +20,10 @@ from decoder_service.sequence.request import Request, Span
 from decoder_service.sequence.sequence import Sequence, Status
 from planner.costs import MOST_CONTEXT, Costs, DecoderLimits
 from planner.simulation.clock import Clock
-from planner.simulation.outcome import Answer, Gaps
+from planner.simulation.core import Core
+from planner.simulation.outcome import Answer
 from planner.simulation.spread import Spread
+from planner.simulation.way import Way
 
 # Steps taken together, for a step's time grows with its context.
 _MOST_STEPS = 64
@@ -51,8 +52,9 @@ class Decoder:
         clock: The simulation's.
         costs: The machine's.
         spread: How far steps lie from their median.
-        gaps: Told of the time between tokens.
+        way: Of tokens to their clients.
         on_end: Told of an answer that ended.
+        core: Where it runs, a step at a time; None: nobody shares a core, and steps are joined.
         other_work: What is computed on the same cores before the next step: seconds, or None.
 
     Attributes:
@@ -65,8 +67,9 @@ class Decoder:
         costs: Costs,
         *,
         spread: Spread,
-        gaps: Gaps,
+        way: Way,
         on_end: Callable[[Answer], None],
+        core: Core | None = None,
         other_work: OtherWork = lambda: None,
     ) -> None:
         self.residency = _residency(costs.decoder)
@@ -76,8 +79,9 @@ class Decoder:
         self._costs = costs
         self._pacer = ChunkPacer(costs.decoder.mixed_chunk)
         self._spread = spread
-        self._gaps = gaps
+        self._way = way
         self._on_end = on_end
+        self._core = core
         self._other_work = other_work
         self._answers: dict[Sequence, Answer] = {}
         self._complete: list[Sequence] = []  # their features came during a step
@@ -96,12 +100,15 @@ class Decoder:
 
     def used_s(self) -> tuple[float, float]:
         """Seconds in which it computed so far, and in which slots were held, of all slots."""
-        passed = 0.0 if self._steps is None else self._clock.now - self._began
+        passed = 0.0
+        if self._steps is not None:  # on a shared core a step lasts longer than it computes
+            passed = min(self._clock.now, float(self._steps.ends[-1])) - self._began
         return self._busy_s + passed, self._held_s + passed * len(self.residency.running)
 
     def submit(self, answer: Answer) -> tuple[Sequence, Admission]:
         """Takes a request in and says what it needs; there must be a place."""
         sequence = Sequence(_request(answer), arrival=self._clock.now)
+        sequence.token_ids[sequence.history_length :] = 0  # its output, token by token
         self._answers[sequence] = answer
         admission = self.residency.arrive(sequence)
         self.wake()
@@ -146,8 +153,6 @@ class Decoder:
         self._complete.clear()
         for sequence in self.residency.admit(now):
             sequence.served_step = self._step
-        if not self.residency.has_work:
-            return
         count = self.residency.slots.decoding_count
         mixed = self._pacer.chunk_tokens(count) if count else 0
         plan = self.residency.plan(self._step + 1, mixed, now)
@@ -166,7 +171,7 @@ class Decoder:
         times = 1
         if not plan.prefill and not self._is_crowded(plan):
             left = min(s.request.max_tokens - s.output_count for s in plan.decode)
-            times = min(left, _MOST_STEPS)
+            times = min(left, _MOST_STEPS if self._core is None else 1)
             if times > 1:
                 lengths = {s.held_slot: s.kv_length + times for s in plan.decode}
                 self.residency.slots.budget.reserve(lengths)
@@ -186,24 +191,29 @@ class Decoder:
     def _run(self, steps: _Steps) -> None:
         self._version += 1
         self._steps, version = steps, self._version
-        self._clock.at(float(steps.ends[-1]), lambda: self._end(version))
+        last = float(steps.ends[-1])
+        if self._core is None:
+            self._clock.at(last, lambda: self._end(version))
+        else:
+            self._core.run(last - self._began, lambda: self._end(version))
 
     def _end(self, version: int) -> None:
         if version != self._version or self._steps is None:
             return
         steps, self._steps = self._steps, None
-        plan, count = steps.plan, len(steps.ends)
-        took = self._clock.now - self._began
-        self._busy_s += took
-        self._held_s += took * len(self.residency.running)
+        plan, count, now = steps.plan, len(steps.ends), self._clock.now
+        computed = float(steps.ends[-1]) - self._began
+        self._busy_s += computed
+        self._held_s += computed * len(self.residency.running)
         self._step += count
-        self._learn(plan, took / count, count)
+        self._learn(plan, (now - self._began) / count, count)
         for sequence in plan.decode:
             self.residency.slots.extend(sequence, sequence.history_length + count - 1)
         for chunk in plan.prefill:
             chunk.sequence.served_step = self._step
             self.residency.prefilled(chunk.sequence, chunk.stop)
-        self._note_gaps(plan.decode, steps.ends)
+        answers = [self._answers[sequence] for sequence in plan.decode]
+        self._way.tokens(answers, self._began, steps.ends)
         for sequence in plan.decode:
             self._take(sequence, count)
         for chunk in plan.prefill:
@@ -218,30 +228,15 @@ class Decoder:
 
     # -- Tokens ------------------------------------------------------------------------------
 
-    def _note_gaps(self, decode: List[Sequence], ends: FloatArray) -> None:
-        slow, target_s = 0, self._gaps.target_s
-        if len(ends) > 1 and decode:
-            later = ends[1:] - ends[:-1]
-            slow = int((later > target_s).sum())
-            self._gaps.note(self._began, later, len(decode))
-        for sequence in decode:  # who was preempted in between has waited longer than the step
-            first = float(ends[0]) - (sequence.times.last_token or self._began)
-            self._gaps.note_one(self._began, first)
-            self._answers[sequence].slow_gaps += slow + (first > target_s)
-
     def _take(self, sequence: Sequence, tokens: int) -> None:
         sequence.output_count += tokens
-        sequence.times.last_token = self._clock.now
-        first, sequence.history_length = sequence.history_length, sequence.history_length + tokens
-        sequence.token_ids[first : sequence.history_length] = 0
+        sequence.history_length += tokens
         if sequence.output_count == sequence.request.max_tokens:
             self._finish(sequence)
 
     def _take_first(self, sequence: Sequence) -> None:
         """The token behind a prompt, or behind what was computed again after a preemption."""
-        answer = self._answers[sequence]
-        if answer.first is None:
-            answer.first = self._clock.now
+        self._way.first(self._answers[sequence])
         self._take(sequence, 1)
         if sequence.status is Status.PREFILLING:
             self.residency.slots.promote(sequence)
@@ -249,7 +244,6 @@ class Decoder:
 
     def _finish(self, sequence: Sequence) -> None:
         answer = self._answers.pop(sequence)
-        answer.last = self._clock.now
         self.residency.end(sequence)
         self._on_end(answer)
 

@@ -25,7 +25,7 @@ class Answer:
         arrival: What was asked.
         encoded: When its features were at the decoder.
         first: When its first token came.
-        last: When its last one came.
+        last: When its latest one came.
         refused: Whether a queue was full.
         slow_gaps: Gaps between its tokens that were longer than the target.
     """
@@ -109,6 +109,10 @@ class Outcome:
         replica_use: Share of the time in which replicas computed, while requests came.
         decoder_use: The same of decoders.
         slot_use: Share of the slots that sequences held.
+        gateway_cores: Cores for gateways, a process on each; 0 where their costs are not known.
+        gateway_use: Share of those that they use.
+        front_cores: The same for the vision tier's fronts.
+        front_use: The same.
         preemptions: Sequences that lost their slot.
         events: Of the simulation.
     """
@@ -128,6 +132,10 @@ class Outcome:
     replica_use: float
     decoder_use: float
     slot_use: float
+    gateway_cores: int
+    gateway_use: float
+    front_cores: int
+    front_use: float
     preemptions: int
     events: int
 

@@ -8,13 +8,16 @@ from gateway.fleet.router import Endpoint, Router, State
 from planner.costs import Costs
 from planner.fields import PlanError
 from planner.load import Load
+from planner.processors import CoresFor, Processor, cores_for
 from planner.simulation.autoscale import Autoscale
 from planner.simulation.clock import Clock
+from planner.simulation.core import Core
 from planner.simulation.decoder import Decoder
 from planner.simulation.encoder import Encoders, ImageQueue
 from planner.simulation.outcome import Answer, Gaps, Outcome, outcome
 from planner.simulation.requests import arrivals
 from planner.simulation.spread import Spread
+from planner.simulation.way import OwnCores, SharedCores, Way, shared_cores
 from protos.wire.errors import Reason
 from vision_service.scaling.policy import Aims
 
@@ -74,7 +77,17 @@ class Simulation:
         self._costs, self._load, self._plan = costs, load, plan
         self._clock = Clock()
         self._gaps = Gaps(target_s=load.itl_s, since_s=load.warm_up_s, until_s=load.seconds)
-        self._encoders = Encoders(self._clock, costs, count=plan.replicas)
+        self._cores = cores = shared_cores(self._clock, costs)
+        self._way: Way = OwnCores(self._clock, costs, self._gaps)
+        if cores:
+            self._way = SharedCores(self._clock, costs, self._gaps, cores)
+        self._encoders = Encoders(
+            self._clock,
+            costs,
+            count=plan.replicas,
+            most=plan.most_replicas,
+            core=cores.get("replica"),
+        )
         spread = Spread(costs.spread, load.seed)
         self._nodes = [self._node(spread) for _ in range(plan.decoders)]
         self._router = _router(plan.decoders)
@@ -86,13 +99,13 @@ class Simulation:
         """Runs it to its end, when every answer has ended."""
         load, plan = self._load, self._plan
         scaler = self._autoscale()
-        # What a request spends on its way is one figure, spent before anything queues.
         for answer in self.answers:
-            moment = answer.arrival.moment + self._costs.overhead_s
-            self._clock.at(moment, partial(self._arrive, answer))
+            arrive = partial(self._arrive, answer)
+            self._clock.at(answer.arrival.moment, partial(self._way.request, answer, arrive))
         self._clock.at(load.seconds, self._look)
         self._clock.run()
         replicas = plan.replicas if scaler is None else scaler.replica_s / load.seconds
+        gateways, fronts = self._cores_for("gateway"), self._cores_for("front")
         return outcome(
             self.answers,
             self._gaps,
@@ -103,6 +116,10 @@ class Simulation:
             replica_use=self._busy_s[0] / load.seconds / max(1e-9, replicas),
             decoder_use=self._busy_s[1] / load.seconds / plan.decoders,
             slot_use=self._busy_s[2] / load.seconds / plan.decoders / self._costs.decoder.slots,
+            gateway_cores=gateways.cores,
+            gateway_use=gateways.use,
+            front_cores=fronts.cores,
+            front_use=fronts.use,
             preemptions=sum(node.decoder.residency.preemption_count for node in self._nodes),
             events=self._clock.events,
         )
@@ -120,14 +137,26 @@ class Simulation:
         computed, held = (sum(one[part] for one in used) for part in (0, 1))
         self._busy_s = (self._encoders.busy_s, computed, held)
 
+    def _cores_for(self, process: str) -> CoresFor:
+        """What the processes of a kind, one to a core, took of their cores while requests came."""
+        cost = self._costs.processors.get(process, Processor())
+        answers = (answer.arrival for answer in self.answers if not answer.refused)
+        seconds = sum(
+            cost.seconds(patches=asked.patches, tokens=asked.output_tokens) for asked in answers
+        )
+        return cores_for(seconds / self._load.seconds)
+
     def _node(self, spread: Spread) -> Node:
-        images = ImageQueue(self._costs)
+        images, core = ImageQueue(self._costs), None
+        if self._cores:
+            core = self._cores.get("decoder") or Core(self._clock)
         decoder = Decoder(
             self._clock,
             self._costs,
             spread=spread,
-            gaps=self._gaps,
+            way=self._way,
             on_end=self._ended,
+            core=core,
             other_work=partial(self._pass_of, images),
         )
         return Node(decoder=decoder, images=images)
@@ -155,25 +184,28 @@ class Simulation:
         sequence, admission = node.decoder.submit(answer)
         if not admission.needed_spans:
             return
-        give = partial(node.decoder.give_features, sequence)
+        give = partial(self._given, answer, partial(node.decoder.give_features, sequence))
         if self._plan.whole:
             self._encode_there(answer, node, give)
-        elif not self._encoders.submit(answer.arrival.patches, partial(self._send, answer, give)):
+            return
+
+        def refused() -> None:
             answer.refused = True
             node.decoder.cancel(sequence)
             self._ended(answer)
 
-    def _send(self, answer: Answer, give: Callable[[], None]) -> None:
-        """Features are computed; they are at the decoder once they have crossed the wire."""
-        crossing = self._costs.transfer.seconds(answer.arrival.patches)
-        self._clock.at(self._clock.now + crossing, partial(self._given, answer, give))
+        def submit() -> None:
+            sent = partial(self._way.features, answer, give)
+            self._encoders.submit(answer.arrival.patches, sent, refused)
+
+        self._way.image(answer, submit)
 
     def _encode_there(self, answer: Answer, node: Node, give: Callable[[], None]) -> None:
         """Has an image encoded by a whole node, where features need not travel."""
         patches = answer.arrival.patches
 
         def prepared() -> None:
-            node.images.add(patches, self._clock.now, partial(self._given, answer, give))
+            node.images.add(patches, self._clock.now, give)
             node.decoder.wake()
 
         self._clock.at(self._clock.now + self._costs.preprocess.seconds(patches), prepared)

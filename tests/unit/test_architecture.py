@@ -94,6 +94,7 @@ LAYERS = {
     ],
     "planner": [
         ["fields"],
+        ["processors"],
         ["costs", "load"],
         ["simulation"],
         ["search"],
@@ -102,8 +103,9 @@ LAYERS = {
     ],
     "planner/simulation": [
         ["clock", "requests", "spread"],
-        ["outcome"],
-        ["decoder", "encoder"],
+        ["core", "outcome"],
+        ["encoder", "way"],
+        ["decoder"],
         ["autoscale"],
         ["run"],
     ],

@@ -3,14 +3,10 @@
 from typing import Any
 
 from vision_service.config import VisionConfig
+from vision_service.scaling.placement import most_ahead_s
 
 # Calls a replica works on or holds at once: enough to fill a batch while the last one runs.
 MAX_ONGOING_REQUESTS = 32
-
-# Work that a replica may have before it when it is given more, seconds. The rest waits in front,
-# where it can still go to any replica, also to one that is being started.
-AHEAD_S = 1.0
-_FOR_EVER_S = 1e9  # of a single replica: it orders what waits by itself, and better
 
 HEALTH_CHECK_PERIOD_S = 1.0
 # Serve replaces a replica that misses three checks in a row: a stopped one within 33 s. One that
@@ -57,7 +53,7 @@ def deployment_options(config: VisionConfig) -> dict[str, Any]:
 def _request_router(config: VisionConfig) -> dict[str, Any]:
     return {
         "request_router_class": _ROUTER,
-        "request_router_kwargs": {"ahead_s": AHEAD_S if config.most_replicas > 1 else _FOR_EVER_S},
+        "request_router_kwargs": {"ahead_s": most_ahead_s(config.most_replicas)},
         "request_routing_stats_period_s": ROUTING_STATS_PERIOD_S,
         "request_routing_stats_timeout_s": ROUTING_STATS_TIMEOUT_S,
         "max_backoff_s": _MOST_BACKOFF_S,

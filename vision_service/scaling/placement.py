@@ -13,6 +13,11 @@ from vision_service.scaling.cost import START, Cost, Work
 
 K = TypeVar("K")
 
+# Work that a replica may have before it when it is given more, seconds. The rest waits in front,
+# where it can still go to any replica, also to one that is being started.
+AHEAD_S = 1.0
+_FOR_EVER_S = 1e9  # of a single replica: it orders what waits by itself, and better
+
 # An image is overdue so much later than predicted; and a replica that is silent since is suspect.
 _OVERDUE_FACTOR, _OVERDUE_S = 3.0, 1.0
 
@@ -51,6 +56,15 @@ class Outlook:
     def finish_s(self, work: Work) -> float:
         """Predicted seconds until a new image is done there."""
         return self.ahead_s + self.cost.seconds(work)
+
+
+def most_ahead_s(replicas: int) -> float:
+    """What a replica may have before it when it is given more, seconds.
+
+    Args:
+        replicas: The most that there may be.
+    """
+    return AHEAD_S if replicas > 1 else _FOR_EVER_S
 
 
 def in_order(

@@ -50,6 +50,20 @@ def test_the_plan_is_a_table_of_80_columns_and_a_curve_that_marks_it(
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_plan_has_the_cores_of_gateways_and_fronts_where_their_costs_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    processors = {"gateway": {"token_s": 0.03}, "front": {"image_s": 0.1}}
+    path = write_costs(tmp_path / "with.json", processors=processors)
+    fixed = ("--replicas", "2", "--decoders", "2", "--no-curve")
+    assert run(path, *SHORT, *fixed) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "cores busy" in line]
+    assert len(rows) == 2
+    assert "gateway cores busy" in rows[0] and "of 3" in rows[0]
+    assert "front cores busy" in rows[1] and "of 1" in rows[1]
+
+
 def test_json_and_a_drawing_tell_the_same_plan(
     costs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,9 @@ def known_machine(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     monkeypatch.setattr(costs, "_timed", timed)
     monkeypatch.setattr(costs, "_together", together)
     monkeypatch.setattr(costs, "_limits", lambda stack, flags: LIMITS)
+    used = iter(range(10**6))
+    monkeypatch.setattr(costs, "processor_seconds", lambda stack: {"gateway": 0.05 * next(used)})
+    monkeypatch.setattr(costs, "IDLE_S", 0.0)
     monkeypatch.setattr(costs, "SIDES", ((64, 64), (128, 128), (256, 192)))
     ready = {"vision": SimpleNamespace(seconds=8.0), "decoder": SimpleNamespace(seconds=3.0)}
     return SimpleNamespace(ready=ready), SimpleNamespace(prepare=prepare)
@@ -102,6 +105,8 @@ def test_the_planner_reads_the_machine_that_was_measured(
     assert read.overhead_s == pytest.approx(0.01)
     assert read.decoder.slots == 8
     assert (read.max_batch_patches, read.max_queued_patches) == (2048, 65_536)
+    assert read.cores == ()
+    assert read.processors["gateway"].seconds(patches=0, tokens=2) > 0
     assert read.start_s == {"vision": 8.0, "decoder": 3.0}
     assert set(read.spread) == {1.0}
     assert json.loads(path.read_text())["decode"][-1]["sequences"] == 2  # of a longer context

@@ -42,12 +42,16 @@ def waits(replicas: int, arrivals: list[float]) -> list[float]:
 
     def arrive() -> None:
         came = clock.now
-        encoders.submit(PATCHES, lambda: found.append(clock.now - came - SERVICE_S))
+        encoders.submit(PATCHES, lambda: found.append(clock.now - came - SERVICE_S), fail)
 
     for moment in arrivals:
         clock.at(moment, arrive)
     clock.run()
     return found
+
+
+def fail() -> None:
+    raise AssertionError("a queue was full")
 
 
 def waits_in_one_queue(servers: int, arrivals: list[float]) -> list[float]:
@@ -115,7 +119,7 @@ def test_a_small_image_passes_a_huge_one_s_queue() -> None:
     ended = dict[int, float]()
 
     def submit(patches: int) -> None:
-        encoders.submit(patches, lambda: ended.update({patches: clock.now}))
+        encoders.submit(patches, lambda: ended.update({patches: clock.now}), fail)
 
     submit(60_000)
     submit(256)

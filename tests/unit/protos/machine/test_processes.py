@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 from protos.machine import processes
 from tests.support.waiting import wait_until
@@ -24,11 +25,19 @@ def test_descendants_are_found_and_ended() -> None:
         )
 
 
+def test_a_process_s_processor_seconds_are_those_it_counts_itself() -> None:
+    before = time.process_time()
+    sum(range(100_000))
+    seen = processes.processor_s(os.getpid())
+    assert before < seen < time.process_time()
+
+
 def test_a_process_that_is_gone_is_not_killed_again() -> None:
     with subprocess.Popen(["true"]) as gone:
         pass
     assert processes.start_time(gone.pid) is None
     assert processes.name(gone.pid) == ""
+    assert processes.processor_s(gone.pid) == 0.0
     assert processes.end({gone.pid: 1}, grace_s=0.0) == []
 
 

@@ -1,0 +1,187 @@
+"""What lies between clients and the models: requests in, features across, tokens out.
+
+Where every process has cores of its own, a request's way and its features' are figures as they were
+measured, and a token is at its client when it is made. Where processes share cores (`cores` in the
+file of costs), what each of them does is work on its core beside what else is done there.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.costs import Costs
+from planner.processors import PROCESSES, Processor
+from planner.simulation.clock import Clock
+from planner.simulation.core import Core, Service
+from planner.simulation.outcome import Answer, Gaps
+
+FloatArray = npt.NDArray[np.float64]
+Call = Callable[[], None]
+
+_NOTHING = Processor()
+
+
+class Way(Protocol):
+    """How requests, images and tokens get where they are wanted."""
+
+    def request(self, answer: Answer, then: Call) -> None:
+        """A request that comes now is on its way to the decoder."""
+
+    def image(self, answer: Answer, then: Call) -> None:
+        """Its image is on its way to a replica."""
+
+    def features(self, answer: Answer, then: Call) -> None:
+        """Its features are computed, and on their way to the decoder."""
+
+    def first(self, answer: Answer) -> None:
+        """The token behind a prompt, or behind what was computed again after a preemption."""
+
+    def tokens(self, answers: Sequence[Answer], began: float, ends: FloatArray) -> None:
+        """Tokens of steps that decode.
+
+        Args:
+            answers: Each got one token of every step.
+            began: When the first step did.
+            ends: When each step was through, float64 [steps]; the last one is now.
+        """
+
+
+class OwnCores:
+    """Nobody shares a core.
+
+    Args:
+        clock: The simulation's.
+        costs: Of the machines.
+        gaps: Told of the time between tokens.
+    """
+
+    def __init__(self, clock: Clock, costs: Costs, gaps: Gaps) -> None:
+        self._clock = clock
+        self._costs = costs
+        self._gaps = gaps
+
+    def request(self, answer: Answer, then: Call) -> None:
+        """See `Way`: one figure, spent before anything queues."""
+        self._clock.at(self._clock.now + self._costs.overhead_s, then)
+
+    def image(self, answer: Answer, then: Call) -> None:
+        """See `Way`: the figures of features have it."""
+        then()
+
+    def features(self, answer: Answer, then: Call) -> None:
+        """See `Way`."""
+        crossing = self._costs.transfer.seconds(answer.arrival.patches)
+        self._clock.at(self._clock.now + crossing, then)
+
+    def first(self, answer: Answer) -> None:
+        """See `Way`."""
+        now = self._clock.now
+        if answer.last is None:
+            answer.first = now
+        else:
+            self._gap(answer, now, now - answer.last)
+        answer.last = now
+
+    def tokens(self, answers: Sequence[Answer], began: float, ends: FloatArray) -> None:
+        """See `Way`."""
+        slow = 0
+        if len(ends) > 1 and answers:
+            later = ends[1:] - ends[:-1]
+            slow = int((later > self._gaps.target_s).sum())
+            self._gaps.note(began, later, len(answers))
+        first, last = float(ends[0]), float(ends[-1])
+        for answer in answers:  # who was preempted in between has waited longer than the step
+            self._gap(answer, began, first - (answer.last or began))
+            answer.slow_gaps += slow
+            answer.last = last
+
+    def _gap(self, answer: Answer, moment: float, gap: float) -> None:
+        self._gaps.note_one(moment, gap)
+        answer.slow_gaps += gap > self._gaps.target_s
+
+
+class SharedCores:
+    """Processes share cores; each of them does one thing at a time.
+
+    Args:
+        clock: The simulation's.
+        costs: Of the machine, with its processors and who shares a core.
+        gaps: Told of the time between tokens as clients see them.
+        cores: Of those that share one, by service.
+    """
+
+    def __init__(self, clock: Clock, costs: Costs, gaps: Gaps, cores: dict[str, Core]) -> None:
+        self._clock = clock
+        self._costs = costs
+        self._gaps = gaps
+        self._of = {name: costs.processors.get(name, _NOTHING) for name in PROCESSES}
+        self._at = {name: Service(cores.get(name) or Core(clock)) for name in PROCESSES}
+
+    def request(self, answer: Answer, then: Call) -> None:
+        """See `Way`: through client and gateway; what is left of the measured way is waited for."""
+        client, gateway = self._of["client"], self._of["gateway"]
+        image_s = gateway.image_s if answer.arrival.patches else 0.0
+        works = [
+            ("client", client.seconds(patches=answer.arrival.patches, tokens=0)),
+            ("gateway", gateway.request_s + image_s),
+        ]
+        counted = sum(one.seconds(patches=0, tokens=1) for one in (client, gateway))
+        rest = max(0.0, self._costs.overhead_s - counted)
+        self._through(works, lambda: self._clock.at(self._clock.now + rest, then))
+
+    def image(self, answer: Answer, then: Call) -> None:
+        """See `Way`."""
+        self._through([("front", self._of["front"].image_s)], then)
+
+    def features(self, answer: Answer, then: Call) -> None:
+        """See `Way`: through front and gateway; the rest of what was measured is waited for."""
+        patches = answer.arrival.patches
+        works = [(name, self._of[name].patch_s * patches) for name in ("front", "gateway")]
+        counted = sum(one.image_s + one.patch_s * patches for one in self._of.values())
+        rest = max(0.0, self._costs.transfer.seconds(patches) - counted)
+        self._through(works, lambda: self._clock.at(self._clock.now + rest, then))
+
+    def first(self, answer: Answer) -> None:
+        """See `Way`."""
+        self._token(answer)
+
+    def tokens(self, answers: Sequence[Answer], began: float, ends: FloatArray) -> None:
+        """See `Way`."""
+        assert len(ends) == 1, "where cores are shared, steps are taken one by one"
+        for answer in answers:
+            self._token(answer)
+
+    def _token(self, answer: Answer) -> None:
+        works = [(name, self._of[name].token_s) for name in ("gateway", "client")]
+        self._through(works, lambda: self._arrived(answer))
+
+    def _arrived(self, answer: Answer) -> None:
+        """A token is at its client."""
+        now = self._clock.now
+        if answer.last is None:
+            answer.first = now
+        else:
+            gap = now - answer.last
+            self._gaps.note_one(now, gap)
+            answer.slow_gaps += gap > self._gaps.target_s
+        answer.last = now
+
+    def _through(self, works: Sequence[tuple[str, float]], then: Call) -> None:
+        """Has processes work one after the other."""
+        if not works:
+            then()
+            return
+        (name, seconds), *others = works
+        self._at[name].run(seconds, lambda: self._through(others, then))
+
+
+def shared_cores(clock: Clock, costs: Costs) -> dict[str, Core]:
+    """The cores that services share, by service; what idle processes take of one is gone."""
+    found = dict[str, Core]()
+    for names in costs.cores:
+        idle = sum(costs.processors.get(name, _NOTHING).idle for name in names)
+        core = Core(clock, speed=1.0 - idle)
+        found.update(dict.fromkeys(names, core))
+    return found
