@@ -116,8 +116,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             self.metrics.working(_planned_patches(request)),
         ):
             encoders = self._ready(request)
-            # Pixels may be tens of megabytes, and checking them reads them all.
-            source = await asyncio.to_thread(self._to_source, request)
+            source = await self._read(request)
             encoded = await self._encode(encoders, source, context)
             record.note(image_tokens=encoded.features.shape[1])
             # Waiting falls into several pieces of which only the sum is known: told as the first.
@@ -179,6 +178,12 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         if self.encoders is None:
             raise Unavailable("the vision tier is loading", retry_after_s=2.0)
         return self.encoders
+
+    async def _read(self, request: vision_pb2.EncodeRequest) -> "_Source":
+        if request.WhichOneof("source") == "patches":
+            # They may be tens of megabytes, and checking them reads them all.
+            return await asyncio.to_thread(self._to_source, request)
+        return self._to_source(request)
 
     def _to_source(self, request: vision_pb2.EncodeRequest) -> "_Source":
         expected = None
@@ -300,6 +305,8 @@ def _to_chunks(encoded: Encoded, form: str) -> Iterator[vision_pb2.EncodeChunk]:
         level_count=levels,
     )
     yield vision_pb2.EncodeChunk(header=header)
-    for chunk in features.to_chunks(encoded.features, form):
-        yield vision_pb2.EncodeChunk(features=chunk)
+    for level, start, values in features.parts(encoded.features, form):
+        chunk = vision_pb2.EncodeChunk()
+        features.fill(chunk.features, values, level=level, row_offset=start, form=form)
+        yield chunk
     yield vision_pb2.EncodeChunk(summary=encoded.summary)

@@ -135,6 +135,12 @@ def vision_down_command(context: typer.Context) -> None:
     become("vision", "vision_service.cluster.down", context.args)
 
 
+@commands.command("vision-drain", context_settings=PASSED_ON, add_help_option=False)
+def vision_drain_command(context: typer.Context) -> None:
+    """Take this host's Ray node off its cluster without losing work: tandem vision-drain."""
+    become("vision", "vision_service.cluster.drain", context.args)
+
+
 @commands.command(
     "certificates",
     epilog=examples("tandem certificates secrets gateway-1 vision-1,10.0.0.4 decoder-1"),

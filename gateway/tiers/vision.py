@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 
 from gateway.fleet.budget import RetryBudget
 from gateway.fleet.discovery import Discovery
-from gateway.fleet.router import Endpoint, Router
+from gateway.fleet.router import RETRY_AFTER_S, Endpoint, Router
 from gateway.fleet.standing import Fault
 from gateway.fleet.suspects import Suspects
 from gateway.fleet.words import FirstWords
@@ -182,8 +182,7 @@ class VisionClient(TierClient):
         self, field: str, endpoint: Endpoint, error: grpc.RpcError
     ) -> ServiceError:
         self.note_failure(endpoint, error)
-        failure = from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE)
-        return vision_error_for_client(failure, field=field)
+        return vision_error_for_client(_failure(error), field=field)
 
     def _note_won(self, race: Race[R], endpoint: Endpoint) -> None:
         self.note_success(endpoint)
@@ -256,10 +255,9 @@ class VisionClient(TierClient):
     def _failed(self, attempt: EncodeAttempt, error: grpc.RpcError) -> ServiceError:
         """Notes how an attempt ended; returns the error in the client's words."""
         self.note_failure(attempt.endpoint, error)
-        failure = from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE)
         if attempt.was_connected and _is_cut(error):
             self._suspects.ended(attempt.image.digest)
-        return vision_error_for_client(failure, field=attempt.image.field)
+        return vision_error_for_client(_failure(error), field=attempt.image.field)
 
     def _note_encoded(self, attempt: EncodeAttempt, summary: vision_pb2.EncodeSummary) -> None:
         image = attempt.image
@@ -285,6 +283,20 @@ class VisionClient(TierClient):
                 f"the vision tier was silent about {image.field} for {spent_s:.1f} s"
             )
         return _too_slow(image, spent_s)
+
+
+def _failure(error: grpc.RpcError) -> ServiceError:
+    """What an address answered.
+
+    A call that it cancels reached it when it was about to end. Who cancels a call of its own is
+    not told of it by an error of the call.
+    """
+    failure = from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE)
+    if failure.reason is not Reason.CANCELLED:
+        return failure
+    return error_for(
+        Reason.VISION_UNAVAILABLE, "the vision tier cut the call", retry_after_s=RETRY_AFTER_S
+    )
 
 
 def _is_cut(error: grpc.RpcError) -> bool:

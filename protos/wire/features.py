@@ -41,18 +41,44 @@ def to_proto(
         form: One of `FORMS`: float32, exactly; bfloat16, rounded; int8, each row rounded to 127
             steps to either side, up to its largest value.
     """
-    chunk = tensor_pb2.FeatureChunk(level=level, row_offset=row_offset)
+    chunk = tensor_pb2.FeatureChunk()
+    fill(chunk, values, level=level, row_offset=row_offset, form=form)
+    return chunk
+
+
+def fill(
+    chunk: tensor_pb2.FeatureChunk, values: FloatArray, *, level: int, row_offset: int, form: str
+) -> None:
+    """Writes some rows of one level, as `to_proto`, into an empty chunk of a larger message.
+
+    To put a chunk that is ready into a message would copy its bytes once more.
+    """
+    chunk.level, chunk.row_offset = level, row_offset
+    scales = b""
     if form == "int8":
-        steps, scales = quantized(values)
-        chunk.values.CopyFrom(tensors.to_proto(steps))
-        chunk.scales.CopyFrom(tensors.to_proto(scales))
+        steps, scale = quantized(values)
+        data = tensors.fill(chunk.values, steps)
+        scales = tensors.fill(chunk.scales, scale)
     elif form == "bfloat16":
-        chunk.values.CopyFrom(tensors.bfloat16_to_proto(values))
+        data = tensors.fill_bfloat16(chunk.values, values)
     else:
         assert form == "float32", "one of FORMS"
-        chunk.values.CopyFrom(tensors.to_proto(values))
-    chunk.crc32 = _checksum(chunk)
-    return chunk
+        data = tensors.fill(chunk.values, values)
+    chunk.crc32 = zlib.crc32(scales, zlib.crc32(data))
+
+
+def parts(values: FloatArray, form: str) -> Iterator[tuple[int, int, FloatArray]]:
+    """Level, row offset and rows of every chunk of one image's features.
+
+    Args:
+        values: Float32 [levels, N, H].
+        form: One of `FORMS`, in which a chunk has at most `CHUNK_BYTES` of values.
+    """
+    levels, rows, width = values.shape
+    step = max(1, CHUNK_BYTES // (width * BYTES[form]))
+    for level in range(levels):
+        for start in range(0, rows, step):
+            yield level, start, values[level, start : start + step]
 
 
 def to_chunks(values: FloatArray, form: str) -> Iterator[tensor_pb2.FeatureChunk]:
@@ -62,12 +88,8 @@ def to_chunks(values: FloatArray, form: str) -> Iterator[tensor_pb2.FeatureChunk
         values: Finite, float32 [levels, N, H].
         form: One of `FORMS`; see `to_proto`.
     """
-    levels, rows, width = values.shape
-    step = max(1, CHUNK_BYTES // (width * BYTES[form]))
-    for level in range(levels):
-        for start in range(0, rows, step):
-            part = values[level, start : start + step]
-            yield to_proto(part, level=level, row_offset=start, form=form)
+    for level, start, rows in parts(values, form):
+        yield to_proto(rows, level=level, row_offset=start, form=form)
 
 
 def digest(chunks: Sequence[tensor_pb2.FeatureChunk]) -> bytes:
@@ -166,9 +188,11 @@ def _rows(
 
 def quantized(values: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
     """Rows as int8 [rows, H] and their scales, float32 [rows]."""
-    scales = np.abs(values).max(axis=1) / np.float32(_INT8_MAX)
+    largest = np.maximum(values.max(axis=1), -values.min(axis=1))
+    scales = largest / np.float32(_INT8_MAX)
     scales[scales == 0] = 1
-    return np.rint(values / scales[:, None]).astype(np.int8), scales
+    steps = values / scales[:, None]
+    return np.rint(steps, out=steps).astype(np.int8), scales
 
 
 def dequantized(steps: npt.NDArray[np.int8], scales: FloatArray) -> FloatArray:

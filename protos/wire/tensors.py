@@ -32,20 +32,42 @@ def to_proto(array: npt.NDArray[np.generic]) -> tensor_pb2.Tensor:
     Raises:
         TypeError: the dtype has no wire form; a bug of the caller.
     """
+    tensor = tensor_pb2.Tensor()
+    fill(tensor, array)
+    return tensor
+
+
+def fill(tensor: tensor_pb2.Tensor, array: npt.NDArray[np.generic]) -> bytes:
+    """Encodes an array as `to_proto` into an empty message where that stands in another one.
+
+    Returns:
+        The message's data; to read the field would copy it, as putting the message elsewhere would.
+    """
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _WIRE_DTYPES:
         raise TypeError(f"no wire dtype for {array.dtype}")
-    data = np.ascontiguousarray(array, dtype=dtype).tobytes()
-    return tensor_pb2.Tensor(dtype=_WIRE_DTYPES[dtype], shape=array.shape, data=data)
+    return _fill(tensor, _WIRE_DTYPES[dtype], np.ascontiguousarray(array, dtype=dtype))
 
 
-def bfloat16_to_proto(array: npt.NDArray[np.float32]) -> tensor_pb2.Tensor:
-    """Encodes a finite float32 array as bfloat16, rounded to nearest, ties to even."""
+def fill_bfloat16(tensor: tensor_pb2.Tensor, array: npt.NDArray[np.float32]) -> bytes:
+    """Encodes a finite float32 array as bfloat16, rounded to nearest, ties to even; as `fill`."""
     bits = np.ascontiguousarray(array).view(np.uint32)
     # Half of the last bit that stays, less one where that bit is even, carries as rounding does.
-    halves = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
-    data = halves.astype("<u2").tobytes()
-    return tensor_pb2.Tensor(dtype=tensor_pb2.DTYPE_BFLOAT16, shape=array.shape, data=data)
+    halves = bits >> 16
+    halves &= 1
+    halves += bits
+    halves += np.uint32(0x7FFF)
+    halves >>= 16
+    return _fill(tensor, tensor_pb2.DTYPE_BFLOAT16, halves.astype("<u2"))
+
+
+def _fill(
+    tensor: tensor_pb2.Tensor, dtype: tensor_pb2.DType, values: npt.NDArray[np.generic]
+) -> bytes:
+    tensor.dtype = dtype
+    tensor.shape.extend(values.shape)
+    tensor.data = data = values.tobytes()
+    return data
 
 
 def check(
@@ -54,14 +76,17 @@ def check(
     field: str,
     dtypes: Sequence[tensor_pb2.DType],
     shape: Sequence[int | None],
-) -> None:
-    """Checks dtype, shape and byte count without touching the data.
+) -> bytes:
+    """Checks dtype, shape and byte count.
 
     Args:
         tensor: The message to check.
         field: Name used in errors.
         dtypes: Wire dtypes that are accepted.
         shape: Expected extents; None accepts any extent >= 0.
+
+    Returns:
+        The message's data, unchecked; to read the field again would copy it again.
 
     Raises:
         InvalidRequest: UNSUPPORTED_DTYPE or SHAPE_MISMATCH, naming field, expected and actual.
@@ -88,13 +113,14 @@ def check(
     wanted_bytes = _ELEMENT_BYTES[tensor.dtype]
     for extent in actual:
         wanted_bytes *= extent
-    if len(tensor.data) != wanted_bytes:
+    data = tensor.data
+    if len(data) != wanted_bytes:
         raise InvalidRequest(
-            f"{field} holds {len(tensor.data)} bytes, its shape {list(actual)} implies"
-            f" {wanted_bytes}",
+            f"{field} holds {len(data)} bytes, its shape {list(actual)} implies {wanted_bytes}",
             reason=Reason.SHAPE_MISMATCH,
             param=field,
         )
+    return data
 
 
 def int32_from_proto(
@@ -105,8 +131,8 @@ def int32_from_proto(
     Raises:
         InvalidRequest: see `check`.
     """
-    check(tensor, field=field, dtypes=(tensor_pb2.DTYPE_INT32,), shape=shape)
-    return np.frombuffer(tensor.data, dtype="<i4").reshape(tuple(tensor.shape))
+    data = check(tensor, field=field, dtypes=(tensor_pb2.DTYPE_INT32,), shape=shape)
+    return np.frombuffer(data, dtype="<i4").reshape(tuple(tensor.shape))
 
 
 def int8_from_proto(
@@ -117,8 +143,8 @@ def int8_from_proto(
     Raises:
         InvalidRequest: see `check`.
     """
-    check(tensor, field=field, dtypes=(tensor_pb2.DTYPE_INT8,), shape=shape)
-    return np.frombuffer(tensor.data, dtype="i1").reshape(tuple(tensor.shape))
+    data = check(tensor, field=field, dtypes=(tensor_pb2.DTYPE_INT8,), shape=shape)
+    return np.frombuffer(data, dtype="i1").reshape(tuple(tensor.shape))
 
 
 def float32_from_proto(
@@ -131,13 +157,13 @@ def float32_from_proto(
     Raises:
         InvalidRequest: see `check`; NON_FINITE when a value is NaN or infinite.
     """
-    check(tensor, field=field, dtypes=_FLOATS, shape=shape)
+    data = check(tensor, field=field, dtypes=_FLOATS, shape=shape)
     extents = tuple(tensor.shape)
     if tensor.dtype == tensor_pb2.DTYPE_BFLOAT16:
-        halves = np.frombuffer(tensor.data, dtype="<u2")
+        halves = np.frombuffer(data, dtype="<u2")
         values = bfloat16_to_float32(halves).reshape(extents)
     else:
-        raw = np.frombuffer(tensor.data, dtype=_NUMPY_DTYPES[tensor.dtype])
+        raw = np.frombuffer(data, dtype=_NUMPY_DTYPES[tensor.dtype])
         values = raw.astype(np.float32, copy=False).reshape(extents)
     if not np.isfinite(values).all():
         raise InvalidRequest(

@@ -14,8 +14,11 @@ it.
 *Placement*, four replicas that stay, at three quarters of what they can do: where an image is
 finished first, against the fewest requests of two replicas at random.
 
-Waits are from call to answer, less the image's own time. A replica takes its seconds to start:
-processes do. The last line of standard output is one JSON object.
+Waits are from call to answer, less the image's own time. The tier starts as many of Ray's workers
+beforehand as it may have replicas; arrivals begin when these have imported what a replica needs, so
+that the burst finds them ready, on two cores as on a hundred. The replicas of the step are started
+after others have ended, in new processes, which take their seconds. The last line of standard
+output is one JSON object.
 """
 
 import argparse
@@ -32,8 +35,10 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
+import psutil
 from ray import serve
 
+from protos.machine import processes
 from protos.media.images import Grid
 from tests.bench.figures import percentile
 from tests.bench.machine import warn_unless_quiet
@@ -53,6 +58,8 @@ TRICKLE, STEP = 0.2, 3.0  # replicas that are busy all the time
 BURST = 30  # images
 CALM_S = 20.0
 SAMPLE_S = 0.25
+# Workers that have imported everything take a few hundredths of a core to be there.
+IDLE, REST_S, REST_SHARE, READY_TIMEOUT_S = "ray::IDLE", 3.0, 0.2, 120.0
 PLACED = 4  # replicas of the runs that do not scale
 
 
@@ -139,7 +146,12 @@ def measured(name: str, arguments: argparse.Namespace) -> Run:
     command = [sys.executable, "-m", "tests.bench.autoscaling", f"--run={name}"]
     command += [f"--replicas={arguments.replicas}", f"--seconds={arguments.seconds}"]
     config = VisionConfig(bundle=".", startup_timeout_s=120.0)
-    environment = {**os.environ, **service._ray_environment(config, {})}
+    environment = {
+        **os.environ,
+        **service._ray_environment(config, {}),
+        # Beforehand, Ray starts no more of them than at once: as many as there are cores.
+        "RAY_worker_maximum_startup_concurrency": str(arguments.replicas + 1),
+    }
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
     return Run(**json.loads(done.stdout.splitlines()[-1]))
 
@@ -202,10 +214,29 @@ async def with_encoders(most: int | None, kind: "Kind", use: Callable[[RayEncode
         encoders = RayEncoders(config, WATCHING)
         try:
             await encoders.start(reclaim_signals=lambda: None)
-            await asyncio.sleep(3.0)
+            await _workers_ready(config.most_replicas - replicas)
             await use(encoders)
         finally:
             await encoders.stop()
+
+
+async def _workers_ready(count: int) -> None:
+    """Returns when so many of Ray's workers are idle and have imported what a replica needs."""
+    deadline_s, before_s = time.perf_counter() + READY_TIMEOUT_S, 0.0
+    while time.perf_counter() < deadline_s:
+        await asyncio.sleep(REST_S)
+        idle = _idle_workers_s()
+        if len(idle) >= count and sum(idle) - before_s < REST_SHARE * REST_S:
+            return
+        before_s = sum(idle)
+    sys.stderr.write("Ray's workers were not ready in time; the run begins all the same\n")
+
+
+def _idle_workers_s() -> list[float]:
+    """Processor time of each of Ray's idle workers, seconds."""
+    below = psutil.Process().children(recursive=True)
+    times = [one.cpu_times() for one in below if processes.name(one.pid).startswith(IDLE)]
+    return [float(one.user + one.system) for one in times]
 
 
 async def follow(encoders: RayEncoders, run: Run, arrivals: Sequence[Arrival]) -> None:

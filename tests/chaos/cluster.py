@@ -9,12 +9,15 @@ from protos.machine import processes
 from tests.chaos.hosts import Host
 from tests.chaos.services import Service
 from tests.chaos.spaces import ROOT
+from tests.e2e.ray_cluster import START as RAY
 
 PORT = 6379
 STORE_PORT = 6380
 TOKEN = "c4a0" * 16
 STARTED = "Ray runtime started"
-_START = (sys.executable, "-m", "ray.scripts.scripts", "start")  # returns, and leaves the node
+_RAY = (sys.executable, "-c", RAY)
+_START = (*_RAY, "start")  # returns, and leaves the node
+STOP = (*_RAY, "stop")
 _EVERY_NODE = ("--object-store-memory=100000000", "--include-log-monitor=false")
 _HEAD = (
     "--head",

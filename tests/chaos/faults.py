@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -17,7 +18,7 @@ from protos.machine import processes
 from tests.chaos import cluster
 from tests.chaos.hosts import Host
 from tests.chaos.scene import Phase, Scene
-from tests.chaos.services import Service, stopped
+from tests.chaos.services import COMMAND, Service, stopped
 
 CUT_S = 10.0
 DELAY_S = 0.2
@@ -138,6 +139,36 @@ def restarted_in_turn(scene: Scene) -> Iterator[None]:
 
 
 @contextmanager
+def nodes_restarted_in_turn(scene: Scene) -> Iterator[None]:
+    """Ray's node on every vision host restarted in turn, as the README tells operators."""
+    site = scene.site
+    head = f"{site.hosts['head'].address}:{cluster.PORT}"
+    for front in site.of_tier("vision"):
+        node, began_s = site.nodes[front.host], time.monotonic()
+        front.stop()
+        node.run_beside([*COMMAND, "vision-drain", f"--ray-address={head}", "--wait-s=5"])
+        restart_node(node)
+        front.start()
+        whole_s = scene.wait_until_whole() - began_s
+        sys.stderr.write(f"{front.name}: whole {whole_s:.0f} s after its front was told to end\n")
+    yield
+
+
+@contextmanager
+def head_restarted(scene: Scene) -> Iterator[None]:
+    """Ray's head stopped and started again, with what it knows elsewhere."""
+    restart_node(scene.site.nodes[scene.site.hosts["head"]])
+    yield
+
+
+def restart_node(node: Service) -> None:
+    """`ray stop`, then `ray start`; returns when the node runs."""
+    node.run_beside(cluster.STOP)
+    node.start()
+    node.wait_until_serving()
+
+
+@contextmanager
 def bundle_changed(scene: Scene) -> Iterator[None]:
     """One bundle replaced by another, half of everything at a time.
 
@@ -224,8 +255,12 @@ RAY = (
         name="Serve's controller: SIGKILL",
         inflict=lambda scene: ray_killed(scene, "head", cluster.CONTROLLER),
     ),
+    Fault(name="Ray's nodes restarted in turn", inflict=nodes_restarted_in_turn),
 )
-HEAD_KEPT = (Fault(name="Ray's head lost, Redis elsewhere", inflict=head_lost),)
+HEAD_KEPT = (
+    Fault(name="Ray's head restarted, Redis elsewhere", inflict=head_restarted),
+    Fault(name="Ray's head lost, Redis elsewhere", inflict=head_lost),
+)
 HEAD = (Fault(name="Ray's head lost, no Redis", inflict=head_lost, is_final=True),)
 ROLLING = (
     Fault(name="everything restarted in turn", inflict=restarted_in_turn),

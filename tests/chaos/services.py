@@ -12,7 +12,8 @@ from tests.chaos.hosts import Host
 
 STOP_TIMEOUT_S = 120.0
 SERVING = '"event": "serving"'
-TANDEM = (sys.executable, "-m", "deploy.cli", "serve")
+COMMAND = (sys.executable, "-m", "deploy.cli")
+TANDEM = (*COMMAND, "serve")
 
 
 class ServiceFailed(Exception):
@@ -88,6 +89,18 @@ class Service:
         self.stop()
         self.start()
         self.wait_until_serving()
+
+    def run_beside(self, command: Sequence[str]) -> None:
+        """Runs a program on the same host, with the same environment, to its end.
+
+        Raises:
+            ServiceFailed: it failed.
+        """
+        with self.log.open("ab") as log:
+            process = self.host.space.popen(["env", *self._variables, *command], log)
+            process.communicate(timeout=STOP_TIMEOUT_S)
+        if process.returncode:
+            raise ServiceFailed(f"{' '.join(command)}: {self.log.read_text()[-2000:]}")
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -35,12 +35,13 @@ class Host:
 
 
 def able(*, needs: Mapping[str, float], labels: Mapping[str, str]) -> list[Host]:
-    """Living nodes that could run a replica if they were idle.
+    """Living nodes that could run a replica if they were idle, and are not about to leave.
 
     Args:
         needs: Ray resources of a replica.
         labels: That a node must have.
     """
+    leaving = _draining()
     return [
         Host(
             node_id=node["NodeID"],
@@ -49,9 +50,16 @@ def able(*, needs: Mapping[str, float], labels: Mapping[str, str]) -> list[Host]
         )
         for node in ray.nodes()
         if node["Alive"]
+        and node["NodeID"] not in leaving
         and all(node["Resources"].get(name, 0.0) >= amount for name, amount in needs.items())
         and labels.items() <= node["Labels"].items()
     ]
+
+
+def _draining() -> set[str]:
+    # NOTE: a private name; Ray's public list of nodes does not tell which of them are drained.
+    client = ray._private.worker.global_worker.gcs_client
+    return set(client.get_draining_nodes(timeout=_ANSWER_S))
 
 
 def problems(hosts: Sequence[Host], digest: str, folders: Sequence[str]) -> dict[Host, str | None]:

@@ -78,7 +78,7 @@ def join(address: str, node_ip: str | None, allow_insecure: bool) -> None:
         ConnectionError: no cluster, or no node of it on this host.
     """
     address = resolved(address)
-    _reach(address)
+    reach(address)
     for name, level in (("ray", logging.WARNING), ("ray.serve", logging.ERROR)):
         adopt_logger(name, level)
     check_closed(address, allow_insecure=allow_insecure)
@@ -88,8 +88,12 @@ def join(address: str, node_ip: str | None, allow_insecure: bool) -> None:
     logger.info("joined the Ray cluster at %s", address)
 
 
-def _reach(address: str) -> None:
-    """Fails at once where nobody listens; Ray itself would ask for minutes."""
+def reach(address: str) -> None:
+    """Fails at once where nobody listens; Ray itself would ask for minutes.
+
+    Raises:
+        ConnectionError: nobody does.
+    """
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()

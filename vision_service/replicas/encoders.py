@@ -39,6 +39,10 @@ _REPLICA_LOST = (
 )
 
 
+class _ReplicaLeft(Exception):
+    """A replica has ended in peace, and the image came too late for it."""
+
+
 class _ReplicaHung(Exception):
     """A replica has not answered in the time that its image should have taken."""
 
@@ -98,7 +102,8 @@ class RayEncoders:
     async def encode(self, job: EncodeJob) -> Encoded:
         """Encodes one image on some replica; see `jobs.Encoders`.
 
-        A replica that dies or hangs meanwhile costs one retry, on another one or on its successor.
+        A replica that dies, hangs or leaves meanwhile costs one retry, on another one or on its
+        successor.
         """
         self._fatal.check(job)
         failed: list[str] = []
@@ -109,6 +114,8 @@ class RayEncoders:
             except _REPLICA_LOST:
                 logger.warning("a replica died while encoding (attempt %d)", attempt)
                 self._fatal.died(job, ticket.replica or "")
+            except _ReplicaLeft:
+                logger.warning("a replica left without encoding (attempt %d)", attempt)
             except _ReplicaHung:
                 logger.warning("a replica does not answer (attempt %d)", attempt)
             except BackPressureError as error:
@@ -142,28 +149,33 @@ class RayEncoders:
         )
         answer = asyncio.ensure_future(_awaited(response))
         answer.add_done_callback(_look_at_outcome)
-        lost = asyncio.ensure_future(self._ray.lost())
-        hopeless = asyncio.ensure_future(self._hopeless(ticket))
         try:
-            await asyncio.wait({answer, lost, hopeless}, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                return answer.result()
-            if not lost.done() and hopeless.result() is Verdict.HUNG:
-                raise _ReplicaHung
-            raise self._unavailable()
+            await self._answered(answer, ticket)
+            # NOTE: what a replica has not done when it ends, Ray cancels there; who is cancelled
+            # here does not get past the line above.
+            if answer.cancelled():
+                raise _ReplicaLeft
+            return answer.result()
         finally:
             if not answer.done():
                 response.cancel()
-            for task in (answer, lost, hopeless):
-                task.cancel()
+            answer.cancel()
 
-    async def _hopeless(self, ticket: Ticket) -> Verdict:
-        """Returns when there is no use in waiting for a call any longer."""
-        while True:
-            await asyncio.sleep(_LOOK_S)
+    async def _answered(self, answer: asyncio.Future[dict[str, Any]], ticket: Ticket) -> None:
+        """Returns when a call has ended.
+
+        Raises:
+            Unavailable, _ReplicaHung: there is no use in waiting for it any longer.
+        """
+        # One timer in place of a task that looks: most calls end before the first look.
+        while not (await asyncio.wait({answer}, timeout=_LOOK_S))[0]:
+            if self._ray.is_lost:
+                raise self._unavailable()
             verdict = DESK.verdict(ticket, tier_wait_s=self._config.longest_tier_wait_s)
-            if verdict is not None:
-                return verdict
+            if verdict is Verdict.HUNG:
+                raise _ReplicaHung
+            if verdict is Verdict.ABSENT:
+                raise self._unavailable()
 
     def _unavailable(self) -> Unavailable:
         return Unavailable(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
+import grpc
 import pytest
 
 from gateway.fleet import words
@@ -27,6 +28,16 @@ class SlowVision(FakeVision):
     """Needs a while for each image."""
 
     encode_s = 0.0
+    cuts = False  # calls, as a server that ends does with those that come too late
+
+    async def Encode(
+        self, request: vision_pb2.EncodeRequest, context: Context
+    ) -> AsyncIterator[vision_pb2.EncodeChunk]:
+        if self.cuts:
+            self.requests.append(request)
+            await context.abort(grpc.StatusCode.CANCELLED)
+        async for chunk in super().Encode(request, context):
+            yield chunk
 
     async def GetModelInfo(
         self, request: vision_pb2.GetVisionModelInfoRequest, context: Context
@@ -135,6 +146,15 @@ async def test_a_silent_encoder_costs_its_patience_and_is_set_aside(tier: Tier) 
     assert tier.endpoint.standing.trust is Trust.EJECTED
     assert (tier.endpoint.calls, tier.endpoint.patches) == (0, 0)
     await tier.first.cancelled.wait()
+
+
+async def test_an_image_that_came_too_late_to_an_encoder_that_ends_goes_to_another(
+    tier: Tier,
+) -> None:
+    tier.first.cuts = True
+    await tier.encode()
+    assert tier.calls == (1, 1)
+    assert tier.client.retries == {Fault.UNAVAILABLE: 1}
 
 
 async def test_who_is_only_slow_may_still_win_and_nobody_is_set_aside(tier: Tier) -> None:

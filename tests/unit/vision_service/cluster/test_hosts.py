@@ -1,7 +1,9 @@
 """Which hosts could run a replica, and that Ray counts replicas on a node as bars expect."""
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +26,14 @@ def node(name: str, *, cpus: float = 8.0, alive: bool = True, **labels: str) -> 
     }
 
 
-def able(monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, Any], **labels: str) -> list[str]:
+def able(
+    monkeypatch: pytest.MonkeyPatch,
+    *nodes: dict[str, Any],
+    leaving: Mapping[str, int] = MappingProxyType({}),
+    **labels: str,
+) -> list[str]:
+    client = SimpleNamespace(get_draining_nodes=lambda timeout: leaving)
+    monkeypatch.setattr(ray._private.worker.global_worker, "gcs_client", client, raising=False)
     monkeypatch.setattr(ray, "nodes", lambda: list(nodes))
     return [host.node_id for host in hosts.able(needs={"CPU": 4}, labels=labels)]
 
@@ -38,6 +47,11 @@ def test_dead_small_and_unlabelled_nodes_are_left_out(monkeypatch: pytest.Monkey
     ]
     assert able(monkeypatch, *nodes) == ["good", "other"]
     assert able(monkeypatch, *nodes, pool="vision") == ["good"]
+
+
+def test_a_node_that_is_drained_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("stays"), node("leaves")]
+    assert able(monkeypatch, *nodes, leaving={"leaves": 1_700_000_000_000}) == ["stays"]
 
 
 def test_a_host_is_called_by_its_name_and_its_address() -> None:

@@ -71,6 +71,9 @@ class Tier:
         await asyncio.Event().wait()
         raise AssertionError
 
+    async def leaves(self, replica: str) -> dict[str, Any]:
+        raise asyncio.CancelledError
+
     async def dies(self, replica: str) -> dict[str, Any]:
         raise ray.exceptions.ActorDiedError()
 
@@ -98,6 +101,20 @@ async def test_an_image_whose_replica_dies_goes_to_another_one(desk: Desk) -> No
     tier.answer = first_dies
     assert (await encoders(tier).encode(JOB)).grid == GRID
     assert sorted(tier.asked) == ["a", "b"]
+
+
+async def test_an_image_whose_replica_leaves_goes_to_another_one_and_is_not_to_blame(
+    desk: Desk,
+) -> None:
+    tier = Tier(desk, "a", "b")
+
+    async def first_leaves(replica: str) -> dict[str, Any]:
+        return await (tier.leaves if len(tier.asked) % 2 else tier.encoded)(replica)
+
+    tier.answer = first_leaves
+    for _ in range(3):
+        assert (await encoders(tier).encode(JOB)).grid == GRID
+    assert len(tier.asked) == 6
 
 
 async def test_an_image_that_ends_two_replicas_is_refused_and_then_not_tried(desk: Desk) -> None:
