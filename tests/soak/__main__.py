@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,8 @@ SAMPLE_S = 5.0
 RESTING_SAMPLES = 3
 
 
-async def endure(site: Any, bank: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Phases and rests until the time is over.
-
-    Returns:
-        What came of the requests, for programs.
-    """
+async def endure(site: Any, bank: Any, arguments: argparse.Namespace) -> None:
+    """Phases and rests until the time is over; what came of them lies in the folder."""
     from tests.soak.load import Load, Wanted, until
     from tests.soak.samples import Sampler
 
@@ -52,13 +49,12 @@ async def endure(site: Any, bank: Any, arguments: argparse.Namespace) -> dict[st
             await sampler.take(rest)
             await asyncio.sleep(0.5)
         rest += 1
-        told = {**load.ledger.told(), "busy": busy, "rests": rest}
+        told = {**load.ledger.told(), "busy": busy, "rests": rest, "wanted": asdict(wanted)}
         ledger_file.write_text(json.dumps(told, indent=1))
         sys.stderr.write(
             f"{time.strftime('%H:%M:%S')} rest {rest}: {load.ledger.answered.total()} answered, "
             f"{load.ledger.cut.total()} cancelled, {load.ledger.wrong.total()} wrong, busy {busy}\n"
         )
-    return told
 
 
 def run(arguments: argparse.Namespace) -> None:

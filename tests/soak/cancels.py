@@ -1,4 +1,4 @@
-"""Streams that are cancelled: at any moment from the first byte of the request to the last token."""
+"""Streams that are cancelled, at any moment from the request's first byte to the last token."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What the processes of a stack hold: memory, descriptors, threads, children. Linux only (/proc)."""
+"""What the processes of a stack hold: memory, descriptors, threads. Linux only (/proc)."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -55,9 +55,7 @@ def trends(samples: Sequence[Sample], *, warm_up: float = WARM_UP) -> list[Trend
     begin_s = samples[-1].at_s * warm_up
     resting = [each for each in samples if each.rest is not None and each.at_s >= begin_s]
     roles = sorted({role for each in resting for role in each.held})
-    return [
-        _trend(resting, role, quantity) for role in roles for quantity in (*MEMORY, *EQUAL)
-    ]
+    return [_trend(resting, role, quantity) for role in roles for quantity in (*MEMORY, *EQUAL)]
 
 
 def _trend(resting: Sequence[Sample], role: str, quantity: str) -> Trend:
@@ -74,9 +72,7 @@ def _trend(resting: Sequence[Sample], role: str, quantity: str) -> Trend:
             hours = (points[-1][0] - points[0][0]) / 3600
             most = max(NOISE, BOUND * hours)
             is_flat = last - first <= most and (slope <= BOUND or slope * hours <= NOISE)
-    return Trend(
-        role=role, quantity=quantity, first=first, last=last, slope=slope, is_flat=is_flat
-    )
+    return Trend(role=role, quantity=quantity, first=first, last=last, slope=slope, is_flat=is_flat)
 
 
 def _levels(resting: Sequence[Sample], role: str, quantity: str) -> list[Point]:
