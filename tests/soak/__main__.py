@@ -39,6 +39,7 @@ async def endure(site: Any, bank: Any, arguments: argparse.Namespace) -> None:
     sampler = Sampler(site, arguments.folder / "samples.jsonl")
     end_s, busy, rest = time.monotonic() + arguments.seconds, list[str](), 0
     work_s = min(WORK_S, arguments.seconds / 8)
+    await load.burst()
     while (left_s := end_s - time.monotonic()) > work_s / 2:
         async with sampler.every(SAMPLE_S):
             await load.work(min(work_s, left_s), left_s * work_s / (work_s + SETTLE_S + 3))

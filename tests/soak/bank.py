@@ -34,8 +34,8 @@ class Bank:
     file: Body
 
     @classmethod
-    def drawn(cls) -> "Bank":
-        """All of it."""
+    def drawn(cls, *, large: int = LARGE) -> "Bank":
+        """All of it, with so many large images."""
         seen = [(skill, number) for skill in SKILLS for number in range(OF_EACH_SKILL)]
         seen += [("compare", number) for number in range(PAIRS)]
         moved = [(skill, number) for skill in ("direction", "appear") for number in range(VIDEOS)]
@@ -44,7 +44,7 @@ class Bank:
             images=tuple(_asked(skill, number) for skill, number in seen),
             follow_ups=tuple(_asked("follow_up", number) for number in range(FOLLOW_UPS)),
             videos=tuple(_asked(skill, number) for skill, number in moved),
-            large=tuple(_large(number) for number in range(LARGE)),
+            large=tuple(_large(number) for number in range(large)),
             file=_file(),
         )
 

@@ -14,6 +14,7 @@ from tests.soak.client import Client, Ledger, Wrong
 from tests.soak.mixed import KINDS
 
 AT_ONCE = 8
+BURST = 3  # of each kind, at the same time
 HASTE = 1.15  # a little faster than the counts need, for what comes late
 _DUE_KEPT_S = 5.0  # how far behind the pace may fall before what is due is let go
 
@@ -58,15 +59,33 @@ class Load:
             for _ in range(AT_ONCE):
                 tasks.create_task(self._ask_in_turn(client, turns, share))
 
+    async def burst(self) -> None:
+        """Asks some of every kind at once: pools of threads and processes come to their size."""
+        async with Client(self._url, self.ledger, self._rng) as client, asyncio.TaskGroup() as tasks:
+            for name in [*KINDS] * BURST:
+                tasks.create_task(self._answered(client, name))
+
+    async def cancel(self, count: int) -> None:
+        """Cancels so many streams, as fast as it goes; closes every connection."""
+        numbers = iter(range(count))
+
+        async def cut(client: Client) -> None:
+            for _ in numbers:
+                await self._cut(client)
+
+        async with Client(self._url, self.ledger, self._rng) as client, asyncio.TaskGroup() as tasks:
+            for _ in range(AT_ONCE):
+                tasks.create_task(cut(client))
+
     async def _ask_in_turn(self, client: Client, turns: "_Turns", share: float) -> None:
         while await turns.next():
             if self._rng.random() < share:
                 await self._cut(client)
             else:
-                await self._answered(client)
+                weights = [kind.weight for kind in KINDS.values()]
+                await self._answered(client, self._rng.choices([*KINDS], weights)[0])
 
-    async def _answered(self, client: Client) -> None:
-        (name,) = self._rng.choices(list(KINDS), [kind.weight for kind in KINDS.values()])
+    async def _answered(self, client: Client, name: str) -> None:
         try:
             await KINDS[name].ask(client, self._bank)
         except (Wrong, httpx.HTTPError, ValueError, LookupError, TypeError) as error:

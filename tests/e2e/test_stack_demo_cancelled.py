@@ -1,0 +1,53 @@
+"""Streams that are cancelled at any moment leave nothing behind in the services: 30 s of a soak.
+
+`make soak` does it for an hour, with Ray and all kinds of answers between.
+"""
+
+import asyncio
+
+import pytest
+
+from tests.soak.bank import Bank
+from tests.soak.census import Holding, census
+from tests.soak.load import Load, Wanted
+from tests.support.bundles import demo_bundle
+from tests.support.stack import ServedStack, Stacks
+from tests.support.waiting import wait_until
+
+FIRST, CANCELLED = 60, 240  # the first let pools and caches find their size
+MOST_GROWN = 16 << 20  # bytes of a role; a features' copy kept of each large image would be 100 MiB
+TIERS = {"gateway": "gateway", "decoder": "decoder", "vision": "front"}
+
+
+@pytest.fixture(scope="module")
+def served(stacks: Stacks) -> ServedStack:
+    return stacks.get(demo_bundle("int4"), ray=False)
+
+
+def held(served: ServedStack) -> dict[str, Holding]:
+    return census({role: served.stack.pid(tier) for tier, role in TIERS.items()})
+
+
+def test_cancelled_streams_leave_nothing_behind(served: ServedStack) -> None:
+    url = served.stack.http_url.removesuffix("/v1")
+    load = Load(url, Bank.drawn(large=8), Wanted(requests=0, cancelled=0))
+    asyncio.run(load.cancel(FIRST))
+    served.wait_until_idle()
+    before = held(served)
+    asyncio.run(load.cancel(CANCELLED))
+    served.wait_until_idle()
+    assert load.ledger.wrong.total() == 0, load.ledger.notes
+    assert load.ledger.cut.total() >= 0.9 * (FIRST + CANCELLED), load.ledger
+    assert served.load().kv_token_count == 0
+
+    def is_as_before() -> bool:
+        now = held(served)
+        return all(
+            now[role].descriptors <= then.descriptors and now[role].threads <= then.threads
+            for role, then in before.items()
+        )
+
+    wait_until(is_as_before, what=f"descriptors and threads as in {before}", timeout_s=20.0)
+    after = held(served)
+    grown = {role: after[role].anonymous - then.anonymous for role, then in before.items()}
+    assert max(grown.values()) < MOST_GROWN, grown
