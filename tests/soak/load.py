@@ -61,7 +61,7 @@ class Load:
 
     async def burst(self) -> None:
         """Asks some of every kind at once: pools of threads and processes come to their size."""
-        async with Client(self._url, self.ledger, self._rng) as client, asyncio.TaskGroup() as tasks:
+        async with self._client() as client, asyncio.TaskGroup() as tasks:
             for name in [*KINDS] * BURST:
                 tasks.create_task(self._answered(client, name))
 
@@ -73,9 +73,12 @@ class Load:
             for _ in numbers:
                 await self._cut(client)
 
-        async with Client(self._url, self.ledger, self._rng) as client, asyncio.TaskGroup() as tasks:
+        async with self._client() as client, asyncio.TaskGroup() as tasks:
             for _ in range(AT_ONCE):
                 tasks.create_task(cut(client))
+
+    def _client(self) -> Client:
+        return Client(self._url, self.ledger, self._rng)
 
     async def _ask_in_turn(self, client: Client, turns: "_Turns", share: float) -> None:
         while await turns.next():
