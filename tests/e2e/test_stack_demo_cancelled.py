@@ -1,4 +1,4 @@
-"""Streams that are cancelled at any moment leave nothing behind in the services: 30 s of a soak.
+"""Streams that are cancelled at any moment leave nothing behind in the services: a soak in short.
 
 `make soak` does it for an hour, with Ray and all kinds of answers between.
 """
@@ -14,7 +14,9 @@ from tests.support.bundles import demo_bundle
 from tests.support.stack import ServedStack, Stacks
 from tests.support.waiting import wait_until
 
-FIRST, CANCELLED = 60, 240  # the first let pools and caches find their size
+FIRST, CANCELLED = 40, 200  # the first let pools and caches find their size
+# Threads and descriptors that pools may still start late; one of twenty streams would leave more.
+LATE = 8
 MOST_GROWN = 16 << 20  # bytes of a role; a features' copy kept of each large image would be 100 MiB
 TIERS = {"gateway": "gateway", "decoder": "decoder", "vision": "front"}
 
@@ -43,11 +45,12 @@ def test_cancelled_streams_leave_nothing_behind(served: ServedStack) -> None:
     def is_as_before() -> bool:
         now = held(served)
         return all(
-            now[role].descriptors <= then.descriptors and now[role].threads <= then.threads
-            for role, then in before.items()
+            now[role].descriptors <= before[role].descriptors + LATE
+            and now[role].threads <= before[role].threads + LATE
+            for role in TIERS.values()
         )
 
     wait_until(is_as_before, what=f"descriptors and threads as in {before}", timeout_s=20.0)
     after = held(served)
-    grown = {role: after[role].anonymous - then.anonymous for role, then in before.items()}
+    grown = {role: after[role].anonymous - before[role].anonymous for role in TIERS.values()}
     assert max(grown.values()) < MOST_GROWN, grown

@@ -1,7 +1,7 @@
 """Whether what processes hold stays level: of the rests after a warm-up, the first beside the last.
 
 At a rest nothing is asked and every connection of the client is closed. Descriptors, threads and
-processes must be as many in the last quarter of the rests as in the first. Memory must not rise by
+processes must not be more in the last quarter of the rests than in the first. Memory must not rise by
 more than its bound: neither by the slope through all pairs of rests (Theil and Sen's: the median,
 which outliers do not move) nor, over the whole time, by medians of the quarters.
 """
@@ -67,7 +67,7 @@ def _trend(resting: Sequence[Sample], role: str, quantity: str) -> Trend:
     is_flat: bool | None = None
     if role in OURS:
         if quantity in EQUAL:
-            is_flat = last == first
+            is_flat = last <= first
         else:
             hours = (points[-1][0] - points[0][0]) / 3600
             most = max(NOISE, BOUND * hours)
