@@ -1,7 +1,7 @@
 """`make soak`: an hour of mixed load and cancelled streams on real services, and what they hold.
 
     python -m tests.soak [--seconds N] [--requests N] [--cancelled N] [--folder FOLDER]
-    python -m tests.soak --judge FOLDER      # the verdict on a run again, from what it wrote
+    python -m tests.soak --judge FOLDER [--warm-up SHARE]   # the verdict on a run, once more
 
 Phases of load with rests between them. Every answer is checked; at every rest the decoder must
 have no sequence and the vision tier no image. Prints a table, draws `soak.png` in the folder, and
@@ -69,11 +69,11 @@ def run(arguments: argparse.Namespace) -> None:
         asyncio.run(endure(site, bank, arguments))
 
 
-def judge(folder: Path) -> int:
+def judge(folder: Path, warm_up: float) -> int:
     """Prints the verdict on a run."""
     from tests.soak.report import verdict
 
-    return verdict(folder)
+    return verdict(folder, warm_up)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,12 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cancelled", type=int, default=2_000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--judge", type=Path)
+    parser.add_argument("--warm-up", type=float, default=0.25, help="share that does not count")
     given = parser.parse_args(arguments)
     if given.judge is None:
         given.folder = given.folder or Path(tempfile.mkdtemp(prefix="tandem-soak-"))
         given.folder.mkdir(exist_ok=True)
         run(given)
-    return judge(given.judge or given.folder)
+    return judge(given.judge or given.folder, given.warm_up)
 
 
 if __name__ == "__main__":

@@ -18,18 +18,19 @@ from tests.soak.trend import BOUND, EQUAL, MEMORY, MIB, NOISE, Trend, trends
 LEAST_RIGHT = 0.95  # of answers that are known
 
 
-def verdict(folder: Path) -> int:
+def verdict(folder: Path, warm_up: float) -> int:
     """Prints what a run found and draws it.
 
     Args:
         folder: Of the run.
+        warm_up: Share of its time that does not count.
 
     Returns:
         The exit code: 1 where something was wrong or rose.
     """
     samples = read(folder / "samples.jsonl")
     ledger = json.loads((folder / "ledger.json").read_text())
-    found = trends(samples)
+    found = trends(samples, warm_up=warm_up)
     faults = [*_rising(found), *_wrong(ledger)]
     console = Console(width=110)
     console.print(_requests(ledger))

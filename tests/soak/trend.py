@@ -1,9 +1,9 @@
 """Whether what processes hold stays level: of the rests after a warm-up, the first beside the last.
 
 At a rest nothing is asked and every connection of the client is closed. Descriptors, threads and
-processes must not be more in the last quarter of the rests than in the first. Memory must not rise by
-more than its bound: neither by the slope through all pairs of rests (Theil and Sen's: the median,
-which outliers do not move) nor, over the whole time, by medians of the quarters.
+processes must not be more in the last quarter of the rests than in the first. Memory must not rise
+by more than its bound: neither by the slope through all pairs of rests (Theil and Sen's: the
+median, which outliers do not move) nor, over the whole time, by medians of the quarters.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from tests.soak.census import OURS
 from tests.soak.samples import Sample
 
 MIB = 1 << 20
-WARM_UP = 0.25  # of the time: caches fill, allocators find their sizes
 EQUAL = ("descriptors", "threads", "processes", "children")
 MEMORY = ("anonymous", "shared")
 # MiB an hour. A leak of one kilobyte a request would be ten.
@@ -45,7 +44,7 @@ class Trend:
     is_flat: bool | None
 
 
-def trends(samples: Sequence[Sample], *, warm_up: float = WARM_UP) -> list[Trend]:
+def trends(samples: Sequence[Sample], *, warm_up: float) -> list[Trend]:
     """Every quantity of every role.
 
     Args:

@@ -22,7 +22,7 @@ def run(level: Level, *, role: str = "gateway", seconds: float = HOUR_S) -> dict
         for number in (None, rest, rest, rest):
             busy = Holding(anonymous=50 * MIB, descriptors=9) if number is None else Holding()
             samples.append(Sample(at_s=at_s, rest=number, held={role: held + busy}, shm=0, work={}))
-    return {each.quantity: each for each in trends(samples)}
+    return {each.quantity: each for each in trends(samples, warm_up=0.25)}
 
 
 def grown(mib: float) -> Level:
