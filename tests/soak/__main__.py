@@ -27,6 +27,7 @@ WORK_S, SETTLE_S = 75.0, 8.0  # of a phase; then idle connections end on both si
 IDLE_TIMEOUT_S = 60.0
 SAMPLE_S = 5.0
 RESTING_SAMPLES = 3
+WARM_UP = 0.5  # of the time; at 3 requests a second, arenas and caches grow for half an hour
 
 
 async def endure(site: Any, bank: Any, arguments: argparse.Namespace) -> None:
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cancelled", type=int, default=2_000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--judge", type=Path)
-    parser.add_argument("--warm-up", type=float, default=0.25, help="share that does not count")
+    parser.add_argument("--warm-up", type=float, default=WARM_UP, help="share that does not count")
     given = parser.parse_args(arguments)
     if given.judge is None:
         given.folder = given.folder or Path(tempfile.mkdtemp(prefix="tandem-soak-"))
