@@ -3,7 +3,7 @@
 At a rest nothing is asked and every connection of the client is closed. Descriptors, threads and
 processes must not be more in the last quarter of the rests than in the first. Memory must not rise
 by more than its bound: neither by the slope through all pairs of rests (Theil and Sen's: the
-median, which outliers do not move) nor, over the whole time, by medians of the quarters.
+median, which outliers do not move) nor, beyond what comes and goes, by medians of the quarters.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,10 @@ EQUAL = ("descriptors", "threads", "processes", "children")
 MEMORY = ("anonymous", "shared")
 # MiB an hour. A leak of one kilobyte a request would be ten.
 BOUND = 6.0
-# What may come and go between two rests, MiB; of a short run no slope can be told from it.
-NOISE = 3.0
+# What comes and goes between two rests of one process, MiB: garbage that Python has not collected.
+NOISE = 6.0
+# Of a shorter run no slope can be told from that.
+SHORT_H = 0.25
 
 Point = tuple[float, float]
 
@@ -70,7 +72,7 @@ def _trend(resting: Sequence[Sample], role: str, quantity: str) -> Trend:
         else:
             hours = (points[-1][0] - points[0][0]) / 3600
             most = max(NOISE, BOUND * hours)
-            is_flat = last - first <= most and (slope <= BOUND or slope * hours <= NOISE)
+            is_flat = last - first <= most and (slope <= BOUND or hours < SHORT_H)
     return Trend(role=role, quantity=quantity, first=first, last=last, slope=slope, is_flat=is_flat)
 
 

@@ -63,7 +63,7 @@ def test_one_more_of_what_must_be_equal_is_seen(quantity: str) -> None:
 
 def test_of_a_short_run_noise_is_no_slope() -> None:
     assert run(grown(2), seconds=90)["anonymous"].is_flat is True
-    assert run(grown(8), seconds=90)["anonymous"].is_flat is False
+    assert run(grown(16), seconds=90)["anonymous"].is_flat is False
 
 
 def test_rays_own_processes_are_told_without_a_verdict() -> None:
