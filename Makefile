@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PRODUCT := $(VENV)/.product
 TESTS := $(VENV)/.tests
 
-.PHONY: demo test check setup bench chaos clients schema clean
+.PHONY: demo test check setup bench chaos soak clients schema clean
 
 demo: $(PRODUCT)
 	@$(BIN)/tandem demo
@@ -37,6 +37,9 @@ bench: $(PRODUCT)
 
 chaos: setup
 	$(BIN)/python -m tests.chaos
+
+soak: setup
+	$(BIN)/python -m tests.soak $(SOAK)
 
 clients: setup
 	$(BIN)/python -m tests.clients

@@ -50,7 +50,7 @@ def run(
         with own_stack(console, settings, verbose=verbose) as (_, client):
             _show_image(console, image_path)
             answers = [_ask(console, client, image, question) for question in asked]
-        _sum_up(console, answers, time.perf_counter() - started)
+        _sum_up(console, answers, time.perf_counter() - started, bundle)
 
 
 def questions() -> list[str]:
@@ -122,12 +122,24 @@ def _ask(console: Console, client: ChatClient, image: bytes, question: str) -> A
     return answer
 
 
-def _sum_up(console: Console, answers: list[Answer], total_s: float) -> None:
+def _sum_up(console: Console, answers: list[Answer], total_s: float, bundle: Path) -> None:
     model_ms = sum(answer.model_ms for answer in answers)
+    tandem = _program()
     console.print(
         f"\n{len(answers)} answers in {total_s:.1f} s, {duration(model_ms)} of it the model's."
-        " This is a small demonstration model; for a real one:\n"
-        "  tandem export Qwen/Qwen3-VL-2B-Instruct BUNDLE && tandem serve BUNDLE",
+        " This is a small demonstration model; to ask it in a browser:\n"
+        f"  {tandem} serve {bundle}\n"
+        "A real one:\n"
+        f"  {tandem} export Qwen/Qwen3-VL-2B-Instruct BUNDLE && {tandem} serve BUNDLE",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _program() -> str:
+    """What to type for `tandem`: its name where the shell finds it, else as it was called."""
+    called = sys.argv[0]
+    found = shutil.which("tandem")
+    if Path(called).name != "tandem" or (found and Path(found).resolve() == Path(called).resolve()):
+        return "tandem"
+    return called

@@ -69,6 +69,8 @@ def running_stack(
                 ),
             )
         yield stack
+        with console.status("stopping the services"):  # Ray takes its seconds
+            _stop(stack)
     except StopRequested:
         _stop(stack, lambda: console.print("stopping", style="dim"))
         raise

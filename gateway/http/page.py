@@ -27,6 +27,7 @@ _POLICY = "; ".join(
         "script-src 'self'",
         "style-src 'self'",
         "img-src 'self' data: blob:",
+        "media-src blob:",  # previews of videos that were chosen
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",

@@ -1,4 +1,5 @@
 // Files that go with the next question: chosen, dropped or pasted.
+import { videoElement } from "./videos.mjs";
 
 /** What a file is to the server: "image", "video" or null, by what its model takes. */
 export function kindOf(type, modalities) {
@@ -15,18 +16,13 @@ function asDataUrl(file) {
   });
 }
 
-/** A preview, or a name where the policy of the page shows none. */
-export function shown({ kind, url, name }) {
-  if (kind === "image") {
-    const image = document.createElement("img");
-    image.src = url;
-    image.alt = name;
-    return image;
-  }
-  const text = document.createElement("span");
-  text.className = "file";
-  text.textContent = name;
-  return text;
+/** A preview; `plays` gives videos their controls. */
+export function shown(file, { plays = false } = {}) {
+  if (file.kind === "video") return videoElement(file, { plays });
+  const image = document.createElement("img");
+  image.src = file.url;
+  image.alt = file.name;
+  return image;
 }
 
 export class Attachments {
@@ -70,6 +66,11 @@ export class Attachments {
   serve(card) {
     this.card = card;
     this.#chooser.accept = this.#modalities.map((kind) => `${kind}/*`).join(",");
+    const what = `Attach ${this.#modalities.map((kind) => `${kind}s`).join(" or ")}`;
+    const button = document.getElementById("attach");
+    button.setAttribute("aria-label", what);
+    button.title = what;
+    document.getElementById("takes").textContent = this.#modalities.join(" or ");
   }
 
   get #modalities() {

@@ -117,7 +117,8 @@ export class Chat {
     this.#draw();  // another chat may be shown by now, whose last answer was drawn as running
     say(`${turn.text && `Answer: ${turn.text}`} ${turn.note}`);
     if (this.#forgotten.has(chatId)) return;
-    const title = asked.find(({ text }) => text)?.text.slice(0, 80) ?? "Image";
+    const only = asked[0].files[0]?.kind === "video" ? "Video" : "Image";
+    const title = asked.find(({ text }) => text)?.text.slice(0, 80) ?? only;
     await this.#saved({ id: chatId, title, time: Date.now(), turns: [...asked, turn] });
   }
 

@@ -50,7 +50,7 @@ export function questionElement(turn, { edit }) {
   if (turn.files.length) {
     const files = document.createElement("div");
     files.className = "files";
-    files.append(...turn.files.map(shown));
+    files.append(...turn.files.map((file) => shown(file, { plays: true })));
     item.append(files);
   }
   const text = document.createElement("p");

@@ -4,6 +4,7 @@
 //   PLAYWRIGHT=FOLDER/node_modules/playwright-core/index.mjs \
 //     node tests/page/browser.mjs http://127.0.0.1:8000/ [FOLDER FOR SCREENSHOTS]
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
@@ -12,6 +13,11 @@ const { chromium } = await import(process.env.PLAYWRIGHT ?? "playwright-core");
 const demo = new URL("../../deploy/demo/", import.meta.url);
 const image = fileURLToPath(new URL("picture.png", demo));
 const questions = JSON.parse(readFileSync(new URL("questions.json", demo), "utf8"));
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const VIDEO = Buffer.from(execFileSync(process.env.PYTHON ?? ".venv/bin/python", ["-c", [
+  "import base64; from tests.support.videos import moving, video_file",
+  "print(base64.b64encode(video_file(moving(24, 160, 96), rate=8, container='webm', codec='libvpx')).decode())",
+].join("\n")], { cwd: root, encoding: "utf8" }), "base64");  // three seconds
 const HOSTILE = [
   "<img src=x onerror=\"window.hurt=1\"><script>window.hurt=1</script>",
   "[click](javascript:window.hurt=1) ![x](https://evil.example/x.png)",
@@ -178,6 +184,38 @@ assert.equal(await lastAnswer().locator(".box").count(), 1);
 assert.equal(await lastAnswer().locator(".point").count(), 1);
 await shot("hostile");
 
+// A video shows its first frame and length, before it is sent, after it, and from the history.
+const videoIn = async (list) => {
+  const video = page.locator(`${list} .video`);
+  await page.waitForFunction((where) => document.querySelector(`${where} video`)?.readyState >= 2, list);
+  assert.equal(await video.locator(".length").innerText(), "0:03");
+  assert.equal(await video.locator("video").getAttribute("aria-label"), "Video clip.webm, 3 seconds");
+  return video.locator("video");
+};
+const attachVideo = (buffer) => page.setInputFiles("#files", { name: "clip.webm", mimeType: "video/webm", buffer });
+await page.click("#new-chat");
+await attachVideo(VIDEO);
+assert.equal(await (await videoIn("#attached")).getAttribute("controls"), null);
+await shot("video-chosen");
+await page.focus("#attached button");
+assert.equal(await page.locator("#attached button").getAttribute("aria-label"), "Remove clip.webm");
+await page.keyboard.press("Enter");
+assert.equal(await page.locator("#attached li").count(), 0);
+await attachVideo(Buffer.from("no video"));
+assert.equal(await page.locator("#attached .file").innerText(), "clip.webm");
+await page.click("#attached button");
+await attachVideo(VIDEO);
+await videoIn("#attached");
+assert.notEqual(await ask("Which way does it move?"), "");
+const played = await videoIn(".question");
+await played.focus();
+await page.keyboard.press("Space");
+await page.waitForFunction(() => document.querySelector(".question video").currentTime > 0.1);
+await page.reload();
+await page.locator("#history .open").first().click();
+await videoIn(".question");
+await shot("video");
+
 // Phone and dark.
 await page.setViewportSize({ width: 375, height: 740 });
 await page.emulateMedia({ colorScheme: "dark" });
@@ -187,6 +225,14 @@ await page.locator("#history-box summary").click();
 const wide = await page.evaluate(() => document.documentElement.scrollWidth);
 assert.ok(wide <= 375, `the page is ${wide} pixels wide on a phone`);
 await shot("phone");
+await page.locator("#history-box summary").click();
+await page.locator("#history .open").first().click();
+await page.locator("#history-box summary").click();
+await attachVideo(VIDEO);
+await videoIn("#attached");
+await videoIn(".question");
+assert.ok(await page.evaluate(() => document.documentElement.scrollWidth) <= 375);
+await shot("phone-video");
 await page.click("#tab-tiers");
 await page.waitForSelector("#cards td.good");
 await shot("phone-tiers");

@@ -11,6 +11,7 @@ import { requestFields } from "../../gateway/page/settings.mjs";
 import { EventSplitter } from "../../gateway/page/sse.mjs";
 import { surplus } from "../../gateway/page/store.mjs";
 import { imageBefore, messagesOf } from "../../gateway/page/turns.mjs";
+import { clockOf, spokenLength } from "../../gateway/page/videos.mjs";
 
 test("events are the same however the stream is cut", () => {
   for (const end of ["\n", "\r\n", "\r"]) {
@@ -103,6 +104,17 @@ test("files are what the model takes", () => {
   assert.equal(kindOf("image/png", ["text", "image"]), "image");
   assert.equal(kindOf("video/mp4", ["text", "image"]), null);
   assert.equal(kindOf("text/plain", ["text", "image"]), null);
+});
+
+test("a video's length is said in short and in words", () => {
+  const said = (seconds) => [clockOf(seconds), spokenLength(seconds)];
+  assert.deepEqual(said(0.2), ["0:00", "less than a second"]);
+  assert.deepEqual(said(1), ["0:01", "1 second"]);
+  assert.deepEqual(said(59.6), ["1:00", "1 minute"]);
+  assert.deepEqual(said(754), ["12:34", "12 minutes 34 seconds"]);
+  assert.deepEqual(said(3723), ["1:02:03", "1 hour 2 minutes 3 seconds"]);
+  assert.deepEqual(said(Infinity), ["", ""]);
+  assert.deepEqual(said(NaN), ["", ""]);
 });
 
 const METRICS = (count, sum, decoded) => parseMetrics([

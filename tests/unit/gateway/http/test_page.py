@@ -65,6 +65,7 @@ async def test_nothing_foreign_may_run_or_be_asked_for(stage: Stage, path: str) 
         "script-src": "'self'",
         "style-src": "'self'",
         "img-src": "'self' data: blob:",
+        "media-src": "blob:",
         "connect-src": "'self'",
         "base-uri": "'none'",
         "form-action": "'none'",

@@ -81,6 +81,13 @@ def hoard(given: Given) -> dict[str, Any]:
     return {}
 
 
+def leave_cycle(given: Given) -> dict[str, Any]:
+    """Leaves memory that nothing but the garbage collector frees."""
+    cycle: dict[str, Any] = {"pixels": np.ones(given.arguments["bytes"], np.uint8)}
+    cycle["self"] = cycle
+    return {"pid": os.getpid()}
+
+
 def hoard_shared(given: Given) -> dict[str, Any]:
     """Takes more memory than it may, in a file."""
     os.ftruncate(os.memfd_create("much"), given.arguments["bytes"])

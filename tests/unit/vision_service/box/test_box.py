@@ -73,6 +73,11 @@ async def test_a_task_may_seek_in_its_file(box: ParserBox) -> None:
     assert (await run(box, "read_by_pieces", b"xyz")).values["last"] == ord("z")
 
 
+async def test_what_refers_to_itself_is_freed_before_the_next_file(box: ParserBox) -> None:
+    for _ in range(4):
+        await run(box, "leave_cycle", bytes=30 * MIB)  # of 64
+
+
 async def test_a_workers_files_and_memory_are_given_back(box: ParserBox) -> None:
     await run(box, "doubled")
     pid = (await run(box, "doubled")).values["pid"]
