@@ -24,7 +24,12 @@ CHECKS = (
 
 
 def command(
-    url: str, *, phases: Sequence[str], examples: int, seed: int, key: str | None = None
+    url: str,
+    *,
+    phases: Sequence[str],
+    examples: int,
+    seed: int | None = None,
+    key: str | None = None,
 ) -> list[str]:
     """What runs it.
 
@@ -32,15 +37,18 @@ def command(
         url: The gateway's, as in http://127.0.0.1:8000.
         phases: Of coverage (every boundary of every field), fuzzing and stateful.
         examples: Most of each operation, in each phase that draws them.
-        seed: Of what is drawn.
+        seed: Of what is drawn; None draws the same in every run.
         key: Shown in every request; None for none.
     """
     shown = [] if key is None else ["--header", f"Authorization: Bearer {key}"]
+    drawing = ["--generation-deterministic"]
+    if seed is not None:
+        drawing = ["--seed", str(seed), "--generation-database", "none"]
     return [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
         *("--phases", ",".join(phases), "--checks", ",".join(CHECKS)),
-        *("--max-examples", str(examples), "--seed", str(seed), "--mode", "all"),
-        "--generation-deterministic",
+        *("--max-examples", str(examples), "--mode", "all"),
+        *drawing,
         *("--continue-on-failure", "--request-timeout", "60", "--no-color", "--warnings", "off"),
         *shown,
     ]
