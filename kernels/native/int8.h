@@ -3,7 +3,8 @@
 // The dot product instructions multiply unsigned bytes with signed ones. Where they sum in 32 bits
 // at once, the first operand is moved up by 128, and 128 times the sum of the second is taken off
 // again. AVX2 sums pairs in 16 bits, which 255 * 127 * 2 would overflow: there the first operand's
-// sign moves to the second one. Neither operand may be -128.
+// sign moves to the second one, unless that one is laid out for it (int8_panel.h). Neither operand
+// may be -128.
 #pragma once
 #include "simd.h"
 
@@ -34,15 +35,13 @@ INLINE Ints dot_signed(Ints total, Quad x, Ints y) {
 
 #endif
 
-// What a sum of products starts with, given the sum of the second operand.
+// What a sum of products of bytes that were moved up by 128 starts with, given the sum of the
+// second operand.
 INLINE Ints start_of(Ints sum) {
 #if defined(__AVX512VNNI__)
   return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, 7));
-#elif defined(__AVXVNNI__)
-  return _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(sum, 7));
 #else
-  (void)sum;
-  return broadcast(int32_t(0));
+  return _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(sum, 7));
 #endif
 }
 

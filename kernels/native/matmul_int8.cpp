@@ -1,8 +1,9 @@
 // Products of INT8 weights, one scale an output, with activations that are quantized to int8, one
 // scale a row. The bytes of a row stand for what lies around the middle of its range, which for
-// what GELU gives is far from zero; the middle's share in a product is that of the weights' sum. Sums are exact integers on every instruction set. What surrounds a product in a
-// transformer is done while its numbers are in registers: the layer norm before it, bias, GELU and
-// the sum with the residual stream after it.
+// what GELU gives is far from zero; the middle's share in a product is that of the weights' sum.
+// Sums are exact integers on every instruction set. What surrounds a product in a transformer is
+// done while its numbers are in registers: the layer norm before it, bias, GELU and the sum with
+// the residual stream after it.
 //
 // A register holds four neighbouring inputs of 16 (AVX2: 8) outputs, as int8_layout.py packs them,
 // which is what a dot product instruction takes, and what a matrix tile (AMX) holds 16 rows of.
@@ -12,19 +13,16 @@
 
 #include "around.h"
 #include "int8.h"
+#include "int8_panel.h"
 #include "tiles.h"
 
 namespace TANDEM_ISA {
 namespace {
 
-constexpr size_t COLUMNS = 2;                     // registers of sums a row
-constexpr size_t PART = COLUMNS * WIDTH;          // outputs of them; AVX2 takes a tile in two parts
-constexpr size_t STRIDE = INT8_LANES * 4;         // bytes of four inputs of a weight tile
-
 // ---------------------------------------------------------------------------------------------
 // Before the product
 
-// Rounds a row to bytes, moved up by the offset. Both arrays reach to the padding's end.
+// Rounds a row to bytes, moved up by 128. Both arrays reach to the padding's end.
 INLINE Int8Range to_bytes(const float* x, size_t padded, uint8_t* bytes) {
   Floats highs = load(x), lows = highs;
   for (size_t i = WIDTH; i < padded; i += WIDTH) {
@@ -39,7 +37,7 @@ INLINE Int8Range to_bytes(const float* x, size_t padded, uint8_t* bytes) {
     const Ints rounded = to_ints(mul(sub(load(x + i), centre), inverse));
     store_bytes(reinterpret_cast<int8_t*>(bytes + i), rounded);
   }
-  for (size_t i = 0; i < padded; i++) bytes[i] ^= BYTE_OFFSET;
+  for (size_t i = 0; i < padded; i++) bytes[i] ^= 128;
   return {is_flat ? 0.0f : most / 127.0f, middle};
 }
 
@@ -68,8 +66,10 @@ INLINE Int8Range quantize_row(const Int8Weight& weight, const float* x, uint8_t*
 // After the product
 
 // Writes the outputs of one row of sums, from output `column` of the product on.
+template <size_t COLUMNS>  // registers of them
 INLINE void write(const Int8Weight& weight, const Ints (&sums)[COLUMNS], Int8Range range,
                   size_t column, const float* residual, float* out) {
+  constexpr size_t PART = COLUMNS * WIDTH;
   const size_t left = weight.outputs - column;
   alignas(64) float edge[PART];
   float* to = left < PART ? edge : out + column;
@@ -90,6 +90,21 @@ INLINE void write(const Int8Weight& weight, const Ints (&sums)[COLUMNS], Int8Ran
 
 // ---------------------------------------------------------------------------------------------
 // The product
+
+// A block's tile that begins with row `first`.
+INLINE Int8Rows tile_of(const Int8Weight& weight, const Int8Rows& block, size_t first) {
+  return {block.bytes + first * weight.padded, block.ranges + first};
+}
+
+INLINE const float* row_of(const Int8Weight& weight, const float* residual, size_t row) {
+  return residual == nullptr ? nullptr : residual + row * weight.outputs;
+}
+
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+constexpr size_t LEAST_ROWS = 0;
+#else
+constexpr size_t LEAST_ROWS = 256;  // so that laying out a panel is a small part of the work
+#endif
 
 #if defined(__AMX_INT8__)
 
@@ -118,39 +133,39 @@ INLINE void tile_sums(const Int8Weight& weight, const uint8_t* bytes, size_t ind
   _tile_zero(2);
   _tile_zero(3);
   for (size_t step = 0; step < weight.padded / INT8_STEP; step++) {
-    _tile_loadd(6, values, STRIDE);
+    _tile_loadd(6, values, INT8_STRIDE);
     _tile_loadd(4, bytes, TILE_ROW_BYTES);
     _tile_dpbusd(0, 4, 6);
-    _tile_loadd(7, values + STRIDE / 2, STRIDE);
+    _tile_loadd(7, values + INT8_STRIDE / 2, INT8_STRIDE);
     _tile_dpbusd(1, 4, 7);
     _tile_loadd(5, more, INT8_STEP);
     _tile_dpbusd(2, 5, 6);
     _tile_dpbusd(3, 5, 7);
-    values += TILE_ROWS * STRIDE;
+    values += TILE_ROWS * INT8_STRIDE;
     bytes += TILE_BYTES;
     more += TILE_BYTES;
   }
-  _tile_stored(0, sums[0], STRIDE);
-  _tile_stored(1, sums[0] + WIDTH, STRIDE);
-  _tile_stored(2, sums[TILE_ROWS], STRIDE);
-  _tile_stored(3, sums[TILE_ROWS] + WIDTH, STRIDE);
+  _tile_stored(0, sums[0], INT8_STRIDE);
+  _tile_stored(1, sums[0] + WIDTH, INT8_STRIDE);
+  _tile_stored(2, sums[TILE_ROWS], INT8_STRIDE);
+  _tile_stored(3, sums[TILE_ROWS] + WIDTH, INT8_STRIDE);
 }
 
-void multiply(const Int8Weight& weight, const Int8Rows& tile, size_t rows, size_t begin,
-              size_t end, const float* residual, float* out) {
+void multiply(const Int8Weight& weight, const Int8Rows& block, size_t rows, size_t index,
+              const float* residual, float* out) {
   begin_tiles();
   alignas(64) int32_t sums[ROWS][INT8_LANES];
-  for (size_t index = begin; index < end; index++) {
+  const size_t column = index * INT8_LANES;
+  const Ints starts[2] = {start_of(load_ints(weight.sums + column)),
+                          start_of(load_ints(weight.sums + column + WIDTH))};
+  for (size_t first = 0; first < rows; first += ROWS) {
+    const Int8Rows tile = tile_of(weight, block, first);
     tile_sums(weight, tile.bytes, index, sums);
-    const size_t column = index * INT8_LANES;
-    const Ints starts[COLUMNS] = {start_of(load_ints(weight.sums + column)),
-                                  start_of(load_ints(weight.sums + column + WIDTH))};
-    for (size_t row = 0; row < rows; row++) {
-      const Ints made[COLUMNS] = {add(starts[0], load_ints(sums[row])),
-                                  add(starts[1], load_ints(sums[row] + WIDTH))};
-      const size_t at = row * weight.outputs;
-      write(weight, made, tile.ranges[row], column, residual == nullptr ? nullptr : residual + at,
-            out + at);
+    for (size_t row = 0; row < ROWS && first + row < rows; row++) {
+      const Ints made[2] = {add(starts[0], load_ints(sums[row])),
+                            add(starts[1], load_ints(sums[row] + WIDTH))};
+      write(weight, made, tile.ranges[row], column, row_of(weight, residual, first + row),
+            out + (first + row) * weight.outputs);
     }
   }
   _tile_release();
@@ -163,7 +178,7 @@ constexpr size_t ROWS = 12;  // what the registers have room for
 #elif defined(__AVXVNNI__)
 constexpr size_t ROWS = 6;
 #else
-constexpr size_t ROWS = 4;
+constexpr size_t ROWS = 10;
 #endif
 
 // Four bytes of every row of a tile lie together: [padded / 4][rows][4].
@@ -176,8 +191,44 @@ void quantize(const Int8Weight& weight, const float* x, size_t rows, const Int8R
   }
 }
 
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+
+constexpr size_t COLUMNS = 2;  // registers of sums a row
+using Weights = const int8_t*;  // as they lie
+INLINE void lay_out(const int8_t* values, size_t, Weights& weights) { weights = values; }
+
 template <size_t M>
-INLINE void multiply_part(const Int8Weight& weight, const Int8Rows& tile, const int8_t* values,
+INLINE void add_products(Weights values, const uint8_t* bytes, size_t fours,
+                         Ints (&sums)[M][COLUMNS]) {
+  for (size_t i = 0; i < fours; i++) {
+    Ints weights[COLUMNS];
+#pragma unroll
+    for (size_t j = 0; j < COLUMNS; j++) weights[j] = load_ints(values + j * WIDTH * 4);
+#pragma unroll
+    for (size_t m = 0; m < M; m++) {
+      int32_t four;
+      memcpy(&four, bytes + m * 4, 4);
+      const Ints x = broadcast(four);
+#pragma unroll
+      for (size_t j = 0; j < COLUMNS; j++) sums[m][j] = dot(sums[m][j], x, weights[j]);
+    }
+    values += INT8_STRIDE;
+    bytes += M * 4;
+  }
+}
+
+#else
+
+constexpr size_t COLUMNS = 1;
+using Weights = Panel;
+
+#endif
+
+constexpr size_t PART = COLUMNS * WIDTH;  // outputs computed together
+
+// The M rows of a tile.
+template <size_t M>
+INLINE void multiply_tile(const Int8Weight& weight, const Int8Rows& tile, const Weights& weights,
                           size_t column, const float* residual, float* out) {
   Ints sums[M][COLUMNS];
 #pragma unroll
@@ -186,59 +237,40 @@ INLINE void multiply_part(const Int8Weight& weight, const Int8Rows& tile, const 
 #pragma unroll
     for (size_t m = 0; m < M; m++) sums[m][j] = start;
   }
-  const uint8_t* bytes = tile.bytes;
-  for (size_t i = 0; i < weight.padded; i += 4) {
-    Ints weights[COLUMNS];
-#pragma unroll
-    for (size_t j = 0; j < COLUMNS; j++) weights[j] = load_ints(values + j * WIDTH * 4);
-#pragma unroll
-    for (size_t m = 0; m < M; m++) {
-      int32_t four;
-      memcpy(&four, bytes + m * 4, 4);
-      const Quad x = quad(four);
-#pragma unroll
-      for (size_t j = 0; j < COLUMNS; j++) sums[m][j] = dot_signed(sums[m][j], x, weights[j]);
-    }
-    values += STRIDE;
-    bytes += M * 4;
-  }
-  for (size_t m = 0; m < M; m++) {
-    const size_t at = m * weight.outputs;
-    write(weight, sums[m], tile.ranges[m], column, residual == nullptr ? nullptr : residual + at,
-          out + at);
-  }
+  add_products<M>(weights, tile.bytes, weight.padded / 4, sums);
+  for (size_t m = 0; m < M; m++)
+    write(weight, sums[m], tile.ranges[m], column, row_of(weight, residual, m),
+          out + m * weight.outputs);
 }
 
 template <size_t M>
-INLINE void multiply_rows(const Int8Weight& weight, const Int8Rows& tile, size_t begin, size_t end,
-                          const float* residual, float* out) {
-  for (size_t index = begin; index < end; index++)
-    for (size_t part = 0; part < INT8_LANES; part += PART) {
-      const size_t column = index * INT8_LANES + part;
-      if (column >= weight.outputs) return;
-      multiply_part<M>(weight, tile, weight.values + index * weight.padded * INT8_LANES + part * 4,
-                       column, residual, out);
-    }
-}
-
-template <size_t M>
-void multiply_or_fewer(const Int8Weight& weight, const Int8Rows& tile, size_t rows, size_t begin,
-                       size_t end, const float* residual, float* out) {
+INLINE void multiply_or_fewer(const Int8Weight& weight, const Int8Rows& tile, size_t rows,
+                              const Weights& weights, size_t column, const float* residual,
+                              float* out) {
   if constexpr (M > 0) {
-    if (rows == M) return multiply_rows<M>(weight, tile, begin, end, residual, out);
-    multiply_or_fewer<M - 1>(weight, tile, rows, begin, end, residual, out);
+    if (rows >= M) return multiply_tile<M>(weight, tile, weights, column, residual, out);
+    multiply_or_fewer<M - 1>(weight, tile, rows, weights, column, residual, out);
   }
 }
 
-void multiply(const Int8Weight& weight, const Int8Rows& tile, size_t rows, size_t begin,
-              size_t end, const float* residual, float* out) {
-  multiply_or_fewer<ROWS>(weight, tile, rows, begin, end, residual, out);
+void multiply(const Int8Weight& weight, const Int8Rows& block, size_t rows, size_t index,
+              const float* residual, float* out) {
+  const int8_t* values = weight.values + index * weight.padded * INT8_LANES;
+  const size_t begin = index * INT8_LANES, left = weight.outputs - begin;
+  for (size_t part = 0; part < INT8_LANES && part < left; part += PART) {
+    Weights weights;
+    lay_out(values + part * 4, weight.padded / 4, weights);
+    for (size_t first = 0; first < rows; first += ROWS)
+      multiply_or_fewer<ROWS>(weight, tile_of(weight, block, first), rows - first, weights,
+                              begin + part, row_of(weight, residual, first),
+                              out + first * weight.outputs);
+  }
 }
 
 #endif
 
 }  // namespace
 
-const Int8Kernel MATMUL_INT8 = {ROWS, quantize, multiply};
+const Int8Kernel MATMUL_INT8 = {ROWS, LEAST_ROWS, quantize, multiply};
 
 }  // namespace TANDEM_ISA

@@ -9,6 +9,7 @@
 constexpr size_t INT8_LANES = 32;      // outputs of a weight tile
 constexpr size_t INT8_STEP = 64;       // inputs are padded to whole steps
 constexpr size_t INT8_INPUTS = 16384;  // at most
+constexpr size_t INT8_STRIDE = INT8_LANES * 4;  // bytes of four inputs of a weight tile
 
 struct Int8Weight {
   const int8_t* values;  // [tiles, padded / 4, 128]
@@ -35,13 +36,14 @@ struct Int8Rows {
 };
 
 struct Int8Kernel {
-  size_t row_tile;  // rows of a tile, all but the last of which are whole
+  size_t row_tile;    // rows of a tile, all but the last of which are whole
+  size_t least_rows;  // multiplied together, where there are as many: `multiply` prepares for them
   // Norms and quantizes the `rows` rows of x [rows, inputs] of one tile.
   void (*quantize)(const Int8Weight& weight, const float* x, size_t rows, const Int8Rows& tile);
-  // Outputs of weight tiles [begin, end) for the `rows` rows of a tile, into out [rows, outputs];
-  // `residual`, where not null, is added.
-  void (*multiply)(const Int8Weight& weight, const Int8Rows& tile, size_t rows, size_t begin,
-                   size_t end, const float* residual, float* out);
+  // Outputs of a weight tile for neighbouring rows, whose tiles begin with `block` and lie one
+  // after another, into out [rows, outputs]; `residual`, where not null, is added.
+  void (*multiply)(const Int8Weight& weight, const Int8Rows& block, size_t rows, size_t index,
+                   const float* residual, float* out);
 };
 
 namespace amx {

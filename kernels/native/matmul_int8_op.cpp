@@ -88,18 +88,16 @@ class MatMulInt8Op {
     };
     run.parallel(tiles, quantize);
     const size_t fitting = BLOCK_BYTES / (tile_rows * weight.padded);
-    const size_t block = fitting < 1 ? 1 : fitting, blocks = divided(tiles, block);
+    const size_t least = divided(kernel.least_rows, tile_rows);
+    const size_t block = fitting < least ? least : fitting, blocks = divided(tiles, block);
     const size_t parts = weight.tiles < PARTS ? weight.tiles : PARTS;
     auto product = [&](size_t index) {
-      const size_t first = index / parts * block, part = index % parts;
-      const size_t last = first + block < tiles ? first + block : tiles;
+      const size_t first = index / parts * block, part = index % parts, row = first * tile_rows;
+      const size_t left = rows - row, most = block * tile_rows, count = left < most ? left : most;
+      const float* added = residual == nullptr ? nullptr : residual + row * weight.outputs;
       // A weight tile stays in the first cache while the block's rows pass.
       for (size_t at = part * weight.tiles / parts; at < (part + 1) * weight.tiles / parts; at++)
-        for (size_t tile = first; tile < last; tile++) {
-          const size_t from = tile * tile_rows * weight.outputs;
-          kernel.multiply(weight, tile_at(tile), rows_of(tile), at, at + 1,
-                          residual == nullptr ? nullptr : residual + from, out + from);
-        }
+        kernel.multiply(weight, tile_at(first), count, at, added, out + row * weight.outputs);
     };
     run.parallel(blocks * parts, product);
   }

@@ -64,10 +64,13 @@ class Product:
 
     EPSILON = 1e-6
 
-    def __init__(self, weight: Floats, *, gelu: str | None = None) -> None:
+    def __init__(self, weight: Floats | npt.NDArray[np.int8], *, gelu: str | None = None) -> None:
         self.gelu = gelu
         outputs, inputs = weight.shape
-        self.values, self.scales = int8_layout.quantize(weight)
+        if weight.dtype == np.int8:  # integers as they are
+            self.values, self.scales = weight, np.ones(outputs, np.float32)
+        else:
+            self.values, self.scales = int8_layout.quantize(weight)
         self.bias = random(outputs)
         packed = int8_layout.pack(self.values, self.scales, self.bias)
         names = ("values", "scales", "sums", "biases")
@@ -140,6 +143,21 @@ def test_the_largest_integers_do_not_overflow(sign: int) -> None:
     wanted = np.where(np.arange(64) % 2, -1, 1) * float(sign * 127 * 127 * 4094)
     without_bias = product.run(x).astype(np.float64) - product.bias
     np.testing.assert_allclose(without_bias, np.broadcast_to(wanted, (33, 64)), rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("most", "inputs"), [(64, 36), (65, 200), (127, 200), (127, int8_layout.MOST_INPUTS)]
+)
+def test_no_mixture_of_large_integers_overflows(most: int, inputs: int) -> None:
+    # 16-bit sums of two products hold weights that add up to 128, and not to 129.
+    numbers = np.random.default_rng(most + inputs)
+    weight = numbers.choice(np.array([-most, -64, -1, 0, 1, 64, most]), (40, inputs))
+    weight[:8], weight[8] = most, -most
+    rows = numbers.choice(np.array([-127, 127]), (23, inputs))
+    rows[:, :2] = 127, -127  # so that the bytes are the numbers
+    product = Product(weight.astype(np.int8))
+    without_bias = product.run(rows.astype(np.float32)).astype(np.float64) - product.bias
+    np.testing.assert_allclose(without_bias, rows.astype(np.int64) @ weight.T, rtol=2e-7, atol=1)
 
 
 def test_a_row_of_one_number_is_exact() -> None:
