@@ -65,10 +65,10 @@ INLINE void add_sums(const FloatWeight& weight, const Floats (&sums)[COLUMNS], s
 
 constexpr size_t ROWS = SIDE;
 constexpr size_t GROUP = 512;  // splitting a weight into pieces takes as long as 30 rows
-constexpr size_t NUMBER_SIZE = 2 * PIECES;
 constexpr size_t DEPTH = 16;  // steps of a block: the pieces of a part's weights fill 384 KiB
 
 // A panel is [row tile][step][STEP_BYTES].
+template <size_t PIECES>
 void pack(const FloatWeight& weight, const float* x, size_t rows, uint8_t* tile) {
   alignas(64) float row[FLOAT_INPUTS];
   memset(row, 0, weight.padded * sizeof(float));
@@ -78,17 +78,18 @@ void pack(const FloatWeight& weight, const float* x, size_t rows, uint8_t* tile)
     else if (i == rows)
       memset(row, 0, weight.padded * sizeof(float));
     for (size_t k = 0; k < weight.padded; k += PIECE_STEP)
-      store_row(row + k, i, tile + k / PIECE_STEP * STEP_BYTES);
+      store_row<PIECES>(row + k, i, tile + k / PIECE_STEP * STEP_BYTES<PIECES>);
   }
 }
 
 // The weights of `steps` steps of one tile.
+template <size_t PIECES>
 INLINE void split(const float* values, size_t steps, uint8_t* columns) {
-  for (size_t step = 0; step < steps; step++, columns += STEP_BYTES)
+  for (size_t step = 0; step < steps; step++, columns += STEP_BYTES<PIECES>)
     for (size_t pair = 0; pair < TILE_ROWS; pair++, values += 2 * FLOAT_LANES)
       for (size_t half = 0; half < COLUMNS; half++)
-        store_pair(load(values + half * WIDTH), load(values + half * WIDTH + FLOAT_LANES), pair,
-                   half, columns);
+        store_pair<PIECES>(load(values + half * WIDTH), load(values + half * WIDTH + FLOAT_LANES),
+                           pair, half, columns);
 }
 
 // Adds the sums [tile][32, 32] of all tiles of a part, row by row, so that what is written lies
@@ -106,8 +107,9 @@ INLINE void add_rows(const FloatWeight& weight, const FloatPart& part, size_t fi
     }
 }
 
+template <size_t PIECES>
 void multiply(const FloatWeight& weight, const FloatPart& part) {
-  alignas(64) uint8_t columns[FLOAT_TILES][DEPTH * STEP_BYTES];
+  alignas(64) uint8_t columns[FLOAT_TILES][DEPTH * STEP_BYTES<PIECES>];
   alignas(64) float sums[FLOAT_TILES][SIDE * SIDE];
   begin_tiles();
   const size_t all = weight.padded / PIECE_STEP;
@@ -115,15 +117,16 @@ void multiply(const FloatWeight& weight, const FloatPart& part) {
     const size_t steps = all - first < DEPTH ? all - first : DEPTH;
     const Place place = {first == 0, first + steps == all};
     for (size_t index = part.begin; index < part.end; index++)
-      split(weight.values + (index * weight.padded + first * PIECE_STEP) * FLOAT_LANES, steps,
-            columns[index - part.begin]);
+      split<PIECES>(weight.values + (index * weight.padded + first * PIECE_STEP) * FLOAT_LANES,
+                    steps, columns[index - part.begin]);
     for (size_t row = 0; row < part.rows; row += ROWS) {
       for (size_t index = part.begin; index < part.end; index++) {
-        const uint8_t* rows = part.panel + (row / ROWS * all + first) * STEP_BYTES;
+        const uint8_t* rows = part.panel + (row / ROWS * all + first) * STEP_BYTES<PIECES>;
         // A quarter of the next rows with each of the four tiles.
-        const uint8_t* next = rows + all * STEP_BYTES + (index - part.begin) * steps * AHEAD_BYTES;
-        multiply_pieces(rows, columns[index - part.begin], steps, next,
-                        sums[index - part.begin]);
+        const uint8_t* next = rows + all * STEP_BYTES<PIECES> +
+                              (index - part.begin) * steps * AHEAD_BYTES<PIECES>;
+        multiply_pieces<PIECES>(rows, columns[index - part.begin], steps, next,
+                                sums[index - part.begin]);
       }
       add_rows(weight, part, row, place, sums);
     }
@@ -135,7 +138,6 @@ void multiply(const FloatWeight& weight, const FloatPart& part) {
 
 constexpr size_t ROWS = WIDTH == 16 ? 14 : 6;  // what the registers have room for
 constexpr size_t GROUP = ROWS * 20;            // their block of inputs stays in the second cache
-constexpr size_t NUMBER_SIZE = sizeof(float);
 constexpr size_t DEPTH = 256;  // inputs of a block: its weights stay in the first cache
 
 // A panel is [row tile][padded][ROWS].
@@ -203,6 +205,11 @@ void multiply(const FloatWeight& weight, const FloatPart& part) {
 
 }  // namespace
 
-const FloatKernel MATMUL_FLOAT = {ROWS, GROUP, NUMBER_SIZE, pack, multiply};
+#if defined(__AMX_INT8__)
+const FloatKernel MATMUL_FLOAT = {ROWS, GROUP, 2 * EXACT, pack<EXACT>, multiply<EXACT>};
+const FloatKernel MATMUL_COARSE = {ROWS, GROUP, 2 * COARSE, pack<COARSE>, multiply<COARSE>};
+#else
+const FloatKernel MATMUL_FLOAT = {ROWS, GROUP, sizeof(float), pack, multiply};
+#endif
 
 }  // namespace TANDEM_ISA

@@ -43,6 +43,7 @@ struct FloatKernel {
 
 namespace amx {
 extern const FloatKernel MATMUL_FLOAT;
+extern const FloatKernel MATMUL_COARSE;  // in bfloat16
 }
 namespace avx512 {
 extern const FloatKernel MATMUL_FLOAT;

@@ -2,7 +2,8 @@
 //
 // Inputs: x float32 [rows, K], the weight's values and biases as float_layout.py packs them;
 // residual float32 [rows, N], and norm float32 [2, K], a layer norm's weights and biases. The last
-// two are absent where they have no numbers.
+// two are absent where they have no numbers. With the attribute `fast`, which may be absent,
+// numbers are rounded to bfloat16 where the processor multiplies these in tiles.
 #include "matmul_float.h"
 #include "operator.h"
 #include "operators.h"
@@ -12,7 +13,8 @@
 
 namespace {
 
-const FloatKernel& kernel_in_use() {
+const FloatKernel& kernel_in_use(bool is_fast) {
+  if (is_fast && instruction_set() == InstructionSet::AMX) return amx::MATMUL_COARSE;
   return in_use(amx::MATMUL_FLOAT, avx512::MATMUL_FLOAT, avxvnni::MATMUL_FLOAT,
                 avx2::MATMUL_FLOAT);
 }
@@ -25,6 +27,7 @@ class MatMulFloatOp {
 
   ort::Status* read(const ort::Api& api, const ort::KernelInfo* info) {
     api_ = &api;
+    is_fast_ = api.attribute_or(info, "fast", 0) != 0;
     return read_product(api, info, LIMITS, weight_);
   }
 
@@ -47,7 +50,7 @@ class MatMulFloatOp {
     weight.values = values.as<const float>();
     weight.biases = biases.as<const float>();
     weight.norm = norm.count() == 0 ? nullptr : norm.as<const float>();
-    multiply(run, weight, x.as<const float>(), rows,
+    multiply(run, kernel_in_use(is_fast_), weight, x.as<const float>(), rows,
              residual.count() == 0 ? nullptr : residual.as<const float>(), out);
     return run.status;
   }
@@ -58,9 +61,8 @@ class MatMulFloatOp {
   // Packed rows at a time: the working memory does not grow with the image.
   static constexpr size_t PANEL_BYTES = 32 * 1024 * 1024;
 
-  static void multiply(Run& run, const FloatWeight& weight, const float* x, size_t rows,
-                       const float* residual, float* out) {
-    const FloatKernel& kernel = kernel_in_use();
+  static void multiply(Run& run, const FloatKernel& kernel, const FloatWeight& weight,
+                       const float* x, size_t rows, const float* residual, float* out) {
     const size_t tile_bytes = kernel.row_tile * weight.padded * kernel.number_size;
     const size_t group_bytes = kernel.group / kernel.row_tile * tile_bytes;
     const size_t groups = PANEL_BYTES / group_bytes < 1 ? 1 : PANEL_BYTES / group_bytes;
@@ -70,14 +72,14 @@ class MatMulFloatOp {
     auto* panel = reinterpret_cast<uint8_t*>(scratch.data());
     for (size_t first = 0; first < rows; first += most) {
       const size_t at = first * weight.outputs, count = rows - first < most ? rows - first : most;
-      multiply_panel(run, weight, x + first * weight.inputs, count,
+      multiply_panel(run, kernel, weight, x + first * weight.inputs, count,
                      residual == nullptr ? nullptr : residual + at, out + at, panel);
     }
   }
 
-  static void multiply_panel(Run& run, const FloatWeight& weight, const float* x, size_t rows,
-                             const float* residual, float* out, uint8_t* panel) {
-    const FloatKernel& kernel = kernel_in_use();
+  static void multiply_panel(Run& run, const FloatKernel& kernel, const FloatWeight& weight,
+                             const float* x, size_t rows, const float* residual, float* out,
+                             uint8_t* panel) {
     const size_t row_bytes = weight.padded * kernel.number_size;
     const auto left = [&](size_t first, size_t most) {
       return rows - first < most ? rows - first : most;
@@ -101,6 +103,7 @@ class MatMulFloatOp {
 
   const ort::Api* api_ = nullptr;
   FloatWeight weight_ = {};
+  bool is_fast_ = false;
 };
 
 }  // namespace

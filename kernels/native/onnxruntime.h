@@ -43,6 +43,7 @@ enum Place : size_t {
   KernelInfoGetAttribute_int64 = 86,
   KernelContext_GetInput = 90,
   KernelContext_GetOutput = 91,
+  ReleaseStatus = 93,
   ReleaseTensorTypeAndShapeInfo = 99,
   KernelContext_ParallelFor = 274,
 };
@@ -88,6 +89,14 @@ struct Api {
   Status* attribute(const KernelInfo* info, const char* name, int64_t* value) const {
     using Entry = Status* (*)(const KernelInfo*, const char*, int64_t*);
     return at<Entry>(KernelInfoGetAttribute_int64)(info, name, value);
+  }
+  // `otherwise` where the node has no such attribute.
+  int64_t attribute_or(const KernelInfo* info, const char* name, int64_t otherwise) const {
+    int64_t value = 0;
+    Status* status = attribute(info, name, &value);
+    if (status == nullptr) return value;
+    at<void (*)(Status*)>(ReleaseStatus)(status);
+    return otherwise;
   }
   Status* input(const Context* context, size_t index, const Value** value) const {
     using Entry = Status* (*)(const Context*, size_t, const Value**);

@@ -1,7 +1,7 @@
 // `tandem.TowerAttention`: from the product of queries, keys and values to what attention makes of
 // them. Inputs: the product [P, 3 * hidden], cosines and sines [P, head_dim / 2] of the rotary
 // angles, and the borders [S + 1] of the segments, which attend to themselves alone. The attribute
-// `fast` chooses integers instead of float32.
+// `fast` chooses integers, or bfloat16 in tiles, instead of float32.
 #include <type_traits>
 
 #include "operator.h"
@@ -60,10 +60,11 @@ class TowerAttentionOp {
     work.heads = heads_;
     work.size = size;
     work.out = out;
-    if (fast_ != 0)
+    if (instruction_set() == InstructionSet::AMX)
+      attend_tiled(run, fast_ != 0 ? amx::TOWER_ATTENTION_COARSE : amx::TOWER_ATTENTION_TILED, work,
+                   bounds);
+    else if (fast_ != 0)
       attend_fast(run, work, bounds);
-    else if (instruction_set() == InstructionSet::AMX)
-      attend_tiled(run, work, bounds);
     else
       attend(run, work, bounds);
     return run.status;
@@ -102,38 +103,71 @@ class TowerAttentionOp {
     run.parallel(part_count, compute);
   }
 
-  // The parts of all segments and heads, `block` patches each; counts them where there is no list.
-  static size_t describe_tiled(const TowerAttention& work, const Tensor& bounds, size_t block,
+  // What one thread prepares at a time, of all segments and heads; counts them where there is no
+  // list. Neighbours are heads of the same patches, whose rows are read while they are near.
+  static size_t describe_tiles(const TowerAttention& work, const Tensor& bounds,
                                TowerTiledPart* list) {
     const int64_t* borders = bounds.as<const int64_t>();
     size_t count = 0, tile = 0;
     for (int64_t i = 0; i + 1 < bounds.dims[0]; i++) {
       const size_t begin = borders[i], end = borders[i + 1];
-      for (size_t head = 0; head < work.heads; head++)
-        for (size_t first = begin; first < end; first += block, count++)
-          if (list != nullptr) list[count] = {{head, begin, end, first}, tile};
+      for (size_t first = begin; first < end; first += TILED_KEYS)
+        for (size_t head = 0; head < work.heads; head++, count++)
+          if (list != nullptr) list[count] = {{head, begin, end, first}, size_t(i), tile};
       tile += divided(end - begin, TILED_KEYS);
     }
     return count;
   }
 
-  static void attend_tiled(Run& run, const TowerAttention& base, const Tensor& bounds) {
-    const TowerAttentionTiledKernel& kernel = amx::TOWER_ATTENTION_TILED;
-    const size_t count = describe_tiled(base, bounds, TILED_KEYS, nullptr);
-    const size_t part_count = describe_tiled(base, bounds, TILED_QUERIES, nullptr);
+  // What one thread computes at a time. Neighbours share keys and values.
+  static size_t describe_queries(const TowerAttention& work, const Tensor& bounds,
+                                 TowerTiledPart* list) {
+    const int64_t* borders = bounds.as<const int64_t>();
+    size_t count = 0, tile = 0;
+    for (int64_t i = 0; i + 1 < bounds.dims[0]; i++) {
+      const size_t begin = borders[i], end = borders[i + 1];
+      for (size_t head = 0; head < work.heads; head++)
+        for (size_t first = begin; first < end; first += TILED_QUERIES, count++)
+          if (list != nullptr) list[count] = {{head, begin, end, first}, size_t(i), tile};
+      tile += divided(end - begin, TILED_KEYS);
+    }
+    return count;
+  }
+
+  static void centre_all(Run& run, const TowerAttentionTiledKernel& kernel,
+                         const TowerAttentionTiled& work, const Tensor& bounds) {
+    const int64_t* borders = bounds.as<const int64_t>();
+    const size_t heads = work.base.heads;
+    auto centre = [&](size_t index) {
+      const size_t segment = index / heads;
+      const size_t begin = borders[segment], end = borders[segment + 1];
+      if (begin < end) kernel.centre(work, {{index % heads, begin, end, begin}, segment, 0});
+    };
+    run.parallel((bounds.dims[0] - 1) * heads, centre);
+  }
+
+  static void attend_tiled(Run& run, const TowerAttentionTiledKernel& kernel,
+                           const TowerAttention& base, const Tensor& bounds) {
+    const size_t count = describe_tiles(base, bounds, nullptr);
+    const size_t part_count = describe_queries(base, bounds, nullptr);
     TowerAttentionTiled work = {};
     work.base = base;
     work.key_tiles = count / base.heads;
     work.steps = divided(base.size, TILED_KEYS);
     const size_t bytes = count * work.steps * kernel.step_bytes;
-    Scratch scratch(2 * bytes + (count + part_count) * sizeof(TowerTiledPart));
+    const size_t centred = kernel.centre == nullptr ? 0 : (bounds.dims[0] - 1) * base.heads;
+    Scratch scratch(3 * bytes + (count + part_count) * sizeof(TowerTiledPart) +
+                    centred * 2 * base.size * sizeof(float));
     if (scratch.data() == nullptr) return run.refuse("TowerAttention: out of memory");
-    work.keys = reinterpret_cast<uint8_t*>(scratch.data());
+    work.queries = reinterpret_cast<uint8_t*>(scratch.data());
+    work.keys = work.queries + bytes;
     work.values = work.keys + bytes;
     auto* pieces = reinterpret_cast<TowerTiledPart*>(work.values + bytes);
     auto* parts = pieces + count;
-    describe_tiled(base, bounds, TILED_KEYS, pieces);
-    describe_tiled(base, bounds, TILED_QUERIES, parts);
+    describe_tiles(base, bounds, pieces);
+    describe_queries(base, bounds, parts);
+    work.centres = reinterpret_cast<float*>(parts + part_count);
+    if (centred != 0) centre_all(run, kernel, work, bounds);
     auto prepare = [&](size_t index) { kernel.prepare(work, pieces[index]); };
     run.parallel(count, prepare);
     auto compute = [&](size_t index) { kernel.compute(work, parts[index]); };

@@ -1,4 +1,4 @@
-// The tower's float32 attention, computed with matrix tiles (AMX); see tower_attention_tiles.cpp.
+// The tower's attention, computed with matrix tiles (AMX); see tower_attention_tiles.cpp.
 #pragma once
 #include "tower_attention.h"
 
@@ -7,25 +7,30 @@ constexpr size_t TILED_QUERIES = 128;  // of a part, at most
 
 struct TowerAttentionTiled {
   TowerAttention base;  // `keys` and `values` are not used
-  uint8_t* keys;        // [heads, key tiles, head steps][a step]
+  uint8_t* queries;     // [heads, key tiles, head steps][a step], columns are patches
+  uint8_t* keys;        // [heads, key tiles, head steps][a step], rows are patches
   uint8_t* values;      // [heads, head steps, key tiles][a step], rows are numbers of a head
+  float* centres;       // [segments, heads, 2, size]: of keys, of values; null where exact
   size_t key_tiles;     // of all segments
   size_t steps;         // of a head's size
 };
 
-// What one thread takes, and where the segment's first key tile lies.
+// What one thread takes; which segment it is of, and where that one's first key tile lies.
 struct TowerTiledPart {
   TowerPart part;
-  size_t first_tile;
+  size_t segment, first_tile;
 };
 
 struct TowerAttentionTiledKernel {
   size_t step_bytes;  // of 32 keys by 32 numbers
-  // Lays out the keys and values of up to 32 patches from `part.first` on.
+  // Finds the centres of one head in one segment; null where there are none.
+  void (*centre)(const TowerAttentionTiled& work, const TowerTiledPart& part);
+  // Lays out the queries, keys and values of up to 32 patches from `part.first` on.
   void (*prepare)(const TowerAttentionTiled& work, const TowerTiledPart& part);
   void (*compute)(const TowerAttentionTiled& work, const TowerTiledPart& part);
 };
 
 namespace amx {
-extern const TowerAttentionTiledKernel TOWER_ATTENTION_TILED;
+extern const TowerAttentionTiledKernel TOWER_ATTENTION_TILED;   // in float32
+extern const TowerAttentionTiledKernel TOWER_ATTENTION_COARSE;  // in bfloat16
 }

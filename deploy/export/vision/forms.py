@@ -139,6 +139,7 @@ class Exact(Portable):
             N=self._constants.tensor(f"{name}.weight").shape[1],
             activation=int8_layout.ACTIVATIONS[gelu],
             epsilon=NORM_EPSILON,
+            fast=int(self._is_fast),
         )
 
     def attention(self, graph: GraphBuilder, joined: ir.Value) -> ir.Value:
@@ -157,9 +158,10 @@ class Exact(Portable):
 class Fast(Exact):
     """Products and attention in integers; norms before a product and sums after it are part of it.
 
-    The mergers stay in float32. What their GELU gives has the highest peaks of all (16 to 19 times
-    the mean square's root on the demonstration model, a block's 7 to 8), and nothing after them
-    averages: they lose more than all blocks together and are 8 % of the work.
+    The mergers stay in float32, or bfloat16 on processors with tiles for it (AMX). What their GELU
+    gives has the highest peaks of all (16 to 19 times the mean square's root on the demonstration
+    model, a block's 7 to 8), and nothing after them averages: in int8 they lose more than all
+    blocks together and are 8 % of the work.
 
     Args:
         config: The tower's shapes.

@@ -21,7 +21,7 @@ EPSILON = 1e-6
 class Product:
     """A weight [N, K] and its operator, and the same arithmetic in float64."""
 
-    def __init__(self, weight: Floats, *, gelu: str | None = None) -> None:
+    def __init__(self, weight: Floats, *, gelu: str | None = None, fast: bool = False) -> None:
         self.weight, self.gelu = weight, gelu
         outputs, inputs = weight.shape
         self.bias = random(outputs)
@@ -35,6 +35,7 @@ class Product:
             N=outputs,
             activation=int8_layout.ACTIVATIONS[gelu],
             epsilon=EPSILON,
+            **({"fast": 1} if fast else {}),  # older graphs have no such attribute
         )
         self.session = session(
             node,
@@ -77,6 +78,16 @@ def test_a_product_is_as_exact_as_float32(rows: int, outputs: int, inputs: int) 
     product = Product(random(outputs, inputs))
     x = random(rows, inputs, scale=3)
     assert product.error(x, product.run(x), product.expected(x)) < 3e-7
+
+
+@pytest.mark.parametrize("rows", [1, 33, 529])
+@pytest.mark.parametrize(("outputs", "inputs"), [(160, 256), (17, 33), (32, 1100)])
+def test_a_fast_product_rounds_its_numbers_once(rows: int, outputs: int, inputs: int) -> None:
+    product = Product(random(outputs, inputs), fast=True)
+    x = random(rows, inputs, scale=3)
+    made = product.run(x)
+    assert product.error(x, made, product.expected(x)) < 2**-9
+    np.testing.assert_array_equal(product.run(x[-1:]), made[-1:])
 
 
 def test_large_numbers_keep_24_bits() -> None:
