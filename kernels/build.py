@@ -71,7 +71,7 @@ KERNELS = (
 TILE_KERNELS = ("matmul_int8", "matmul_float", "tower_attention_tiles")
 SURROUNDINGS = (
     *("matmul_op", "attention_op", "matmul_int8_op", "matmul_float_op", "tower_attention_op"),
-    *("processor", "resize", "library"),
+    *("processor", "members", "resize", "library"),
 )
 UNITS = (
     *(Unit(name, isa, flags) for name in KERNELS for isa, flags in INSTRUCTION_SETS.items()),

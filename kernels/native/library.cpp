@@ -1,5 +1,6 @@
 // What the shared library offers: its operators, to a session of ONNX Runtime; to Python, which
 // instruction set they use.
+#include "members.h"
 #include "onnxruntime.h"
 #include "operators.h"
 #include "processor.h"
@@ -46,3 +47,11 @@ EXPORTED int tandem_has_tiles() { return instruction_set() == InstructionSet::AM
 
 // Lets tests run the kernels of lesser processors: 1 is AVX2, 2 AVX-VNNI, 3 AVX-512, 4 all there is.
 EXPORTED void tandem_allow(int most) { allow(static_cast<InstructionSet>(most)); }
+
+// The next run of a tower's graph on this thread is a pass of so many images; see members.h.
+EXPORTED int tandem_begin_pass(const int64_t* bounds, const int32_t* leaves_at,
+                               int64_t* rows_computed, size_t images) {
+  return begin_pass(bounds, leaves_at, rows_computed, images);
+}
+
+EXPORTED void tandem_end_pass() { end_pass(); }

@@ -5,6 +5,7 @@
 // two are absent where they have no numbers. With the attribute `fast`, which may be absent,
 // numbers are rounded to bfloat16 where the processor multiplies these in tiles.
 #include "matmul_float.h"
+#include "members.h"
 #include "operator.h"
 #include "operators.h"
 #include "processor.h"
@@ -50,8 +51,12 @@ class MatMulFloatOp {
     weight.values = values.as<const float>();
     weight.biases = biases.as<const float>();
     weight.norm = norm.count() == 0 ? nullptr : norm.as<const float>();
-    multiply(run, kernel_in_use(is_fast_), weight, x.as<const float>(), rows,
-             residual.count() == 0 ? nullptr : residual.as<const float>(), out);
+    const float* added = residual.count() == 0 ? nullptr : residual.as<const float>();
+    for (const Rows& live : LiveRows(rows)) {
+      const size_t at = live.first * weight.outputs;
+      multiply(run, kernel_in_use(is_fast_), weight, x.as<const float>() + live.first * weight.inputs,
+               live.count, added == nullptr ? nullptr : added + at, out + at);
+    }
     return run.status;
   }
 

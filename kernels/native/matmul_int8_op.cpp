@@ -4,6 +4,7 @@
 // and biases; residual float32 [rows, N], and norm float32 [2, K], a layer norm's weights and
 // biases. The last two are absent where they have no numbers.
 #include "matmul_int8.h"
+#include "members.h"
 #include "operator.h"
 #include "operators.h"
 #include "processor.h"
@@ -52,8 +53,12 @@ class MatMulInt8Op {
     weight.sums = sums.as<const int32_t>();
     weight.biases = biases.as<const float>();
     weight.norm = norm.count() == 0 ? nullptr : norm.as<const float>();
-    multiply(run, weight, x.as<const float>(), rows,
-             residual.count() == 0 ? nullptr : residual.as<const float>(), out);
+    const float* added = residual.count() == 0 ? nullptr : residual.as<const float>();
+    for (const Rows& live : LiveRows(rows)) {
+      const size_t at = live.first * weight.outputs;
+      multiply(run, weight, x.as<const float>() + live.first * weight.inputs, live.count,
+               added == nullptr ? nullptr : added + at, out + at);
+    }
     return run.status;
   }
 

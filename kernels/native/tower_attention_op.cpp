@@ -4,6 +4,7 @@
 // `fast` chooses integers, or bfloat16 in tiles, instead of float32.
 #include <type_traits>
 
+#include "members.h"
 #include "operator.h"
 #include "operators.h"
 #include "processor.h"
@@ -22,6 +23,25 @@ const TowerAttentionFastKernel& fast_kernel_in_use() {
   return in_use(avx512::TOWER_ATTENTION_FAST, avxvnni::TOWER_ATTENTION_FAST,
                 avx2::TOWER_ATTENTION_FAST);
 }
+
+// The segments that lie in a run of rows, by their borders within it.
+class Borders {
+ public:
+  Borders(const Tensor& bounds, const Rows& rows)
+      : at_(bounds.as<const int64_t>()), first_(rows.first) {
+    const int64_t* last = at_ + bounds.dims[0] - 1;
+    while (at_ < last && *at_ < first_) at_++;
+    while (at_ < last && *last > first_ + int64_t(rows.count)) last--;
+    segments_ = last - at_;
+  }
+  size_t segments() const { return segments_; }
+  size_t operator[](size_t index) const { return at_[index] - first_; }
+
+ private:
+  const int64_t* at_;
+  int64_t first_;
+  size_t segments_;
+};
 
 class TowerAttentionOp {
  public:
@@ -52,21 +72,17 @@ class TowerAttentionOp {
     const int64_t dims[] = {int64_t(rows), int64_t(heads_ * size)};
     float* out = run.output(dims, 2);
     if (run.status != nullptr || rows == 0) return run.status;
-    TowerAttention work = {};
-    work.joined = joined.as<const float>();
-    work.cosines = cosines.as<const float>();
-    work.sines = sines.as<const float>();
-    work.patches = rows;
-    work.heads = heads_;
-    work.size = size;
-    work.out = out;
-    if (instruction_set() == InstructionSet::AMX)
-      attend_tiled(run, fast_ != 0 ? amx::TOWER_ATTENTION_COARSE : amx::TOWER_ATTENTION_TILED, work,
-                   bounds);
-    else if (fast_ != 0)
-      attend_fast(run, work, bounds);
-    else
-      attend(run, work, bounds);
+    for (const Rows& live : LiveRows(rows)) {
+      TowerAttention work = {};
+      work.joined = joined.as<const float>() + live.first * 3 * heads_ * size;
+      work.cosines = cosines.as<const float>() + live.first * (size / 2);
+      work.sines = sines.as<const float>() + live.first * (size / 2);
+      work.patches = live.count;
+      work.heads = heads_;
+      work.size = size;
+      work.out = out + live.first * heads_ * size;
+      attend_rows(run, work, Borders(bounds, live));
+    }
     return run.status;
   }
 
@@ -84,10 +100,19 @@ class TowerAttentionOp {
     return at[0] == 0 && at[bounds.dims[0] - 1] == int64_t(rows);
   }
 
-  static void attend(Run& run, TowerAttention work, const Tensor& bounds) {
+  void attend_rows(Run& run, const TowerAttention& work, const Borders& borders) const {
+    if (instruction_set() == InstructionSet::AMX)
+      attend_tiled(run, fast_ != 0 ? amx::TOWER_ATTENTION_COARSE : amx::TOWER_ATTENTION_TILED, work,
+                   borders);
+    else if (fast_ != 0)
+      attend_fast(run, work, borders);
+    else
+      attend(run, work, borders);
+  }
+
+  static void attend(Run& run, TowerAttention work, const Borders& borders) {
     const TowerAttentionKernel& kernel = kernel_in_use();
-    const int64_t* borders = bounds.as<const int64_t>();
-    const size_t segments = bounds.dims[0] - 1;
+    const size_t segments = borders.segments();
     size_t blocks = 0;
     for (size_t i = 0; i < segments; i++)
       blocks += divided(borders[i + 1] - borders[i], kernel.block);
@@ -97,7 +122,7 @@ class TowerAttentionOp {
     work.keys = reinterpret_cast<float*>(scratch.data());
     work.values = work.keys + numbers;
     auto* parts = reinterpret_cast<TowerPart*>(work.values + numbers);
-    describe(work, borders, segments, kernel.block, parts);
+    describe(work, borders, kernel.block, parts);
     prepare_all(run, work);
     auto compute = [&](size_t index) { kernel.compute(work, parts[index]); };
     run.parallel(part_count, compute);
@@ -105,57 +130,54 @@ class TowerAttentionOp {
 
   // What one thread prepares at a time, of all segments and heads; counts them where there is no
   // list. Neighbours are heads of the same patches, whose rows are read while they are near.
-  static size_t describe_tiles(const TowerAttention& work, const Tensor& bounds,
+  static size_t describe_tiles(const TowerAttention& work, const Borders& borders,
                                TowerTiledPart* list) {
-    const int64_t* borders = bounds.as<const int64_t>();
     size_t count = 0, tile = 0;
-    for (int64_t i = 0; i + 1 < bounds.dims[0]; i++) {
+    for (size_t i = 0; i < borders.segments(); i++) {
       const size_t begin = borders[i], end = borders[i + 1];
       for (size_t first = begin; first < end; first += TILED_KEYS)
         for (size_t head = 0; head < work.heads; head++, count++)
-          if (list != nullptr) list[count] = {{head, begin, end, first}, size_t(i), tile};
+          if (list != nullptr) list[count] = {{head, begin, end, first}, i, tile};
       tile += divided(end - begin, TILED_KEYS);
     }
     return count;
   }
 
   // What one thread computes at a time. Neighbours share keys and values.
-  static size_t describe_queries(const TowerAttention& work, const Tensor& bounds,
+  static size_t describe_queries(const TowerAttention& work, const Borders& borders,
                                  TowerTiledPart* list) {
-    const int64_t* borders = bounds.as<const int64_t>();
     size_t count = 0, tile = 0;
-    for (int64_t i = 0; i + 1 < bounds.dims[0]; i++) {
+    for (size_t i = 0; i < borders.segments(); i++) {
       const size_t begin = borders[i], end = borders[i + 1];
       for (size_t head = 0; head < work.heads; head++)
         for (size_t first = begin; first < end; first += TILED_QUERIES, count++)
-          if (list != nullptr) list[count] = {{head, begin, end, first}, size_t(i), tile};
+          if (list != nullptr) list[count] = {{head, begin, end, first}, i, tile};
       tile += divided(end - begin, TILED_KEYS);
     }
     return count;
   }
 
   static void centre_all(Run& run, const TowerAttentionTiledKernel& kernel,
-                         const TowerAttentionTiled& work, const Tensor& bounds) {
-    const int64_t* borders = bounds.as<const int64_t>();
+                         const TowerAttentionTiled& work, const Borders& borders) {
     const size_t heads = work.base.heads;
     auto centre = [&](size_t index) {
       const size_t segment = index / heads;
       const size_t begin = borders[segment], end = borders[segment + 1];
       if (begin < end) kernel.centre(work, {{index % heads, begin, end, begin}, segment, 0});
     };
-    run.parallel((bounds.dims[0] - 1) * heads, centre);
+    run.parallel(borders.segments() * heads, centre);
   }
 
   static void attend_tiled(Run& run, const TowerAttentionTiledKernel& kernel,
-                           const TowerAttention& base, const Tensor& bounds) {
-    const size_t count = describe_tiles(base, bounds, nullptr);
-    const size_t part_count = describe_queries(base, bounds, nullptr);
+                           const TowerAttention& base, const Borders& borders) {
+    const size_t count = describe_tiles(base, borders, nullptr);
+    const size_t part_count = describe_queries(base, borders, nullptr);
     TowerAttentionTiled work = {};
     work.base = base;
     work.key_tiles = count / base.heads;
     work.steps = divided(base.size, TILED_KEYS);
     const size_t bytes = count * work.steps * kernel.step_bytes;
-    const size_t centred = kernel.centre == nullptr ? 0 : (bounds.dims[0] - 1) * base.heads;
+    const size_t centred = kernel.centre == nullptr ? 0 : borders.segments() * base.heads;
     Scratch scratch(3 * bytes + (count + part_count) * sizeof(TowerTiledPart) +
                     centred * 2 * base.size * sizeof(float));
     if (scratch.data() == nullptr) return run.refuse("TowerAttention: out of memory");
@@ -164,10 +186,10 @@ class TowerAttentionOp {
     work.values = work.keys + bytes;
     auto* pieces = reinterpret_cast<TowerTiledPart*>(work.values + bytes);
     auto* parts = pieces + count;
-    describe_tiles(base, bounds, pieces);
-    describe_queries(base, bounds, parts);
+    describe_tiles(base, borders, pieces);
+    describe_queries(base, borders, parts);
     work.centres = reinterpret_cast<float*>(parts + part_count);
-    if (centred != 0) centre_all(run, kernel, work, bounds);
+    if (centred != 0) centre_all(run, kernel, work, borders);
     auto prepare = [&](size_t index) { kernel.prepare(work, pieces[index]); };
     run.parallel(count, prepare);
     auto compute = [&](size_t index) { kernel.compute(work, parts[index]); };
@@ -201,10 +223,9 @@ class TowerAttentionOp {
     return at - from;
   }
 
-  static void attend_fast(Run& run, const TowerAttention& base, const Tensor& bounds) {
+  static void attend_fast(Run& run, const TowerAttention& base, const Borders& borders) {
     const TowerAttentionFastKernel& kernel = fast_kernel_in_use();
-    const int64_t* borders = bounds.as<const int64_t>();
-    const size_t segments = bounds.dims[0] - 1;
+    const size_t segments = borders.segments();
     TowerAttentionFast work = {};
     work.base = base;
     work.padded = divided(base.size, 4) * 4;
@@ -219,7 +240,7 @@ class TowerAttentionOp {
     lay_out(work, segments, scratch.data());
     auto* list = reinterpret_cast<TowerSegment*>(scratch.data() + bytes);
     auto* parts = reinterpret_cast<FastPart*>(list + segments);
-    describe_fast(borders, segments, kernel.block, list, parts);
+    describe_fast(borders, kernel.block, list, parts);
     prepare_all(run, work.base);
     auto quantize = [&](size_t index) {
       const TowerSegment& segment = list[index / base.heads];
@@ -237,10 +258,10 @@ class TowerAttentionOp {
     size_t segment, first;
   };
 
-  static void describe_fast(const int64_t* borders, size_t segments, size_t block,
-                            TowerSegment* segment, FastPart* part) {
+  static void describe_fast(const Borders& borders, size_t block, TowerSegment* segment,
+                            FastPart* part) {
     size_t pair = 0;
-    for (size_t i = 0; i < segments; i++) {
+    for (size_t i = 0; i < borders.segments(); i++) {
       const size_t begin = borders[i], end = borders[i + 1];
       *segment++ = {i, begin, end, pair};
       pair += divided(end - begin, 2);
@@ -249,12 +270,12 @@ class TowerAttentionOp {
   }
 
   // Neighbouring parts share their keys and values, which so stay in a thread's cache.
-  static void describe(const TowerAttention& work, const int64_t* borders, size_t segments,
-                       size_t block, TowerPart* part) {
-    for (size_t i = 0; i < segments; i++)
+  static void describe(const TowerAttention& work, const Borders& borders, size_t block,
+                       TowerPart* part) {
+    for (size_t i = 0; i < borders.segments(); i++)
       for (size_t head = 0; head < work.heads; head++)
-        for (size_t first = borders[i]; first < size_t(borders[i + 1]); first += block)
-          *part++ = {head, size_t(borders[i]), size_t(borders[i + 1]), first};
+        for (size_t first = borders[i]; first < borders[i + 1]; first += block)
+          *part++ = {head, borders[i], borders[i + 1], first};
   }
 
   const ort::Api* api_ = nullptr;

@@ -1,7 +1,7 @@
 """An encoder replica whose tower waits as long as a measured one computes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from vision_service.jobs import FloatArray, Patches
 from vision_service.replicas.replica import Replica, ReplicaSettings
 from vision_service.scaling.cost import Cost, Work
+from vision_service.towers.members import Members
 
 # The INT8 tower of the 2B model on two cores (tests/bench/results/towers.md): 874, 809 and 484
 # patches per second in images of 432, 1024 and 3072 patches.
@@ -20,9 +21,9 @@ _ROWS = np.zeros((1, 1, 8), np.float32)
 class WaitingTower:
     """A tower by time alone; see `tower.BatchEncoder`."""
 
-    def encode(
-        self, batch: Sequence[Patches], abandoned: Callable[[], bool] = lambda: False
-    ) -> list[FloatArray]:
+    computes_all = True
+
+    def encode(self, batch: Sequence[Patches], members: Members | None = None) -> list[FloatArray]:
         """Waits; features are of one row, for nobody reads them."""
         time.sleep(MEASURED.seconds(Work.sum(Work.of(patches.grid) for patches in batch)))
         return [_ROWS for _ in batch]

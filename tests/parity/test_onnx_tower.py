@@ -16,8 +16,8 @@ from tests.support import bundles, towers
 from tests.support.checkpoint_names import NAMES
 from tests.support.oracle import Float32Array, oracle
 from vision_service.jobs import Patches
+from vision_service.towers.members import Abandoned, Members
 from vision_service.towers.onnx_tower import FORMS, OnnxTower
-from vision_service.towers.watch import Abandoned
 
 TOLERANCE = 1e-5  # relative to the largest value of a level
 EXACT_FORMS = ("portable", "exact")
@@ -97,8 +97,10 @@ def test_an_abandoned_run_ends_early(tower: OnnxTower, name: str) -> None:
     config = towers.config(name)
     merge = config["spatial_merge_size"]
     grid = Grid(4, 24 * merge, 24 * merge)
+    members = Members(1)
+    members.leave(0)
     with pytest.raises(Abandoned):
-        tower.encode([Patches(towers.random_pixels(config, grid, 0), grid)], lambda: True)
+        tower.encode([Patches(towers.random_pixels(config, grid, 0), grid)], members)
 
 
 def test_the_fast_form_keeps_every_tokens_direction(name: str) -> None:

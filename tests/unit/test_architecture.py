@@ -47,7 +47,11 @@ SIMULATED = (
 # in this list, never one of its own row.
 LAYERS = {
     "protos": [["machine", "tandem"], ["bundle", "wire"], ["media", "process"]],
-    "kernels": [["build", "layout", "int8_layout", "float_layout"], ["library"], ["resize"]],
+    "kernels": [
+        ["build", "layout", "int8_layout", "float_layout"],
+        ["library"],
+        ["passes", "resize"],
+    ],
     "gateway": [
         ["media", "threads"],
         ["fleet"],

@@ -46,6 +46,10 @@ def _build(config: Mapping[str, Any]) -> "torch.nn.Module":
     return model
 
 
+def _mergers(tower: Any) -> "list[torch.nn.Module]":
+    return [tower.merger, *tower.deepstack_merger_list]
+
+
 def _levels(output: Any) -> "list[torch.Tensor]":
     return [output.pooler_output, *output.deepstack_features]
 
@@ -67,4 +71,10 @@ def _without_torchvision() -> Iterator[None]:
             del sys.modules["torchvision"]
 
 
-QWEN3_VL = VisionFamily(name="qwen3_vl", config_keys=_CONFIG_KEYS, build=_build, levels=_levels)
+QWEN3_VL = VisionFamily(
+    name="qwen3_vl",
+    config_keys=_CONFIG_KEYS,
+    build=_build,
+    mergers=_mergers,
+    levels=_levels,
+)

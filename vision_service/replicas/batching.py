@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from protos.wire.errors import Overloaded, Reason
 from vision_service.jobs import FloatArray, Patches
@@ -24,8 +25,8 @@ from vision_service.replicas.passes import (
 )
 from vision_service.scaling.cost import Work
 from vision_service.scaling.meter import LoadMeter
+from vision_service.towers.members import Abandoned, Members
 from vision_service.towers.tower import BatchEncoder
-from vision_service.towers.watch import Abandoned
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,19 @@ class BatchResult:
 class _Item(Waiting):
     data: Patches
     done: asyncio.Future[BatchResult]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pass:
+    """Images that are encoded together, and which of them have left."""
+
+    items: Sequence[_Item]
+    running: Running
+    members: Members
+
+    @property
+    def wanted_patches(self) -> int:
+        return sum(item.patches for item in self.items if not item.done.done())
 
 
 class PatchBatcher:
@@ -106,8 +120,10 @@ class PatchBatcher:
     async def encode(self, patches: Patches) -> BatchResult:
         """Encodes one image, together with others where they wait.
 
-        Cancelling it drops the image: at once while it waits, before the tower's next block when
-        nobody waits for its pass, or when the others of its pass are sooner done without it.
+        Cancelling it drops the image: at once while it waits, before the tower's next block while
+        it is encoded; the others of its pass go on without it. A tower that computes all its
+        images to the end is stopped instead, where nobody waits for the pass or the others are
+        sooner done in another one.
         """
         item = _Item(
             patches=patches.grid.patches,
@@ -143,17 +159,33 @@ class PatchBatcher:
 
     def _start(self, chosen: Sequence[_Item], end: Callable[[], None]) -> Running:
         self._waiting = [item for item in self._waiting if item not in chosen]
-        running = self._running(chosen)
-        task = asyncio.create_task(self._run(chosen, running))
+        made = self._pass_of(chosen)
+        task = asyncio.create_task(self._run(made))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._settle(done, end))
-        return running
+        return made.running
 
-    def _running(self, items: Sequence[_Item]) -> Running:
+    def _pass_of(self, items: Sequence[_Item]) -> _Pass:
         patches = sum(item.patches for item in items)
-        return Running(
-            patches=patches, began_s=self._clock(), estimate_s=patches / self._patches_per_s
+        estimate_s = patches / self._patches_per_s
+        made = _Pass(
+            items=items,
+            running=Running(patches=patches, began_s=self._clock(), estimate_s=estimate_s),
+            members=Members(len(items)),
         )
+        for index, item in enumerate(items):
+            item.done.add_done_callback(partial(self._leave, made, index))
+        return made
+
+    def _leave(self, left: _Pass, index: int, done: "asyncio.Future[BatchResult]") -> None:
+        """Lets an image that was cancelled leave its pass, or stops the pass."""
+        if not done.cancelled():
+            return
+        left.members.leave(index)
+        if self._encoder.computes_all and is_worth_stopping(
+            left.running, left.wanted_patches, now_s=self._clock()
+        ):
+            left.members.abandon()
 
     def _settle(self, task: "asyncio.Task[None]", end: Callable[[], None]) -> None:
         self._tasks.discard(task)
@@ -166,9 +198,10 @@ class PatchBatcher:
     def _end_beside(self) -> None:
         self._beside = None
 
-    async def _run(self, items: Sequence[_Item], running: Running) -> None:
+    async def _run(self, current: _Pass) -> None:
+        items, running = current.items, current.running
         try:
-            features = await self._pass(items, running)
+            features = await self._encode(current)
         except Abandoned:
             self._waiting += [item for item in items if not item.done.done()]
             return
@@ -176,24 +209,29 @@ class PatchBatcher:
             await self._isolate(items, error)
             return
         elapsed_s = max(self._clock() - running.began_s, 1e-6)
-        if self._beside is None:  # two passes at once say little of what one takes
+        if self._measures(current):
             self._patches_per_s = running.patches / elapsed_s
         for item, part in zip(items, features, strict=True):
             if not item.done.done():
                 item.done.set_result(BatchResult(part, elapsed_s * 1e3))
 
-    async def _pass(self, items: Sequence[_Item], running: Running) -> list[FloatArray]:
+    async def _encode(self, current: _Pass) -> list[FloatArray]:
         """Runs the tower in a thread; the meter learns from passes that had it to themselves."""
-        number = self._meter.began(Work.sum(Work.of(item.data.grid) for item in items))
+        number = self._meter.began(Work.sum(Work.of(item.data.grid) for item in current.items))
         measures = False
         try:
+            batch = [item.data for item in current.items]
             features = await asyncio.get_running_loop().run_in_executor(
-                self._compute, self._encode, items, running
+                self._compute, self._encoder.encode, batch, current.members
             )
-            measures = self._beside is None
+            measures = self._measures(current)
             return features
         finally:
             self._meter.ended(number, measures=measures)
+
+    def _measures(self, current: _Pass) -> bool:
+        """Whether a pass's time says how fast the tower is: of two at once it says little."""
+        return self._beside is None and current.members.are_complete
 
     async def _isolate(self, items: Sequence[_Item], error: Exception) -> None:
         alive = [item for item in items if not item.done.done()]
@@ -204,13 +242,4 @@ class PatchBatcher:
         if alive:
             logger.warning("a pass of %d images failed, encoding each alone", len(items))
         for item in alive:
-            await self._run([item], self._running([item]))
-
-    def _encode(self, items: Sequence[_Item], running: Running) -> list[FloatArray]:
-        def abandoned() -> bool:
-            wanted = sum(item.patches for item in items if not item.done.done())
-            return wanted < running.patches and is_worth_stopping(
-                running, wanted, now_s=self._clock()
-            )
-
-        return self._encoder.encode([item.data for item in items], abandoned)
+            await self._run(self._pass_of([item]))

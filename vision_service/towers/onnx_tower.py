@@ -5,18 +5,21 @@ them and a further one is there at once.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
-from kernels import library
+from kernels import library, passes
 from protos.bundle.manifest import BundleError
 from protos.media.grid_inputs import GridSettings, grid_inputs
+from protos.media.images import Grid
 from vision_service.jobs import FloatArray, Patches
-from vision_service.towers.watch import watching
+from vision_service.towers.members import Members
 
 CONFIG_FILE = "vision/config.json"
 # The graph of each form, and whether it needs Tandem's operators; see deploy/export/vision.
@@ -28,11 +31,20 @@ FORMS = {
 
 
 class OnnxTower:
-    """A loaded tower; see `tower.BatchEncoder`."""
+    """A loaded tower; see `tower.BatchEncoder`.
 
-    def __init__(self, session: ort.InferenceSession, settings: GridSettings) -> None:
+    Args:
+        session: The graph.
+        settings: Of the tower's grids.
+        computes_all: Whether it has other operators than ours, which know of no images.
+    """
+
+    def __init__(
+        self, session: ort.InferenceSession, settings: GridSettings, *, computes_all: bool
+    ) -> None:
         self._session = session
         self._settings = settings
+        self.computes_all = computes_all
         self._levels = [output.name for output in session.get_outputs()]
 
     @classmethod
@@ -50,44 +62,54 @@ class OnnxTower:
         name, needs_operators = FORMS[form]
         if needs_operators and library.path() is None:
             raise BundleError(f"{name} needs Tandem's operators, which cannot run here")
-        return cls(_open(bundle / name, threads, needs_operators), _settings(bundle))
+        session = _open(bundle / name, threads, needs_operators)
+        return cls(session, _settings(bundle), computes_all=not needs_operators)
 
-    def encode(
-        self,
-        batch: Sequence[Patches],
-        abandoned: Callable[[], bool] = lambda: False,
-    ) -> list[FloatArray]:
-        """Encodes images together; each attends to itself alone.
+    def encode(self, batch: Sequence[Patches], members: Members | None = None) -> list[FloatArray]:
+        """See `tower.BatchEncoder.encode`.
 
-        Args:
-            batch: Patches of each image, float32 [P, D], and its grid.
-            abandoned: Asked while the graph runs; true drops the batch before its next node.
-
-        Returns:
-            Features of each image, float32 [levels, N, H]; level 0 holds the embeddings.
+        Rows of an image that leaves are out from the next operator on, which is less than a block;
+        the portable form computes them to the end.
 
         Raises:
-            Abandoned: `abandoned` said so.
-            FloatingPointError: the output is not finite.
+            Abandoned: all images left.
+            FloatingPointError: the output of one that stayed is not finite.
         """
+        members = members or Members(len(batch))
         pixels, grids = zip(*batch, strict=True)
         joined = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
         feeds = {"pixel_values": joined, **grid_inputs(grids, self._settings).feeds()}
+        levels = self._run(feeds, grids, members)
+        ends = np.cumsum([grid.tokens(self._settings.merge_size) for grid in grids])
+        starts = np.array([0, *ends[:-1]])
+        # Left-out rows mean nothing: of an image that left, none are taken.
+        starts[members.leaves_at != passes.NEVER] = 0
+        ends[members.leaves_at != passes.NEVER] = 0
+        features = [
+            np.stack([level[start:end] for level in levels])
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        if not all(np.isfinite(one).all() for one in features):
+            raise FloatingPointError("the tower's output is not finite")
+        return features
+
+    def _run(
+        self, feeds: dict[str, npt.NDArray[Any]], grids: Sequence[Grid], members: Members
+    ) -> list[FloatArray]:
         options = ort.RunOptions()
 
         def stop() -> None:
             options.terminate = True
 
-        with watching(abandoned, stop):
-            levels = self._session.run(self._levels, feeds, options)
-        if not all(np.isfinite(level).all() for level in levels):
-            raise FloatingPointError("the tower's output is not finite")
-        ends = np.cumsum([grid.tokens(self._settings.merge_size) for grid in grids])
-        starts = [0, *ends[:-1]]
-        return [
-            np.stack([level[start:end] for level in levels])
-            for start, end in zip(starts, ends, strict=True)
-        ]
+        bounds = np.cumsum([0, *(grid.patches for grid in grids)], dtype=np.int64)
+        leaving = (
+            nullcontext()
+            if self.computes_all
+            else passes.running(bounds, members.leaves_at, members.rows_computed)
+        )
+        with members.ending(stop), leaving:
+            levels: list[FloatArray] = self._session.run(self._levels, feeds, options)
+        return levels
 
     @property
     def level_count(self) -> int:

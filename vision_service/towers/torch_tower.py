@@ -5,7 +5,7 @@ Never the language model.
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,8 @@ from protos.bundle.manifest import Bundle, BundleError
 from vision_service.families.family import VisionFamily
 from vision_service.families.registry import family_of
 from vision_service.jobs import FloatArray, Patches
-from vision_service.towers.watch import Abandoned
+from vision_service.towers.members import Abandoned, Members
+from vision_service.towers.torch_rows import PassRows
 
 CONFIG_FILE = "vision/config.json"
 WEIGHTS_FILE = "vision/model.safetensors"
@@ -25,6 +26,8 @@ WEIGHTS_FILE = "vision/model.safetensors"
 class TorchTower:
     """A loaded tower; see `tower.BatchEncoder`."""
 
+    computes_all = False
+
     def __init__(
         self, model: torch.nn.Module, family: VisionFamily, *, device: str, merge_size: int
     ) -> None:
@@ -32,9 +35,11 @@ class TorchTower:
         self._family = family
         self._device = torch.device(device)
         self._merge_size = merge_size
-        self._call = threading.local()  # `abandoned` of the pass that a thread runs
+        self._call = threading.local()  # `rows` of the pass that a thread runs
         for block in model.blocks:  # type: ignore[union-attr]
-            block.register_forward_pre_hook(self._check_abandoned)
+            block.register_forward_pre_hook(self._before_block, with_kwargs=True)
+        for merger in family.mergers(model):
+            merger.register_forward_hook(self._after_merger)
 
     @classmethod
     def load(
@@ -77,18 +82,21 @@ class TorchTower:
         return cls(model, family, device=device, merge_size=config["spatial_merge_size"])
 
     @torch.inference_mode()
-    def encode(
-        self, batch: Sequence[Patches], abandoned: Callable[[], bool] = lambda: False
-    ) -> list[FloatArray]:
-        """See `tower.BatchEncoder.encode`; `abandoned` is asked before each block.
+    def encode(self, batch: Sequence[Patches], members: Members | None = None) -> list[FloatArray]:
+        """See `tower.BatchEncoder.encode`.
+
+        An image's rows leave before the next block. The others' last bits may then differ from
+        those of a pass in which nobody left: torch multiplies other numbers of rows in other ways.
 
         Raises:
-            Abandoned: `abandoned` said so.
+            Abandoned: all images left.
             FloatingPointError: the output is not finite.
 
         Source: transformers Qwen3VLVisionModel.forward; parity in tests/parity/test_tower.py.
         """
-        self._call.abandoned = abandoned
+        members = members or Members(len(batch))
+        grids = [patches.grid for patches in batch]
+        self._call.rows = PassRows(grids, members, merged_patches=self._merge_size**2)
         # Concatenating copies, so read-only arrays of clients become writable here.
         pixels = np.concatenate([patches.pixel_values for patches in batch])
         hidden = torch.from_numpy(pixels).to(self._device)
@@ -98,11 +106,21 @@ class TorchTower:
         if not bool(torch.isfinite(features).all()):
             raise FloatingPointError("the tower's output is not finite; is dtype too narrow?")
         rows = [patches.grid.tokens(self._merge_size) for patches in batch]
-        return [part.contiguous().numpy() for part in torch.split(features, rows, dim=1)]
-
-    def _check_abandoned(self, *_: Any) -> None:
-        if self._call.abandoned():
+        parts = [part.contiguous().numpy() for part in torch.split(features, rows, dim=1)]
+        remaining = members.remaining
+        if not remaining:
             raise Abandoned
+        return [part if image in remaining else part[:, :0] for image, part in enumerate(parts)]
+
+    def _before_block(
+        self, _: torch.nn.Module, inputs: tuple[Any, ...], others: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        hidden, others = self._call.rows.before_block(inputs[0], others)
+        return (hidden, *inputs[1:]), others
+
+    def _after_merger(self, _: torch.nn.Module, __: Any, merged: torch.Tensor) -> torch.Tensor:
+        level: torch.Tensor = self._call.rows.after_merger(merged)
+        return level
 
 
 def _read_config(bundle: Bundle, family: VisionFamily) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """What a vision tower is to the rest of the tier, and which one a replica gets."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from kernels import library
 from protos.bundle.manifest import Bundle
 from vision_service.jobs import FloatArray, Patches
+from vision_service.towers.members import Members
 
 logger = logging.getLogger(__name__)
 
@@ -19,21 +20,26 @@ LEAST_FIRST_PERCENTILE = 0.999
 class BatchEncoder(Protocol):
     """A loaded tower. Two threads may call `encode` at once."""
 
-    def encode(
-        self, batch: Sequence[Patches], abandoned: Callable[[], bool] = ...
-    ) -> list[FloatArray]:
+    @property
+    def computes_all(self) -> bool:
+        """Whether an image that leaves a pass is computed to its end all the same."""
+        ...
+
+    def encode(self, batch: Sequence[Patches], members: Members | None = None) -> list[FloatArray]:
         """Encodes images together; each attends to itself alone.
 
         Args:
             batch: Patches, float32 [P, D], and the grid of each image; arrays may be read-only.
-            abandoned: Asked now and then, and cheap; once it is true the batch is not wanted any
-                more, and is dropped before its next block.
+            members: The images, in the same order. One that leaves costs nothing more from the
+                tower's next block on (see `computes_all`) and changes nothing for the others. None:
+                all stay.
 
         Returns:
-            Features of each image, float32 [levels, N, H]; level 0 holds the embeddings.
+            Features of each image, float32 [levels, N, H]; level 0 holds the embeddings. Of one
+            that left there are no rows.
 
         Raises:
-            Abandoned: `abandoned` was true.
+            Abandoned: all images left; the pass is dropped before its next block.
             FloatingPointError: the output is not finite.
         """
         ...

@@ -9,7 +9,7 @@ bfloat16 (transformers, transformers-bf16).
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from protos.media.images import Grid
 from tests.bench.drivers.protocol import serve
 from vision_service.families.registry import family_of
 from vision_service.jobs import FloatArray, Patches
+from vision_service.towers.members import Members
 from vision_service.towers.onnx_tower import FORMS, OnnxTower
 from vision_service.towers.tower import BatchEncoder
 
@@ -79,6 +80,8 @@ def load(kind: str, bundle: Path, threads: int) -> BatchEncoder:
 class TransformersTower:
     """transformers' own model with sdpa, as its users run it."""
 
+    computes_all = True
+
     def __init__(self, bundle: Path, dtype: str) -> None:
         import torch
         from safetensors.torch import load_file
@@ -90,9 +93,7 @@ class TransformersTower:
         self._dtype = getattr(torch, dtype)
         self._model = model.to(self._dtype).eval()
 
-    def encode(
-        self, batch: Sequence[Patches], abandoned: Callable[[], bool] = lambda: False
-    ) -> list[FloatArray]:
+    def encode(self, batch: Sequence[Patches], members: Members | None = None) -> list[FloatArray]:
         """See `BatchEncoder.encode`; every level of the one image."""
         import torch
 

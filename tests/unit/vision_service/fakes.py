@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from vision_service.jobs import (
     Patches,
     VideoFile,
 )
-from vision_service.towers.watch import Abandoned
+from vision_service.towers.members import Abandoned, Members
 
 
 class FakeTower:
@@ -26,8 +26,10 @@ class FakeTower:
     An image whose first value is negative fails its whole batch.
     """
 
-    def __init__(self, levels: int = 2, hidden: int = 4) -> None:
+    def __init__(self, levels: int = 2, hidden: int = 4, *, computes_all: bool = True) -> None:
+        self.computes_all = computes_all
         self.batches: list[list[int]] = []
+        self.remained: list[list[int]] = []  # of each batch, the members when the gate opened
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -37,12 +39,14 @@ class FakeTower:
     def encode(
         self,
         batch: Sequence[Patches],
-        abandoned: Callable[[], bool] = lambda: False,
+        members: Members | None = None,
     ) -> list[FloatArray]:
+        members = members or Members(len(batch))
         self.batches.append([len(part) for part, _ in batch])
         self.entered.set()
         self.gate.wait()
-        if abandoned():
+        self.remained.append(members.remaining)
+        if not members.remaining:
             self.saw_abandoned.set()
             raise Abandoned
         if any(part[0, 0] < 0 for part, _ in batch):

@@ -12,6 +12,7 @@ from protos.wire.errors import Overloaded
 from tests.unit.vision_service.fakes import FakeTower
 from vision_service.jobs import Patches
 from vision_service.replicas.batching import BatchResult, PatchBatcher
+from vision_service.scaling.meter import LoadMeter
 
 
 @pytest.fixture
@@ -191,3 +192,19 @@ async def test_a_pass_goes_on_without_an_image_that_was_little_of_it(tower: Fake
     tower.gate.set()
     await huge
     assert tower.batches == [[16, 256]]
+
+
+async def test_an_image_leaves_its_pass_and_the_others_are_not_encoded_again() -> None:
+    tower, meter = FakeTower(computes_all=False), LoadMeter(time.perf_counter)
+    batcher = PatchBatcher(tower, max_batch_patches=512, max_queued_patches=512, meter=meter)
+    before = meter.fit
+    tower.gate.clear()
+    (small,) = started(batcher, 1.0)
+    huge = asyncio.create_task(batcher.encode(patches_of(HUGE)))
+    await until_encoding(tower)
+    huge.cancel()
+    await asyncio.wait({huge})
+    tower.gate.set()
+    assert (await small).features[0, 0, 0] == 2
+    assert (tower.batches, tower.remained) == ([[16, 256]], [[0]])
+    assert meter.fit is before  # a pass that became shorter says nothing of the tower's speed
