@@ -1,6 +1,6 @@
 """An encoder replica whose features are ready before it is asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from vision_service import places
 from vision_service.jobs import FloatArray, Patches
 from vision_service.media import boxed
 from vision_service.replicas.replica import Replica, ReplicaSettings, image_plan
+from vision_service.towers.members import Members
 
 LEVELS, WIDTH = 4, 2048  # embeddings and three levels of DeepStack, as of the 2B model
 MOST_TOKENS = 1024
@@ -19,13 +20,13 @@ PATCHES_OF_A_TOKEN = 4
 class ReadyTower:
     """Rows of one buffer; see `tower.BatchEncoder`."""
 
+    computes_all = True
+
     def __init__(self) -> None:
         values = np.random.default_rng(0).normal(size=(LEVELS, MOST_TOKENS, WIDTH))
         self._features = values.astype(np.float32)
 
-    def encode(
-        self, batch: Sequence[Patches], abandoned: Callable[[], bool] = lambda: False
-    ) -> list[FloatArray]:
+    def encode(self, batch: Sequence[Patches], members: Members | None = None) -> list[FloatArray]:
         """The first rows, float32 [LEVELS, N, WIDTH], without a copy where N is the most."""
         return [
             self._features[:, : patches.grid.patches // PATCHES_OF_A_TOKEN] for patches in batch

@@ -64,13 +64,15 @@ class Product:
 
     EPSILON = 1e-6
 
-    def __init__(self, weight: Floats | npt.NDArray[np.int8], *, gelu: str | None = None) -> None:
+    def __init__(
+        self, weight: Floats, *, gelu: str | None = None, is_rounded: bool = False
+    ) -> None:
         self.gelu = gelu
         outputs, inputs = weight.shape
-        if weight.dtype == np.int8:  # integers as they are
-            self.values, self.scales = weight, np.ones(outputs, np.float32)
-        else:
-            self.values, self.scales = int8_layout.quantize(weight)
+        values, scales = int8_layout.quantize(weight)
+        if is_rounded:  # integers, which stay as they are
+            values, scales = weight.astype(np.int8), np.ones(outputs, np.float32)
+        self.values, self.scales = values, scales
         self.bias = random(outputs)
         packed = int8_layout.pack(self.values, self.scales, self.bias)
         names = ("values", "scales", "sums", "biases")
@@ -155,7 +157,7 @@ def test_no_mixture_of_large_integers_overflows(most: int, inputs: int) -> None:
     weight[:8], weight[8] = most, -most
     rows = numbers.choice(np.array([-127, 127]), (23, inputs))
     rows[:, :2] = 127, -127  # so that the bytes are the numbers
-    product = Product(weight.astype(np.int8))
+    product = Product(weight.astype(np.float32), is_rounded=True)
     without_bias = product.run(rows.astype(np.float32)).astype(np.float64) - product.bias
     np.testing.assert_allclose(without_bias, rows.astype(np.int64) @ weight.T, rtol=2e-7, atol=1)
 

@@ -53,9 +53,9 @@ def test_replicas_are_no_part_of_the_front(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(usage, "REPLICA", "sleep")
     monkeypatch.setattr(usage, "processor_s", lambda pid: 1.0)
     with subprocess.Popen([sys.executable, "-c", tree]) as front:
-        wait_until(lambda: usage.descendants(front.pid) != [], what="the replica")
-        (replica,) = usage.descendants(front.pid)
-        wait_until(lambda: usage.name(replica) == "sleep", what="its name")
+        wait_until(lambda: descendants(front.pid) != [], what="the replica")
+        (replica,) = descendants(front.pid)
+        wait_until(lambda: name(replica) == "sleep", what="its name")
         stack: Any = SimpleNamespace(pid=lambda tier: front.pid)
         try:
             assert processor_seconds(stack) == {"front": 1.0, "gateway": 2.0, "client": 1.0}
