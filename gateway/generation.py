@@ -214,10 +214,11 @@ class Generation:
                 done, _ = await asyncio.wait(
                     waiting, timeout=self._listen_s(), return_when=asyncio.FIRST_COMPLETED
                 )
-                if feeding is not None and feeding in done:
-                    feeding.result()
                 if not done:
                     await self._ask_after(endpoint, reading)
+                # Done now, and not among `done`: it may have failed while the decoder was asked.
+                if feeding is not None and feeding.done():
+                    feeding.result()
             return reading.result()
         finally:
             reading.cancel()

@@ -10,9 +10,18 @@ import pytest
 import pytest_asyncio
 
 from gateway.answer import pace
+from gateway.fleet.router import Endpoint
+from gateway.tiers.decoder import DecoderClient
 from protos.bundle.manifest import Bundle
 from protos.tandem.v1 import decoder_pb2
-from protos.wire.errors import InternalError, Overloaded, Reason, ServiceError, Unavailable
+from protos.wire.errors import (
+    InternalError,
+    InvalidRequest,
+    Overloaded,
+    Reason,
+    ServiceError,
+    Unavailable,
+)
 from tests.unit.gateway.fakes import FakeDecoder
 from tests.unit.gateway.stage import Stage, about_images, staged, user
 
@@ -223,6 +232,26 @@ async def test_a_decoder_that_only_lets_a_sequence_wait_is_not_left(
         decoder.resume.set()
     assert said(await asking) == TEXT
     assert sum(len(decoder.starts) for decoder in decoders) == 1
+
+
+async def test_an_image_that_fails_while_the_decoder_is_asked_after_ends_the_answer(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "SUSPECT_AFTER_S", 0.05)
+    async with pair(bundle) as (stage, _):
+
+        async def is_there(client: DecoderClient, endpoint: Endpoint) -> bool:
+            stage.vision.release.set()
+            await asyncio.sleep(0.3)  # the failure comes meanwhile
+            return True
+
+        monkeypatch.setattr(DecoderClient, "is_there", is_there)
+        stage.vision.hold = True
+        error = InvalidRequest("image is bad", reason=Reason.INVALID_IMAGE, param="image")
+        stage.vision.failures_midway = [error]
+        async with asyncio.timeout(20.0):
+            response = await stage.post(messages=about_images((64, 64)))
+        assert response.status_code == 400
 
 
 async def test_an_answer_waits_for_the_only_decoder_to_come_back(bundle: Bundle) -> None:
