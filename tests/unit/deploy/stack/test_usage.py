@@ -11,6 +11,7 @@ import pytest
 
 from deploy.stack import usage
 from deploy.stack.usage import Usage, processor_seconds
+from protos.machine.processes import descendants, name
 from tests.support.waiting import wait_until
 
 STRETCHES = [
