@@ -12,7 +12,7 @@ and does not answer a look within a bound, or when it is silent for as long as n
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,16 +20,14 @@ from typing import Any, TypeVar
 from gateway.answer.events import Admitted, DecoderEnd, FinishReason, OutputToken
 from gateway.answer.pace import Pace
 from gateway.answer.timings import Stopwatch
-from gateway.brought.features import BroughtFeatures
+from gateway.feeding import Features, Feeder
 from gateway.fleet.router import Endpoint
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.deadlines import Patience, seconds_left
 from gateway.request.job import ChatJob
-from gateway.tiers.attempts import FeaturesCut
 from gateway.tiers.convert import Progress
-from gateway.tiers.decoder import CallEnded, DecoderClient, DecoderLost, GenerateCall
-from gateway.tiers.features import FeatureSource
+from gateway.tiers.decoder import DecoderClient, DecoderLost, GenerateCall
 from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
@@ -40,10 +38,6 @@ T = TypeVar("T")
 
 # How long an answer's end waits for the encoder's times, which every answer but the shortest has.
 TIMES_WITHIN_S = 1.0
-
-# Features that come later than this before the first token is due are of no use. Ending their
-# encoding then lets the error name the image.
-ENCODED_BEFORE_S = 0.1
 
 # Between looks for a decoder while none is ready.
 LOOK_AGAIN_S = 0.2
@@ -74,7 +68,7 @@ class Work:
     form: AnswerForm
     endpoint: Endpoint
     affinity: bytes
-    features: FeatureSource | BroughtFeatures
+    features: Features
     prepare_ms: float
 
 
@@ -110,7 +104,7 @@ class Generation:
         self.moves = 0
         self._work = work
         self._choice = choice
-        self._watch = watch
+        self._feeder = Feeder(work.features, work.prompt.grids, watch, patience)
         self._decoder = decoder
         self._patience = patience
         self._moving = moving
@@ -170,7 +164,7 @@ class Generation:
             if self.admitted is None:
                 self.admitted = admitted
                 self._metrics.admitted(images=work.features.count, needed=len(needed))
-            feeding = await self._begin_feeding(call, admitted, needed)
+            feeding = await self._feeder.begin(call, admitted, needed, by_s=self._by_s)
             try:
                 yield call, feeding
             finally:
@@ -321,45 +315,3 @@ class Generation:
             cached_tokens=self.admitted.cached_tokens,
             timings=decoder_pb2.GenerateTimings(),
         )
-
-    async def _begin_feeding(
-        self, call: GenerateCall, admitted: Admitted, needed: Sequence[int]
-    ) -> "asyncio.Future[None]":
-        """Feeds a call in a task; one that needs no features is told so at once."""
-        if needed:
-            return asyncio.create_task(self._feed(call, admitted, needed))
-        await call.finish_sending()
-        fed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        fed.set_result(None)
-        return fed
-
-    async def _feed(self, call: GenerateCall, admitted: Admitted, needed: Sequence[int]) -> None:
-        """Passes on the features of every needed span, of all at the same time.
-
-        Raises:
-            ServiceError: the first image or video that could not be encoded.
-            DecoderLost: the features of one broke off in their midst; they are sent anew with
-                another call.
-        """
-        features, prompt = self._work.features, self._work.prompt
-        wanted = frozenset(admitted.needed_spans)
-        patches = sum(prompt.grids[index].patches for index in wanted)
-        encode_by_s = time.monotonic() + self._patience.encode_within_s(patches)
-        by_s = min(self._by_s - ENCODED_BEFORE_S, encode_by_s)
-
-        async def feed(index: int) -> None:
-            try:
-                summary = await features.send(index, wanted, call.send_features, by_s=by_s)
-            except FeaturesCut as error:  # this call has a part of them, and gets no other
-                raise DecoderLost(error) from error
-            self._watch.encoded(summary)
-
-        try:
-            async with asyncio.TaskGroup() as feeding:
-                for index in needed:
-                    feeding.create_task(feed(index))
-        except* CallEnded:
-            pass  # reading the call tells why
-        except* (ServiceError, DecoderLost) as group:
-            raise group.exceptions[0] from None
-        await call.finish_sending()

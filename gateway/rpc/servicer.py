@@ -9,13 +9,9 @@ import grpc
 from gateway.request.ids import request_id
 from gateway.rpc.access import authorization
 from gateway.rpc.continuation import Continuation, prompt_from_proto
-from gateway.rpc.convert import (
-    conversation_from_proto,
-    event_to_proto,
-    prompt_to_proto,
-    question_from_proto,
-)
 from gateway.rpc.parsing import Parsing
+from gateway.rpc.reading import conversation_from_proto, question_from_proto
+from gateway.rpc.telling import event_to_proto, prompt_to_proto
 from gateway.service import ChatService, OpenRequest
 from protos.process.tracing import TRACEPARENT
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc

@@ -62,6 +62,7 @@ LAYERS = {
         ["answer"],
         ["tiers"],
         ["brought", "metrics"],
+        ["feeding"],
         ["generation"],
         ["pipeline"],
         ["service"],
