@@ -22,7 +22,7 @@ check: setup
 setup: $(PRODUCT) $(TESTS)
 
 $(PRODUCT): requirements.lock pyproject.toml setup.py deploy/install.py kernels/build.py \
-		$(wildcard protos/tandem/v1/*.proto) $(wildcard kernels/native/*)
+		$(wildcard protos/tandem/v1/*.proto) $(wildcard kernels/native/*.cpp kernels/native/*/*)
 	@$(PYTHON) -c 'import sys; sys.exit("Tandem needs Python 3.11 or newer; say which: make PYTHON=..." \
 		if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m deploy.install $(VENV)

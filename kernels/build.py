@@ -19,6 +19,7 @@ from itertools import repeat
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "native"
+ROOMS = ("runtime", "arithmetic", "products", "attention", "tower")  # folders of it
 LIBRARY = Path(__file__).parent / "libtandem.so"
 OBJECTS = Path(__file__).parents[1] / "build" / "kernels"
 
@@ -50,12 +51,13 @@ class Unit:
     @property
     def source(self) -> Path:
         """The file to compile."""
-        return SOURCES / f"{self.name}.cpp"
+        (found,) = SOURCES.rglob(f"{self.name}.cpp")
+        return found
 
     def object_name(self, compiler: str) -> str:
         """A file name that differs whenever the object may."""
         digest = hashlib.sha256(repr((compiler, FLAGS, self.flags)).encode())
-        for file in sorted([*SOURCES.glob("*.h"), self.source]):
+        for file in sorted([*SOURCES.rglob("*.h"), self.source]):
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
         return f"{self.name}.{self.isa}.{digest.hexdigest()[:16]}.o"
 
@@ -124,7 +126,8 @@ def _compile(unit: Unit, target: Path, folder: Path) -> None:
     if target.exists():
         return
     made = folder / target.name
-    _zig(["c++", *FLAGS, *unit.flags, "-c", str(unit.source), "-o", str(made)], folder)
+    includes = [f"-I{SOURCES / room}" for room in ROOMS]
+    _zig(["c++", *FLAGS, *unit.flags, *includes, "-c", str(unit.source), "-o", str(made)], folder)
     made.replace(target)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 MATMUL = "MatMulFloat"
-# Limits and units that native/matmul_float.h states too.
+# Limits and units that native/products/matmul_float.h states too.
 LANES = 32
 STEP = 32
 MOST_INPUTS = 16384

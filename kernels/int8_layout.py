@@ -20,7 +20,7 @@ import numpy.typing as npt
 MATMUL = "MatMulInt8"
 ATTENTION = "TowerAttention"
 ACTIVATIONS = {None: 0, "tanh": 1, "none": 2}  # by ONNX's name of the GELU's approximation
-# Limits and units that native/matmul_int8.h states too.
+# Limits and units that native/products/matmul_int8.h states too.
 LANES = 32
 STEP = 64
 MOST_INPUTS = 16384

@@ -25,7 +25,8 @@ DOMAIN = "tandem"
 MATMUL = "MatMulInt4"
 ATTENTION = "Attention"
 
-# The same numbers stand in kernels/native/{matmul,attention}.h, whose code they shape.
+# The same numbers stand in native/products/matmul.h and native/attention/attention.h, whose code
+# they shape.
 TILE_OUTPUTS = 32
 BLOCK_SIZE_STEP, MOST_BLOCK_SIZE = 16, 256  # inputs that share one scale
 HEAD_DIM_STEP, MOST_HEAD_DIM = 16, 256

@@ -1,6 +1,6 @@
 """Passes of a tower's graph which images may leave while they run: their rows are then left out.
 
-What the operators know of a pass belongs to the thread that runs it; see native/members.h.
+What the operators know of a pass belongs to the thread that runs it; see native/runtime/members.h.
 """
 
 import ctypes

@@ -10,8 +10,8 @@ from kernels import layout
 from kernels.build import SOURCES
 
 SHARED = {
-    "matmul.h": ("TILE_OUTPUTS", "BLOCK_SIZE_STEP", "MOST_BLOCK_SIZE"),
-    "attention.h": ("HEAD_DIM_STEP", "MOST_HEAD_DIM", "MOST_GROUPED_HEADS"),
+    "products/matmul.h": ("TILE_OUTPUTS", "BLOCK_SIZE_STEP", "MOST_BLOCK_SIZE"),
+    "attention/attention.h": ("HEAD_DIM_STEP", "MOST_HEAD_DIM", "MOST_GROUPED_HEADS"),
 }
 
 

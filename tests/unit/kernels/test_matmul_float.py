@@ -167,7 +167,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 
 
 def test_the_header_and_the_layout_name_the_same_numbers() -> None:
-    header = (SOURCES / "matmul_float.h").read_text()
+    header = (SOURCES / "products" / "matmul_float.h").read_text()
     found = dict(re.findall(r"^constexpr size_t FLOAT_(\w+) = (\d+);", header, re.MULTILINE))
     wanted = (float_layout.LANES, float_layout.STEP, float_layout.MOST_INPUTS)
     assert tuple(int(found[name]) for name in ("LANES", "STEP", "INPUTS")) == wanted
