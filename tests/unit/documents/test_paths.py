@@ -79,7 +79,7 @@ def folders_with_sources() -> set[str]:
     sources = {
         path.parent
         for path in files
-        if path.suffix in (".py", ".cpp", ".proto")
+        if path.suffix in (".py", ".cpp", ".h", ".proto")
         and path.name != "__init__.py"
         and "_pb2" not in path.name
     }
