@@ -46,12 +46,12 @@ def fill(tensor: tensor_pb2.Tensor, array: npt.NDArray[np.generic]) -> bytes:
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _WIRE_DTYPES:
         raise TypeError(f"no wire dtype for {array.dtype}")
-    return _fill(tensor, _WIRE_DTYPES[dtype], np.ascontiguousarray(array, dtype=dtype))
+    return _fill(tensor, _WIRE_DTYPES[dtype], np.asarray(array, dtype=dtype))
 
 
 def fill_bfloat16(tensor: tensor_pb2.Tensor, array: npt.NDArray[np.float32]) -> bytes:
     """Encodes a finite float32 array as bfloat16, rounded to nearest, ties to even; as `fill`."""
-    bits = np.ascontiguousarray(array).view(np.uint32)
+    bits = np.ascontiguousarray(array).view(np.uint32).reshape(array.shape)
     # Half of the last bit that stays, less one where that bit is even, carries as rounding does.
     halves = bits >> 16
     halves &= 1

@@ -29,6 +29,7 @@ TOOL = {
         "type": "object",
         "properties": {"location": {"enum": ["San Francisco, CA"]}},
         "required": ["location"],
+        "additionalProperties": False,  # a random model would add them without end
     },
 }
 
