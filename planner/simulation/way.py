@@ -122,26 +122,37 @@ class SharedCores:
     def request(self, answer: Answer, then: Call) -> None:
         """See `Way`: through client and gateway; what is left of the measured way is waited for."""
         client, gateway = self._of["client"], self._of["gateway"]
-        image_s = gateway.image_s if answer.arrival.patches else 0.0
-        works = [
-            ("client", client.seconds(patches=answer.arrival.patches, tokens=0)),
-            ("gateway", gateway.request_s + image_s),
-        ]
         counted = sum(one.seconds(patches=0, tokens=1) for one in (client, gateway))
+        on_way = _share(self._costs.overhead_s, counted)
+        patches = answer.arrival.patches
+        works = [("client", client.request_s, on_way), ("gateway", gateway.request_s, on_way)]
+        if patches:
+            on_way = self._share_of_image(patches)
+            sent = client.image_s + client.patch_s * patches
+            works[1:1] = [("client", sent, on_way)]
+            works.append(("gateway", gateway.image_s, on_way))
         rest = max(0.0, self._costs.overhead_s - counted)
         self._through(works, lambda: self._clock.at(self._clock.now + rest, then))
 
     def image(self, answer: Answer, then: Call) -> None:
         """See `Way`."""
-        self._through([("front", self._of["front"].image_s)], then)
+        on_way = self._share_of_image(answer.arrival.patches)
+        self._through([("front", self._of["front"].image_s, on_way)], then)
 
     def features(self, answer: Answer, then: Call) -> None:
         """See `Way`: through front and gateway; the rest of what was measured is waited for."""
         patches = answer.arrival.patches
-        works = [(name, self._of[name].patch_s * patches) for name in ("front", "gateway")]
-        counted = sum(one.image_s + one.patch_s * patches for one in self._of.values())
-        rest = max(0.0, self._costs.transfer.seconds(patches) - counted)
+        on_way = self._share_of_image(patches)
+        works = [(name, self._of[name].patch_s * patches, on_way) for name in ("front", "gateway")]
+        rest = max(0.0, self._costs.transfer.seconds(patches) - self._counted(patches))
         self._through(works, lambda: self._clock.at(self._clock.now + rest, then))
+
+    def _counted(self, patches: int) -> float:
+        """Processor seconds that all processes have for an image."""
+        return sum(one.image_s + one.patch_s * patches for one in self._of.values())
+
+    def _share_of_image(self, patches: int) -> float:
+        return _share(self._costs.transfer.seconds(patches), self._counted(patches))
 
     def first(self, answer: Answer) -> None:
         """See `Way`."""
@@ -154,7 +165,7 @@ class SharedCores:
             self._token(answer)
 
     def _token(self, answer: Answer) -> None:
-        works = [(name, self._of[name].token_s) for name in ("gateway", "client")]
+        works = [(name, self._of[name].token_s, 1.0) for name in ("gateway", "client")]
         self._through(works, lambda: self._arrived(answer))
 
     def _arrived(self, answer: Answer) -> None:
@@ -168,13 +179,36 @@ class SharedCores:
             answer.slow_gaps += gap > self._gaps.target_s
         answer.last = now
 
-    def _through(self, works: Sequence[tuple[str, float]], then: Call) -> None:
-        """Has processes work one after the other."""
-        if not works:
+    def _through(self, works: Sequence[tuple[str, float, float]], then: Call) -> None:
+        """Has processes work one after the other, and behind that what nobody waits for.
+
+        Args:
+            works: Whose, of how many processor seconds, and which share of them is waited for.
+            then: Called when all that is waited for is done.
+        """
+
+        def step(index: int) -> None:
+            if index < len(works):
+                name, seconds, on_way = works[index]
+                self._at[name].run(seconds * on_way, lambda: step(index + 1))
+                return
             then()
-            return
-        (name, seconds), *others = works
-        self._at[name].run(seconds, lambda: self._through(others, then))
+            for name, seconds, on_way in works:
+                if on_way < 1.0:
+                    self._at[name].run(seconds * (1.0 - on_way), _nothing)
+
+        step(0)
+
+
+def _nothing() -> None:
+    """What follows work that nobody waits for."""
+
+
+def _share(measured: float, counted: float) -> float:
+    """How much of the processor seconds of a way can lie on it: what it was measured to take, alone
+    on the machine. The others are spent beside it: on other cores, or when it is over.
+    """
+    return min(1.0, measured / counted) if counted > 0.0 else 1.0
 
 
 def shared_cores(clock: Clock, costs: Costs) -> dict[str, Core]:

@@ -40,6 +40,16 @@ def test_what_a_request_s_way_costs_its_processors_is_in_the_measured_way() -> N
     assert found == pytest.approx(outcome([], text).ttft_p50_s, rel=1e-6)
 
 
+def test_what_is_spent_beside_a_measured_way_makes_nobody_wait_who_is_alone() -> None:
+    # Ten times what the way was measured to take: most of it lies beside the way, on the core.
+    heavy = {"image_s": 0.3, "request_s": 0.1}
+    rare = replace(LOAD, images=0.02, texts=0.0, seconds=300.0, arrivals_cv=0.0)
+    found = outcome([["front"], ["gateway"], ["client"]], rare, front=heavy, client=heavy)
+    assert found.ttft_p50_s == pytest.approx(outcome([], rare).ttft_p50_s, rel=0.01)
+    beside = outcome([["replica", "front"]], rare, front=heavy)
+    assert beside.encode_p99_s > outcome([], rare).encode_p99_s + 0.05
+
+
 def test_a_gateway_on_the_replica_s_core_stretches_its_passes() -> None:
     apart = outcome([["replica", "front"], ["gateway", "client"]], gateway=GATEWAY)
     together = outcome([["replica", "front", "gateway", "client"]], gateway=GATEWAY)
