@@ -1,9 +1,7 @@
 """Shapes of chat completions' fields that the models leave open, for the document."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
-
-from pydantic import WithJsonSchema
+from typing import Any
 
 from gateway.http.door.shapes import (
     COUNT,
@@ -19,6 +17,7 @@ from gateway.http.door.shapes import (
     maybe,
     shape,
     some,
+    tool_choice,
     tools,
     typed,
 )
@@ -126,10 +125,7 @@ _ALLOWED: Shape = {
         },
     },
 }
-ToolChoice = Annotated[
-    Any,
-    WithJsonSchema({"anyOf": [{"enum": ["none", "auto", "required", None]}, _NAMED, _ALLOWED]}),
-]
+ToolChoice = tool_choice(_NAMED, _ALLOWED)
 Tools = tools(
     {
         "type": "object",

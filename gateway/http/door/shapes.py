@@ -107,6 +107,12 @@ def tools(one: Shape) -> Any:
     return Annotated[list[dict[str, Any]] | None, WithJsonSchema(maybe(some(one, most=most)))]
 
 
+def tool_choice(named: Shape, allowed: Shape) -> Any:
+    """Whether tools are called, and which: a word, one tool, or some of them."""
+    words: Shape = {"enum": ["none", "auto", "required", None]}
+    return Annotated[Any, WithJsonSchema({"anyOf": [words, named, allowed]})]
+
+
 def turns(one: Shape) -> Shape:
     """A list of messages, each of this shape."""
     return some(one, least=1, most=PromptLimits().max_messages)

@@ -17,6 +17,7 @@ from gateway.http.door.shapes import (
     maybe,
     shape,
     some,
+    tool_choice,
     tools,
     typed,
 )
@@ -95,10 +96,7 @@ _ALLOWED: Shape = {
         "tools": some(_NAMED, least=1),
     },
 }
-ToolChoice = Annotated[
-    Any,
-    WithJsonSchema({"anyOf": [{"enum": ["none", "auto", "required", None]}, _NAMED, _ALLOWED]}),
-]
+ToolChoice = tool_choice(_NAMED, _ALLOWED)
 Tools = tools(
     {
         "type": "object",

@@ -95,6 +95,15 @@ async def test_an_answer_comes_as_completes_does(stage: Stage) -> None:
     assert stage.vision.requests == []
 
 
+async def test_a_message_that_cannot_be_parsed_is_refused_as_any_bad_one(stage: Stage) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{stage.gateway.grpc_port}") as channel:
+        method: Any = channel.stream_stream("/tandem.v1.ChatService/Continue")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in method(iter([b"\xff\xff\xff"])):
+                pass
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_decoder_gets_the_callers_features(stage: Stage, form: str) -> None:
     prompt = await prompt_of(stage)
