@@ -122,6 +122,8 @@ class Costs:
         start_s: Until a process of a tier serves, by tier.
         processors: What requests cost the processes around the models; {} where not measured.
         cores: Who shares a core with whom; () where each service has its own.
+        step_beside_pass: How many times as long a step takes while a tower computes on another core
+            of the same processor, for they share its memory; 1 where they share none.
     """
 
     preprocess: Curve
@@ -136,6 +138,7 @@ class Costs:
     start_s: Mapping[str, float]
     processors: Mapping[str, Processor]
     cores: tuple[tuple[str, ...], ...]
+    step_beside_pass: float = 1.0
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -169,6 +172,9 @@ class Costs:
             start_s={tier: number(f"startup_s.{tier}", value) for tier, value in starts.items()},
             processors=processors,
             cores=cores_of(given.get("cores", []), processors),
+            step_beside_pass=number(
+                "step_beside_pass", given.get("step_beside_pass", 1.0), above=0
+            ),
         )
 
 

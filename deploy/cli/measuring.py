@@ -18,9 +18,10 @@ from deploy.cli.options import (
     SetOption,
     ThreadsOption,
 )
-from deploy.commands import bench, costs, demo, serve
+from deploy.commands import bench, demo, serve
 from deploy.commands.running import StopRequested
 from deploy.commands.server import ClientFiles
+from deploy.costs import measurement
 from deploy.load import options as load_options
 from deploy.load.plan import LoadPlan, sizes_of
 from deploy.terminal.screen import CommandError, examples
@@ -155,8 +156,8 @@ def _measured(
     """A stack's report, and its costs where there is a file for them."""
     if costs_file is None:
         return bench.run(console, bundle, load, flags=flags)
-    flags = {tier: [*costs.FLAGS.get(tier, ()), *given] for tier, given in flags.items()}
-    also = partial(costs.write, costs_file, console, flags)
+    flags = {tier: [*measurement.FLAGS.get(tier, ()), *given] for tier, given in flags.items()}
+    also = partial(measurement.write, costs_file, console, flags)
     return bench.run(console, bundle, load, flags=flags, also=also)
 
 

@@ -56,6 +56,7 @@ class Decoder:
         on_end: Told of an answer that ended.
         core: Where it runs, a step at a time; None: nobody shares a core, and steps are joined.
         other_work: What is computed on the same cores before the next step: seconds, or None.
+        slowed: How many times as long a step takes that begins now, for what others compute.
 
     Attributes:
         residency: Who waits, who runs.
@@ -71,6 +72,7 @@ class Decoder:
         on_end: Callable[[Answer], None],
         core: Core | None = None,
         other_work: OtherWork = lambda: None,
+        slowed: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self.residency = _residency(costs.decoder)
         self._busy_s = 0.0
@@ -83,6 +85,7 @@ class Decoder:
         self._on_end = on_end
         self._core = core
         self._other_work = other_work
+        self._slowed = slowed
         self._answers: dict[Sequence, Answer] = {}
         self._complete: list[Sequence] = []  # their features came during a step
         self._step = 0
@@ -180,7 +183,7 @@ class Decoder:
             sum(s.history_length for s in plan.decode),
             [(chunk.start, chunk.stop) for chunk in plan.prefill],
         )
-        factors = self._spread.take(times)
+        factors = self._spread.take(times) * self._slowed()
         return _Steps(plan=plan, ends=self._began + seconds * factors.cumsum())
 
     def _is_crowded(self, plan: StepPlan) -> bool:

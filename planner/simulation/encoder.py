@@ -148,6 +148,11 @@ class Replica:
         return sum(self._core.left_s(one.job) for one in self._passes)
 
     @property
+    def computes(self) -> bool:
+        """Whether a pass runs."""
+        return bool(self._passes)
+
+    @property
     def busy_s(self) -> float:
         """Seconds of passes that it has computed."""
         begun = sum(one.job.seconds - self._core.left_s(one.job) for one in self._passes)
@@ -237,6 +242,11 @@ class Encoders:
     def busy_s(self) -> float:
         """Seconds that replicas have computed, all of them together."""
         return sum(replica.busy_s for replica in (*self.replicas, *self._left))
+
+    @property
+    def compute(self) -> bool:
+        """Whether any pass runs."""
+        return any(replica.computes for replica in (*self.replicas, *self._left))
 
     @property
     def unassigned(self) -> int:

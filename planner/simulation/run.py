@@ -158,8 +158,14 @@ class Simulation:
             on_end=self._ended,
             core=core,
             other_work=partial(self._pass_of, images),
+            slowed=self._step_beside,
         )
         return Node(decoder=decoder, images=images)
+
+    def _step_beside(self) -> float:
+        """How many times as long a step takes that begins now: all are on one processor's cores."""
+        beside = self._costs.step_beside_pass
+        return beside if beside != 1.0 and self._cores and self._encoders.compute else 1.0
 
     def _pass_of(self, images: ImageQueue) -> float | None:
         """The next pass of a whole node: what it takes; None where no image waits."""

@@ -1,18 +1,21 @@
 """The simulator behind `tandem plan` against the real services: the same requests, side by side.
 
     python -m tests.bench.compare_plan [BUNDLE] [--seconds N] [--repeats N] [--busy 0.4,0.6]
-                                       [--costs FILE]
+                                       [--again] [--costs FILE]
 
 A stack of one encoder replica and one decoder, one thread each, on two cores. The decoder has the
 second to itself. All else is on the first: the replica, the vision tier's front and its Ray, the
 gateway, and the clients, which are this process. The simulator is told so, and how much of a
-processor each takes: costs are measured first, as `tandem bench --costs` does. Then requests come
-at random moments, each at its own whatever became of the others, at rates at which the models alone
-keep the busier tier working the given shares of its time; the simulator gets the very same
-requests. TTFT is from the moment a request was due to its first token at the client, and the time
-between tokens is the client's too. Each rate is run once a repeat, other requests each time; "off"
-compares the means of all repeats, beside the least and the most of one. Goal: p50 and p99 within
-20 %. The defaults take about 11 minutes; beside other work the figures are worth nothing.
+processor each takes: costs are measured first, as `tandem bench --costs` does, and how much longer
+a step takes while the tower computes on the other core. Then requests come at random moments, each
+at its own whatever became of the others, at rates at which the busier tier should work the given
+shares of its time; the simulator gets the very same requests. TTFT is from the moment a request was
+due to its first token at the client, and the time between tokens is the client's too. Each rate is
+run once a repeat, other requests each time; "off" compares the means of all repeats, beside the
+least and the most of one. With --again the same requests come twice: "again" is how far the second
+real run is off the first, which nothing that is simulated can undercut, and "real" is their mean.
+Goal: p50 and p99 within 20 %. The defaults take about 11 minutes, twice that with --again; beside
+other work the figures are worth nothing.
 
 Not compared: several replicas or decoders on one host, and speculation, which is off. The last
 line of standard output is one JSON object.
@@ -23,23 +26,27 @@ import itertools
 import json
 import math
 import os
+import statistics
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import grpc
 from rich.console import Console
 from rich.table import Table
 
 from deploy.client import ChatClient, Conversation
-from deploy.commands import costs as measured
 from deploy.commands.bench import PATIENCE, image
 from deploy.commands.running import own_stack, stop_signals
 from deploy.commands.serve import tier_flags
+from deploy.costs import measurement, questions
 from deploy.stack.local import LocalStack, StackSettings
 from deploy.stack.ports import ANY_FREE
 from planner.costs import Costs
@@ -48,7 +55,7 @@ from planner.simulation.outcome import Outcome, percentile
 from planner.simulation.requests import Arrival, arrivals
 from planner.simulation.run import Plan, simulate
 from protos.machine.processes import descendants
-from protos.tandem.v1 import decoder_pb2, gateway_pb2
+from protos.tandem.v1 import decoder_pb2, gateway_pb2, vision_pb2, vision_pb2_grpc
 from tests.bench.machine import warn_unless_quiet
 from tests.bench.plan_bundle import plan_bundle
 
@@ -68,6 +75,11 @@ LOAD = Load(
     warm_up_s=0.0,
 )
 FIGURES = ("ttft_p50_s", "ttft_p99_s", "itl_p50_s", "itl_p99_s")
+# Of the load whose rate is sought: long, for chance to even out.
+SOUGHT_S = 400.0
+HALVINGS = 12
+# Of answers that decode together, alone and beside passes in turn.
+BESIDE = {"rounds": 5, "streams": 4, "tokens": 64, "side": 1024}
 
 
 def main() -> int:
@@ -77,6 +89,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=100.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--busy", default="0.4,0.6")
+    parser.add_argument("--again", action="store_true", help="the same requests twice")
     parser.add_argument("--costs", type=Path, help="where to keep the measured costs")
     arguments = parser.parse_args()
     if len(os.sched_getaffinity(0)) < len(SHARED):
@@ -91,14 +104,17 @@ def main() -> int:
     )
     with stop_signals(), own_stack(console, settings, quiet=True) as (stack, client):
         pin(stack)
-        found = {**measured.measure(stack, client, patient, told=console.print), "cores": SHARED}
+        found = {**measurement.measure(stack, client, patient, told=console.print), "cores": SHARED,
+                 "step_beside_pass": step_beside_pass(stack, client)}  # fmt: skip
         if arguments.costs is not None:
             arguments.costs.write_text(json.dumps(found, indent=1))
         costs = Costs.of(found)
         clients = Clients(client)
         busy = [float(share) for share in arguments.busy.split(",")]
+        rates = {share: rate_of(costs, share) for share in busy}
+        times = 2 if arguments.again else 1
         runs = [
-            compare(clients, costs, share, seed, arguments.seconds)
+            compare(clients, costs, share, load_of(rates[share], arguments.seconds, seed), times)
             for seed, share in itertools.product(range(arguments.repeats), busy)
         ]
         astray = strays(stack)
@@ -107,6 +123,7 @@ def main() -> int:
     if astray:
         print(f"{astray} threads were not on their core")
     print(json.dumps({"rows": rows, "runs": runs, "processors": found["processors"],
+                      "step_beside_pass": found["step_beside_pass"],
                       "threads_astray": astray, "most_other_cores_in_use": others},
                      sort_keys=True))  # fmt: skip
     return 0
@@ -136,21 +153,91 @@ def _places(stack: LocalStack) -> dict[int, int]:
     return found
 
 
+def load_of(rate: float, seconds: float, seed: int) -> Load:
+    """So many requests a second, half of them about an image."""
+    return replace(LOAD, images=rate / 2, texts=rate / 2, seconds=seconds, seed=seed)
+
+
+def rate_of(costs: Costs, busy: float) -> float:
+    """Requests a second at which the busier tier is simulated to work that share of its time."""
+    low, high = 0.0, 2 * busy / _seconds_of_one(costs)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        found = simulate(costs, load_of(middle, SOUGHT_S, 0), Plan(replicas=1, decoders=1))
+        if max(found.replica_use, found.decoder_use) < busy:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def compare(
-    clients: "Clients", costs: Costs, busy: float, seed: int, seconds: float
+    clients: "Clients", costs: Costs, busy: float, load: Load, times: int
 ) -> dict[str, Any]:
-    """One rate and one repeat, for real and simulated."""
-    rate = busy / _seconds_of_one(costs)
-    load = replace(LOAD, images=rate / 2, texts=rate / 2, seconds=seconds, seed=seed)
+    """One rate and one repeat, for real, as often as is said, and simulated."""
     simulated = simulate(costs, load, Plan(replicas=1, decoders=1))
     asked = arrivals(load, max_context=costs.decoder.max_context)
-    seen = clients.answers(asked)
-    return {"busy": busy, "seed": seed, "rate": round(rate, 3), "requests": len(asked),
+    seen = [clients.answers(asked) for _ in range(times)]
+    real = [_real(one) for one in seen]
+    first_core = simulated.replica_use + _around(costs, asked, load.seconds)
+    return {"busy": busy, "seed": load.seed, "rate": round(load.images + load.texts, 3),
+            "requests": len(asked),
             "replica_use": round(simulated.replica_use, 3),
             "decoder_use": round(simulated.decoder_use, 3),
-            "first_core_use": round(simulated.replica_use + _around(costs, asked, seconds), 3),
-            "late_p99_s": round(percentile([one.late_s for one in seen], 0.99), 4),
-            "real": _real(seen), "simulated": _figures(simulated)}  # fmt: skip
+            "first_core_use": round(first_core, 3),
+            "late_p99_s": round(percentile([one.late_s for one in seen[0]], 0.99), 4),
+            "real": {name: fmean(one[name] for one in real) for name in FIGURES},
+            "each": real, "simulated": _figures(simulated)}  # fmt: skip
+
+
+def step_beside_pass(stack: LocalStack, client: ChatClient) -> float:
+    """How many times as long a step takes while the tower computes on the other core.
+
+    By the decoder's own clock, so that what the first core's other processes do is not in it.
+    """
+    words = questions.Words()
+    alone, beside = list[float](), list[float]()
+    _step_s(client, words)  # warms up
+    for _ in range(BESIDE["rounds"]):
+        alone.append(_step_s(client, words))
+        with _passes(stack.addresses["vision"], words):
+            beside.append(_step_s(client, words))
+    return statistics.median(beside) / statistics.median(alone)
+
+
+def _step_s(client: ChatClient, words: questions.Words) -> float:
+    """Seconds of a step of some sequences, none of them about an image."""
+    count, tokens = BESIDE["streams"], BESIDE["tokens"]
+
+    def ask(text: str) -> float:
+        found = questions.ask(client, text, tokens)
+        return found.spent.decode_ms / 1e3 / (tokens - 1)
+
+    with ThreadPoolExecutor(count) as pool:
+        return statistics.median(pool.map(ask, [words.text(16) for _ in range(count)]))
+
+
+@contextmanager
+def _passes(vision: str, words: questions.Words) -> Iterator[None]:
+    """The tower computes one image after the other meanwhile; nobody wants their features."""
+    over, running = threading.Event(), threading.Event()
+
+    def encode() -> None:
+        with grpc.insecure_channel(vision) as channel:
+            stub = vision_pb2_grpc.VisionServiceStub(channel)
+            while not over.is_set():
+                file = image(BESIDE["side"], BESIDE["side"], words.number())
+                for _ in stub.Encode(vision_pb2.EncodeRequest(image=file)):
+                    running.set()
+
+    thread = threading.Thread(target=encode)
+    thread.start()
+    running.wait()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _around(costs: Costs, asked: Sequence[Arrival], seconds: float) -> float:
@@ -182,14 +269,20 @@ def row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name in FIGURES:
         real, simulated = ([run[kind][name] for run in runs] for kind in ("real", "simulated"))
         each = [one / other - 1 for one, other in zip(simulated, real, strict=True)]
+        again = [second[name] / first[name] - 1 for first, *rest in _each(runs) for second in rest]
         made[name] = {"real": fmean(real), "simulated": fmean(simulated),
                       "off": fmean(simulated) / fmean(real) - 1,
-                      "least": min(each), "most": max(each)}  # fmt: skip
+                      "least": min(each), "most": max(each), "again": again}  # fmt: skip
     return made
 
 
+def _each(runs: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str, float]]]:
+    for run in runs:
+        yield run["each"]
+
+
 def _seconds_of_one(costs: Costs) -> float:
-    """What the busier tier spends on a request of the load, on average."""
+    """What the busier tier spends on a request of the load at least: many decode together."""
     patches = [size.patches for size in LOAD.sizes]
     encode = sum(costs.encode.seconds(one) for one in patches) / len(patches) / 2
     tokens = LOAD.tokens_in + sum(patches) / len(patches) / 8
@@ -216,7 +309,7 @@ class Clients:
 
     def __init__(self, client: ChatClient) -> None:
         self._client = client
-        self._words = measured.Words()
+        self._words = questions.Words()
         self._per_word, self._around = self._tokens_of_words()
 
     def answers(self, asked: Sequence[Arrival]) -> list[Seen]:
@@ -282,7 +375,8 @@ class Clients:
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints both beside each other, with how far the simulator is off."""
-    table = Table("busy", "figure", "of", "real", "simulated", "off", "least", "most")
+    table = Table("busy", "figure", "of", "real", "simulated", "off", "least", "most",
+                  "again")  # fmt: skip
     for one in rows:
         for name in FIGURES:
             figure = one[name]
@@ -291,7 +385,8 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
             table.add_row(f"{one['busy']:.0%}", name, of,
                           f"{figure['real'] * 1e3:.1f} ms", f"{figure['simulated'] * 1e3:.1f} ms",
                           f"{figure['off']:+.0%}{mark}",
-                          f"{figure['least']:+.0%}", f"{figure['most']:+.0%}")  # fmt: skip
+                          f"{figure['least']:+.0%}", f"{figure['most']:+.0%}",
+                          " ".join(f"{again:+.0%}" for again in figure["again"]))  # fmt: skip
     console = Console(width=100)
     console.print(table)
     fewest = min(count for one in rows for count in one["requests"])

@@ -95,6 +95,7 @@ LAYERS = {
         ["client", "export", "install", "stack", "terminal"],
         ["load"],
         ["certificates", "commands"],
+        ["costs"],
         ["cli"],
     ],
     "planner": [
@@ -113,6 +114,10 @@ LAYERS = {
         ["decoder"],
         ["autoscale"],
         ["run"],
+    ],
+    "deploy/costs": [
+        ["questions"],
+        ["measurement"],
     ],
     "deploy/machine": [
         ["finding", "forms", "rates"],

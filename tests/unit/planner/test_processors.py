@@ -35,6 +35,7 @@ def test_files_without_processors_or_cores_have_none() -> None:
         ({"processors": {"front": []}}, "processors.front is a list of 0, expected an object"),
         ({"processors": {"front": {"byte_s": 1}}}, "processors.front has byte_s, expected some of"),
         ({"processors": {"front": {"token_s": -1}}}, "front.token_s is -1, expected at least 0"),
+        ({"step_beside_pass": 0}, "step_beside_pass is 0, expected more than 0"),
         ({"cores": "all"}, 'cores is "all", expected a list'),
         ({"cores": ["decoder"]}, 'cores[0] is "decoder", expected a list of services'),
         ({"cores": [["proxy"]]}, 'cores[0] has "proxy", expected replica, decoder, gateway'),

@@ -105,6 +105,23 @@ def test_steps_taken_together_are_the_steps_taken_one_by_one(
     assert asdict(replace(apart, events=together.events)) == expected
 
 
+def test_steps_are_slower_beside_a_pass_and_only_there() -> None:
+    def busy(load: Load, **changed: Any) -> float:
+        alone = costs(step_spread=[1.0] * 101, cores=[["replica"], ["decoder"]], **changed)
+        return simulate(alone, load, Plan(replicas=1, decoders=1)).decoder_use
+
+    twice = {"step_beside_pass": 2.0}
+    texts = replace(LOAD, images=0.0)
+    assert busy(texts, **twice) == busy(texts)
+    mixed = replace(LOAD, texts=0.6, images=0.4, seconds=120.0)
+    assert 1.05 < busy(mixed, **twice) / busy(mixed) < 2.0
+    # Machines that share nothing do not slow each other down.
+    apart = costs(step_spread=[1.0] * 101)
+    assert simulate(replace(apart, step_beside_pass=2.0), mixed, PLAN) == simulate(
+        apart, mixed, PLAN
+    )
+
+
 def test_a_time_without_requests_is_refused() -> None:
     with pytest.raises(PlanError, match="seconds is 1, expected so many that a request comes"):
         simulate(costs(), replace(LOAD, images=0.01, texts=0.0, seconds=1.0, warm_up_s=0.5), PLAN)

@@ -12,8 +12,8 @@ from PIL import Image
 from rich.console import Console
 
 from deploy.client import Conversation
-from deploy.commands import costs
-from deploy.commands.costs import STREAM_TOKENS, Timed
+from deploy.costs import measurement, questions
+from deploy.costs.questions import STREAM_TOKENS, Timed
 from deploy.terminal.screen import CommandError
 from planner.costs import Costs
 from protos.tandem.v1 import gateway_pb2, tensor_pb2
@@ -78,13 +78,16 @@ def prepare(request: gateway_pb2.PrepareRequest) -> gateway_pb2.PreparedPrompt:
 @pytest.fixture
 def known_machine(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """A stack and a client whose answers take known times."""
-    monkeypatch.setattr(costs, "_timed", timed)
-    monkeypatch.setattr(costs, "_together", together)
-    monkeypatch.setattr(costs, "_limits", lambda stack, flags: LIMITS)
+    for module in (measurement, questions):
+        monkeypatch.setattr(module, "timed", timed)
+    monkeypatch.setattr(measurement, "together", together)
+    monkeypatch.setattr(measurement, "_limits", lambda stack, flags: LIMITS)
     used = iter(range(10**6))
-    monkeypatch.setattr(costs, "processor_seconds", lambda stack: {"gateway": 0.05 * next(used)})
-    monkeypatch.setattr(costs, "IDLE_S", 0.0)
-    monkeypatch.setattr(costs, "SIDES", ((64, 64), (128, 128), (256, 192)))
+    monkeypatch.setattr(
+        measurement, "processor_seconds", lambda stack: {"gateway": 0.05 * next(used)}
+    )
+    monkeypatch.setattr(measurement, "IDLE_S", 0.0)
+    monkeypatch.setattr(measurement, "SIDES", ((64, 64), (128, 128), (256, 192)))
     ready = {"vision": SimpleNamespace(seconds=8.0), "decoder": SimpleNamespace(seconds=3.0)}
     return SimpleNamespace(ready=ready), SimpleNamespace(prepare=prepare)
 
@@ -93,7 +96,7 @@ def test_the_planner_reads_the_machine_that_was_measured(
     known_machine: tuple[Any, Any], tmp_path: Path
 ) -> None:
     path, flags = tmp_path / "costs.json", {"vision": ["--max-batch-patches=2048"]}
-    costs.write(path, Console(file=io.StringIO()), flags, *known_machine)
+    measurement.write(path, Console(file=io.StringIO()), flags, *known_machine)
     read = Costs.open(path)
     assert read.steps.prompt.start_s == pytest.approx(0.02, rel=0.02)
     assert read.steps.prompt.linear_s == pytest.approx(0.002, rel=0.02)
@@ -116,7 +119,7 @@ def test_gaps_count_while_all_answers_decode() -> None:
     long = Timed(began=0.0, arrivals=[float(n) for n in range(20)])
     late = Timed(began=0.0, arrivals=[5.5 + n for n in range(8)])
     # From the late one's fifth token, at 9.5, to its last, at 12.5.
-    assert len(list(costs._gaps([long, late]))) == 2 + 3
+    assert len(list(measurement._gaps([long, late]))) == 2 + 3
 
 
 def test_a_file_that_cannot_be_written_is_one_line(
@@ -124,4 +127,4 @@ def test_a_file_that_cannot_be_written_is_one_line(
 ) -> None:
     path = tmp_path / "none" / "costs.json"
     with pytest.raises(CommandError, match="No such file or directory"):
-        costs.write(path, Console(file=io.StringIO()), {}, *known_machine)
+        measurement.write(path, Console(file=io.StringIO()), {}, *known_machine)

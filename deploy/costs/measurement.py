@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,30 @@ import grpc
 import numpy as np
 from rich.console import Console
 
-from deploy.client import ChatClient, Conversation
-from deploy.commands.bench import image
+from deploy.client import ChatClient
+from deploy.costs.questions import (
+    SETTLING,
+    STREAM_TOKENS,
+    Timed,
+    Words,
+    about_an_image,
+    ask,
+    timed,
+    together,
+)
 from deploy.stack.local import LocalStack
 from deploy.stack.usage import Usage, processor_seconds
 from deploy.terminal.screen import CommandError
-from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc, gateway_pb2
+from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
 
 # Sides of images; fewer where a bundle's own limits resize them to the same.
 SIDES = ((256, 256), (448, 448), (640, 640), (1024, 768))
 PROMPT_WORDS = (16, 64, 160, 320)
 STREAMS = (1, 2, 4, 8, 16)
-STREAM_TOKENS = 64
 # The first of many streams decodes on while the prompts of the last are prefilled.
 MOST_TOKENS = 2048
 IDLE_S = 0.5  # without requests, to see what processes take anyway
 LONG_WORDS = 400  # of a prompt that shows what context costs
-SETTLING = 4  # tokens of each stream before its gaps count
 ROUNDS = 3
 SPREAD_SHARES = np.linspace(0.0, 1.0, 101)
 
@@ -50,27 +56,6 @@ DEFAULTS = {
 FLAGS = {"decoder": ("--speculation=off",)}
 
 Row = dict[str, float]
-
-
-@dataclass(slots=True, kw_only=True)
-class Timed:
-    """One answer as its client saw it; seconds."""
-
-    began: float
-    arrivals: list[float] = field(default_factory=list)
-    timings: gateway_pb2.ChatTimings | None = None
-    prompt_tokens: int = 0
-
-    @property
-    def first_s(self) -> float:
-        """From the request to its first token."""
-        return self.arrivals[0] - self.began
-
-    @property
-    def spent(self) -> gateway_pb2.ChatTimings:
-        """The services' own times; the answer is whole."""
-        assert self.timings is not None, "set by the last chunk"
-        return self.timings
 
 
 def measure(
@@ -140,26 +125,26 @@ def write(
 # -- What is measured ------------------------------------------------------------------------
 
 
-def _prompts(client: ChatClient, words: "Words", max_context: int) -> tuple[list[Row], float]:
+def _prompts(client: ChatClient, words: Words, max_context: int) -> tuple[list[Row], float]:
     """Prefill by prompt tokens, and what a first token takes beside it."""
     rows, beside = list[Row](), list[float]()
-    _ask(client, words.text(PROMPT_WORDS[0]), 2)  # warms up
+    ask(client, words.text(PROMPT_WORDS[0]), 2)  # warms up
     for _, count in itertools.product(range(ROUNDS), PROMPT_WORDS):
         # Words are digits, of which a tokenizer makes a few tokens each.
         if count * 8 > max_context:
             continue
-        found = _ask(client, words.text(count), 2)
+        found = ask(client, words.text(count), 2)
         seconds = found.spent.prefill_ms / 1e3
         rows.append({"tokens": found.prompt_tokens, "seconds": seconds})
         beside.append(found.first_s - seconds)
     return _medians(rows, "tokens"), max(0.0, statistics.median(beside))
 
 
-def _images(client: ChatClient, words: "Words", overhead_s: float) -> dict[str, list[Row]]:
+def _images(client: ChatClient, words: Words, overhead_s: float) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {"preprocess": [], "encode": [], "transfer": []}
     for round_number, side in itertools.product(range(ROUNDS + 1), SIDES):
-        conversation, patches = _about_an_image(client, words, side)
-        found = _timed(client, conversation, 2)
+        conversation, patches = about_an_image(client, words, side)
+        found = timed(client, conversation, 2)
         if round_number == 0:  # warms up
             continue
         spent = found.spent
@@ -174,7 +159,7 @@ def _images(client: ChatClient, words: "Words", overhead_s: float) -> dict[str, 
 
 
 def _steps(
-    client: ChatClient, words: "Words", limits: Mapping[str, int]
+    client: ChatClient, words: Words, limits: Mapping[str, int]
 ) -> tuple[list[Row], list[float]]:
     """Seconds of a step by what decodes, and how far steps lie from their median."""
     most = limits["max_context"] // 8
@@ -186,7 +171,7 @@ def _steps(
     for _, shape in itertools.product(range(ROUNDS), shapes):
         count, length = shape
         texts = [words.text(min(length, most)) for _ in range(count)]
-        found = _together(client, texts, min(MOST_TOKENS, limits["max_context"] // 2))
+        found = together(client, texts, min(MOST_TOKENS, limits["max_context"] // 2))
         gaps[shape] += _gaps(found)
         contexts[shape] += [one.prompt_tokens + STREAM_TOKENS / 2 for one in found]
     middles = {shape: statistics.median(gaps[shape]) for shape in shapes}
@@ -204,7 +189,7 @@ def _steps(
 
 
 def _processors(
-    stack: LocalStack, client: ChatClient, words: "Words", streams: int
+    stack: LocalStack, client: ChatClient, words: Words, streams: int
 ) -> dict[str, dict[str, float]]:
     """Processor seconds of what is around the models, by process."""
     usage = Usage(lambda: processor_seconds(stack))
@@ -213,15 +198,15 @@ def _processors(
             time.sleep(IDLE_S)
         with usage.during(requests=streams, tokens=2 * streams):
             for _ in range(streams):
-                _ask(client, words.text(PROMPT_WORDS[0]), 2)
+                ask(client, words.text(PROMPT_WORDS[0]), 2)
         with usage.during(requests=streams, tokens=STREAM_TOKENS * streams):
             with ThreadPoolExecutor(streams) as pool:
                 texts = [words.text(PROMPT_WORDS[0]) for _ in range(streams)]
-                list(pool.map(lambda text: _ask(client, text, STREAM_TOKENS), texts))
+                list(pool.map(lambda text: ask(client, text, STREAM_TOKENS), texts))
         for side in SIDES:
-            conversation, patches = _about_an_image(client, words, side)
+            conversation, patches = about_an_image(client, words, side)
             with usage.during(requests=1, images=1, patches=patches, tokens=2):
-                _timed(client, conversation, 2)
+                timed(client, conversation, 2)
     return usage.costs()
 
 
@@ -233,86 +218,6 @@ def _gaps(streams: Sequence[Timed]) -> Iterator[float]:
         for before, after in itertools.pairwise(one.arrivals):
             if since <= before and after <= until and after > before:
                 yield after - before
-
-
-# -- How it is asked -------------------------------------------------------------------------
-
-
-class Words:
-    """Texts that no cache has seen, from their first word on."""
-
-    def __init__(self) -> None:
-        self._draw = np.random.default_rng()
-
-    def number(self) -> int:
-        """One that was hardly drawn before."""
-        return int(self._draw.integers(2**31))
-
-    def text(self, count: int) -> str:
-        """So many words of digits."""
-        return " ".join(str(word) for word in self._draw.integers(100, 1000, count))
-
-
-def _about_an_image(
-    client: ChatClient, words: Words, side: tuple[int, int]
-) -> tuple[Conversation, int]:
-    """A question about an image that no cache has seen, and the image's patches."""
-    conversation = Conversation()
-    conversation.ask(words.text(4), [image(*side, words.number())])
-    prepared = client.prepare(gateway_pb2.PrepareRequest(messages=conversation.messages))
-    return conversation, sum(grid.t * grid.h * grid.w for grid in prepared.grid_thw)
-
-
-def _ask(client: ChatClient, text: str, tokens: int) -> Timed:
-    conversation = Conversation()
-    conversation.ask(text)
-    return _timed(client, conversation, tokens)
-
-
-def _timed(client: ChatClient, conversation: Conversation, tokens: int) -> Timed:
-    """Asks for some tokens and waits for all of them."""
-    found = Timed(began=time.perf_counter())
-    for chunk in client.complete(_request(conversation, tokens)):
-        found.arrivals += [time.perf_counter()] * len(chunk.token_ids)
-        if chunk.HasField("completion"):
-            found.timings = chunk.completion.timings
-            found.prompt_tokens = chunk.completion.prompt_tokens
-    return found
-
-
-def _request(conversation: Conversation, tokens: int) -> gateway_pb2.ChatRequest:
-    """Greedy, and past every end-of-sequence token."""
-    return gateway_pb2.ChatRequest(
-        messages=conversation.messages,
-        sampling_params=decoder_pb2.SamplingParams(temperature=0.0),
-        stop_conditions=decoder_pb2.StopConditions(max_tokens=tokens, ignore_eos=True),
-    )
-
-
-def _together(client: ChatClient, texts: Sequence[str], most_tokens: int) -> list[Timed]:
-    """Asks several questions at once, and leaves when all have decoded together long enough.
-
-    Args:
-        client: Of the gateway.
-        texts: The questions.
-        most_tokens: Of an answer, whatever the others do.
-    """
-    found = [Timed(began=time.perf_counter()) for _ in texts]
-
-    def ask(one: Timed, text: str) -> None:
-        conversation = Conversation()
-        conversation.ask(text)
-        prompt = client.prepare(gateway_pb2.PrepareRequest(messages=conversation.messages))
-        one.prompt_tokens = len(prompt.input_ids)
-        for chunk in client.complete(_request(conversation, most_tokens)):
-            one.arrivals += [time.perf_counter()] * len(chunk.token_ids)
-            if all(len(other.arrivals) > SETTLING + STREAM_TOKENS for other in found):
-                break
-
-    with ThreadPoolExecutor(len(texts)) as pool:
-        for asked in [pool.submit(ask, one, text) for one, text in zip(found, texts, strict=True)]:
-            asked.result()  # raises what it raised
-    return found
 
 
 def _medians(rows: Sequence[Row], name: str) -> list[Row]:

@@ -1,0 +1,1 @@
+"""What each kind of work costs on this machine, for `tandem plan`."""
