@@ -24,6 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from deploy.stack.usage import REPLICA
 from protos.machine import processes
 from tests.bench.compare_towers import FOLDER
 from tests.bench.machine import private_bytes, proportional_bytes, warn_unless_quiet
@@ -36,7 +37,6 @@ from vision_service.replicas.ray_runtime import RayRuntime
 
 MIB = 1024**2
 SECONDS_GOAL, MEMORY_GOAL_MIB = 2.0, 300
-REPLICA = "ray::ServeReplic"
 REST_S = 3.0  # for Ray to start the worker that comes next
 
 
