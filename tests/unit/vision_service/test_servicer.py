@@ -25,7 +25,7 @@ from protos.wire.channels import (
 )
 from protos.wire.errors import Overloaded, Reason, ServiceError, from_rpc_error
 from tests.support.manifests import small_manifest
-from tests.unit.vision_service.fakes import FakeEncoders, FakeVideos
+from tests.unit.vision_service.fakes import FakeEncoders, FakePdfs, FakeVideos
 from vision_service.jobs import EncodedImage, Patches
 from vision_service.servicer import VisionServicer
 
@@ -67,11 +67,13 @@ async def served(
     servicer = VisionServicer(
         BUNDLE,
         FakeVideos(),
+        FakePdfs(),
         max_patches=1000,
         max_bytes=9999,
         max_pixels=80_000,
         max_video_bytes=99_999,
         max_video_seconds=60.0,
+        max_pdf_bytes=88_888,
         encode_timeout_s=timeout_s,
         form=form,
     )
