@@ -87,12 +87,12 @@ def _scale(page: Any, number: int, page_pixels: int) -> float:
         raise _bad_page(
             number, f"{short:.6g} x {long:.6g} points, expected sides below {MAX_PAGE_POINTS:.6g}"
         )
+    if long > MAX_ASPECT_RATIO * short:
+        fault = f"expected an aspect ratio of at most {MAX_ASPECT_RATIO}"
+        raise _bad_page(number, f"{short:.6g} x {long:.6g} points, {fault}")
     scale = page_pixels / long
     while math.ceil(long * scale) > page_pixels:
         scale = math.nextafter(scale, 0.0)
-    if page_pixels > MAX_ASPECT_RATIO * math.ceil(short * scale):
-        fault = f"expected an aspect ratio of at most {MAX_ASPECT_RATIO}"
-        raise _bad_page(number, f"{short:.6g} x {long:.6g} points, {fault}")
     return scale
 
 
