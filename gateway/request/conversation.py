@@ -12,7 +12,7 @@ from typing import Any, Self
 from gateway.media.images import image_bytes
 from gateway.media.pdfs import Page
 from gateway.media.sizing import ImageSizing
-from gateway.media.sources import is_followed, not_allowed
+from gateway.media.sources import is_followed
 from gateway.media.videos import VideoSizing
 
 
@@ -97,17 +97,6 @@ class FilePart:
     name: str | None = None
     sizing: ImageSizing = ImageSizing()
     pages: tuple[Page, ...] = ()
-
-    @classmethod
-    def at(cls, url: str, *, name: str | None, sizing: ImageSizing, field: str) -> Self:
-        """The file behind a URL that is to be fetched; one in a `data:` URL is sent as data.
-
-        Raises:
-            InvalidRequest: URL_NOT_ALLOWED, a scheme that is never followed.
-        """
-        if not is_followed(url):
-            raise not_allowed(field)
-        return cls(url=url, name=name, sizing=sizing)
 
     def shown(self) -> Iterator[TextPart | ImagePart]:
         """The pages in order as a model is given them: a line, the image, the text in it."""

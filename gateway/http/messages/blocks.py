@@ -6,8 +6,8 @@ from gateway.http.door.typed import Field
 from gateway.media.images import image_bytes
 from gateway.media.pdfs import file_bytes
 from gateway.media.sizing import ImageSizing
-from gateway.request.conversation import FilePart, ImagePart, Part, TextPart, ToolCall
-from gateway.request.files import file_part
+from gateway.request.conversation import ImagePart, Part, TextPart, ToolCall
+from gateway.request.files import file_at, file_part
 from protos.wire.errors import Unsupported
 
 _IDLE = frozenset(("type", "cache_control"))
@@ -131,13 +131,13 @@ def _document_source(source: Field, path: str) -> list[Placed]:
         return [(TextPart(text=content.value), path)]
     if kind == "content":
         return parts(content)
+    size = ImageSizing()
     if kind == "base64":
         source.only({"type", "media_type", "data"})
         data = file_bytes(source.text("data"), field=source.path)
-        found: Part = file_part(data, name=None, sizing=ImageSizing(), field=source.path)
-        return [(found, source.path)]
+        return [(file_part(data, name=None, sizing=size, field=source.path), source.path)]
     if kind == "url":
         source.only({"type", "url"})
-        found = FilePart.at(source.text("url"), name=None, sizing=ImageSizing(), field=source.path)
-        return [(found, source.path)]
+        url = source.text("url")
+        return [(file_at(url, name=None, sizing=size, field=source.path), source.path)]
     raise source.wrong_type("base64, url, text or content")

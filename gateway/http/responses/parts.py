@@ -4,7 +4,7 @@ from gateway.http.door.typed import Field
 from gateway.media.pdfs import file_bytes
 from gateway.media.sizing import Detail, ImageSizing
 from gateway.request.conversation import FilePart, ImagePart, Part, Role, TextPart
-from gateway.request.files import file_part
+from gateway.request.files import file_at, file_part
 from protos.wire.errors import InvalidRequest, Reason, Unsupported
 
 _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
@@ -81,4 +81,4 @@ def _file(part: Field) -> TextPart | FilePart:
         raise InvalidRequest(
             f"{part.path} has file_data and file_url, expected one of them", param=part.path
         )
-    return FilePart.at(part.text("file_url"), name=name, sizing=sizing, field=part.path)
+    return file_at(part.text("file_url"), name=name, sizing=sizing, field=part.path)
