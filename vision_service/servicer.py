@@ -2,19 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
 from protos.bundle.manifest import Bundle
-from protos.media.images import Grid, PixelRange
+from protos.media.images import Grid
 from protos.media.limits import LEAST_PAGE_PIXELS, MOST_PAGE_PIXELS, MOST_PDF_PAGES
 from protos.process.request_log import RequestRecord, recording
 from protos.process.tracing import TRACEPARENT
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
-from protos.wire import features, tensors
+from protos.wire import tensors
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import (
     DeadlineExceeded,
@@ -25,6 +25,7 @@ from protos.wire.errors import (
     reporting_errors,
 )
 from protos.wire.sampling import check_range
+from vision_service.image_requests import areas_from_proto, encoded_to_proto, planned_patches
 from vision_service.jobs import (
     Encoded,
     EncodedImage,
@@ -99,7 +100,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             reporting_errors(context),
             self.encoding(request, context) as encoded,
         ):
-            for chunk in _to_chunks(encoded, self._form):
+            for chunk in encoded_to_proto(encoded, self._form):
                 yield chunk
 
     @asynccontextmanager
@@ -122,7 +123,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
                 traceparent=_in_metadata(context, TRACEPARENT),
                 bytes=size,
             ) as record,
-            self.metrics.working(_planned_patches(request)),
+            self.metrics.working(planned_patches(request)),
         ):
             encoders = self._ready(request)
             source = await self._read(request)
@@ -223,7 +224,9 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             expected = self._to_grid(request.expected_grid_thw, "expected_grid_thw")
         source = request.WhichOneof("source")
         if source == "image":
-            return EncodedImage(data=request.image, expected_grid=expected, areas=_areas(request))
+            return EncodedImage(
+                data=request.image, expected_grid=expected, areas=areas_from_proto(request)
+            )
         if source == "patches":
             return self._to_patches(request.patches, expected)
         if source == "video":
@@ -299,28 +302,6 @@ _Source = EncodedImage | Patches | VideoSource
 _ReadRequest = vision_pb2.SampleVideoRequest | vision_pb2.RenderPdfRequest
 
 
-def _areas(request: vision_pb2.EncodeRequest) -> PixelRange | None:
-    given = request.HasField("min_pixels"), request.HasField("max_pixels")
-    if not any(given):
-        return None
-    areas = PixelRange(request.min_pixels, request.max_pixels)
-    if not all(given) or not 1 <= areas.min_pixels <= areas.max_pixels:
-        raise InvalidRequest(
-            f"min_pixels is {areas.min_pixels} and max_pixels is {areas.max_pixels}, expected"
-            " neither, or 1 <= min_pixels <= max_pixels",
-            param="min_pixels",
-        )
-    return areas
-
-
-def _planned_patches(request: vision_pb2.EncodeRequest) -> int:
-    """Patches of an image as far as the request tells: nothing of it is checked yet."""
-    grid = request.expected_grid_thw
-    if request.WhichOneof("source") == "patches":
-        grid = request.patches.grid_thw
-    return max(0, grid.t) * max(0, grid.h) * max(0, grid.w)
-
-
 def _id_in_metadata(context: Context) -> str:
     return _in_metadata(context, REQUEST_ID_KEY) or "-"
 
@@ -328,18 +309,3 @@ def _id_in_metadata(context: Context) -> str:
 def _in_metadata(context: Context, key: str) -> str | None:
     value = dict(context.invocation_metadata() or ()).get(key)
     return value if isinstance(value, str) else None
-
-
-def _to_chunks(encoded: Encoded, form: str) -> Iterator[vision_pb2.EncodeChunk]:
-    levels, rows, _ = encoded.features.shape
-    header = vision_pb2.EncodeHeader(
-        grid_thw=tensor_pb2.GridTHW(t=encoded.grid.t, h=encoded.grid.h, w=encoded.grid.w),
-        token_count=rows,
-        level_count=levels,
-    )
-    yield vision_pb2.EncodeChunk(header=header)
-    for level, start, values in features.parts(encoded.features, form):
-        chunk = vision_pb2.EncodeChunk()
-        features.fill(chunk.features, values, level=level, row_offset=start, form=form)
-        yield chunk
-    yield vision_pb2.EncodeChunk(summary=encoded.summary)

@@ -72,7 +72,7 @@ LAYERS = {
     ],
     "vision_service": [
         ["config", "jobs", "metrics", "places", "scaling"],
-        ["cluster", "video_requests"],
+        ["cluster", "image_requests", "video_requests"],
         ["box", "servicer", "families"],
         ["media", "open_inference"],
         ["pdfs", "towers", "videos", "routing"],

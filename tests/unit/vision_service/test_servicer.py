@@ -94,6 +94,32 @@ async def running() -> AsyncIterator[Running]:
         yield it
 
 
+async def test_a_pdf_becomes_its_pages_in_order(running: Running) -> None:
+    request = vision_pb2.RenderPdfRequest(file=b"a pdf", page_pixels=640, max_pages=7)
+    pages = [page async for page in running.stub.RenderPdf(request)]
+    assert [(page.image, page.text) for page in pages] == [
+        (b"a pdf", "640 pixels"),
+        (b"a pdf", "7 pages"),
+    ]
+    info = await running.stub.GetModelInfo(vision_pb2.GetVisionModelInfoRequest())
+    assert info.max_pdf_bytes == 88_888
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("page_pixels", 0), ("page_pixels", 1601), ("max_pages", 0), ("max_pages", 1001)],
+)
+async def test_pages_out_of_range_are_refused_by_field(
+    running: Running, field: str, value: int
+) -> None:
+    wanted = {"page_pixels": 640, "max_pages": 7, field: value}
+    request = vision_pb2.RenderPdfRequest(file=b"a pdf", **wanted)
+    with pytest.raises(grpc.RpcError) as caught:
+        async for _ in running.stub.RenderPdf(request):
+            pass
+    assert from_rpc_error(caught.value).param == field
+
+
 def grid_message(t: int, h: int, w: int) -> tensor_pb2.GridTHW:
     return tensor_pb2.GridTHW(t=t, h=h, w=w)
 
