@@ -205,8 +205,12 @@ def failure_of(error: grpc.RpcError) -> ServiceError:
 
 def is_cut(error: grpc.RpcError) -> bool:
     """Whether the other side went away without a word."""
-    is_told = rpc_status.from_call(error) is not None  # type: ignore[arg-type]
-    return code_of(error) is grpc.StatusCode.UNAVAILABLE and not is_told
+    return code_of(error) is grpc.StatusCode.UNAVAILABLE and not is_told(error)
+
+
+def is_told(error: grpc.RpcError) -> bool:
+    """Whether an error is a service's of ours, and not its gRPC core's."""
+    return rpc_status.from_call(error) is not None  # type: ignore[arg-type]
 
 
 def _silent() -> ServiceError:

@@ -31,6 +31,7 @@ from gateway.tiers.attempts import (
     ReadingAttempt,
     failure_of,
     is_cut,
+    is_told,
 )
 from gateway.tiers.convert import (
     encode_to_proto,
@@ -43,7 +44,7 @@ from gateway.tiers.convert import (
 )
 from gateway.tiers.pace import EncodePace
 from gateway.tiers.race import R, Race
-from gateway.tiers.tier import LOOK_TIMEOUT_S, WAIT_STEP_S, Report, TierClient
+from gateway.tiers.tier import LOOK_TIMEOUT_S, WAIT_STEP_S, Report, TierClient, code_of
 from gateway.tiers.watch import Watching
 from protos.media.videos import FrameSampling, SampledFrames
 from protos.process import tracing
@@ -54,6 +55,7 @@ from protos.wire.errors import (
     Reason,
     ServiceError,
     Unavailable,
+    Unsupported,
     error_for,
 )
 
@@ -246,6 +248,8 @@ class VisionClient(TierClient):
 
     def _reading_failed(self, field: str, endpoint: Endpoint, error: grpc.RpcError) -> ServiceError:
         self.note_failure(endpoint, error)
+        if code_of(error) is grpc.StatusCode.UNIMPLEMENTED and not is_told(error):
+            return Unsupported(f"{field} is not read by this vision tier's release", param=field)
         return vision_error_for_client(failure_of(error), field=field)
 
     def _note_won(self, race: Race[R], endpoint: Endpoint) -> None:

@@ -94,6 +94,7 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
         self.samplings: list[vision_pb2.SampleVideoRequest] = []
         self.renderings: list[vision_pb2.RenderPdfRequest] = []
         self.pages: Sequence[tuple[bytes, str]] = ()
+        self.reads_pdfs = True  # false as in releases before
         self.time_left_s: list[float | None] = []
         self.encode_ms = 3.0
         self.failures: list[ServiceError] = []
@@ -163,6 +164,8 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
         """The scripted `pages` of a file that goes on behind its head."""
         async with reporting_errors(context):
             self.renderings.append(request)
+            if not self.reads_pdfs:
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             if self.failures:
                 raise self.failures.pop(0)
             if len(request.file) < 16:

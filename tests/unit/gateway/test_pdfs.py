@@ -168,6 +168,12 @@ async def test_a_call_that_a_dying_tier_did_not_answer_is_made_once_more(paged: 
     assert len(paged.vision.renderings) == 2
 
 
+async def test_a_tier_of_a_release_without_pdfs_is_named(paged: Stage) -> None:
+    paged.vision.reads_pdfs = False
+    error = (await paged.post(messages=about(part()))).json()["error"]
+    assert (error["code"], error["param"]) == ("not_supported", PART)
+
+
 async def test_no_pages_are_no_answer(paged: Stage) -> None:
     paged.vision.pages = ()
     response = await paged.post(messages=about(part()))
@@ -243,6 +249,24 @@ async def test_what_cannot_be_read_is_refused_by_name(
     assert response.status_code == 400
     assert place in response.text
     assert stage.vision.renderings == []
+
+
+async def test_images_and_pdfs_among_instructions_are_refused_and_never_dropped(
+    paged: Stage,
+) -> None:
+    encoded = base64.b64encode(PDF).decode()
+    image = base64.b64encode(png(32, 32)).decode()
+    for kind, data in (("document", encoded), ("image", image)):
+        block = {"type": kind, "source": {"type": "base64", "data": data}}
+        messages: list[Any] = [{"role": "system", "content": [block]}, {"role": "system"}]
+        messages[1]["content"] = "Be brief."
+        body = {"model": "test", "max_tokens": 9}
+        response = await paged.http.post(
+            "/v1/messages",
+            json={**body, "messages": [*messages, {"role": "user", "content": "Hi"}]},
+        )
+        assert response.status_code == 400, response.text
+    assert paged.decoder.starts == []
 
 
 @pytest_asyncio.fixture(loop_scope="module")

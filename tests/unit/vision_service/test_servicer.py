@@ -112,8 +112,8 @@ async def test_a_pdf_becomes_its_pages_in_order(running: Running) -> None:
 async def test_pages_out_of_range_are_refused_by_field(
     running: Running, field: str, value: int
 ) -> None:
-    wanted = {"page_pixels": 640, "max_pages": 7, field: value}
-    request = vision_pb2.RenderPdfRequest(file=b"a pdf", **wanted)
+    request = vision_pb2.RenderPdfRequest(file=b"a pdf", page_pixels=640, max_pages=7)
+    setattr(request, field, value)
     with pytest.raises(grpc.RpcError) as caught:
         async for _ in running.stub.RenderPdf(request):
             pass
