@@ -212,6 +212,11 @@ ROWS: dict[str, list[str]] = {
         TIERS + "test_a_decoder_that_dies_midway_ends_the_stream_with_an_error",
     ],
     "F77 one sequence fails": [ENGINE + "test_a_row_that_cannot_be_sampled_fails_alone"],
+    "F79 a full disk, folders that may only be read": [
+        "e2e/test_full_disks.py::test_without_room_for_logs_and_folders_to_write_in_answers_go_on",
+        "unit/deploy/stack/test_log_file.py::"
+        "test_a_tier_goes_on_without_its_log_and_one_warning_is_given",
+    ],
     "F80 bad links between tiers": [
         CHAOS,
         "unit/gateway/tiers/test_fleet.py::"
