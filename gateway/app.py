@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from contextlib import AsyncExitStack, suppress
 from socket import socket
 from typing import Any
@@ -26,6 +27,7 @@ from gateway.http.ollama.models import ModelFacts
 from gateway.http.routes import http_app
 from gateway.media.fetch import Fetcher
 from gateway.media.images import MediaLimits
+from gateway.media.pdfs import PdfLimits
 from gateway.media.videos import VideoLimits
 from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline
@@ -225,6 +227,7 @@ class Gateway:
             limits=self._builder.media_limits(self._vision.image_limits),
             settings=self._builder.settings,
             videos=self._builder.videos.limits(self._vision.image_limits),
+            pdfs=self._builder.limits.pdfs.under(self._vision.image_limits),
             video_settings=self._builder.videos.settings,
         )
 
@@ -359,7 +362,12 @@ def _limits(config: GatewayConfig) -> PromptLimits:
         max_tokens=config.max_video_tokens,
         max_frame_pixels=config.max_image_pixels,
     )
-    return PromptLimits(media=media, videos=videos)
+    pdfs = PdfLimits(
+        max_bytes=int(config.max_pdf_mib * MIB),
+        max_pages=config.max_pdf_pages,
+        page_pixels=min(config.pdf_page_pixels, math.isqrt(config.max_image_pixels)),
+    )
+    return PromptLimits(media=media, videos=videos, pdfs=pdfs)
 
 
 async def _cancel(task: "asyncio.Task[Any]") -> None:

@@ -1,5 +1,7 @@
 """The life of one request, from a conversation to its answer. Both doors run it.
 
+A PDF in it has become images and texts of its pages before (`with_pages`).
+
 1. A decoder is chosen, because the prompt must fit into its context.
 2. A vision tier chooses the frames of its videos that are seen; the conversation becomes token
    ids, spans and position ids, in a worker thread unless it is short.
@@ -37,21 +39,23 @@ from gateway.brought.prompt import BroughtPrompt, BroughtSpan, check_room, prepa
 from gateway.fleet.router import Endpoint
 from gateway.generation import Generation, Moving, Work
 from gateway.media.images import MediaLimits
+from gateway.media.pdfs import PdfLimits
 from gateway.media.videos import VideoLimits
 from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
 from gateway.prompt.inputs import videos_of, weight_of
 from gateway.prompt.plain import weight_of_plain
-from gateway.request.conversation import Conversation, PlainPrompt
+from gateway.request.conversation import Conversation, FilePart, PlainPrompt
 from gateway.request.deadlines import Patience, milliseconds_since
 from gateway.request.job import ChatJob, Question
+from gateway.request.media import parts_of, with_parts
 from gateway.request.sampling import with_seed
 from gateway.threads import Threads
 from gateway.tiers.affinity import affinity
 from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.embeddings import EmbeddingCache
 from gateway.tiers.features import FeatureSource
-from gateway.tiers.samplings import Samplings
+from gateway.tiers.readings import Renderings, Samplings
 from gateway.tiers.vision import VisionClient
 from gateway.tools.form import form_of
 from protos.media.videos import SampledFrames
@@ -88,6 +92,7 @@ class Pipeline:
         self._embeddings = embeddings
         self._brought = brought
         self._samplings = Samplings(vision)
+        self._renderings = Renderings(vision)
         self._metrics = metrics
 
     def check(self, question: Question) -> None:
@@ -106,6 +111,27 @@ class Pipeline:
     def video_limits(self) -> VideoLimits:
         """What videos of a request may be just now."""
         return self._builder.videos.limits(self._vision.image_limits)
+
+    def pdf_limits(self) -> PdfLimits:
+        """What PDFs of a request may be just now."""
+        return self._builder.limits.pdfs.under(self._vision.image_limits)
+
+    async def with_pages(
+        self,
+        conversation: Conversation,
+        *,
+        request_id: str,
+        by_s: float,
+        hold: Callable[[int], None],
+    ) -> Conversation:
+        """The conversation with the pages of every PDF in it; see `Renderings.of`."""
+        files = parts_of(conversation, FilePart)
+        if not files:
+            return conversation
+        found = await self._renderings.of(
+            files, self.pdf_limits(), request_id=request_id, by_s=by_s, hold=hold
+        )
+        return with_parts(conversation, found)
 
     async def prepare(
         self,

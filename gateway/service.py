@@ -151,7 +151,8 @@ class OpenRequest:
         job = self._job(question, client_left_s)
         self._service.pipeline.check(question)
         describe(self._record.span, job, self._service.served.name)
-        conversation = await self._with_files(question.conversation)
+        by_s = job.deadline.first_token_by_s
+        conversation = await self._with_files(question.conversation, by_s)
         job = replace(job, question=replace(question, conversation=conversation))
         async with aclosing(self._service.pipeline.answer(job, self._charge)) as events:
             async for index, event in events:
@@ -205,7 +206,7 @@ class OpenRequest:
         """
         self._service.served.check(model)
         prompt = await self._service.pipeline.prepare(
-            await self._with_files(conversation),
+            await self._with_files(conversation, self.whole_by_s),
             request_id=self._record.request_id,
             by_s=self.whole_by_s,
         )
@@ -233,14 +234,23 @@ class OpenRequest:
         """Notes a failure that the door tells the client itself, in the middle of a stream."""
         self._record.failed(reason)
 
-    async def _with_files(self, conversation: Conversation) -> Conversation:
-        service = self._service
-        return await with_files(
+    async def _with_files(self, conversation: Conversation, by_s: float) -> Conversation:
+        """The conversation with what its URLs name, and with the pages of its PDFs."""
+        admission, pipeline = self._service.admission, self._service.pipeline
+
+        def hold(size: int) -> None:
+            self._held.enter_context(admission.room(size))
+
+        fetched = await with_files(
             conversation,
-            service.files,
-            limits=service.pipeline.media_limits(),
-            video_limits=service.pipeline.video_limits(),
-            hold=lambda size: self._held.enter_context(service.admission.room(size)),
+            self._service.files,
+            limits=pipeline.media_limits(),
+            video_limits=pipeline.video_limits(),
+            pdf_limits=pipeline.pdf_limits(),
+            hold=hold,
+        )
+        return await pipeline.with_pages(
+            fetched, request_id=self._record.request_id, by_s=by_s, hold=hold
         )
 
     def _job(self, question: Question, client_left_s: float | None) -> ChatJob:

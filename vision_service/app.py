@@ -15,6 +15,7 @@ from vision_service import open_inference
 from vision_service.config import VisionConfig
 from vision_service.jobs import EncodersNotStarted
 from vision_service.open_inference import OpenInferenceServicer
+from vision_service.pdfs.boxed import READS_PDFS, BoxedPdfs
 from vision_service.replicas.reaper import Reaper
 from vision_service.servicer import VisionServicer
 from vision_service.videos.boxed import BoxedVideos
@@ -48,15 +49,17 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         drain_timeout_s=config.drain_timeout_s,
         credentials=config.credentials,
     )
-    videos = _videos(config, bundle)
+    videos, pdfs = _videos(config, bundle), BoxedPdfs(max_bytes=config.max_pdf_bytes)
     servicer = VisionServicer(
         bundle,
         videos,
+        pdfs,
         max_patches=config.max_image_patches,
         max_bytes=config.max_image_bytes,
         max_pixels=config.max_image_pixels,
         max_video_bytes=config.max_video_bytes,
         max_video_seconds=config.max_video_seconds,
+        max_pdf_bytes=config.max_pdf_bytes if READS_PDFS else 0,
         encode_timeout_s=config.encode_timeout_s,
         form=config.wire_dtype,
     )
@@ -84,6 +87,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         return EXIT_LOST
     finally:
         videos.close()
+        pdfs.close()
         await encoders.stop()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from protos.media.limits import (
     MAX_IMAGE_PIXELS,
+    MAX_PDF_BYTES,
     MAX_VIDEO_BYTES,
     MAX_VIDEO_SECONDS,
     PILLOW_PIXELS,
@@ -83,6 +84,7 @@ class VisionConfig(HopSettings):
         "largest file of a video, MiB", default=MAX_VIDEO_BYTES / MIB, above=0
     )
     max_video_seconds: float = setting("longest video, seconds", default=MAX_VIDEO_SECONDS, above=0)
+    max_pdf_mib: float = setting("largest PDF, MiB", default=MAX_PDF_BYTES / MIB, above=0)
     encode_timeout_s: float = setting("longest an Encode call may take, s", default=300.0, above=0)
     startup_timeout_s: float = setting("time for Ray to start, s", default=600.0, above=0)
     drain_timeout_s: float = setting("time for running calls at shutdown, s", default=30.0, least=0)
@@ -183,6 +185,11 @@ class VisionConfig(HopSettings):
     def max_video_bytes(self) -> int:
         """`max_video_mib` in bytes."""
         return int(self.max_video_mib * MIB)
+
+    @property
+    def max_pdf_bytes(self) -> int:
+        """`max_pdf_mib` in bytes."""
+        return int(self.max_pdf_mib * MIB)
 
     def replica_settings(self, *, cores: int) -> dict[str, Any]:
         """The fields of `replica.ReplicaSettings` as plain values."""

@@ -157,6 +157,30 @@ class Videos(Protocol):
         ...
 
 
+class Page(NamedTuple):
+    """One page of a PDF: a PNG, and the text in it."""
+
+    image: bytes
+    text: str
+
+
+class Pdfs(Protocol):
+    """Whatever reads PDFs: the reader processes, or a fake in tests."""
+
+    async def render(self, file: bytes, *, page_pixels: int, max_pages: int) -> list[Page]:
+        """Makes an image and a text of every page, in order.
+
+        Args:
+            file: The PDF.
+            page_pixels: The longer side of each image.
+            max_pages: A PDF of more is refused.
+
+        Raises:
+            ServiceError: the PDF is bad or beyond a limit, or PDFs are not read here.
+        """
+        ...
+
+
 def error_to_plain(error: ServiceError) -> dict[str, Any]:
     """A service error as data."""
     return {

@@ -2,18 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
 from protos.bundle.manifest import Bundle
-from protos.media.images import Grid, PixelRange
-from protos.process.request_log import recording
+from protos.media.images import Grid
+from protos.media.limits import LEAST_PAGE_PIXELS, MOST_PAGE_PIXELS, MOST_PDF_PAGES
+from protos.process.request_log import RequestRecord, recording
 from protos.process.tracing import TRACEPARENT
 from protos.tandem.v1 import tensor_pb2, vision_pb2, vision_pb2_grpc
-from protos.wire import features, tensors
+from protos.wire import tensors
 from protos.wire.channels import REQUEST_ID_KEY
 from protos.wire.errors import (
     DeadlineExceeded,
@@ -23,12 +24,15 @@ from protos.wire.errors import (
     Unavailable,
     reporting_errors,
 )
+from protos.wire.sampling import check_range
+from vision_service.image_requests import areas_from_proto, encoded_to_proto, planned_patches
 from vision_service.jobs import (
     Encoded,
     EncodedImage,
     EncodeJob,
     Encoders,
     Patches,
+    Pdfs,
     Videos,
 )
 from vision_service.metrics import VisionMetrics
@@ -48,11 +52,13 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
     Args:
         bundle: What this tier serves.
         videos: Reads videos.
+        pdfs: Reads PDFs.
         max_patches: Most patches of one image.
         max_bytes: Most bytes of an image's file; only told here, the replicas check it.
         max_pixels: Most pixels of one image before it is resized; only told, too.
         max_video_bytes: Most bytes of a video's file; only told, `videos` checks it.
         max_video_seconds: Longest video; only told, too.
+        max_pdf_bytes: Most bytes of a PDF; only told, `pdfs` checks it. 0: none are read.
         encode_timeout_s: Longest an Encode call may take where its deadline is later.
         form: What features are sent in.
     """
@@ -61,23 +67,27 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         self,
         bundle: Bundle,
         videos: Videos,
+        pdfs: Pdfs,
         *,
         max_patches: int,
         max_bytes: int,
         max_pixels: int,
         max_video_bytes: int,
         max_video_seconds: float,
+        max_pdf_bytes: int,
         encode_timeout_s: float,
         form: str = "float32",
     ) -> None:
         self.encoders: Encoders | None = None
         self._bundle = bundle
         self._videos = videos
+        self._pdfs = pdfs
         self._max_patches = max_patches
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._max_video_bytes = max_video_bytes
         self._max_video_seconds = max_video_seconds
+        self._max_pdf_bytes = max_pdf_bytes
         self._encode_timeout_s = encode_timeout_s
         self._form = form
         self.metrics = VisionMetrics()
@@ -90,7 +100,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             reporting_errors(context),
             self.encoding(request, context) as encoded,
         ):
-            for chunk in _to_chunks(encoded, self._form):
+            for chunk in encoded_to_proto(encoded, self._form):
                 yield chunk
 
     @asynccontextmanager
@@ -113,7 +123,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
                 traceparent=_in_metadata(context, TRACEPARENT),
                 bytes=size,
             ) as record,
-            self.metrics.working(_planned_patches(request)),
+            self.metrics.working(planned_patches(request)),
         ):
             encoders = self._ready(request)
             source = await self._read(request)
@@ -133,24 +143,46 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         self, request: vision_pb2.SampleVideoRequest, context: Context
     ) -> vision_pb2.SampledVideo:
         """See vision.proto."""
-        request_id = request.request_id or _id_in_metadata(context)
+        async with self._reading("SampleVideo", request, context) as record:
+            sampling = sampling_from_proto(request)
+            async with self._timed(context):
+                sampled = await self._videos.sample(request.file, sampling)
+            record.note(frames=len(sampled.indices))
+            record.ended("ok")
+            return sampled_to_proto(sampled)
+
+    async def RenderPdf(
+        self, request: vision_pb2.RenderPdfRequest, context: Context
+    ) -> AsyncIterator[vision_pb2.PdfPage]:
+        """See vision.proto."""
+        async with self._reading("RenderPdf", request, context) as record:
+            check_range("page_pixels", request.page_pixels, LEAST_PAGE_PIXELS, MOST_PAGE_PIXELS)
+            check_range("max_pages", request.max_pages, 1, MOST_PDF_PAGES)
+            async with self._timed(context):
+                pages = await self._pdfs.render(
+                    request.file, page_pixels=request.page_pixels, max_pages=request.max_pages
+                )
+            record.note(pages=len(pages))
+            for page in pages:
+                yield vision_pb2.PdfPage(image=page.image, text=page.text)
+            record.ended("ok")
+
+    @asynccontextmanager
+    async def _reading(
+        self, method: str, request: "_ReadRequest", context: Context
+    ) -> AsyncIterator[RequestRecord]:
+        """A call about a file that is read beside the replicas, and its record."""
         async with reporting_errors(context):
-            size = request.ByteSize()
             with recording(
                 "vision",
-                request_id,
+                request.request_id or _id_in_metadata(context),
                 metrics=self.metrics,
-                method="tandem.v1.VisionService/SampleVideo",
+                method=f"tandem.v1.VisionService/{method}",
                 traceparent=_in_metadata(context, TRACEPARENT),
-                bytes=size,
+                bytes=request.ByteSize(),
             ) as record:
                 self._ready(request)
-                sampling = sampling_from_proto(request)
-                async with self._timed(context):
-                    sampled = await self._videos.sample(request.file, sampling)
-                record.note(frames=len(sampled.indices))
-                record.ended("ok")
-                return sampled_to_proto(sampled)
+                yield record
 
     async def GetModelInfo(
         self, request: vision_pb2.GetVisionModelInfoRequest, context: Context
@@ -168,9 +200,10 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             max_image_patches=self._max_patches,
             max_video_bytes=self._max_video_bytes,
             max_video_seconds=self._max_video_seconds,
+            max_pdf_bytes=self._max_pdf_bytes,
         )
 
-    def _ready(self, request: vision_pb2.EncodeRequest | vision_pb2.SampleVideoRequest) -> Encoders:
+    def _ready(self, request: "vision_pb2.EncodeRequest | _ReadRequest") -> Encoders:
         if request.bundle_digest and request.bundle_digest != self._bundle.digest:
             raise ModelMismatch(
                 "bundle_digest is not that of the bundle served here", param="bundle_digest"
@@ -191,7 +224,9 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
             expected = self._to_grid(request.expected_grid_thw, "expected_grid_thw")
         source = request.WhichOneof("source")
         if source == "image":
-            return EncodedImage(data=request.image, expected_grid=expected, areas=_areas(request))
+            return EncodedImage(
+                data=request.image, expected_grid=expected, areas=areas_from_proto(request)
+            )
         if source == "patches":
             return self._to_patches(request.patches, expected)
         if source == "video":
@@ -264,28 +299,7 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
 
 
 _Source = EncodedImage | Patches | VideoSource
-
-
-def _areas(request: vision_pb2.EncodeRequest) -> PixelRange | None:
-    given = request.HasField("min_pixels"), request.HasField("max_pixels")
-    if not any(given):
-        return None
-    areas = PixelRange(request.min_pixels, request.max_pixels)
-    if not all(given) or not 1 <= areas.min_pixels <= areas.max_pixels:
-        raise InvalidRequest(
-            f"min_pixels is {areas.min_pixels} and max_pixels is {areas.max_pixels}, expected"
-            " neither, or 1 <= min_pixels <= max_pixels",
-            param="min_pixels",
-        )
-    return areas
-
-
-def _planned_patches(request: vision_pb2.EncodeRequest) -> int:
-    """Patches of an image as far as the request tells: nothing of it is checked yet."""
-    grid = request.expected_grid_thw
-    if request.WhichOneof("source") == "patches":
-        grid = request.patches.grid_thw
-    return max(0, grid.t) * max(0, grid.h) * max(0, grid.w)
+_ReadRequest = vision_pb2.SampleVideoRequest | vision_pb2.RenderPdfRequest
 
 
 def _id_in_metadata(context: Context) -> str:
@@ -295,18 +309,3 @@ def _id_in_metadata(context: Context) -> str:
 def _in_metadata(context: Context, key: str) -> str | None:
     value = dict(context.invocation_metadata() or ()).get(key)
     return value if isinstance(value, str) else None
-
-
-def _to_chunks(encoded: Encoded, form: str) -> Iterator[vision_pb2.EncodeChunk]:
-    levels, rows, _ = encoded.features.shape
-    header = vision_pb2.EncodeHeader(
-        grid_thw=tensor_pb2.GridTHW(t=encoded.grid.t, h=encoded.grid.h, w=encoded.grid.w),
-        token_count=rows,
-        level_count=levels,
-    )
-    yield vision_pb2.EncodeChunk(header=header)
-    for level, start, values in features.parts(encoded.features, form):
-        chunk = vision_pb2.EncodeChunk()
-        features.fill(chunk.features, values, level=level, row_offset=start, form=form)
-        yield chunk
-    yield vision_pb2.EncodeChunk(summary=encoded.summary)

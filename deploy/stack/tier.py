@@ -9,12 +9,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import MappingProxyType
 from typing import IO, Any
+
+from deploy.stack.log_file import LogFile
 
 SERVICES = ("vision_service", "decoder_service", "gateway")  # names their loggers begin with
 LAST_LINES = 20  # kept in memory, to say why a tier stopped
@@ -80,7 +82,7 @@ class Tier:
         self._command = command
         self._events = events
         self._log_file = log_file
-        self._log_mode = "a" if keep_log else "w"
+        self._keep_log = keep_log
         self._echo = echo
         self._environment = environment
         self._last: deque[str] = deque(maxlen=LAST_LINES)
@@ -151,15 +153,12 @@ class Tier:
             self._events.put(TierReady(tier=self.name, ports=event["ports"], seconds=seconds))
 
     def _read_stderr(self, stream: IO[str]) -> None:
-        log = _open_log(self._log_file, self._log_mode)
-        with stream, ExitStack() as open_files:
-            if log is not None:
-                open_files.enter_context(log)
+        log = LogFile(self._log_file, keeps=self._keep_log)
+        with stream, closing(log):
             for line in stream:
                 self._last.append(line.rstrip("\n"))
                 self._doing = _own_message(line) or self._doing
-                if log is not None:
-                    log = _append(log, line)
+                log.write(line)
                 if self._echo is not None:
                     self._echo(self.name, line.rstrip("\n"))
 
@@ -197,21 +196,3 @@ def _event_of(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
-
-
-def _open_log(path: Path | None, mode: str) -> IO[str] | None:
-    if path is None:
-        return None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open(mode, encoding="utf-8", buffering=1)
-    except OSError:
-        return None  # a read-only or full disk must not keep the model from serving
-
-
-def _append(log: IO[str], line: str) -> IO[str] | None:
-    try:
-        log.write(line)
-    except OSError:  # the disk is full: serving goes on without a log
-        return None
-    return log

@@ -1,10 +1,11 @@
 """The model this gateway serves, as clients see it."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gateway.media.images import MediaLimits
+from gateway.media.pdfs import PdfLimits
 from gateway.media.sizing import LOW_DETAIL_TOKENS
 from gateway.media.videos import VideoLimits
 from protos.media.formats import FORMATS
@@ -47,6 +48,7 @@ class ServedModel:
         limits: MediaLimits,
         settings: ImageSettings,
         videos: VideoLimits,
+        pdfs: PdfLimits,
         video_settings: VideoSettings,
     ) -> dict[str, Any]:
         """OpenAI's model object, and what the model takes.
@@ -56,6 +58,7 @@ class ServedModel:
             limits: What images of a request may be.
             settings: The checkpoint's image settings.
             videos: What videos of a request may be.
+            pdfs: What PDFs of a request may be.
             video_settings: The checkpoint's.
         """
         return {
@@ -68,6 +71,7 @@ class ServedModel:
             "output_modalities": ["text"],
             "image_limits": _image_limits(limits, settings),
             "video_limits": _video_limits(videos, video_settings),
+            "pdf_limits": asdict(pdfs),
         }
 
 

@@ -25,7 +25,7 @@ DIGEST_KEY_BYTES = 32
 class TierLimits:
     """What a vision tier says one image may be: bytes and pixels before resizing, patches after.
 
-    Of a video: bytes and seconds; zero where it does not say.
+    Of a video: bytes and seconds; of a PDF: bytes. Zero where it does not say.
     """
 
     max_image_bytes: int
@@ -33,6 +33,7 @@ class TierLimits:
     max_image_patches: int
     max_video_bytes: int = 0
     max_video_seconds: float = 0.0
+    max_pdf_bytes: int = 0
 
     def __str__(self) -> str:
         return (
@@ -103,11 +104,15 @@ class MediaLimits:
 
 
 class ImageSource(NamedTuple):
-    """One image of a request: its place there, its file, and the size it should get."""
+    """One image of a request: its place there, its file, and the size it should get.
+
+    A PDF's page, `is_page`, is of the vision tier's making, and counted with pages, not images.
+    """
 
     field: str
     data: bytes
     sizing: ImageSizing = ImageSizing()
+    is_page: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +172,9 @@ def plan_images(
     _check_counts(sources, limits)
     planned = []
     pixels = 0
-    for field, data, sizing in sources:
+    for field, data, sizing, is_page in sources:
         header = read_header(data, field=field, max_pixels=limits.max_image_pixels)
-        pixels += header.width * header.height
+        pixels += 0 if is_page else header.width * header.height
         if pixels > limits.max_request_pixels:
             raise image_too_large(field, "pixels in all images", pixels, limits.max_request_pixels)
         areas, grid = planned_size(
@@ -196,7 +201,8 @@ def _digest(data: bytes, grid: Grid, key: bytes) -> bytes:
 
 
 def _check_counts(sources: Sequence[ImageSource], limits: MediaLimits) -> None:
-    limits.check_count(len(sources))
-    for field, data, _ in sources:
-        check_bytes(data, field=field, most=limits.max_image_bytes)
-    limits.check_total(sum(len(source.data) for source in sources))
+    sent = [source for source in sources if not source.is_page]
+    limits.check_count(len(sent))
+    for source in sources:
+        check_bytes(source.data, field=source.field, most=limits.max_image_bytes)
+    limits.check_total(sum(len(source.data) for source in sent))

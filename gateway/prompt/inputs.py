@@ -5,10 +5,19 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from gateway.media.images import ImageSource, MediaLimits
+from gateway.media.pdfs import PdfLimits
 from gateway.media.videos import VideoLimits, VideoSource
 from gateway.prompt.options import texts_of
 from gateway.prompt.provenance import strings_in
-from gateway.request.conversation import Conversation, ImagePart, Message, TextPart, VideoPart
+from gateway.request.conversation import (
+    Conversation,
+    FilePart,
+    ImagePart,
+    Message,
+    TextPart,
+    VideoPart,
+    shown,
+)
 from gateway.threads import Weight
 from protos.wire.errors import InvalidRequest, Reason
 
@@ -29,6 +38,7 @@ class PromptLimits:
 
     media: MediaLimits = MediaLimits()
     videos: VideoLimits = VideoLimits()
+    pdfs: PdfLimits = PdfLimits()
     max_text_bytes: int = 2 * 1024 * 1024  # UTF-8, all strings of a conversation together
     max_messages: int = 2048
     max_parts: int = 4096  # of all messages together
@@ -163,7 +173,8 @@ def _all_strings(conversation: Conversation) -> Iterator[str]:
         if isinstance(message.content, str):
             yield message.content
         else:
-            yield from (part.text for part in message.content or () if isinstance(part, TextPart))
+            parts = shown(message.content or ())
+            yield from (part.text for part in parts if isinstance(part, TextPart))
         yield message.reasoning or ""
         for call in message.tool_calls:
             yield from strings_in(call.arguments)
@@ -200,14 +211,17 @@ class _Reading:
             return
         for index, part in enumerate(message.content or ()):
             self.part_count += 1
-            if isinstance(part, TextPart):
-                self.texts.append(part.text)
-                continue
-            place = f"{field}.content[{index}]"
-            if isinstance(part, ImagePart):
-                self.images.append(ImageSource(place, part.data, part.sizing))
-            else:
-                self.videos.append(_video(part, place))
+            is_file = isinstance(part, FilePart)
+            for seen in shown((part,)):
+                self._seen(seen, f"{field}.content[{index}]", is_page=is_file)
+
+    def _seen(self, part: TextPart | ImagePart | VideoPart, field: str, *, is_page: bool) -> None:
+        if isinstance(part, TextPart):
+            self.texts.append(part.text)
+        elif isinstance(part, ImagePart):
+            self.images.append(ImageSource(field, part.data, part.sizing, is_page))
+        else:
+            self.videos.append(_video(part, field))
 
     def _other(self, text: str | None) -> None:
         if text is not None:

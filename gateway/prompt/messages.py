@@ -11,6 +11,7 @@ from gateway.request.conversation import (
     Role,
     TextPart,
     ToolCall,
+    shown,
 )
 
 
@@ -35,7 +36,7 @@ def _template_message(message: Message, marks: Marks) -> dict[str, Any]:
             {"type": "text", "text": mark(part.text)}
             if isinstance(part, TextPart)
             else {"type": "image" if isinstance(part, ImagePart) else "video"}
-            for part in message.content
+            for part in shown(message.content)
         ]
     if message.tool_calls:
         turn["tool_calls"] = [_template_call(call, marks) for call in message.tool_calls]

@@ -7,7 +7,7 @@ only where it is the first one, and drops a later one without a word.
 from collections.abc import Callable
 from dataclasses import replace
 
-from gateway.request.conversation import Conversation, Message, Role, TextPart
+from gateway.request.conversation import Conversation, Message, Role, TextPart, shown
 from protos.wire.errors import InvalidRequest
 
 # Of former answers templates cut the thoughts out, on purpose.
@@ -73,7 +73,7 @@ def _without(text: str, characters: tuple[str, ...]) -> str:
 def _texts(message: Message) -> list[str]:
     if message.content is None or isinstance(message.content, str):
         return [message.content or ""]
-    return [part.text for part in message.content if isinstance(part, TextPart)]
+    return [part.text for part in shown(message.content) if isinstance(part, TextPart)]
 
 
 def _tagged(message: Message, tag: str) -> Message:
@@ -83,7 +83,7 @@ def _tagged(message: Message, tag: str) -> Message:
         return replace(message, content=_between(message.content, tag))
     parts = (
         TextPart(text=_between(part.text, tag)) if isinstance(part, TextPart) else part
-        for part in message.content
+        for part in shown(message.content)
     )
     return replace(message, content=tuple(parts))
 

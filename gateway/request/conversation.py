@@ -4,12 +4,13 @@ Nothing here is checked against limits; `gateway.prompt.builder.PromptBuilder.pr
 whole before it renders anything. The two doors only convert.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
 from gateway.media.images import image_bytes
+from gateway.media.pdfs import Page
 from gateway.media.sizing import ImageSizing
 from gateway.media.sources import is_followed
 from gateway.media.videos import VideoSizing
@@ -79,7 +80,43 @@ class VideoPart:
     sizing: VideoSizing = VideoSizing()
 
 
-Part = TextPart | ImagePart | VideoPart
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePart:
+    """A PDF as the client sent it, or a file behind a URL, which may prove to be one, or text.
+
+    Attributes:
+        data: The file; empty until it is fetched, where `url` is set.
+        url: Where the file is to be fetched from; None where the client sent it.
+        name: What the client calls it.
+        sizing: What the client says of the size its pages are resized to.
+        pages: What the vision tier made of it; none before.
+    """
+
+    data: bytes = b""
+    url: str | None = None
+    name: str | None = None
+    sizing: ImageSizing = ImageSizing()
+    pages: tuple[Page, ...] = ()
+
+    def shown(self) -> Iterator[TextPart | ImagePart]:
+        """The pages in order as a model is given them: a line, the image, the text in it."""
+        named = "Page" if self.name is None else f"{self.name}, page"
+        for number, page in enumerate(self.pages, start=1):
+            yield TextPart(text=f"{named} {number} of {len(self.pages)}:\n")
+            yield ImagePart(data=page.image, sizing=self.sizing)
+            yield TextPart(text=f"\n{page.text}\n" if page.text else "\n")
+
+
+Part = TextPart | ImagePart | VideoPart | FilePart
+
+
+def shown(parts: Iterable[Part]) -> Iterator[TextPart | ImagePart | VideoPart]:
+    """The parts in order as a template sees them: pages of files are texts and images."""
+    for part in parts:
+        if isinstance(part, FilePart):
+            yield from part.shown()
+        else:
+            yield part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,27 @@
-"""Fetches what a conversation names by URL, before anything else looks at it."""
+"""Fetches what a conversation names by URL, before anything else looks at it, and puts files in."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from gateway.media.images import MediaLimits
+from gateway.media.pdfs import PdfLimits
 from gateway.media.sources import ByteLimit
 from gateway.media.videos import VideoLimits
-from gateway.request.conversation import Conversation, ImagePart, Message, Part, VideoPart
+from gateway.request.conversation import (
+    Conversation,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    VideoPart,
+)
+from gateway.request.files import file_part
 from protos.wire.errors import ServiceError
 
-P = TypeVar("P", ImagePart, VideoPart)
+Named = ImagePart | VideoPart | FilePart  # what a client may name by URL
+P = TypeVar("P", ImagePart, VideoPart, FilePart)
 
 
 class Files(Protocol):
@@ -27,9 +37,10 @@ async def with_files(
     *,
     limits: MediaLimits,
     video_limits: VideoLimits,
+    pdf_limits: PdfLimits,
     hold: Callable[[int], None],
 ) -> Conversation:
-    """The conversation with the file of every image and video in it, all fetched at the same time.
+    """The conversation with the file of every image, video and PDF in it, fetched all at once.
 
     The first that cannot be fetched ends the others.
 
@@ -39,30 +50,36 @@ async def with_files(
         limits: Images and bytes of one request; their number is checked before anything is
             fetched.
         video_limits: The same of videos.
+        pdf_limits: The same of PDFs and files of text.
         hold: Called with the bytes of each fetched file; raises where there is no room for them.
 
     Raises:
         ServiceError: a URL is not followed, a file cannot be fetched or is too large.
     """
-    images, videos = _parts(conversation, ImagePart), _parts(conversation, VideoPart)
-    named = {field: part for field, part in (images | videos).items() if part.url is not None}
+    images, videos = parts_of(conversation, ImagePart), parts_of(conversation, VideoPart)
+    given: dict[str, Named] = {**images, **videos, **parts_of(conversation, FilePart)}
+    named = {field: part for field, part in given.items() if part.url is not None}
     if not named:
         return conversation
     limits.check_count(len(images))
     video_limits.check_count(len(videos))
     total = sum(len(part.data) for part in images.values())
-    fetched: dict[str, bytes] = {}
+    fetched: dict[str, Part] = {}
 
-    async def fetch(field: str, part: ImagePart | VideoPart) -> None:
+    limit_of: dict[type[Named], ByteLimit] = {
+        ImagePart: limits.file,
+        VideoPart: video_limits.file,
+        FilePart: pdf_limits.file,
+    }
+
+    async def fetch(field: str, part: Named) -> None:
         nonlocal total
-        is_image = isinstance(part, ImagePart)
-        limit = limits.file if is_image else video_limits.file
-        data = await files.fetch(part.url or "", field=field, limit=limit)
-        if is_image:
+        data = await files.fetch(part.url or "", field=field, limit=limit_of[type(part)])
+        if isinstance(part, ImagePart):
             total += len(data)
             limits.check_total(total)
         hold(len(data))
-        fetched[field] = data
+        fetched[field] = _with_file(part, data, field)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -70,14 +87,19 @@ async def with_files(
                 group.create_task(fetch(field, part))
     except* ServiceError as errors:
         raise errors.exceptions[0] from None
+    return with_parts(conversation, fetched)
+
+
+def with_parts(conversation: Conversation, parts: Mapping[str, Part]) -> Conversation:
+    """The conversation with these parts instead of those at their places."""
     messages = tuple(
-        _filled(message, f"messages[{at}]", fetched)
+        _filled(message, f"messages[{at}]", parts)
         for at, message in enumerate(conversation.messages)
     )
     return replace(conversation, messages=messages)
 
 
-def _parts(conversation: Conversation, kind: type[P]) -> dict[str, P]:
+def parts_of(conversation: Conversation, kind: type[P]) -> dict[str, P]:
     """Every part of one kind by its place in the request."""
     return {
         f"messages[{at}].content[{index}]": part
@@ -88,19 +110,16 @@ def _parts(conversation: Conversation, kind: type[P]) -> dict[str, P]:
     }
 
 
-def _filled(message: Message, field: str, fetched: dict[str, bytes]) -> Message:
+def _filled(message: Message, field: str, found: Mapping[str, Part]) -> Message:
     if message.content is None or isinstance(message.content, str):
         return message
     parts = tuple(
-        _with_file(part, fetched.get(f"{field}.content[{index}]"))
-        for index, part in enumerate(message.content)
+        found.get(f"{field}.content[{index}]", part) for index, part in enumerate(message.content)
     )
     return replace(message, content=parts)
 
 
-def _with_file(part: Part, file: bytes | None) -> Part:
-    if file is None:
-        return part
-    if isinstance(part, ImagePart):
-        return replace(part, data=file)
-    return replace(part, file=file) if isinstance(part, VideoPart) else part
+def _with_file(part: Named, data: bytes, field: str) -> Part:
+    if isinstance(part, FilePart):
+        return file_part(data, name=part.name, sizing=part.sizing, field=field)
+    return replace(part, data=data) if isinstance(part, ImagePart) else replace(part, file=data)

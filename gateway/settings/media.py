@@ -1,4 +1,4 @@
-"""Settings of what images and videos may be, and where they are fetched from."""
+"""Settings of what images, videos and PDFs may be, and where they are fetched from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,14 +6,20 @@ from pathlib import Path
 from gateway.media.sources import FetchLimits, MediaHost, MediaPolicy, networks
 from gateway.settings.entries import entries
 from protos.media.limits import (
+    LEAST_PAGE_PIXELS,
     MAX_ASPECT_RATIO,
     MAX_IMAGE_BYTES,
     MAX_IMAGE_PIXELS,
     MAX_IMAGE_TOKENS,
+    MAX_PDF_BYTES,
+    MAX_PDF_PAGES,
     MAX_VIDEO_BYTES,
     MAX_VIDEO_FRAMES,
     MAX_VIDEO_SECONDS,
     MAX_VIDEO_TOKENS,
+    MOST_PAGE_PIXELS,
+    MOST_PDF_PAGES,
+    PDF_PAGE_PIXELS,
     PILLOW_PIXELS,
 )
 from protos.process.settings import SettingError, setting
@@ -22,7 +28,7 @@ from protos.wire.channels import MIB
 
 @dataclass(frozen=True, kw_only=True)
 class MediaSettings:
-    """Images and videos."""
+    """Images, videos and PDFs."""
 
     max_image_mib: float = setting(
         "largest file of an image, MiB; the vision tier's limit applies where it is lower",
@@ -59,6 +65,23 @@ class MediaSettings:
         "tokens that a larger video is resized to; the default is for CPUs, 12288 suits a GPU",
         default=MAX_VIDEO_TOKENS,
         least=2,
+    )
+    max_pdf_mib: float = setting(
+        "largest PDF, MiB; max_body_bytes and the vision tier's limit apply where they are lower",
+        default=MAX_PDF_BYTES / MIB,
+        above=0,
+    )
+    max_pdf_pages: int = setting(
+        "most pages of all PDFs of a request",
+        default=MAX_PDF_PAGES,
+        least=1,
+        most=MOST_PDF_PAGES,
+    )
+    pdf_page_pixels: int = setting(
+        "longer side of a PDF's page as an image, pixels; the default reads 10 points on A4",
+        default=PDF_PAGE_PIXELS,
+        least=LEAST_PAGE_PIXELS,
+        most=MOST_PAGE_PIXELS,
     )
     media_hosts: str | None = setting(
         "hosts that images are fetched from by http and https URLs, comma-separated, as in"

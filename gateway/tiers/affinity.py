@@ -5,7 +5,14 @@ from itertools import islice
 
 from blake3 import blake3
 
-from gateway.request.conversation import Conversation, ImagePart, PlainPrompt, Role, TextPart
+from gateway.request.conversation import (
+    Conversation,
+    FilePart,
+    ImagePart,
+    PlainPrompt,
+    Role,
+    TextPart,
+)
 
 # As much as is looked at, because the event loop waits for it; only a guess depends on it.
 _MOST_PARTS = 32
@@ -20,7 +27,7 @@ def affinity(
 
     Of a plain prompt the first KiB is looked at.
 
-    The beginning is everything up to the first image or video, which costs most; without one,
+    The beginning is everything up to the first image, video or PDF, which costs most; without one,
     everything up to the end of the first user message. So a follow-up, and another question
     about the same image, find the decoder that has the prefix.
     """
@@ -42,7 +49,7 @@ def _beginning(conversation: Conversation) -> Iterator[tuple[bytes, bytes]]:
         for part in parts:
             if isinstance(part, TextPart):
                 yield b"text", part.text[:_MOST_BYTES].encode(errors="surrogatepass")
-            elif isinstance(part, ImagePart):
+            elif isinstance(part, ImagePart | FilePart):
                 yield b"image", part.data
             else:
                 yield b"image", part.file or b"".join(part.frames[:1])

@@ -10,16 +10,18 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
+from grpc_status import rpc_status
 
 from gateway.fleet.router import RETRY_AFTER_S, Endpoint
 from gateway.media.images import PlannedImage
 from gateway.media.video_plans import PlannedFrames
+from gateway.tiers.tier import code_of
 from protos.media.images import Grid
 from protos.tandem.v1 import tensor_pb2, vision_pb2
-from protos.wire.errors import Reason, ServiceError, Unavailable, error_for
+from protos.wire.errors import Reason, ServiceError, Unavailable, error_for, from_rpc_error
 
 logger = logging.getLogger(__name__)
 
@@ -27,29 +29,31 @@ T = TypeVar("T")
 
 Encodable = PlannedImage | PlannedFrames
 Forward = Callable[[tensor_pb2.FeatureChunk], Awaitable[None]]
-SampleCall = grpc.aio.UnaryUnaryCall[vision_pb2.SampleVideoRequest, vision_pb2.SampledVideo]
 EncodeCall = grpc.aio.UnaryStreamCall[vision_pb2.EncodeRequest, vision_pb2.EncodeChunk]
 
 
-class SamplingAttempt:
-    """One SampleVideo call.
+class ReadingAttempt(Generic[T]):
+    """One call about a file, SampleVideo or RenderPdf, whose whole answer is waited for.
 
     Args:
         endpoint: Where.
         call: The call.
+        answer: Waits for all of its answer.
         failed: Turns the transport's error into ours, and notes whose fault it was.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
-        call: SampleCall,
+        call: grpc.aio.Call,
+        answer: Callable[[], Awaitable[T]],
         *,
         failed: Callable[[Endpoint, grpc.RpcError], ServiceError],
     ) -> None:
         self.endpoint = endpoint
-        self.answer: vision_pb2.SampledVideo | None = None
+        self.answer: T | None = None
         self._call = call
+        self._wait = answer
         self._failed = failed
         endpoint.calls += 1
 
@@ -61,9 +65,9 @@ class SamplingAttempt:
         """
         self.answer = await _while_there(self.endpoint, self._answer())
 
-    async def _answer(self) -> vision_pb2.SampledVideo:
+    async def _answer(self) -> T:
         try:
-            return await self._call
+            return await self._wait()
         except grpc.RpcError as error:
             raise self._failed(self.endpoint, error) from error
 
@@ -183,6 +187,30 @@ async def _while_there(endpoint: Endpoint, waiting: Coroutine[Any, Any, T]) -> T
         answer.cancel()
         gone.cancel()
         await asyncio.gather(answer, gone, return_exceptions=True)
+
+
+def failure_of(error: grpc.RpcError) -> ServiceError:
+    """What an address answered.
+
+    A call that it cancels reached it when it was about to end. Who cancels a call of its own is
+    not told of it by an error of the call.
+    """
+    failure = from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE)
+    if failure.reason is not Reason.CANCELLED:
+        return failure
+    return error_for(
+        Reason.VISION_UNAVAILABLE, "the vision tier cut the call", retry_after_s=RETRY_AFTER_S
+    )
+
+
+def is_cut(error: grpc.RpcError) -> bool:
+    """Whether the other side went away without a word."""
+    return code_of(error) is grpc.StatusCode.UNAVAILABLE and not is_told(error)
+
+
+def is_told(error: grpc.RpcError) -> bool:
+    """Whether an error is a service's of ours, and not its gRPC core's."""
+    return rpc_status.from_call(error) is not None  # type: ignore[arg-type]
 
 
 def _silent() -> ServiceError:

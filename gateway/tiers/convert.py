@@ -12,6 +12,7 @@ from gateway.answer.events import (
     TopToken,
 )
 from gateway.media.images import PlannedImage, TierLimits
+from gateway.media.pdfs import Page, PdfLimits
 from gateway.media.video_plans import PlannedFrames
 from gateway.prompt.builder import PreparedPrompt
 from gateway.prompt.splice import VisualSpan
@@ -202,6 +203,30 @@ def sampled_from_proto(message: vision_pb2.SampledVideo) -> SampledFrames:
     )
 
 
+def rendering_to_proto(
+    file: bytes, limits: PdfLimits, *, request_id: str, bundle_digest: str
+) -> vision_pb2.RenderPdfRequest:
+    """The call that makes a PDF's pages."""
+    return vision_pb2.RenderPdfRequest(
+        request_id=request_id,
+        bundle_digest=bundle_digest,
+        file=file,
+        page_pixels=limits.page_pixels,
+        max_pages=limits.max_pages,
+    )
+
+
+def pages_from_proto(messages: Sequence[vision_pb2.PdfPage]) -> tuple[Page, ...]:
+    """The pages that were made.
+
+    Raises:
+        ServiceError: DATA_LOSS, there are none, or one has no image.
+    """
+    if not messages or not all(message.image for message in messages):
+        raise ServiceError("the vision tier made no pages", reason=Reason.DATA_LOSS)
+    return tuple(Page(message.image, message.text) for message in messages)
+
+
 def limits_from_proto(info: tensor_pb2.ModelInfo) -> TierLimits | None:
     """What a vision tier says one image may be; None from one of an earlier release."""
     if not (info.max_image_bytes and info.max_image_pixels and info.max_image_patches):
@@ -212,6 +237,7 @@ def limits_from_proto(info: tensor_pb2.ModelInfo) -> TierLimits | None:
         max_image_patches=info.max_image_patches,
         max_video_bytes=info.max_video_bytes,
         max_video_seconds=info.max_video_seconds,
+        max_pdf_bytes=info.max_pdf_bytes,
     )
 
 
@@ -287,7 +313,10 @@ def decoder_error_for_client(
 
 
 def vision_error_for_client(error: ServiceError, *, field: str) -> ServiceError:
-    """A vision tier's error in the client's words; `field` is the image or video in the request."""
+    """A vision tier's error in the client's words; `field` is the file's place in the request."""
+    if error.param == "pdf":  # those who sent one know it by its place alone
+        message = error.message.replace("pdf", field, 1)
+        return error_for(error.reason, message, param=field)
     if isinstance(error, InvalidRequest) and error.param in (None, "image", "video"):
         return _renamed(error, field, tier="vision")
     return error if error.param is None else _renamed(error, None, tier="vision")

@@ -1,36 +1,43 @@
 """The gateway's end of the wire to the vision tier.
 
-One `Encode` or `SampleVideo` is made once more, at another address where there is one, when the
-first attempt was UNAVAILABLE or stays silent far beyond what such calls take: as long as nothing of
-it was passed on, within its deadline and a budget.
+One `Encode`, `SampleVideo` or `RenderPdf` is made once more, at another address where there is one,
+when the first attempt was UNAVAILABLE or stays silent far beyond what such calls take: as long as
+nothing of it was passed on, within its deadline and a budget.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
+from typing import Any, TypeVar
 
 import grpc
-from grpc_status import rpc_status
 
 from gateway.fleet.budget import RetryBudget
 from gateway.fleet.discovery import Discovery
-from gateway.fleet.router import RETRY_AFTER_S, Endpoint, Router
+from gateway.fleet.router import Endpoint, Router
 from gateway.fleet.standing import Fault
 from gateway.fleet.suspects import Suspects
 from gateway.fleet.words import FirstWords
 from gateway.media.images import TierLimits
+from gateway.media.pdfs import Page, PdfLimits
 from gateway.request.deadlines import seconds_left
 from gateway.tiers.attempts import (
     Encodable,
     EncodeAttempt,
     FeaturesCut,
     Forward,
-    SamplingAttempt,
+    ReadingAttempt,
+    failure_of,
+    is_cut,
+    is_told,
 )
 from gateway.tiers.convert import (
     encode_to_proto,
     limits_from_proto,
+    pages_from_proto,
+    rendering_to_proto,
     sampled_from_proto,
     sampling_to_proto,
     vision_error_for_client,
@@ -48,8 +55,8 @@ from protos.wire.errors import (
     Reason,
     ServiceError,
     Unavailable,
+    Unsupported,
     error_for,
-    from_rpc_error,
 )
 
 # What clients and operators can do about an image that takes too long.
@@ -62,8 +69,13 @@ _HELP = (
 _BETWEEN_S = 10.0
 
 
+T = TypeVar("T")
+Stub = vision_pb2_grpc.VisionServiceStub
+Asked = tuple[grpc.aio.Call, Callable[[], Awaitable[T]]]  # a call, and how to wait for its answer
+
+
 class VisionClient(TierClient):
-    """Encodes images and videos, and has frames of videos chosen."""
+    """Encodes images and videos; has frames of videos chosen, and pages of PDFs made."""
 
     def __init__(
         self,
@@ -155,34 +167,90 @@ class VisionClient(TierClient):
         request = sampling_to_proto(
             file, sampling, request_id=request_id, bundle_digest=self.bundle_digest
         )
-        self._budget.called()
-        begun_s = time.monotonic()
 
-        async def open_at(avoid: Collection[Endpoint]) -> SamplingAttempt:
+        def ask(stub: Stub, **options: Any) -> Asked[vision_pb2.SampledVideo]:
+            call = stub.SampleVideo(request, **options)
+            return call, lambda: call
+
+        begun_s = time.monotonic()
+        try:
+            within_s = self._samplings.within_s()
+            answer = await self._read(ask, within_s, field, request_id, by_s)
+        finally:
+            self._samplings.note(time.monotonic() - begun_s)
+        return sampled_from_proto(answer)
+
+    async def render(
+        self, file: bytes, limits: PdfLimits, *, field: str, request_id: str, by_s: float
+    ) -> tuple[Page, ...]:
+        """Has the pages of a PDF made.
+
+        Args:
+            file: The PDF.
+            limits: How large its pages are, and how many there may be.
+            field: Its place in the request, for errors.
+            request_id: Travels with the call.
+            by_s: When the answer must be here.
+
+        Raises:
+            ServiceError: what the vision tier answered, or VISION_UNAVAILABLE.
+        """
+        request = rendering_to_proto(
+            file, limits, request_id=request_id, bundle_digest=self.bundle_digest
+        )
+
+        def ask(stub: Stub, **options: Any) -> Asked[list[vision_pb2.PdfPage]]:
+            call = stub.RenderPdf(request, **options)
+            return call, partial(_all, call)
+
+        # Pages take their time, and not all PDFs the same: silence alone says little.
+        return pages_from_proto(await self._read(ask, math.inf, field, request_id, by_s))
+
+    async def _read(
+        self,
+        ask: Callable[..., Asked[T]],
+        within_s: float,
+        field: str,
+        request_id: str,
+        by_s: float,
+    ) -> T:
+        """What one of at most two addresses says of a file.
+
+        Args:
+            ask: Makes the call, and says how its answer is waited for.
+            within_s: How long the first is waited for alone, and half of the time at most.
+            field: The file's place in the request, for errors.
+            request_id: Travels with the call.
+            by_s: When the answer must be here.
+
+        Raises:
+            ServiceError: what the vision tier answered, or VISION_UNAVAILABLE.
+        """
+        self._budget.called()
+
+        async def open_at(avoid: Collection[Endpoint]) -> ReadingAttempt[T]:
             endpoint = await self.ready(avoid=avoid)
-            call = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint]).SampleVideo(
-                request, timeout=seconds_left(by_s), metadata=tracing.metadata(request_id)
-            )
-            return SamplingAttempt(endpoint, call, failed=partial(self._sampling_failed, field))
+            stub = vision_pb2_grpc.VisionServiceStub(self.channels[endpoint])
+            options = {"timeout": seconds_left(by_s), "metadata": tracing.metadata(request_id)}
+            call, answer = ask(stub, **options)
+            failed = partial(self._reading_failed, field)
+            return ReadingAttempt(endpoint, call, answer, failed=failed)
 
         race = Race(
             open_at,
-            patience_s=lambda _: min(seconds_left(by_s) / 2, self._samplings.within_s()),
+            patience_s=lambda _: min(seconds_left(by_s) / 2, within_s),
             may_retry=self._may_retry,
         )
-        try:
-            async with race.winner() as attempt:
-                self._note_won(race, attempt.endpoint)
-                assert attempt.answer is not None, "it has begun"
-                return sampled_from_proto(attempt.answer)
-        finally:
-            self._samplings.note(time.monotonic() - begun_s)
+        async with race.winner() as attempt:
+            self._note_won(race, attempt.endpoint)
+            assert attempt.answer is not None, "it has begun"
+            return attempt.answer
 
-    def _sampling_failed(
-        self, field: str, endpoint: Endpoint, error: grpc.RpcError
-    ) -> ServiceError:
+    def _reading_failed(self, field: str, endpoint: Endpoint, error: grpc.RpcError) -> ServiceError:
         self.note_failure(endpoint, error)
-        return vision_error_for_client(_failure(error), field=field)
+        if code_of(error) is grpc.StatusCode.UNIMPLEMENTED and not is_told(error):
+            return Unsupported(f"{field} is not read by this vision tier's release", param=field)
+        return vision_error_for_client(failure_of(error), field=field)
 
     def _note_won(self, race: Race[R], endpoint: Endpoint) -> None:
         self.note_success(endpoint)
@@ -255,9 +323,9 @@ class VisionClient(TierClient):
     def _failed(self, attempt: EncodeAttempt, error: grpc.RpcError) -> ServiceError:
         """Notes how an attempt ended; returns the error in the client's words."""
         self.note_failure(attempt.endpoint, error)
-        if attempt.was_connected and _is_cut(error):
+        if attempt.was_connected and is_cut(error):
             self._suspects.ended(attempt.image.digest)
-        return vision_error_for_client(_failure(error), field=attempt.image.field)
+        return vision_error_for_client(failure_of(error), field=attempt.image.field)
 
     def _note_encoded(self, attempt: EncodeAttempt, summary: vision_pb2.EncodeSummary) -> None:
         image = attempt.image
@@ -285,32 +353,18 @@ class VisionClient(TierClient):
         return _too_slow(image, spent_s)
 
 
-def _failure(error: grpc.RpcError) -> ServiceError:
-    """What an address answered.
-
-    A call that it cancels reached it when it was about to end. Who cancels a call of its own is
-    not told of it by an error of the call.
-    """
-    failure = from_rpc_error(error, unavailable=Reason.VISION_UNAVAILABLE)
-    if failure.reason is not Reason.CANCELLED:
-        return failure
-    return error_for(
-        Reason.VISION_UNAVAILABLE, "the vision tier cut the call", retry_after_s=RETRY_AFTER_S
-    )
-
-
-def _is_cut(error: grpc.RpcError) -> bool:
-    """Whether the other side went away without a word."""
-    is_told = rpc_status.from_call(error) is not None  # type: ignore[arg-type]
-    return code_of(error) is grpc.StatusCode.UNAVAILABLE and not is_told
-
-
 def _too_slow(image: Encodable, spent_s: float) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"{image.field} was not encoded within {spent_s:.1f} s ({image.grid.patches} patches);"
         f" {_HELP}",
         param=image.field,
     )
+
+
+async def _all(
+    call: grpc.aio.UnaryStreamCall[vision_pb2.RenderPdfRequest, vision_pb2.PdfPage],
+) -> list[vision_pb2.PdfPage]:
+    return [page async for page in call]
 
 
 async def _report(channel: grpc.aio.Channel) -> Report:

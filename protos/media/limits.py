@@ -1,4 +1,4 @@
-"""What an image or a video may cost, checked alike by the gateway and the vision tier.
+"""What an image, a video or a PDF may cost, checked alike by the gateway and the vision tier.
 
 The constants are defaults; a tier's settings may choose others.
 """
@@ -19,6 +19,13 @@ MAX_VIDEO_TOKENS = 2560  # of all frames; as for MAX_IMAGE_TOKENS
 MAX_VIDEO_PIXELS = 36_000_000  # of a frame; 8K has 33.2
 MAX_VIDEO_RATE = 1000.0  # frames a second of the video itself; phones write up to 960
 MAX_REQUEST_VIDEOS = 4
+MAX_PDF_BYTES = 32 * 1024 * 1024
+MAX_PDF_PAGES = 20  # of all PDFs of a request
+PDF_HEAD_BYTES = 1024  # in which a PDF says that it is one
+MOST_PDF_PAGES = 1000  # that any setting allows
+PDF_PAGE_PIXELS = 1280  # the longer side of a page: A4 at 110 dots an inch, 10 points are read
+LEAST_PAGE_PIXELS = 32
+MOST_PAGE_PIXELS = 1600  # a page of noise, and its text, fit the wire's usual message
 MAX_ASPECT_RATIO = 200  # of transformers' smart_resize; exactly 200 is accepted
 
 # The setting behind a limit, of the gateway and of the vision tier alike.
@@ -91,5 +98,21 @@ def video_too_large(
     return InvalidRequest(
         f"{field} has {actual:.10g} {unit}, expected at most {limit:.10g} ({setting})",
         reason=Reason.VIDEO_TOO_LARGE,
+        param=field,
+    )
+
+
+def invalid_pdf(field: str, fault: str) -> InvalidRequest:
+    """The error for a damaged PDF; `fault` continues a sentence that begins with the field."""
+    return InvalidRequest(f"{field} {fault}", reason=Reason.INVALID_PDF, param=field)
+
+
+def pdf_too_large(
+    field: str, unit: str, actual: int, limit: int, *, setting: str
+) -> InvalidRequest:
+    """The error for a PDF above a limit; `unit` is what is counted, `setting` what bounds it."""
+    return InvalidRequest(
+        f"{field} has {actual} {unit}, expected at most {limit} ({setting})",
+        reason=Reason.PDF_TOO_LARGE,
         param=field,
     )

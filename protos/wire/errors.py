@@ -33,6 +33,8 @@ class Reason(StrEnum):
     IMAGE_TOO_LARGE = "IMAGE_TOO_LARGE"
     INVALID_VIDEO = "INVALID_VIDEO"
     VIDEO_TOO_LARGE = "VIDEO_TOO_LARGE"
+    INVALID_PDF = "INVALID_PDF"
+    PDF_TOO_LARGE = "PDF_TOO_LARGE"
     UNSUPPORTED_MEDIA = "UNSUPPORTED_MEDIA"
     URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
     MEDIA_FETCH_FAILED = "MEDIA_FETCH_FAILED"
@@ -95,6 +97,8 @@ ERROR_TABLE: Mapping[Reason, ErrorKind] = {
     Reason.IMAGE_TOO_LARGE: _bad_request("image_too_large"),
     Reason.INVALID_VIDEO: _bad_request("invalid_video"),
     Reason.VIDEO_TOO_LARGE: _bad_request("video_too_large"),
+    Reason.INVALID_PDF: _bad_request("invalid_pdf"),
+    Reason.PDF_TOO_LARGE: _bad_request("pdf_too_large"),
     Reason.UNSUPPORTED_MEDIA: _bad_request("unsupported_media"),
     Reason.URL_NOT_ALLOWED: _bad_request("url_not_allowed"),
     Reason.MEDIA_FETCH_FAILED: _bad_request("media_fetch_failed"),

@@ -24,7 +24,7 @@ from protos.wire.channels import LARGE_MESSAGE_BYTES
 from tests.support.bundles import bundle
 from tests.support.prompts import png
 from tests.unit.gateway.stage import data_url
-from tests.unit.vision_service.fakes import FakeEncoders, FakeVideos
+from tests.unit.vision_service.fakes import FakeEncoders, FakePdfs, FakeVideos
 from vision_service.jobs import Encoded, EncodedImage, EncodeJob
 from vision_service.servicer import VisionServicer
 
@@ -96,11 +96,13 @@ async def _vision(served: Bundle, encoders: FakeEncoders) -> AsyncIterator[tuple
     servicer = VisionServicer(
         served,
         FakeVideos(),
+        FakePdfs(),
         max_patches=4096,
         max_bytes=1 << 20,
         max_pixels=1 << 20,
         max_video_bytes=1 << 20,
         max_video_seconds=60.0,
+        max_pdf_bytes=88_888,
         encode_timeout_s=30.0,
     )
     servicer.encoders = encoders

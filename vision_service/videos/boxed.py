@@ -3,8 +3,7 @@
 The tier knows a video by its bytes alone; whatever looks into them runs in here.
 """
 
-import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
@@ -20,8 +19,7 @@ from protos.media.videos import (
     VideoSettings,
 )
 from protos.wire.errors import InvalidRequest, Reason
-from vision_service.box.box import Job, ParserBox, Result
-from vision_service.box.memory import SharedFile
+from vision_service.box.files import BoxedFiles, FileKind
 from vision_service.box.task import Given
 from vision_service.jobs import EncodedFrames, Patches, VideoFile
 from vision_service.media.images import RgbArray
@@ -69,26 +67,32 @@ class BoxedVideos:
         self._settings = VideoSettings.from_file(bundle.path / SETTINGS_NAME)
         self._settings.check_against(bundle.manifest.vision)
         self._limits = limits
-        self._max_bytes = max_bytes
-        self._limit_s = limit_s
         patch_bytes = 4 * patches_shape(Grid(1, 1, 1), self._settings.frames)[1]
-        self._memory_bytes = (
-            limits.max_pixels * _BYTES_PER_PIXEL
+        kind = FileKind(
+            field=FIELD,
+            reason=Reason.INVALID_VIDEO,
+            max_bytes=max_bytes,
+            too_large=lambda size: video_too_large(
+                FIELD, "bytes", size, max_bytes, setting="max_video_mib"
+            ),
+            workers=_WORKERS,
+            memory_bytes=limits.max_pixels * _BYTES_PER_PIXEL
             + max_patches * patch_bytes
             + max_bytes * 2
-            + _BYTES_BESIDE
+            + _BYTES_BESIDE,
+            modules=MODULES,
+            limit_s=limit_s,
         )
-        self._box: ParserBox | None = None
+        self._files = BoxedFiles(kind)
 
     def close(self) -> None:
         """Ends the workers; jobs that they are at fail."""
-        if self._box is not None:
-            self._box.close()
+        self._files.close()
 
     async def sample(self, file: bytes, sampling: FrameSampling) -> SampledFrames:
         """Says which frames of a file are seen, and when; see `jobs.Videos`."""
         arguments = {"sampling": list(sampling), "limits": asdict(self._limits)}
-        values = (await self._run(SAMPLE_TASK, file, arguments)).values
+        values = (await self._files.run(SAMPLE_TASK, file, arguments)).values
         return SampledFrames(
             tuple(values["indices"]), tuple(values["seconds"]), values["width"], values["height"]
         )
@@ -107,28 +111,8 @@ class BoxedVideos:
             "limits": asdict(self._limits),
             "settings": asdict(self._settings),
         }
-        (pixels,) = (await self._run(PATCHES_TASK, data, arguments)).arrays
+        (pixels,) = (await self._files.run(PATCHES_TASK, data, arguments)).arrays
         return Patches(pixels, grid)
-
-    async def _run(self, task: str, data: bytes, arguments: Mapping[str, Any]) -> Result:
-        if len(data) > self._max_bytes:
-            raise video_too_large(
-                FIELD, "bytes", len(data), self._max_bytes, setting="max_video_mib"
-            )
-        if self._box is None:  # most tiers never see a video
-            self._box = ParserBox(
-                workers=_WORKERS, memory_bytes=self._memory_bytes, modules=MODULES
-            )
-        with await asyncio.to_thread(SharedFile, data) as file:
-            job = Job(
-                task=task,
-                file=file,
-                arguments=arguments,
-                limit_s=self._limit_s,
-                field=FIELD,
-                reason=Reason.INVALID_VIDEO,
-            )
-            return await self._box.run(job)
 
 
 def sample_task(given: Given) -> dict[str, Any]:

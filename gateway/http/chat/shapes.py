@@ -6,6 +6,7 @@ from typing import Any
 from gateway.http.door.shapes import (
     COUNT,
     DETAIL,
+    FILE_DATA,
     FUNCTION_NAME,
     IMAGE_URL,
     MAYBE_TEXT,
@@ -68,6 +69,7 @@ _SEEN = [
     _of_url("video_url"),
     _of_url("video"),
     typed("video", {"video": some(_FRAME, least=2)}, _SHOWN, *_IDLE),
+    typed("file", {"file": shape({"file_data": FILE_DATA}, {"filename": MAYBE_TEXT})}, {}, *_IDLE),
 ]
 _BY_ROLE: Mapping[str, Shape] = {
     "instructed": {"anyOf": [TEXT, some(_TEXT_PART)]},

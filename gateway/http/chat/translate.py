@@ -14,9 +14,11 @@ from gateway.http.chat.options import (
 )
 from gateway.http.chat.schemas import ChatCompletionRequest, ChatMessage
 from gateway.http.fields import UnknownFields
+from gateway.media.pdfs import file_bytes
 from gateway.media.sizing import Detail, ImageSizing
 from gateway.request.conversation import (
     Conversation,
+    FilePart,
     ImagePart,
     Message,
     Part,
@@ -24,6 +26,7 @@ from gateway.request.conversation import (
     TextPart,
     ToolCall,
 )
+from gateway.request.files import file_part
 from gateway.request.job import Question, Reporting
 from protos.wire.errors import InvalidRequest, Reason, Unsupported
 
@@ -38,7 +41,9 @@ _OF_PART: Mapping[str, frozenset[str]] = {
     "text": _IDLE_OF_PART | {"type", "text"},
     "refusal": _IDLE_OF_PART | {"type", "refusal"},
     "image_url": _IDLE_OF_PART | {"type", "image_url", "min_pixels", "max_pixels"},
+    "file": _IDLE_OF_PART | {"type", "file"},
 }
+_OF_FILE = frozenset(("file_data", "filename"))
 
 
 def to_question(request: ChatCompletionRequest) -> Question:
@@ -140,14 +145,16 @@ def _part(raw: object, path: str, role: Role) -> Part:
     texts = ("text", "refusal") if role is Role.ASSISTANT else ("text",)
     if kind in videos.TYPES:
         return videos.video_part(raw, path, idle=_IDLE_OF_PART)
-    if kind not in (*texts, "image_url"):
+    if kind not in (*texts, "image_url", "file"):
         raise InvalidRequest(
-            f"{path} has type {kind[:64]!r}, expected text, image_url or video_url",
+            f"{path} has type {kind[:64]!r}, expected text, image_url, video_url or file",
             reason=Reason.UNSUPPORTED_MEDIA,
             param=path,
         )
     if kind == "image_url":
         return _image(raw, path)
+    if kind == "file":
+        return _file(raw, path)
     _check_fields(raw, path, _OF_PART[kind])
     text = raw.get(kind)
     if not isinstance(text, str):
@@ -166,6 +173,21 @@ def _image(raw: Mapping[str, Any], path: str) -> ImagePart:
     )
     sizing.check(field=path)
     return ImagePart.at(url, sizing=sizing, field=path)
+
+
+def _file(raw: Mapping[str, Any], path: str) -> TextPart | FilePart:
+    """A file part: a PDF or a text, in OpenAI's object."""
+    _check_fields(raw, path, _OF_PART["file"])
+    given = raw.get("file")
+    if not isinstance(given, Mapping):
+        raise InvalidRequest(f"{path}.file must be an object", param=f"{path}.file")
+    _check_fields(given, f"{path}.file", _OF_FILE)
+    data, name = given.get("file_data"), given.get("filename")
+    if not isinstance(data, str):
+        field = f"{path}.file.file_data"
+        raise InvalidRequest(f"{field} must be a file in base64", param=field)
+    name = name if isinstance(name, str) else None
+    return file_part(file_bytes(data, field=path), name=name, sizing=ImageSizing(), field=path)
 
 
 def _area(raw: Mapping[str, Any], name: str, path: str) -> int | None:
@@ -219,7 +241,7 @@ def _known(part: object, path: str, unknown: UnknownFields) -> object:
     if known is None or not isinstance(part, Mapping):
         return part
     kept = unknown.without_unknown(part, known, path)
-    if isinstance(kept.get("image_url"), Mapping):
-        place = f"{path}.image_url"
-        kept["image_url"] = unknown.without_unknown(kept["image_url"], _OF_URL, place)
+    for name, inner in (("image_url", _OF_URL), ("file", _OF_FILE)):
+        if isinstance(kept.get(name), Mapping):
+            kept[name] = unknown.without_unknown(kept[name], inner, f"{path}.{name}")
     return kept

@@ -21,12 +21,19 @@ def with_joined_instructions(
     """The same conversation with its leading system messages as one, in their order.
 
     APIs that have a field for instructions allow system messages behind it; templates write one.
-    A system message further on stays where it is, and is refused where the template drops it.
+    A system message further on, or one that holds more than text, stays where it is, and is refused
+    where the template drops it.
     """
     count = 0
-    while count < len(messages) and messages[count].role is Role.SYSTEM:
+    while count < len(messages) and _instructs(messages[count]):
         count += 1
     if count < 2:
         return tuple(messages), tuple(places)
     joined = Message(role=Role.SYSTEM, content=BETWEEN.join(map(text_of, messages[:count])))
     return (joined, *messages[count:]), (places[0], *places[count:])
+
+
+def _instructs(message: Message) -> bool:
+    """Whether it is a system message of text: joining would drop images and files."""
+    content = message.content if isinstance(message.content, tuple) else ()
+    return message.role is Role.SYSTEM and all(isinstance(part, TextPart) for part in content)

@@ -35,6 +35,20 @@ IMAGE_URL: Shape = {
     "description": "data:image/...;base64,..., or https where the server fetches images",
 }
 IMAGE_DATA: Shape = {"type": "string", "format": "image-base64", "contentEncoding": "base64"}
+FILE_DATA: Shape = {
+    "type": "string",
+    "format": "file",
+    "contentEncoding": "base64",
+    "description": "A PDF, or text in UTF-8; also as data:application/pdf;base64,... Of a PDF the"
+    " model is given, page after page: a line with the page's number, the page as an image, and"
+    " the text of its text layer where it has one.",
+}
+FILE_URL: Shape = {
+    "type": "string",
+    "format": "file-url",
+    "description": "data:application/pdf;base64,..., or https where the server fetches files; a PDF"
+    " or text in UTF-8",
+}
 DETAIL: Shape = {"enum": ["auto", "low", "high", "original", None]}
 FUNCTION_NAME: Shape = {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}
 # Of a tool's arguments; `{}` and null are a function without any.

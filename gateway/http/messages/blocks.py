@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
-from gateway.http.door.typed import MAX_SHOWN_CHARS, Field
+from gateway.http.door.typed import Field
 from gateway.media.images import image_bytes
+from gateway.media.pdfs import file_bytes
 from gateway.media.sizing import ImageSizing
 from gateway.request.conversation import ImagePart, Part, TextPart, ToolCall
-from protos.wire.errors import Reason, Unsupported
+from gateway.request.files import file_at, file_part
+from protos.wire.errors import Unsupported
 
 _IDLE = frozenset(("type", "cache_control"))
 _ERROR = "Error: "  # before the result of a call that failed, which templates cannot say
@@ -15,7 +17,7 @@ Placed = tuple[Part, str]  # a part and its path
 
 
 def parts(blocks: Field) -> list[Placed]:
-    """Text, images and documents of text, each with its path.
+    """Text, images and documents, each with its path.
 
     Raises:
         InvalidRequest: a block at fault, named by its path.
@@ -39,7 +41,7 @@ def block_parts(block: Field) -> list[Placed]:
         return [(_image(block.at("source")), block.path)]
     if kind == "document":
         return _document(block)
-    raise block.wrong_type("text, image or a document of text")
+    raise block.wrong_type("text, image or document")
 
 
 def instruction(block: Field) -> str:
@@ -129,9 +131,13 @@ def _document_source(source: Field, path: str) -> list[Placed]:
         return [(TextPart(text=content.value), path)]
     if kind == "content":
         return parts(content)
-    raise Unsupported(
-        f"{source.path} has type {kind[:MAX_SHOWN_CHARS]!r}, expected text or content: other files"
-        " than text are not read here",
-        reason=Reason.UNSUPPORTED_MEDIA,
-        param=source.path,
-    )
+    size = ImageSizing()
+    if kind == "base64":
+        source.only({"type", "media_type", "data"})
+        data = file_bytes(source.text("data"), field=source.path)
+        return [(file_part(data, name=None, sizing=size, field=source.path), source.path)]
+    if kind == "url":
+        source.only({"type", "url"})
+        url = source.text("url")
+        return [(file_at(url, name=None, sizing=size, field=source.path), source.path)]
+    raise source.wrong_type("base64, url, text or content")

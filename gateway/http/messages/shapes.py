@@ -1,10 +1,13 @@
 """Shapes of Messages' fields that the models leave open, for the document."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import WithJsonSchema
 
 from gateway.http.door.shapes import (
+    FILE_DATA,
+    FILE_URL,
     FUNCTION_NAME,
     IMAGE_DATA,
     IMAGE_URL,
@@ -35,8 +38,8 @@ _IMAGE = typed("image", {"source": _SOURCE}, {}, *_IDLE)
 _NO_CITATIONS = maybe({"type": "object", "properties": {"enabled": {"enum": [False, None]}}})
 
 
-def _document(blocks: list[Shape]) -> Shape:
-    """A document of a text, or of these blocks."""
+def _document(blocks: list[Shape], files: Sequence[Shape] = ()) -> Shape:
+    """A document of a text, of these blocks, or of a file in one of these forms."""
     content: Shape = {"anyOf": [TEXT, some({"anyOf": blocks})]}
     sources = [
         {"required": ["type", name], "properties": {"type": {"const": kind}, name: told}}
@@ -44,13 +47,17 @@ def _document(blocks: list[Shape]) -> Shape:
     ]
     return typed(
         "document",
-        {"source": {"type": "object", "anyOf": sources}},
+        {"source": {"type": "object", "anyOf": [*sources, *files]}},
         {"title": MAYBE_TEXT, "context": MAYBE_TEXT, "citations": _NO_CITATIONS},
         *_IDLE,
     )
 
 
-_SHOWN = [_TEXT, _IMAGE, _document([_TEXT, _IMAGE])]
+_FILES = [
+    typed("base64", {"data": FILE_DATA}, {}, "media_type"),
+    typed("url", {"url": FILE_URL}, {}),
+]
+_SHOWN = [_TEXT, _IMAGE, _document([_TEXT, _IMAGE], _FILES)]
 _RESULT = typed(
     "tool_result",
     {"tool_use_id": TEXT},

@@ -1,9 +1,10 @@
-"""Content of the input's items: text, images in data: URLs, and files of text."""
+"""Content of the input's items: text, images, PDFs and files of text."""
 
 from gateway.http.door.typed import Field
-from gateway.media.data_urls import data_url_bytes
+from gateway.media.pdfs import file_bytes
 from gateway.media.sizing import Detail, ImageSizing
-from gateway.request.conversation import ImagePart, Part, Role, TextPart
+from gateway.request.conversation import FilePart, ImagePart, Part, Role, TextPart
+from gateway.request.files import file_at, file_part
 from protos.wire.errors import InvalidRequest, Reason, Unsupported
 
 _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
@@ -55,36 +56,29 @@ def _part(part: Field, role: Role) -> Part:
 
 def _image(part: Field) -> ImagePart:
     part.only({"image_url", "detail"} | _IDLE)
+    return ImagePart.at(part.text("image_url"), sizing=_sizing(part), field=part.path)
+
+
+def _sizing(part: Field) -> ImageSizing:
     given = part.at("detail").value
     detail = Detail.AUTO if given is None else given
     if detail not in tuple(Detail):
         raise InvalidRequest(
             f"{part.path}.detail must be auto, low, high or original", param=f"{part.path}.detail"
         )
-    sizing = ImageSizing(detail=Detail(str(detail)))
-    return ImagePart.at(part.text("image_url"), sizing=sizing, field=part.path)
+    return ImageSizing(detail=Detail(str(detail)))
 
 
-def _file(part: Field) -> TextPart:
-    """A file of text, behind its name; what else files are is for the client to read."""
-    part.only({"file_data", "filename", "detail"} | _IDLE)
-    data, name = part.text("file_data"), part.at("filename").value
-    url = data if data[:5].lower() == "data:" else f"data:;base64,{data}"
-    file = data_url_bytes(url, field=part.path, most=None)
-    if file.startswith(b"%PDF-"):  # which may be all ASCII, but is no text to read
-        raise _no_text(part, "is a PDF, which is not supported: its pages go into input_image")
-    try:
-        text = file.decode()
-    except UnicodeDecodeError as error:
-        raise _no_text(
-            part, "is no text in UTF-8; other files are not supported, images go into input_image"
-        ) from error
-    return TextPart(text=f"{name}:\n{text}" if isinstance(name, str) else text)
-
-
-def _no_text(part: Field, why: str) -> Unsupported:
-    return Unsupported(
-        f"{part.path} {why}",
-        reason=Reason.UNSUPPORTED_MEDIA,
-        param=part.path,
-    )
+def _file(part: Field) -> TextPart | FilePart:
+    """A file of text or a PDF, sent or named by its URL."""
+    part.only({"file_data", "file_url", "filename", "detail"} | _IDLE)
+    name, url = part.at("filename").value, part.at("file_url").value
+    name, sizing = name if isinstance(name, str) else None, _sizing(part)
+    if url is None:
+        data = file_bytes(part.text("file_data"), field=part.path)
+        return file_part(data, name=name, sizing=sizing, field=part.path)
+    if part.at("file_data").value is not None:
+        raise InvalidRequest(
+            f"{part.path} has file_data and file_url, expected one of them", param=part.path
+        )
+    return file_at(part.text("file_url"), name=name, sizing=sizing, field=part.path)

@@ -6,6 +6,8 @@ from pydantic import WithJsonSchema
 
 from gateway.http.door.shapes import (
     DETAIL,
+    FILE_DATA,
+    FILE_URL,
     FUNCTION_NAME,
     IMAGE_URL,
     MAYBE_TEXT,
@@ -31,15 +33,11 @@ _SAID = [
     ),
     typed("refusal", {"refusal": TEXT}, {}, *_IDLE_OF_PART),
 ]
+_OF_FILE = {"filename": MAYBE_TEXT, "detail": DETAIL}
 _SEEN = [
     typed("input_image", {"image_url": IMAGE_URL}, {"detail": DETAIL}, *_IDLE_OF_PART),
-    typed(
-        "input_file",
-        {"file_data": {"type": "string", "format": "text-file", "contentEncoding": "base64"}},
-        {"filename": MAYBE_TEXT},
-        *_IDLE_OF_PART,
-        "detail",
-    ),
+    typed("input_file", {"file_data": FILE_DATA}, {**_OF_FILE, "file_url": NULL}, *_IDLE_OF_PART),
+    typed("input_file", {"file_url": FILE_URL}, {**_OF_FILE, "file_data": NULL}, *_IDLE_OF_PART),
 ]
 _TOLD: Shape = {"anyOf": [TEXT, some({"anyOf": _SAID})]}
 _SHOWN: Shape = {"anyOf": [TEXT, some({"anyOf": [*_SAID, *_SEEN]})]}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.request.conversation import ImagePart, Message, Part, TextPart
+from gateway.request.conversation import FilePart, ImagePart, Message, Part, TextPart
 
 # Of Python's objects around a message's texts and images, generously.
 MESSAGE_BYTES = 1024
@@ -134,7 +134,7 @@ def _message_size(message: Message) -> int:
 def _part_size(part: Part) -> int:
     if isinstance(part, TextPart):
         return sys.getsizeof(part.text)
-    if isinstance(part, ImagePart):
+    if isinstance(part, ImagePart | FilePart):
         return sys.getsizeof(part.data) + sys.getsizeof(part.url)
     return sys.getsizeof(part.file) + sum(map(sys.getsizeof, part.frames))
 

@@ -152,6 +152,15 @@ ROWS: dict[str, list[str]] = {
         "unit/gateway/http/chat/test_videos.py::test_what_cannot_be_meant_is_refused_by_name",
         "unit/vision_service/test_video_requests.py::test_sampling_out_of_range_is_refused_by_field",
     ],
+    "F55 PDFs beyond reason": [
+        "e2e/test_stack_pdfs.py::test_a_bad_pdf_is_refused_by_its_place",
+        "e2e/test_stack_pdfs.py::test_pages_beyond_the_limit_are_counted_and_none_is_left_out",
+        "unit/gateway/test_pdfs.py::test_what_is_too_much_is_refused_by_its_place_and_limit",
+        "unit/vision_service/pdfs/test_boxed.py::"
+        "test_a_file_that_ends_two_workers_is_refused_by_its_digest_and_others_are_read",
+        "unit/vision_service/pdfs/test_boxed.py::"
+        "test_mutated_files_are_read_or_refused_and_their_readers_live",
+    ],
     "F56 gRPC messages above the limit": [
         DOORS + "test_a_message_above_the_limit_is_refused_by_the_core"
     ],
@@ -203,6 +212,11 @@ ROWS: dict[str, list[str]] = {
         TIERS + "test_a_decoder_that_dies_midway_ends_the_stream_with_an_error",
     ],
     "F77 one sequence fails": [ENGINE + "test_a_row_that_cannot_be_sampled_fails_alone"],
+    "F79 a full disk, folders that may only be read": [
+        "e2e/test_full_disks.py::test_without_room_for_logs_and_folders_to_write_in_answers_go_on",
+        "unit/deploy/stack/test_log_file.py::"
+        "test_a_tier_goes_on_without_its_log_and_one_warning_is_given",
+    ],
     "F80 bad links between tiers": [
         CHAOS,
         "unit/gateway/tiers/test_fleet.py::"

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 
 from protos.bundle.manifest import Bundle
+from protos.media.limits import invalid_pdf
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import (
     decoder_pb2,
@@ -91,6 +92,9 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
     def reset(self) -> None:
         self.requests: list[vision_pb2.EncodeRequest] = []
         self.samplings: list[vision_pb2.SampleVideoRequest] = []
+        self.renderings: list[vision_pb2.RenderPdfRequest] = []
+        self.pages: Sequence[tuple[bytes, str]] = ()
+        self.reads_pdfs = True  # false as in releases before
         self.time_left_s: list[float | None] = []
         self.encode_ms = 3.0
         self.failures: list[ServiceError] = []
@@ -153,6 +157,21 @@ class FakeVision(FakeTier, vision_pb2_grpc.VisionServiceServicer):
             count = request.frame_count or request.max_frames
             frames = [vision_pb2.SampledFrame(index=3 * at, seconds=at / 2) for at in range(count)]
             return vision_pb2.SampledVideo(frames=frames, width=64, height=64)
+
+    async def RenderPdf(
+        self, request: vision_pb2.RenderPdfRequest, context: Context
+    ) -> AsyncIterator[vision_pb2.PdfPage]:
+        """The scripted `pages` of a file that goes on behind its head."""
+        async with reporting_errors(context):
+            self.renderings.append(request)
+            if not self.reads_pdfs:
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            if self.failures:
+                raise self.failures.pop(0)
+            if len(request.file) < 16:
+                raise invalid_pdf("pdf", "is no PDF that can be read")
+            for image, text in self.pages:
+                yield vision_pb2.PdfPage(image=image, text=text)
 
     async def _wait_if_held(self) -> None:
         if self.hold:

@@ -14,6 +14,7 @@ from vision_service.jobs import (
     EncodedFrames,
     EncodeJob,
     FloatArray,
+    Page,
     Patches,
     VideoFile,
 )
@@ -98,6 +99,13 @@ class FakeEncoders:
             ),
             summary=vision_pb2.EncodeSummary(queue_ms=1.0, preprocess_ms=2.0, encode_ms=3.0),
         )
+
+
+class FakePdfs:
+    """Makes two pages of what it was asked for."""
+
+    async def render(self, file: bytes, *, page_pixels: int, max_pages: int) -> list[Page]:
+        return [Page(file, f"{page_pixels} pixels"), Page(file, f"{max_pages} pages")]
 
 
 class FakeVideos:

@@ -11,7 +11,7 @@ from protos.process.server import GrpcServer
 from protos.tandem.v1 import open_inference_pb2, open_inference_pb2_grpc
 from protos.wire.channels import LARGE_MESSAGE_BYTES, channel_options
 from protos.wire.errors import Overloaded, Reason, ServiceError, from_rpc_error
-from tests.unit.vision_service.fakes import FakeEncoders, FakeVideos
+from tests.unit.vision_service.fakes import FakeEncoders, FakePdfs, FakeVideos
 from tests.unit.vision_service.test_servicer import BUNDLE, WIDTH
 from vision_service.jobs import EncodedImage, Patches
 from vision_service.open_inference import OpenInferenceServicer
@@ -42,11 +42,13 @@ async def running() -> AsyncIterator[Running]:
     servicer = VisionServicer(
         BUNDLE,
         FakeVideos(),
+        FakePdfs(),
         max_patches=1000,
         max_bytes=9999,
         max_pixels=80_000,
         max_video_bytes=99_999,
         max_video_seconds=60.0,
+        max_pdf_bytes=88_888,
         encode_timeout_s=10.0,
         form="int8",  # of our own protocol; this one has but float32
     )

@@ -25,7 +25,7 @@ from protos.wire.channels import (
 )
 from protos.wire.errors import Overloaded, Reason, ServiceError, from_rpc_error
 from tests.support.manifests import small_manifest
-from tests.unit.vision_service.fakes import FakeEncoders, FakeVideos
+from tests.unit.vision_service.fakes import FakeEncoders, FakePdfs, FakeVideos
 from vision_service.jobs import EncodedImage, Patches
 from vision_service.servicer import VisionServicer
 
@@ -67,11 +67,13 @@ async def served(
     servicer = VisionServicer(
         BUNDLE,
         FakeVideos(),
+        FakePdfs(),
         max_patches=1000,
         max_bytes=9999,
         max_pixels=80_000,
         max_video_bytes=99_999,
         max_video_seconds=60.0,
+        max_pdf_bytes=88_888,
         encode_timeout_s=timeout_s,
         form=form,
     )
@@ -90,6 +92,32 @@ async def served(
 async def running() -> AsyncIterator[Running]:
     async with served(FakeEncoders()) as it:
         yield it
+
+
+async def test_a_pdf_becomes_its_pages_in_order(running: Running) -> None:
+    request = vision_pb2.RenderPdfRequest(file=b"a pdf", page_pixels=640, max_pages=7)
+    pages = [page async for page in running.stub.RenderPdf(request)]
+    assert [(page.image, page.text) for page in pages] == [
+        (b"a pdf", "640 pixels"),
+        (b"a pdf", "7 pages"),
+    ]
+    info = await running.stub.GetModelInfo(vision_pb2.GetVisionModelInfoRequest())
+    assert info.max_pdf_bytes == 88_888
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("page_pixels", 0), ("page_pixels", 1601), ("max_pages", 0), ("max_pages", 1001)],
+)
+async def test_pages_out_of_range_are_refused_by_field(
+    running: Running, field: str, value: int
+) -> None:
+    request = vision_pb2.RenderPdfRequest(file=b"a pdf", page_pixels=640, max_pages=7)
+    setattr(request, field, value)
+    with pytest.raises(grpc.RpcError) as caught:
+        async for _ in running.stub.RenderPdf(request):
+            pass
+    assert from_rpc_error(caught.value).param == field
 
 
 def grid_message(t: int, h: int, w: int) -> tensor_pb2.GridTHW:
