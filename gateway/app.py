@@ -21,7 +21,7 @@ from gateway.http.admin.routes import Admin
 from gateway.http.apis import asking_routes
 from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
-from gateway.http.listener import Listener
+from gateway.http.serving.listener import Listener
 from gateway.http.ollama.models import ModelFacts
 from gateway.http.routes import http_app
 from gateway.media.fetch import Fetcher

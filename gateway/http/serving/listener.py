@@ -5,14 +5,16 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
-from gateway.http.tls import server_context
+from gateway.http.serving.protocol import Patience, Protocol
+from gateway.http.serving.tls import server_context
 from protos.wire.credentials import CredentialFiles
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ class Listener:
     Args:
         app: What answers.
         listening: The socket.
-        max_header_bytes: Most bytes of a request's headers.
+        max_header_bytes: Most bytes of a request's headers, beyond what comes in one piece.
         slow_client_s: How long a client may be silent within its headers, or not read.
         drain_timeout_s: How long running requests may go on when the server ends.
         tls: Certificate and key to show; None: no TLS.
@@ -45,9 +47,10 @@ class Listener:
     ) -> None:
         self.port: int = listening.getsockname()[1]
         self._socket = listening
+        patience = Patience(max_header_bytes=max_header_bytes, slow_client_s=slow_client_s)
         config = Config(
             _parting(app, is_leaving),
-            http=_protocol(slow_client_s),
+            http=_protocols(patience),
             ws="none",
             lifespan="off",
             loop="none",
@@ -55,7 +58,6 @@ class Listener:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            h11_max_incomplete_event_size=max_header_bytes,
             timeout_graceful_shutdown=max(1, round(drain_timeout_s)),
         )
         config.load()
@@ -98,64 +100,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _protocol(slow_client_s: float) -> type[H11Protocol]:
-    """uvicorn's protocol, losing patience with clients that send or read too slowly.
+def _protocols(patience: Patience) -> Any:
+    """What makes a connection's protocol, as uvicorn calls it."""
 
-    uvicorn itself bounds only the time between two requests.
-    """
+    def make(*, config: Config, server_state: ServerState, **_: Any) -> Protocol:
+        return Protocol(config.loaded_app, server_state, patience)
 
-    class ImpatientProtocol(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            # Aborting, because closing would wait for the client to read what is buffered.
-            self._headers_due = _Alarm(slow_client_s, transport.abort)
-            self._reading_due = _Alarm(slow_client_s, transport.abort)
-            self._headers_due.set()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._headers_are_incomplete():
-                self._headers_due.set()
-            else:
-                self._headers_due.clear()
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._reading_due.set()
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._reading_due.clear()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._headers_due.clear()
-            self._reading_due.clear()
-            super().connection_lost(exc)
-
-        def _headers_are_incomplete(self) -> bool:
-            if self.cycle is None:
-                return True
-            return self.cycle.response_complete and bool(self.conn.trailing_data[0])
-
-    return ImpatientProtocol
-
-
-class _Alarm:
-    """Does something after a while, unless it is cleared before."""
-
-    def __init__(self, after_s: float, action: Callable[[], None]) -> None:
-        self._after_s = after_s
-        self._action = action
-        self._timer: asyncio.TimerHandle | None = None
-
-    def set(self) -> None:
-        """Starts the time, unless it runs already."""
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._after_s, self._action)
-
-    def clear(self) -> None:
-        """Stops the time."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    return make
