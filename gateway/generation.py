@@ -26,8 +26,9 @@ from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.deadlines import Patience, seconds_left
 from gateway.request.job import ChatJob
+from gateway.tiers.calls.generate import DecoderLost, GenerateCall
 from gateway.tiers.convert import Progress
-from gateway.tiers.decoder import DecoderClient, DecoderLost, GenerateCall
+from gateway.tiers.decoder import DecoderClient
 from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
@@ -176,7 +177,12 @@ class Generation:
         self, call: GenerateCall, feeding: "asyncio.Future[None]", endpoint: Endpoint
     ) -> tuple[OutputToken, ...] | DecoderEnd:
         """The decoder's next tokens or its end, or the failure of the features it waits for."""
-        event = await self._heard(call.read, feeding, endpoint)
+        if call.has_more and feeding.done():  # as under load: it need not be listened for
+            feeding.result()
+            seconds_left(self._by_s)
+            event = await call.read()
+        else:
+            event = await self._heard(call.read, feeding, endpoint)
         self._pace.heard()
         if not isinstance(event, DecoderEnd):
             self._output.extend(token.token_id for token in event)
@@ -194,8 +200,9 @@ class Generation:
             DecoderLost: it does not come, and the decoder is not there or lets it wait too long.
             ServiceError: feeding failed, or time is up.
         """
-        if feeding is not None and feeding.done():  # as it is for all but the first tokens
-            feeding.result()
+        if feeding is None or feeding.done():  # as it is for all but the first tokens
+            if feeding is not None:
+                feeding.result()
             with suppress(TimeoutError):  # no task is needed until the decoder is suspicious
                 async with asyncio.timeout(self._listen_s()):
                     return await listen()

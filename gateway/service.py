@@ -152,7 +152,8 @@ class OpenRequest:
         self._service.pipeline.check(question)
         describe(self._record.span, job, self._service.served.name)
         conversation = await self._with_files(question.conversation)
-        job = replace(job, question=replace(question, conversation=conversation))
+        if conversation is not question.conversation:
+            job = replace(job, question=replace(question, conversation=conversation))
         async with aclosing(self._service.pipeline.answer(job, self._charge)) as events:
             async for index, event in events:
                 self._note(index, event)
@@ -204,7 +205,7 @@ class OpenRequest:
             ServiceError: the request is refused.
         """
         self._service.served.check(model)
-        prompt = await self._service.pipeline.prepare(
+        prompt = await self._service.pipeline.prompts.prepare(
             await self._with_files(conversation),
             request_id=self._record.request_id,
             by_s=self.whole_by_s,
@@ -220,7 +221,7 @@ class OpenRequest:
             ServiceError: the request is refused.
         """
         self._service.served.check(model)
-        ids = await self._service.pipeline.plain_ids(plain)
+        ids = await self._service.pipeline.prompts.plain_ids(plain)
         self._record.note(prompt_tokens=len(ids))
         self._record.ended("ok")
         return ids
@@ -238,8 +239,8 @@ class OpenRequest:
         return await with_files(
             conversation,
             service.files,
-            limits=service.pipeline.media_limits(),
-            video_limits=service.pipeline.video_limits(),
+            limits=service.pipeline.prompts.media_limits(),
+            video_limits=service.pipeline.prompts.video_limits(),
             hold=lambda size: self._held.enter_context(service.admission.room(size)),
         )
 

@@ -19,7 +19,7 @@ class Departure:
 
     def __init__(self) -> None:
         self.has_happened = False
-        self._listener: Callable[[], None] | None = None
+        self._listener: Callable[[], object] | None = None
 
     def happens(self) -> None:
         """The client has gone, and its answer was not complete."""
@@ -27,7 +27,7 @@ class Departure:
         if self._listener is not None:
             self._listener()
 
-    def tell(self, listener: Callable[[], None] | None) -> None:
+    def tell(self, listener: Callable[[], object] | None) -> None:
         """Calls this one when the client goes; None: nobody."""
         self._listener = listener
 

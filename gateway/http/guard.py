@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -62,12 +62,14 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        # Each is looked for a few times; of several the first counts.
+        fields = dict(reversed(headers.items()))
         authority, path = target(scope["path"])
         scope["path"] = path
-        name = request_id(headers.get(REQUEST_ID_KEY))
+        name = request_id(fields.get(REQUEST_ID_KEY))
         scope.setdefault("state", {})["request_id"] = name
 
-        body = _Body(receive, headers)
+        body = _Body(receive, fields)
         api = api_of(path)
         caller: Caller | None = None
 
@@ -88,10 +90,10 @@ class Guard:
             await send(message)
 
         try:
-            self._check([headers.get("host", ""), *authority], headers)
-            check_page(scope["method"], headers, self._origins)
+            self._check([fields.get("host", ""), *authority], headers)
+            check_page(scope["method"], fields, self._origins)
             if path not in _OPEN_PATHS and not is_of_page(path):
-                caller = self._authorize(bearer(headers))
+                caller = self._authorize(bearer(fields))
         except ServiceError as error:
             await error_response(error, api)(scope, body.receive, tagged)
             return
@@ -122,7 +124,7 @@ class _Body:
     to a closed socket can cost it the answer.
     """
 
-    def __init__(self, receive: Receive, headers: Headers) -> None:
+    def __init__(self, receive: Receive, headers: Mapping[str, str]) -> None:
         self._receive = receive
         length = headers.get("content-length", "0")
         self.unread = "transfer-encoding" in headers or length != "0"

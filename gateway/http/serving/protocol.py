@@ -90,7 +90,7 @@ class Protocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio's."""
-        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._state.connections.discard(self)
         for alarm in (self._head_due, self._reading_due, self._idle):
             alarm.clear()
         for exchange in (self._at_work, *self._waiting):
@@ -146,9 +146,7 @@ class Protocol(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._parser, self._is_declining = self._new_parser(), True
-            framing = (
-                b"%b: %b\r\n" % header for header in self._headers if header[0] in _FRAMING
-            )
+            framing = (b"%b: %b\r\n" % header for header in self._headers if header[0] in _FRAMING)
             self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
             self._feed(data[offer.args[0] :])
 
