@@ -26,6 +26,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.deadlines import Patience, seconds_left
 from gateway.request.job import ChatJob
+from gateway.tiers.calls.ahead import NotYet
 from gateway.tiers.calls.generate import DecoderLost, GenerateCall
 from gateway.tiers.convert import Progress
 from gateway.tiers.decoder import DecoderClient
@@ -177,12 +178,7 @@ class Generation:
         self, call: GenerateCall, feeding: "asyncio.Future[None]", endpoint: Endpoint
     ) -> tuple[OutputToken, ...] | DecoderEnd:
         """The decoder's next tokens or its end, or the failure of the features it waits for."""
-        if call.has_more and feeding.done():  # as under load: it need not be listened for
-            feeding.result()
-            seconds_left(self._by_s)
-            event = await call.read()
-        else:
-            event = await self._heard(call.read, feeding, endpoint)
+        event = await self._heard(call.read, feeding, endpoint)
         self._pace.heard()
         if not isinstance(event, DecoderEnd):
             self._output.extend(token.token_id for token in event)
@@ -190,7 +186,7 @@ class Generation:
 
     async def _heard(
         self,
-        listen: Callable[[], Coroutine[Any, Any, T]],
+        listen: Callable[[float | None], Coroutine[Any, Any, T]],
         feeding: "asyncio.Future[None] | None",
         endpoint: Endpoint,
     ) -> T:
@@ -203,10 +199,9 @@ class Generation:
         if feeding is None or feeding.done():  # as it is for all but the first tokens
             if feeding is not None:
                 feeding.result()
-            with suppress(TimeoutError):  # no task is needed until the decoder is suspicious
-                async with asyncio.timeout(self._listen_s()):
-                    return await listen()
-        reading = asyncio.create_task(listen())
+            with suppress(NotYet):  # no task is needed until the decoder is suspicious
+                return await listen(self._listen_s())
+        reading = asyncio.create_task(listen(None))
         try:
             while not reading.done():
                 waiting: set[asyncio.Future[Any]] = {reading}

@@ -75,6 +75,8 @@ class Guard:
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if body.unread:
+                    await body.skip()
                 answered = MutableHeaders(scope=message)
                 answered[REQUEST_ID_KEY] = name
                 if caller is not None:
@@ -119,21 +121,31 @@ class Guard:
 class _Body:
     """Knows whether all of a request's body was read when its answer is complete.
 
-    The connection of a body that nobody wants ends with the answer, or the server would swallow
-    the rest for as long as it comes. It ends a little later, because what a client still sends
-    to a closed socket can cost it the answer.
+    The connection of a body that nobody wants, and that is not all here, ends with the answer, or
+    the server would swallow the rest for as long as it comes. It ends a little later, because what
+    a client still sends to a closed socket can cost it the answer.
     """
 
     def __init__(self, receive: Receive, headers: Mapping[str, str]) -> None:
         self._receive = receive
         length = headers.get("content-length", "0")
         self.unread = "transfer-encoding" in headers or length != "0"
+        self._is_held_back = "expect" in headers  # until the server asks for it
 
     async def receive(self) -> Message:
         message = await self._receive()
         if not message.get("more_body", False):  # its end, or the client's
             self.unread = False
         return message
+
+    async def skip(self) -> None:
+        """Reads what is here, so that a small body which nobody wants costs no connection."""
+        if self._is_held_back:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                while self.unread:
+                    await self.receive()
 
     async def discard(self) -> None:
         """Reads what is under way, within LINGER_S and LINGER_BYTES."""

@@ -11,6 +11,10 @@ M = TypeVar("M")
 MAX_AHEAD = 256
 
 
+class NotYet(Exception):
+    """No message came in time; the next one is still to come."""
+
+
 class ReadAhead(Generic[M]):
     """Reads a call to its end, the first message alone until others are wanted.
 
@@ -30,25 +34,37 @@ class ReadAhead(Generic[M]):
         self._room: asyncio.Future[None] | None = None  # what reading ahead waits for
         self._reading: asyncio.Task[None] | None = None
 
-    @property
-    def has_some(self) -> bool:
-        """Whether a message is here."""
-        return bool(self._there)
-
     def all_wanted(self) -> None:
         """Reads on behind the first message."""
         if not self._all_wanted:
             self._all_wanted = True
             self._make_room()
 
-    async def next(self) -> M:
-        """The next message."""
+    async def next(self, within_s: float | None = None) -> M:
+        """The next message.
+
+        Args:
+            within_s: How long it is waited for; None: for ever.
+
+        Raises:
+            NotYet: none came in time.
+        """
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_all())
-        while not self._there:
-            self._news = asyncio.get_running_loop().create_future()
-            await self._news
+        if not self._there:
+            await self._come(within_s)
         return self._take()
+
+    async def _come(self, within_s: float | None) -> None:
+        """Returns when a message is here. `asyncio.timeout` would cost three times as much."""
+        loop = asyncio.get_running_loop()
+        self._news = loop.create_future()
+        timer = None if within_s is None else loop.call_later(within_s, _give_up, self._news)
+        try:
+            await self._news
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def while_there(self, is_wanted: Callable[[M], bool]) -> Iterator[M]:
         """Those that are here already, up to one that is not wanted, which stays."""
@@ -81,3 +97,8 @@ class ReadAhead(Generic[M]):
             while not ended and (len(self._there) >= MAX_AHEAD or not self._all_wanted):
                 self._room = asyncio.get_running_loop().create_future()
                 await self._room
+
+
+def _give_up(news: "asyncio.Future[None]") -> None:
+    if not news.done():
+        news.set_exception(NotYet())

@@ -108,31 +108,34 @@ class GenerateCall:
         self._ahead.stop()
         self._call.cancel()
 
-    async def admitted(self) -> Admitted:
+    async def admitted(self, within_s: float | None = None) -> Admitted:
         """The first message.
 
+        Args:
+            within_s: How long it is waited for; None: as long as such messages may take.
+
         Raises:
+            NotYet: it did not come in time, and may still.
             ServiceError: as `read`.
         """
         try:
-            message = _message(await self._first_word(self._next()))
+            message = _message(await self._first_word(self._next(within_s)))
         except grpc.RpcError as error:
             raise self._failure(error) from error
         if message.WhichOneof("payload") != "admission":
             raise _broken_contract()
         return admitted_from_proto(message.admission)
 
-    @property
-    def has_more(self) -> bool:
-        """Whether `read` returns soon, for a message is here already."""
-        return self._ahead.has_some
-
-    async def read(self) -> tuple[OutputToken, ...] | DecoderEnd:
+    async def read(self, within_s: float | None = None) -> tuple[OutputToken, ...] | DecoderEnd:
         """What comes after the first message: tokens, or how the sequence ended.
 
         Where tokens wait for company, those that have come meanwhile are taken together.
 
+        Args:
+            within_s: How long it is waited for; None: for ever.
+
         Raises:
+            NotYet: nothing came in time.
             DecoderLost: it vanished, or is stopping.
             ServiceError: what the decoder answered, or DATA_LOSS when the stream ended early or
                 is not as agreed.
@@ -141,7 +144,7 @@ class GenerateCall:
         self._ahead.all_wanted()
         if wait_s and self._has_begun:
             await asyncio.sleep(wait_s)
-        message = await self._next()
+        message = await self._next(within_s)
         match message.WhichOneof("payload"):
             case "tokens":
                 self._has_begun = True
@@ -166,8 +169,8 @@ class GenerateCall:
         except grpc.RpcError as error:
             return error
 
-    async def _next(self) -> decoder_pb2.GenerateResponse:
-        message = await self._ahead.next()
+    async def _next(self, within_s: float | None) -> decoder_pb2.GenerateResponse:
+        message = await self._ahead.next(within_s)
         if isinstance(message, grpc.RpcError):
             raise self._failure(message) from message
         return _message(message)
