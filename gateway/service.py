@@ -22,7 +22,7 @@ from gateway.prompt.builder import PreparedPrompt
 from gateway.request.conversation import Conversation, PlainPrompt
 from gateway.request.deadlines import Patience
 from gateway.request.job import ChatJob, Question
-from gateway.request.media import Files, with_files
+from gateway.request.media import Files, names_files, with_files
 from gateway.request.sampling import with_presets
 from gateway.request.traced import describe
 from protos.process.request_log import RequestRecord, recording
@@ -236,6 +236,8 @@ class OpenRequest:
 
     async def _with_files(self, conversation: Conversation) -> Conversation:
         service = self._service
+        if not names_files(conversation):
+            return conversation
         return await with_files(
             conversation,
             service.files,

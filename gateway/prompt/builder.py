@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gateway.media.images import (
     DIGEST_KEY_BYTES,
     MediaLimits,
+    PlannedImage,
     TierLimits,
     plan_images,
 )
@@ -138,13 +139,8 @@ class PromptBuilder:
         self.check_tools(conversation)
         check_options(conversation, self._template.reads, self.tokenizer.named_tokens.keys())
         self._check_texts(inputs)
-        images = plan_images(
-            inputs.images,
-            self.settings,
-            limits=self.media_limits(tiers),
-            digest_key=self._digest_key,
-        )
-        videos = self.videos.plan(inputs.videos, sampled, tiers)
+        images = self._planned(inputs, tiers) if inputs.images else ()
+        videos = self.videos.plan(inputs.videos, sampled, tiers) if inputs.videos else ()
         image_tokens = sum(image.token_count for image in images)
         video_tokens = sum(video.patch_tokens * video.grid.t for video in videos)
         planned = image_tokens + video_tokens
@@ -175,6 +171,16 @@ class PromptBuilder:
             image_tokens=image_tokens,
             video_tokens=video_tokens,
             thought_end=thought_end,
+        )
+
+    def _planned(
+        self, inputs: PromptInputs, tiers: Sequence[TierLimits]
+    ) -> tuple[PlannedImage, ...]:
+        return plan_images(
+            inputs.images,
+            self.settings,
+            limits=self.media_limits(tiers),
+            digest_key=self._digest_key,
         )
 
     def prepare_plain(

@@ -8,7 +8,14 @@ from typing import Protocol, TypeVar
 from gateway.media.images import MediaLimits
 from gateway.media.sources import ByteLimit
 from gateway.media.videos import VideoLimits
-from gateway.request.conversation import Conversation, ImagePart, Message, Part, VideoPart
+from gateway.request.conversation import (
+    Conversation,
+    ImagePart,
+    Message,
+    Part,
+    TextPart,
+    VideoPart,
+)
 from protos.wire.errors import ServiceError
 
 P = TypeVar("P", ImagePart, VideoPart)
@@ -75,6 +82,16 @@ async def with_files(
         for at, message in enumerate(conversation.messages)
     )
     return replace(conversation, messages=messages)
+
+
+def names_files(conversation: Conversation) -> bool:
+    """Whether an image or video is somewhere else, by a URL."""
+    return any(
+        not isinstance(part, TextPart) and part.url is not None
+        for message in conversation.messages
+        if not isinstance(message.content, str)
+        for part in message.content or ()
+    )
 
 
 def _parts(conversation: Conversation, kind: type[P]) -> dict[str, P]:

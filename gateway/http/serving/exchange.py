@@ -31,6 +31,7 @@ class Exchange:
         common: Headers of every answer.
         is_last: Whether the connection ends with the answer.
         asks_leave: Whether the client waits for leave before it sends the body.
+        is_leaving: Whether every connection is to end with its answer by now.
         on_end: Called when the answer is complete.
 
     Attributes:
@@ -48,6 +49,7 @@ class Exchange:
         common: Sequence[Header],
         is_last: bool,
         asks_leave: bool,
+        is_leaving: Callable[[], bool],
         on_end: Callable[[], None],
     ) -> None:
         self.is_over = False
@@ -58,6 +60,7 @@ class Exchange:
         self._flow = flow
         self._common = common
         self._asks_leave = asks_leave
+        self._is_leaving = is_leaving
         self._on_end = on_end
         self._departure = Departure()
         scope["extensions"] = {EXTENSION: self._departure}
@@ -155,7 +158,7 @@ class Exchange:
             self.is_last = self.is_last or not self._is_chunked  # its end is then the body's
             if self._is_chunked:
                 lines.append(b"transfer-encoding: chunked\r\n")
-        self.is_last = self.is_last or closes
+        self.is_last = self.is_last or closes or self._is_leaving()
         if self.is_last and not closes:
             lines.append(b"connection: close\r\n")
         head = b"".join(lines)

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -49,8 +48,8 @@ class Listener:
         self._socket = listening
         patience = Patience(max_header_bytes=max_header_bytes, slow_client_s=slow_client_s)
         config = Config(
-            _parting(app, is_leaving),
-            http=_protocols(patience),
+            app,
+            http=_protocols(patience, is_leaving),
             ws="none",
             lifespan="off",
             loop="none",
@@ -80,18 +79,6 @@ class Listener:
             await self._serving
 
 
-def _parting(app: ASGIApp, is_leaving: Callable[[], bool]) -> ASGIApp:
-    async def closing_app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def closing(message: Message) -> None:
-            if message["type"] == "http.response.start" and is_leaving():
-                MutableHeaders(scope=message)["connection"] = "close"
-            await send(message)
-
-        await app(scope, receive, closing)
-
-    return closing_app
-
-
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: the process's main has its own."""
 
@@ -100,10 +87,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _protocols(patience: Patience) -> Any:
+def _protocols(patience: Patience, is_leaving: Callable[[], bool]) -> Any:
     """What makes a connection's protocol, as uvicorn calls it."""
 
     def make(*, config: Config, server_state: ServerState, **_: Any) -> Protocol:
-        return Protocol(config.loaded_app, server_state, patience)
+        return Protocol(config.loaded_app, server_state, patience, is_leaving)
 
     return make

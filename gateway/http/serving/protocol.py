@@ -50,12 +50,20 @@ class Protocol(asyncio.Protocol):
         app: Answers requests.
         state: Of the server.
         patience: With the client.
+        is_leaving: Whether the server is about to end, and each answer is its connection's last.
     """
 
-    def __init__(self, app: ASGIApp, state: ServerState, patience: Patience) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        state: ServerState,
+        patience: Patience,
+        is_leaving: Callable[[], bool],
+    ) -> None:
         self._app = app
         self._state = state
         self._patience = patience
+        self._is_leaving = is_leaving
         self._parser = self._new_parser()
         self._at_work: Exchange | None = None
         self._read: Exchange | None = None  # the one whose body is being read
@@ -196,6 +204,7 @@ class Protocol(asyncio.Protocol):
             common=self._state.default_headers,
             is_last=version == "1.0" or not self._parser.should_keep_alive(),
             asks_leave=self._asks_leave,
+            is_leaving=self._is_leaving,
             on_end=self._ended,
         )
         self._read = exchange
