@@ -187,7 +187,7 @@ def _is_last(read: _Read) -> bool:
     """Whether nothing of an answer comes behind: what ends the call then is of no interest."""
     if not isinstance(read, decoder_pb2.GenerateResponse):
         return True
-    return read.WhichOneof("payload") == "completion"
+    return bool(read.WhichOneof("payload") == "completion")
 
 
 def _holds_tokens(read: _Read) -> bool:
