@@ -2,39 +2,30 @@
 
 import asyncio
 import logging
-import math
 from contextlib import AsyncExitStack, suppress
 from socket import socket
 from typing import Any
 
 from gateway.access.admission import Admission
 from gateway.access.key_file import open_keys
-from gateway.access.served import ServedModel
 from gateway.access.tenants import Tenants
 from gateway.answer.detokenize import TokenBytes
-from gateway.brought.features import BroughtRules, FeatureShape
 from gateway.config import GatewayConfig
+from gateway.derived import brought_rules, moving_of, patience_of, prompt_limits, served_model
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.router import State
-from gateway.generation import Moving
 from gateway.http.admin.listener import admin_listener
 from gateway.http.admin.routes import Admin
 from gateway.http.apis import asking_routes
 from gateway.http.cors import with_cors
 from gateway.http.guard import Guard
-from gateway.http.listener import Listener
 from gateway.http.ollama.models import ModelFacts
 from gateway.http.routes import http_app
+from gateway.http.serving.listener import Listener
 from gateway.media.fetch import Fetcher
-from gateway.media.images import MediaLimits
-from gateway.media.pdfs import PdfLimits
-from gateway.media.videos import VideoLimits
 from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline
 from gateway.prompt.builder import PromptBuilder
-from gateway.prompt.inputs import PromptLimits
-from gateway.request.deadlines import Patience
-from gateway.request.sampling import presets
 from gateway.rpc.access import ReflectionKey
 from gateway.rpc.parsing import Parsing
 from gateway.rpc.servicer import ChatServicer
@@ -45,7 +36,6 @@ from gateway.tiers.embeddings import EmbeddingCache, features_bytes
 from gateway.tiers.vision import VisionClient
 from gateway.tiers.watch import Watching
 from protos.bundle.manifest import Bundle
-from protos.media.limits import MAX_REQUEST_PIXELS
 from protos.process.server import GrpcServer, bind
 from protos.tandem.v1 import gateway_pb2, gateway_pb2_grpc
 from protos.wire.channels import LARGE_MESSAGE_BYTES, MIB
@@ -103,7 +93,7 @@ class Gateway:
         )
         self._files = Fetcher(config.media_policy, config.fetch_limits)
         tenants = Tenants(config.secret(), bundle_digest=bundle.digest)
-        builder = PromptBuilder(bundle, limits=_limits(config), digest_key=tenants.image_key)
+        builder = PromptBuilder(bundle, limits=prompt_limits(config), digest_key=tenants.image_key)
         self._builder = builder
         self._token_bytes = TokenBytes(builder.tokenizer)
         self._metrics = GatewayMetrics(config.model_name or bundle.manifest.model_id)
@@ -234,42 +224,24 @@ class Gateway:
     def _make_service(
         self, bundle: Bundle, builder: PromptBuilder, tenants: Tenants
     ) -> ChatService:
-        config, manifest = self._config, bundle.manifest
-        patience = Patience(
-            request_s=config.request_deadline_s,
-            stream_s=config.stream_deadline_s,
-            stream_idle_s=config.stream_idle_s,
-            encode_s=config.encode_deadline_s,
-            encode_patches_per_s=config.encode_patches_per_s,
-        )
+        config = self._config
+        patience = patience_of(config)
         pipeline = Pipeline(
-            vocab_size=manifest.text.vocab_size,
+            vocab_size=bundle.manifest.text.vocab_size,
             builder=builder,
             token_bytes=self._token_bytes,
             vision=self._vision,
             decoder=self._decoder,
             threads=self._threads,
             patience=patience,
-            moving=Moving(
-                max_moves=config.max_moves,
-                wait_s=config.move_wait_s,
-                is_leaving=lambda: self._leaving,
-            ),
+            moving=moving_of(config, lambda: self._leaving),
             embeddings=self._embeddings,
-            brought=BroughtRules(
-                FeatureShape(1 + manifest.deepstack_level_count, manifest.text.hidden_size),
-                tenants.brought_key,
-            ),
+            brought=brought_rules(bundle.manifest, tenants),
             metrics=self._metrics,
-        )
-        served = ServedModel(
-            name=config.model_name or manifest.model_id,
-            presets=presets(manifest.generation),
-            bundle_digest=bundle.digest,
         )
         return ChatService(
             pipeline=pipeline,
-            served=served,
+            served=served_model(config, bundle),
             admission=self._admission,
             patience=patience,
             tenants=tenants,
@@ -346,28 +318,6 @@ class Gateway:
             thinks=self._builder.thought_tokens is not None,
             calls=self._builder.calls is not None,
         )
-
-
-def _limits(config: GatewayConfig) -> PromptLimits:
-    media = MediaLimits(
-        max_image_bytes=int(config.max_image_mib * MIB),
-        max_image_pixels=config.max_image_pixels,
-        max_request_pixels=max(MAX_REQUEST_PIXELS, config.max_image_pixels),
-        max_image_tokens=config.max_image_tokens,
-    )
-    videos = VideoLimits(
-        max_bytes=int(config.max_video_mib * MIB),
-        max_seconds=config.max_video_seconds,
-        max_frames=config.max_video_frames,
-        max_tokens=config.max_video_tokens,
-        max_frame_pixels=config.max_image_pixels,
-    )
-    pdfs = PdfLimits(
-        max_bytes=int(config.max_pdf_mib * MIB),
-        max_pages=config.max_pdf_pages,
-        page_pixels=min(config.pdf_page_pixels, math.isqrt(config.max_image_pixels)),
-    )
-    return PromptLimits(media=media, videos=videos, pdfs=pdfs)
 
 
 async def _cancel(task: "asyncio.Task[Any]") -> None:

@@ -9,7 +9,7 @@ from gateway.answer.timings import Stopwatch
 from gateway.brought.features import BroughtFeatures
 from gateway.request.deadlines import Patience
 from gateway.tiers.attempts import FeaturesCut
-from gateway.tiers.decoder import CallEnded, DecoderLost, GenerateCall
+from gateway.tiers.calls.generate import CallEnded, DecoderLost, GenerateCall
 from gateway.tiers.features import FeatureSource
 from protos.media.images import Grid
 from protos.wire.errors import ServiceError

@@ -26,8 +26,10 @@ from gateway.metrics import GatewayMetrics
 from gateway.prompt.builder import PreparedPrompt
 from gateway.request.deadlines import Patience, seconds_left
 from gateway.request.job import ChatJob
+from gateway.tiers.calls.ahead import NotYet
+from gateway.tiers.calls.generate import DecoderLost, GenerateCall
 from gateway.tiers.convert import Progress
-from gateway.tiers.decoder import DecoderClient, DecoderLost, GenerateCall
+from gateway.tiers.decoder import DecoderClient
 from gateway.tools.form import AnswerForm
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
@@ -184,7 +186,7 @@ class Generation:
 
     async def _heard(
         self,
-        listen: Callable[[], Coroutine[Any, Any, T]],
+        listen: Callable[[float | None], Coroutine[Any, Any, T]],
         feeding: "asyncio.Future[None] | None",
         endpoint: Endpoint,
     ) -> T:
@@ -194,12 +196,12 @@ class Generation:
             DecoderLost: it does not come, and the decoder is not there or lets it wait too long.
             ServiceError: feeding failed, or time is up.
         """
-        if feeding is not None and feeding.done():  # as it is for all but the first tokens
-            feeding.result()
-            with suppress(TimeoutError):  # no task is needed until the decoder is suspicious
-                async with asyncio.timeout(self._listen_s()):
-                    return await listen()
-        reading = asyncio.create_task(listen())
+        if feeding is None or feeding.done():  # as it is for all but the first tokens
+            if feeding is not None:
+                feeding.result()
+            with suppress(NotYet):  # no task is needed until the decoder is suspicious
+                return await listen(self._listen_s())
+        reading = asyncio.create_task(listen(None))
         try:
             while not reading.done():
                 waiting: set[asyncio.Future[Any]] = {reading}

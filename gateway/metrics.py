@@ -6,29 +6,24 @@ has besides begins with `tandem:`.
 """
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from itertools import accumulate
-from typing import Any
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Exemplar
 
 from gateway.access.admission import Admission
 from gateway.access.keys import KeyRing
 from gateway.fleet.router import Endpoint, State
 from gateway.fleet.standing import Fault, Trust
+from gateway.histograms import LoopHistogram
 from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.embeddings import EmbeddingCache
 from gateway.tiers.vision import VisionClient
-from protos.process import tracing
 from protos.process.metrics import (
     FIRST_TOKEN_SECONDS,
     REQUEST_SECONDS,
@@ -110,8 +105,7 @@ class GatewayMetrics(TierMetrics):
         self._prompt_sizes = self._sizes("request_prompt_tokens", TOKEN_COUNTS)
         self._answer_sizes = self._sizes("request_generation_tokens", TOKEN_COUNTS)
         self._first = self._sizes("time_to_first_token_seconds", FIRST_TOKEN_SECONDS)
-        self._between = _TokenTimes(model)
-        self.registry.register(self._between)
+        self._between = self._sizes("inter_token_latency_seconds", TOKEN_SECONDS)
         self._whole = self._sizes("e2e_request_latency_seconds", REQUEST_SECONDS)
         self._times = {name: self._of_answer(*of) for name, of in _TIMES.items()}
         self._images = self.counter("tandem:gateway_images", "Images of admitted prompts.")
@@ -180,7 +174,7 @@ class GatewayMetrics(TierMetrics):
 
     def tokens_came(self, count: int, seconds: float) -> None:
         """So many tokens came together, so long after the one before them; they share that time."""
-        self._between.add(seconds / count, count)
+        self._between.observe(seconds / count, count)
 
     def admitted(self, *, images: int, needed: int) -> None:
         """A decoder took a prompt with so many images, and needs the features of some."""
@@ -194,13 +188,14 @@ class GatewayMetrics(TierMetrics):
     def _count(self, name: str, text: str) -> Counter:
         return self.counter(f"vllm:{name}", text, "model_name").labels(self._model)
 
-    def _sizes(self, name: str, buckets: tuple[float, ...]) -> Histogram:
+    def _sizes(self, name: str, buckets: tuple[float, ...]) -> LoopHistogram:
         return self._of_answer(f"vllm:{name}", f"{name.replace('_', ' ')}.".capitalize(), buckets)
 
-    def _of_answer(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        if name.startswith("vllm:"):
-            return self.histogram(name, text, buckets, "model_name").labels(self._model)
-        return self.histogram(name, text, buckets)
+    def _of_answer(self, name: str, text: str, buckets: tuple[float, ...]) -> LoopHistogram:
+        labels = {"model_name": self._model} if name.startswith("vllm:") else {}
+        histogram = LoopHistogram(name, text, buckets, labels)
+        self.registry.register(histogram)
+        return histogram
 
 
 class TokenClock:
@@ -216,36 +211,6 @@ class TokenClock:
         if last_s is not None and tokens:
             self._metrics.tokens_came(tokens, now_s - last_s)
         self._last_s = now_s
-
-
-class _TokenTimes(Collector):
-    """A histogram that costs a token a tenth of the library's: written by one thread, no lock.
-
-    Like the others it keeps with each bucket the trace of a request that fell into it.
-    """
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._counts = [0] * (len(TOKEN_SECONDS) + 1)
-        self._sum_s = 0.0
-        self._exemplars: list[Exemplar | None] = [None] * len(self._counts)
-
-    def add(self, seconds: float, count: int) -> None:
-        bucket = bisect_left(TOKEN_SECONDS, seconds)
-        self._counts[bucket] += count
-        self._sum_s += seconds * count
-        traced = tracing.exemplar()
-        if traced is not None:
-            self._exemplars[bucket] = Exemplar(traced, seconds, time.time())
-
-    def collect(self) -> Iterable[Metric]:
-        family = HistogramMetricFamily(
-            "vllm:inter_token_latency_seconds", "Inter token latency.", labels=["model_name"]
-        )
-        bounds = (*map(str, TOKEN_SECONDS), "+Inf")
-        buckets: Any = list(zip(bounds, accumulate(self._counts), self._exemplars, strict=True))
-        family.add_metric([self._model], buckets, self._sum_s)
-        yield family
 
 
 class _Keys(Collector):

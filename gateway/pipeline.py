@@ -38,33 +38,28 @@ from gateway.brought.features import BroughtChunk, BroughtFeatures, BroughtRules
 from gateway.brought.prompt import BroughtPrompt, BroughtSpan, check_room, prepared
 from gateway.fleet.router import Endpoint
 from gateway.generation import Generation, Moving, Work
-from gateway.media.images import MediaLimits
-from gateway.media.pdfs import PdfLimits
-from gateway.media.videos import VideoLimits
 from gateway.metrics import GatewayMetrics
+from gateway.preparing import Prompts, check_length
 from gateway.prompt.builder import PreparedPrompt, PromptBuilder
-from gateway.prompt.inputs import videos_of, weight_of
-from gateway.prompt.plain import weight_of_plain
-from gateway.request.conversation import Conversation, FilePart, PlainPrompt
 from gateway.request.deadlines import Patience, milliseconds_since
 from gateway.request.job import ChatJob, Question
-from gateway.request.media import parts_of, with_parts
 from gateway.request.sampling import with_seed
 from gateway.threads import Threads
 from gateway.tiers.affinity import affinity
 from gateway.tiers.decoder import DecoderClient
 from gateway.tiers.embeddings import EmbeddingCache
 from gateway.tiers.features import FeatureSource
-from gateway.tiers.readings import Renderings, Samplings
 from gateway.tiers.vision import VisionClient
 from gateway.tools.form import form_of
-from protos.media.videos import SampledFrames
 from protos.process import tracing
-from protos.wire.errors import PromptTooLong
 
 
 class Pipeline:
-    """Answers conversations with the tiers behind the gateway."""
+    """Answers conversations with the tiers behind the gateway.
+
+    Attributes:
+        prompts: Makes their prompts.
+    """
 
     def __init__(
         self,
@@ -91,98 +86,17 @@ class Pipeline:
         self._moving = moving
         self._embeddings = embeddings
         self._brought = brought
-        self._samplings = Samplings(vision)
-        self._renderings = Renderings(vision)
+        self.prompts = Prompts(builder, vision, threads=threads, patience=patience)
         self._metrics = metrics
 
     def check(self, question: Question) -> None:
         """Checks everything of a question but its conversation; see `Question.check`."""
         question.check(vocab_size=self._vocab_size)
 
-    def media_limits(self) -> MediaLimits:
-        """What images of a request may be just now."""
-        return self._builder.media_limits(self._vision.image_limits)
-
     @property
     def feature_shape(self) -> FeatureShape:
         """What the model takes for each placeholder."""
         return self._brought.shape
-
-    def video_limits(self) -> VideoLimits:
-        """What videos of a request may be just now."""
-        return self._builder.videos.limits(self._vision.image_limits)
-
-    def pdf_limits(self) -> PdfLimits:
-        """What PDFs of a request may be just now."""
-        return self._builder.limits.pdfs.under(self._vision.image_limits)
-
-    async def with_pages(
-        self,
-        conversation: Conversation,
-        *,
-        request_id: str,
-        by_s: float,
-        hold: Callable[[int], None],
-    ) -> Conversation:
-        """The conversation with the pages of every PDF in it; see `Renderings.of`."""
-        files = parts_of(conversation, FilePart)
-        if not files:
-            return conversation
-        found = await self._renderings.of(
-            files, self.pdf_limits(), request_id=request_id, by_s=by_s, hold=hold
-        )
-        return with_parts(conversation, found)
-
-    async def prepare(
-        self,
-        conversation: Conversation,
-        *,
-        request_id: str = "",
-        by_s: float | None = None,
-        max_context: int | None = None,
-    ) -> PreparedPrompt:
-        """The spliced prompt of a conversation; see `PromptBuilder.prepare`.
-
-        Args:
-            conversation: What the client sent.
-            request_id: Travels with the calls about its videos.
-            by_s: When their answers must be here; None: as soon as whole answers to requests.
-            max_context: Most tokens of prompt and answer; the model's own where None.
-        """
-        limits, videos = self._vision.image_limits, videos_of(conversation)
-        sampled: list[SampledFrames] = []
-        if videos:
-            sampled = await self._samplings.of(
-                videos,
-                self._builder.videos.samplings(videos, limits),
-                request_id=request_id,
-                by_s=time.monotonic() + self._patience.request_s if by_s is None else by_s,
-            )
-        return await self._threads.run(
-            partial(
-                self._builder.prepare,
-                conversation,
-                max_context=max_context,
-                tiers=limits,
-                sampled=sampled,
-            ),
-            weight_of(conversation),
-        )
-
-    async def prepare_plain(
-        self, plain: PlainPrompt, *, max_context: int | None = None
-    ) -> PreparedPrompt:
-        """The prompt of a text that stands for itself; see `PromptBuilder.prepare_plain`."""
-        return await self._threads.run(
-            partial(self._builder.prepare_plain, plain, max_context=max_context),
-            weight_of_plain(plain),
-        )
-
-    async def plain_ids(self, plain: PlainPrompt) -> list[int]:
-        """Token ids of a text, however many; see `PromptBuilder.plain_ids`."""
-        return await self._threads.run(
-            partial(self._builder.plain_ids, plain), weight_of_plain(plain)
-        )
 
     async def answer(
         self, job: ChatJob, charge: Callable[[PreparedPrompt], None]
@@ -204,14 +118,16 @@ class Pipeline:
         endpoint = await self._decoder.ready(affinity=begun)
         preparing_s = time.monotonic()
         if question.plain is None:
-            prompt = await self.prepare(
+            prompt = await self.prompts.prepare(
                 question.conversation,
                 request_id=job.request_id,
                 by_s=job.deadline.first_token_by_s,
                 max_context=endpoint.max_context,
             )
         else:
-            prompt = await self.prepare_plain(question.plain, max_context=endpoint.max_context)
+            prompt = await self.prompts.prepare_plain(
+                question.plain, max_context=endpoint.max_context
+            )
         tracing.past("prepare", preparing_s)
         check_length(prompt, job, max_context=endpoint.max_context)
         charge(prompt)
@@ -340,25 +256,6 @@ class Pipeline:
         )
         calls = Calls(self._token_bytes, form.calls)
         return Transcript(text, thoughts, calls, min_tokens=stopping.min_tokens)
-
-
-def check_length(prompt: PreparedPrompt, job: ChatJob, *, max_context: int) -> None:
-    """Checks that the wanted completion fits behind the prompt, before anything is encoded.
-
-    Raises:
-        PromptTooLong: with the counts.
-    """
-    length = len(prompt.input_ids)
-    stopping = job.question.stopping
-    wanted = stopping.max_tokens
-    if wanted is not None and not stopping.may_be_cut and length + wanted > max_context:
-        field = stopping.max_tokens_field
-        raise PromptTooLong.of(
-            max_context,
-            f"you requested {length + wanted} tokens ({length} in the messages, {wanted} by"
-            f" {field})",
-            param=field,
-        )
 
 
 def _answer_end(

@@ -22,7 +22,7 @@ from gateway.prompt.builder import PreparedPrompt
 from gateway.request.conversation import Conversation, PlainPrompt
 from gateway.request.deadlines import Patience
 from gateway.request.job import ChatJob, Question
-from gateway.request.media import Files, with_files
+from gateway.request.media import Files, names_files, with_files
 from gateway.request.sampling import with_presets
 from gateway.request.traced import describe
 from protos.process.request_log import RequestRecord, recording
@@ -153,7 +153,8 @@ class OpenRequest:
         describe(self._record.span, job, self._service.served.name)
         by_s = job.deadline.first_token_by_s
         conversation = await self._with_files(question.conversation, by_s)
-        job = replace(job, question=replace(question, conversation=conversation))
+        if conversation is not question.conversation:
+            job = replace(job, question=replace(question, conversation=conversation))
         async with aclosing(self._service.pipeline.answer(job, self._charge)) as events:
             async for index, event in events:
                 self._note(index, event)
@@ -205,7 +206,7 @@ class OpenRequest:
             ServiceError: the request is refused.
         """
         self._service.served.check(model)
-        prompt = await self._service.pipeline.prepare(
+        prompt = await self._service.pipeline.prompts.prepare(
             await self._with_files(conversation, self.whole_by_s),
             request_id=self._record.request_id,
             by_s=self.whole_by_s,
@@ -221,7 +222,7 @@ class OpenRequest:
             ServiceError: the request is refused.
         """
         self._service.served.check(model)
-        ids = await self._service.pipeline.plain_ids(plain)
+        ids = await self._service.pipeline.prompts.plain_ids(plain)
         self._record.note(prompt_tokens=len(ids))
         self._record.ended("ok")
         return ids
@@ -236,21 +237,22 @@ class OpenRequest:
 
     async def _with_files(self, conversation: Conversation, by_s: float) -> Conversation:
         """The conversation with what its URLs name, and with the pages of its PDFs."""
-        admission, pipeline = self._service.admission, self._service.pipeline
+        admission, prompts = self._service.admission, self._service.pipeline.prompts
 
         def hold(size: int) -> None:
             self._held.enter_context(admission.room(size))
 
-        fetched = await with_files(
-            conversation,
-            self._service.files,
-            limits=pipeline.media_limits(),
-            video_limits=pipeline.video_limits(),
-            pdf_limits=pipeline.pdf_limits(),
-            hold=hold,
-        )
-        return await pipeline.with_pages(
-            fetched, request_id=self._record.request_id, by_s=by_s, hold=hold
+        if names_files(conversation):
+            conversation = await with_files(
+                conversation,
+                self._service.files,
+                limits=prompts.media_limits(),
+                video_limits=prompts.video_limits(),
+                pdf_limits=prompts.pdf_limits(),
+                hold=hold,
+            )
+        return await prompts.with_pages(
+            conversation, request_id=self._record.request_id, by_s=by_s, hold=hold
         )
 
     def _job(self, question: Question, client_left_s: float | None) -> ChatJob:

@@ -21,6 +21,11 @@ class Calls:
         self._open: _OpenCall | None = None
         self.count = 0
 
+    @property
+    def may_come(self) -> bool:
+        """Whether tools may be called at all."""
+        return self._format is not None
+
     def takes(self, token_id: int) -> bool:
         """Whether a token belongs to a call: it begins one, or one is open."""
         return self._format is not None and (

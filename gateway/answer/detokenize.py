@@ -75,6 +75,11 @@ class Detokenizer:
         return self._stops.found is not None
 
     @property
+    def may_stop(self) -> bool:
+        """Whether there are stop strings."""
+        return self._stops.are_some
+
+    @property
     def stop_string(self) -> str | None:
         """The stop string that was found."""
         return self._stops.found
@@ -137,10 +142,13 @@ class StopStrings:
         }
         self._longest = max(map(len, self._strings), default=0)
         self._held = ""
+        self.are_some = bool(self._strings)
         self.found: str | None = None
 
     def push(self, text: str, *, may_stop: bool = True) -> str:
         """What of the held tail and `text` is certain to be shown."""
+        if not self.are_some:
+            return text
         if self.found is not None:
             return ""
         pending = self._held + text

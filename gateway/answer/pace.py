@@ -37,9 +37,11 @@ class Pace:
         elif not self.first_s:
             self.first_s = now_s - self.last_s
         self.last_s, self.has_begun = now_s, True
-        self.asked()
+        self._trust(now_s)
 
     def asked(self) -> None:
         """The decoder is there just now: it is trusted for as long again."""
-        suspicious_s = max(SUSPECT_AFTER_S, SUSPECT_AFTER_GAPS * self._longest_s)
-        self.suspect_s = time.monotonic() + suspicious_s
+        self._trust(time.monotonic())
+
+    def _trust(self, now_s: float) -> None:
+        self.suspect_s = now_s + max(SUSPECT_AFTER_S, SUSPECT_AFTER_GAPS * self._longest_s)

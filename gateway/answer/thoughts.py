@@ -37,6 +37,11 @@ class Thoughts:
         self._detokenizer.skip_newlines()
         self._held = ""  # line breaks that may be the last
 
+    @property
+    def are_over(self) -> bool:
+        """Whether every token to come is the answer's."""
+        return not (self._inside or self._may_begin)
+
     def push(self, token_id: int) -> str | None:
         """Text of the thought that is certain now, maybe empty; None for a token of the answer."""
         around, may_begin = self._around, self._may_begin

@@ -43,6 +43,9 @@ class Transcript:
 
     def add(self, tokens: Sequence[OutputToken]) -> Iterator[AnswerPiece]:
         """Takes new tokens, up to the one that completes a stop string."""
+        if self._thoughts.are_over:
+            yield from self._answer(tokens)
+            return
         waiting = iter(tokens)
         answered: list[OutputToken] = []
         thought, thinking = "", []
@@ -73,6 +76,12 @@ class Transcript:
             yield AnswerText(text=text, tokens=())
 
     def _answer(self, tokens: Sequence[OutputToken]) -> Iterator[AnswerPiece]:
+        if not (self._calls.may_come or self._detokenizer.may_stop):
+            if tokens:  # of which none needs a look of its own
+                self.token_count += len(tokens)
+                text = self._detokenizer.push([token.token_id for token in tokens])
+                yield AnswerText(text=text, tokens=tuple(tokens))
+            return
         text, taken = "", list[OutputToken]()
         for token in tokens:
             self.token_count += 1

@@ -25,5 +25,7 @@ class FirstWords:
 
     def within_s(self) -> float:
         """How long to wait for the next."""
-        usual_s = median(self._seen_s) if self._seen_s else 0.0
+        if _FACTOR * max(self._seen_s, default=0.0) <= LEAST_S:  # nor is the median above
+            return LEAST_S
+        usual_s = median(self._seen_s)
         return min(MOST_S, max(LEAST_S, _FACTOR * usual_s))

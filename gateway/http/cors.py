@@ -1,8 +1,7 @@
 """Which web pages may ask this server from a browser."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
@@ -32,7 +31,7 @@ def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     )
 
 
-def check_page(method: str, headers: Headers, origins: Sequence[str]) -> None:
+def check_page(method: str, headers: Mapping[str, str], origins: Sequence[str]) -> None:
     """Refuses what a browser sends for a foreign web page without asking whether it may.
 
     The page could not read the answer, but the server would work for it. What a page may only send
@@ -56,7 +55,7 @@ def check_page(method: str, headers: Headers, origins: Sequence[str]) -> None:
         )
 
 
-def _is_foreign(headers: Headers) -> bool:
+def _is_foreign(headers: Mapping[str, str]) -> bool:
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
         return site not in _OWN_SITE

@@ -1,14 +1,35 @@
 """Noticing that an HTTP client has gone, so that the work for it ends."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from starlette.types import Receive
+from starlette.types import Scope
 
 from protos.wire.errors import Reason, ServiceError
 
 T = TypeVar("T")
+
+# Where the server puts a request's `Departure`, among its ASGI extensions.
+EXTENSION = "tandem.departure"
+
+
+class Departure:
+    """Whether the client of a request has gone; tells one listener when it does."""
+
+    def __init__(self) -> None:
+        self.has_happened = False
+        self._listener: Callable[[], object] | None = None
+
+    def happens(self) -> None:
+        """The client has gone, and its answer was not complete."""
+        self.has_happened = True
+        if self._listener is not None:
+            self._listener()
+
+    def tell(self, listener: Callable[[], object] | None) -> None:
+        """Calls this one when the client goes; None: nobody."""
+        self._listener = listener
 
 
 def client_gone() -> ServiceError:
@@ -16,25 +37,29 @@ def client_gone() -> ServiceError:
     return ServiceError("the client closed the connection", reason=Reason.CANCELLED)
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` as long as the client is there, whose body must have been read.
+async def while_connected(scope: Scope, work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work` as long as the client is there.
+
+    It runs within the caller's task, which is cancelled when the client goes.
+
+    Args:
+        scope: Of the request.
+        work: For its client.
 
     Raises:
         ServiceError: CANCELLED, the client has gone; `work` was cancelled and has ended.
     """
-    working = asyncio.create_task(work)
-    watching = asyncio.create_task(_disconnected(receive))
+    departure: Departure = scope["extensions"][EXTENSION]
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine is awaited by a task"
+    if departure.has_happened:
+        work.close()
+        raise client_gone()
+    departure.tell(task.cancel)
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise client_gone()
-        return working.result()
+        return await work
     finally:
-        working.cancel()
-        watching.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        departure.tell(None)
+        # Somebody else who cancelled the task meanwhile has the last word.
+        if departure.has_happened and not task.uncancel():
+            raise client_gone()

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -62,17 +62,21 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        # Each is looked for a few times; of several the first counts.
+        fields = dict(reversed(headers.items()))
         authority, path = target(scope["path"])
         scope["path"] = path
-        name = request_id(headers.get(REQUEST_ID_KEY))
+        name = request_id(fields.get(REQUEST_ID_KEY))
         scope.setdefault("state", {})["request_id"] = name
 
-        body = _Body(receive, headers)
+        body = _Body(receive, fields)
         api = api_of(path)
         caller: Caller | None = None
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if body.unread:
+                    await body.skip()
                 answered = MutableHeaders(scope=message)
                 answered[REQUEST_ID_KEY] = name
                 if caller is not None:
@@ -88,10 +92,10 @@ class Guard:
             await send(message)
 
         try:
-            self._check([headers.get("host", ""), *authority], headers)
-            check_page(scope["method"], headers, self._origins)
+            self._check([fields.get("host", ""), *authority], headers)
+            check_page(scope["method"], fields, self._origins)
             if path not in _OPEN_PATHS and not is_of_page(path):
-                caller = self._authorize(bearer(headers))
+                caller = self._authorize(bearer(fields))
         except ServiceError as error:
             await error_response(error, api)(scope, body.receive, tagged)
             return
@@ -117,21 +121,31 @@ class Guard:
 class _Body:
     """Knows whether all of a request's body was read when its answer is complete.
 
-    The connection of a body that nobody wants ends with the answer, or the server would swallow
-    the rest for as long as it comes. It ends a little later, because what a client still sends
-    to a closed socket can cost it the answer.
+    The connection of a body that nobody wants, and that is not all here, ends with the answer, or
+    the server would swallow the rest for as long as it comes. It ends a little later, because what
+    a client still sends to a closed socket can cost it the answer.
     """
 
-    def __init__(self, receive: Receive, headers: Headers) -> None:
+    def __init__(self, receive: Receive, headers: Mapping[str, str]) -> None:
         self._receive = receive
         length = headers.get("content-length", "0")
         self.unread = "transfer-encoding" in headers or length != "0"
+        self._is_held_back = "expect" in headers  # until the server asks for it
 
     async def receive(self) -> Message:
         message = await self._receive()
         if not message.get("more_body", False):  # its end, or the client's
             self.unread = False
         return message
+
+    async def skip(self) -> None:
+        """Reads what is here, so that a small body which nobody wants costs no connection."""
+        if self._is_held_back:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                while self.unread:
+                    await self.receive()
 
     async def discard(self) -> None:
         """Reads what is under way, within LINGER_S and LINGER_BYTES."""

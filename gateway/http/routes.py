@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.served import ServedModel
 from gateway.http.document.openapi import openapi
@@ -27,7 +28,7 @@ def http_app(
     health: Callable[[], dict[str, Any]],
     metrics: Callable[[str], tuple[bytes, str]],
     needs_key: Callable[[], bool],
-) -> Starlette:
+) -> ASGIApp:
     """The ASGI application.
 
     Args:
@@ -86,6 +87,45 @@ def http_app(
     )
     # A redirect leads wherever the client's proxy is not: to http from https, and without its key.
     app.router.redirect_slashes = False
+    return _direct(asking, app)
+
+
+def _direct(asking: Sequence[Route], rest: ASGIApp) -> ASGIApp:
+    """Takes requests that ask the model straight to their route, and all others to an application.
+
+    Each layer of Starlette's costs an answer some of its time, and each piece of a stream again.
+    """
+    posts = {
+        route.path: route.endpoint
+        for route in asking
+        if route.methods == {"POST"} and not route.param_convertors
+    }
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = posts.get(scope["path"]) if scope["type"] == "http" else None
+        if endpoint is None or scope["method"] != "POST":
+            await rest(scope, receive, send)
+            return
+        has_begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        request = Request(scope, receive, send)
+        try:
+            response = await endpoint(request)
+            await response(scope, receive, sending)
+        except ServiceError as error:
+            if has_begun:
+                raise
+            await (await _service_error(request, error))(scope, receive, send)
+        except Exception as error:  # The HTTP edge, as below.
+            if not has_begun:
+                await (await _bug(request, error))(scope, receive, send)
+            raise
+
     return app
 
 

@@ -1,13 +1,12 @@
 """Server-sent events: the wire form of a streamed answer."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import to_json
+
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def data(value: Mapping[str, Any]) -> bytes:
@@ -27,4 +26,4 @@ def error(value: Mapping[str, Any]) -> bytes:
 
 def _json(value: Mapping[str, Any]) -> bytes:
     # JSON escapes line breaks, so an event is always one line of data.
-    return _ENCODER.encode(value).encode()
+    return to_json(value)

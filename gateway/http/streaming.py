@@ -42,7 +42,7 @@ class EventStream(StreamingResponse):
         # Starlette's own looks for a client that has gone only when it sends something.
         try:
             async with self._held, aclosing(self._pieces):
-                await while_connected(receive, self.stream_response(send))
+                await while_connected(scope, self.stream_response(send))
         except ServiceError as error:
             if error.reason is not Reason.CANCELLED:
                 raise

@@ -1,7 +1,7 @@
 """From a conversation to a spliced prompt: ids, positions, spans and the images behind them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gateway.media.images import (
     DIGEST_KEY_BYTES,
     MediaLimits,
+    PlannedImage,
     TierLimits,
     plan_images,
 )
@@ -22,7 +23,7 @@ from gateway.prompt.long_texts import MOST_TOKENS_PER_CHAR
 from gateway.prompt.messages import template_messages, template_tools
 from gateway.prompt.options import check_effort, check_options, template_options
 from gateway.prompt.plain import check_ids, plain_ids
-from gateway.prompt.presence import DIGIT_COUNT, check_presence
+from gateway.prompt.presence import DIGIT_COUNT, Tagged, check_presence
 from gateway.prompt.provenance import Marks
 from gateway.prompt.splice import VisualSpan
 from gateway.prompt.template import ChatTemplate
@@ -138,13 +139,8 @@ class PromptBuilder:
         self.check_tools(conversation)
         check_options(conversation, self._template.reads, self.tokenizer.named_tokens.keys())
         self._check_texts(inputs)
-        images = plan_images(
-            inputs.images,
-            self.settings,
-            limits=self.media_limits(tiers),
-            digest_key=self._digest_key,
-        )
-        videos = self.videos.plan(inputs.videos, sampled, tiers)
+        images = self._planned(inputs, tiers) if inputs.images else ()
+        videos = self.videos.plan(inputs.videos, sampled, tiers) if inputs.videos else ()
         image_tokens = sum(image.token_count for image in images)
         video_tokens = sum(video.patch_tokens * video.grid.t for video in videos)
         planned = image_tokens + video_tokens
@@ -175,6 +171,16 @@ class PromptBuilder:
             image_tokens=image_tokens,
             video_tokens=video_tokens,
             thought_end=thought_end,
+        )
+
+    def _planned(
+        self, inputs: PromptInputs, tiers: Sequence[TierLimits]
+    ) -> tuple[PlannedImage, ...]:
+        return plan_images(
+            inputs.images,
+            self.settings,
+            limits=self.media_limits(tiers),
+            digest_key=self._digest_key,
         )
 
     def prepare_plain(
@@ -242,22 +248,34 @@ class PromptBuilder:
             least = self.tokenizer.least_tokens(rendered) + beside
             if least >= window:
                 raise _too_long(least, window, "at least ")
-        check_presence(
-            inputs.conversation,
-            rendered,
-            partial(self._render, marks=provenance.UNMARKED),
-            self._markers(inputs, DIGIT_COUNT),
-        )
-        encoded = self._encode(inputs, rendered, most=window - 1 - beside)
+        encoded = self._checked(inputs, rendered, most=window - 1 - beside)
         if not encoded.whole:
             raise _too_long(len(encoded.ids) + beside, window, "at least ")
         return encoded.ids
 
+    def _checked(self, inputs: PromptInputs, rendered: str, most: int) -> Encoded:
+        """Ids of a rendered prompt in which every text of the client's is written.
+
+        Both of what is to be shown take a rendering: that added tokens are the template's, and that
+        it writes all texts. One with markers and tags shows both, unless the template looks into
+        texts.
+
+        Raises:
+            InvalidRequest: as `_encode_within`.
+        """
+        marker, *digits = self._markers(inputs, 1 + DIGIT_COUNT)
+        tagged = Tagged(inputs.conversation, tuple(digits))
+        marked = self._render(tagged.conversation, next(self._strategies(marker)))
+        prompt = marked.replace(marker, "")
+        if tagged.untagged(prompt) == rendered:
+            tagged.check(prompt)
+            return self.tokenizer.encode_prompt(tagged.untagged(marked), marker, most=most)
+        check_presence(tagged, rendered, partial(self._render, marks=provenance.UNMARKED))
+        return self._encode(inputs, rendered, most)
+
     def _encode(self, inputs: PromptInputs, rendered: str, most: int | None = None) -> Encoded:
         (marker,) = self._markers(inputs, 1)
-        for marks in provenance.strategies(
-            marker, self._special_names, self._other_names, self._spoken_names
-        ):
+        for marks in self._strategies(marker):
             marked = self._render(inputs.conversation, marks)
             if marked.replace(marker, "") == rendered:
                 return self.tokenizer.encode_prompt(marked, marker, most=most)
@@ -265,6 +283,11 @@ class PromptBuilder:
             "messages hold special tokens at a place where the model's chat template interprets"
             " the text",
             param="messages",
+        )
+
+    def _strategies(self, marker: str) -> Iterator[Marks]:
+        return provenance.strategies(
+            marker, self._special_names, self._other_names, self._spoken_names
         )
 
     def _markers(self, inputs: PromptInputs, count: int) -> tuple[str, ...]:

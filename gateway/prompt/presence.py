@@ -15,12 +15,62 @@ _MUST_BE_WRITTEN = (Role.SYSTEM, Role.USER, Role.TOOL)
 DIGIT_COUNT = 3
 
 
-def check_presence(
-    conversation: Conversation,
-    rendered: str,
-    render: Callable[[Conversation], str],
-    digits: tuple[str, ...],
-) -> None:
+class Tagged:
+    """A conversation with tags around the texts that must be in its prompt, by message.
+
+    Args:
+        conversation: As the client sent it.
+        digits: `DIGIT_COUNT` characters that are nowhere in the conversation or the template.
+    """
+
+    def __init__(self, conversation: Conversation, digits: tuple[str, ...]) -> None:
+        self._source = conversation
+        self._digits = digits
+        self._tags = {
+            place: _tag(place, digits)
+            for place, message in enumerate(conversation.messages)
+            if message.role in _MUST_BE_WRITTEN
+        }
+        messages = [
+            _tagged(message, self._tags[place]) if place in self._tags else message
+            for place, message in enumerate(conversation.messages)
+        ]
+        self.conversation = replace(conversation, messages=tuple(messages))
+
+    def untagged(self, text: str) -> str:
+        """A prompt without the tags."""
+        for character in self._digits:  # many times as fast as `str.translate`
+            text = text.replace(character, "")
+        return text
+
+    def check(self, tagged: str) -> None:
+        """Checks that a prompt has the tags of every text.
+
+        Args:
+            tagged: What the template made of the tagged conversation; without its tags it is what
+                it makes of the conversation itself.
+
+        Raises:
+            InvalidRequest: param `messages[i]`; the template leaves out a text of message i.
+        """
+        for place, tag in self._tags.items():
+            message = self._source.messages[place]
+            if tagged.count(tag) < 2 * len(_texts(message)):
+                raise _left_out(place, message)
+
+    def check_texts(self, rendered: str) -> None:
+        """Checks that a prompt has every text itself, where tags would change it.
+
+        Raises:
+            InvalidRequest: as `check`.
+        """
+        for place in self._tags:
+            message = self._source.messages[place]
+            if not all(text in rendered for text in _texts(message)):
+                raise _left_out(place, message)
+
+
+def check_presence(tagged: Tagged, rendered: str, render: Callable[[Conversation], str]) -> None:
     """Checks that every text of a message that is not an answer is in the prompt.
 
     The conversation is rendered once more, each such text between tags that name its message.
@@ -28,34 +78,18 @@ def check_presence(
     looked for.
 
     Args:
-        conversation: What was rendered.
-        rendered: The prompt it became.
+        tagged: What was rendered, with tags.
+        rendered: The prompt it became without.
         render: Renders a conversation.
-        digits: `DIGIT_COUNT` characters that are nowhere in the conversation or the template.
 
     Raises:
         InvalidRequest: param `messages[i]`; the template leaves out a text of message i.
     """
-    tags = {
-        place: _tag(place, digits)
-        for place, message in enumerate(conversation.messages)
-        if message.role in _MUST_BE_WRITTEN
-    }
-    messages = [
-        _tagged(message, tags[place]) if place in tags else message
-        for place, message in enumerate(conversation.messages)
-    ]
-    tagged = render(replace(conversation, messages=tuple(messages)))
-    faithful = _without(tagged, digits) == rendered
-    for place, tag in tags.items():
-        message = conversation.messages[place]
-        texts = [text.strip() for text in _texts(message) if text.strip()]
-        if faithful:
-            written = tagged.count(tag) >= 2 * len(texts)
-        else:
-            written = all(text in rendered for text in texts)
-        if not written:
-            raise _left_out(place, message)
+    prompt = render(tagged.conversation)
+    if tagged.untagged(prompt) == rendered:
+        tagged.check(prompt)
+    else:
+        tagged.check_texts(rendered)
 
 
 def _tag(place: int, digits: tuple[str, ...]) -> str:
@@ -64,16 +98,14 @@ def _tag(place: int, digits: tuple[str, ...]) -> str:
     return end + format(place, "b").replace("0", zero).replace("1", one) + end
 
 
-def _without(text: str, characters: tuple[str, ...]) -> str:
-    for character in characters:  # many times as fast as `str.translate`
-        text = text.replace(character, "")
-    return text
-
-
 def _texts(message: Message) -> list[str]:
-    if message.content is None or isinstance(message.content, str):
-        return [message.content or ""]
-    return [part.text for part in shown(message.content) if isinstance(part, TextPart)]
+    """Its texts, without those that are nothing but white space."""
+    content = message.content
+    if content is None or isinstance(content, str):
+        parts = [content or ""]
+    else:
+        parts = [part.text for part in shown(content) if isinstance(part, TextPart)]
+    return [core for text in parts if (core := text.strip())]
 
 
 def _tagged(message: Message, tag: str) -> Message:

@@ -65,11 +65,13 @@ def splice(
     tests/parity/test_prompt_ids.py.
     """
     marked = np.asarray(ids, dtype=np.int32)
+    if not (lengths or frames):  # as most prompts are
+        check_places("images", ids.count(image_id), 0)
+        check_places("videos", ids.count(video_id), 0)
+        return SplicedPrompt(input_ids=marked, spans=(), order=())
     is_image = marked == image_id
     check_places("images", int(is_image.sum()), len(lengths))
     check_places("videos", int((marked == video_id).sum()), len(frames))
-    if not (lengths or frames):
-        return SplicedPrompt(input_ids=marked, spans=(), order=())
     places = np.flatnonzero(is_image | (marked == video_id))
     order = np.where(is_image, np.cumsum(is_image), len(lengths) + np.cumsum(marked == video_id))[
         places

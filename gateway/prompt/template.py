@@ -102,6 +102,8 @@ class ChatTemplate:
         environment = _environment()
         try:
             self._template = environment.from_string(source)
+            # A chain of mappings otherwise, which every rendering would copy step by step.
+            self._template.globals = dict(self._template.globals)
             self.reads = frozenset(meta.find_undeclared_variables(environment.parse(source)))
         except jinja2.TemplateSyntaxError as error:
             raise BundleError(

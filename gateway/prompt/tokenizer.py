@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -18,6 +19,8 @@ CONFIG_NAME = "processor/tokenizer_config.json"
 
 # Ways of matching an added token besides as it is written; no Qwen tokenizer has them.
 _MATCHING_FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
+# Texts of so few characters are encoded once, as many as that of them.
+_SHORT_CHARS, _MOST_SHORT = 16, 1024
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -55,6 +58,8 @@ class PromptTokenizer:
         self._ids = {token.content: token.token_id for token in self.added}
         _check_kind(raw)
         self._text = _text_tokenizer(raw)
+        # A template's own words between two tokens are the same in every prompt.
+        self._short = lru_cache(_MOST_SHORT)(lambda text: tuple(self._ids_of(text)))
         # Longest first, as the tokenizers library prefers the longest token at one place.
         names = sorted(self._ids, key=len, reverse=True)
         self._splitter = re.compile("(" + ("|".join(map(re.escape, names)) or "(?!)") + ")")
@@ -81,6 +86,9 @@ class PromptTokenizer:
         """Ids of plain text; added tokens written in it become ordinary text."""
         if not text:
             return []
+        return list(self._short(text)) if len(text) <= _SHORT_CHARS else self._ids_of(text)
+
+    def _ids_of(self, text: str) -> list[int]:
         encoding = self._text.encode_batch_fast([text], add_special_tokens=False)[0]
         ids: list[int] = encoding.ids
         return ids

@@ -15,6 +15,7 @@ from gateway.request.conversation import (
     ImagePart,
     Message,
     Part,
+    TextPart,
     VideoPart,
 )
 from gateway.request.files import file_part
@@ -97,6 +98,16 @@ def with_parts(conversation: Conversation, parts: Mapping[str, Part]) -> Convers
         for at, message in enumerate(conversation.messages)
     )
     return replace(conversation, messages=messages)
+
+
+def names_files(conversation: Conversation) -> bool:
+    """Whether an image, video or file is somewhere else, by a URL."""
+    return any(
+        not isinstance(part, TextPart) and part.url is not None
+        for message in conversation.messages
+        if not isinstance(message.content, str)
+        for part in message.content or ()
+    )
 
 
 def parts_of(conversation: Conversation, kind: type[P]) -> dict[str, P]:

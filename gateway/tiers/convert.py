@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.answer.events import (
@@ -252,6 +253,8 @@ def tokens_from_proto(message: decoder_pb2.TokenChunk) -> tuple[OutputToken, ...
     Raises:
         ServiceError: DATA_LOSS, the lists of a chunk have different lengths.
     """
+    if not message.logprobs and not message.HasField("logits"):
+        return tuple(map(_plain_token, message.token_ids))
     count = len(message.token_ids)
     rows: list[bytes | None] = [None] * count
     if message.HasField("logits"):
@@ -271,6 +274,12 @@ def tokens_from_proto(message: decoder_pb2.TokenChunk) -> tuple[OutputToken, ...
             )
         )
     return tuple(tokens)
+
+
+@lru_cache(1 << 18)
+def _plain_token(token_id: int) -> OutputToken:
+    """A token of which nothing is reported; one of each id, since they are many."""
+    return OutputToken(token_id=token_id)
 
 
 def _top_from_proto(message: decoder_pb2.TokenLogprobs) -> tuple[TopToken, ...]:

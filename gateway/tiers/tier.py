@@ -161,7 +161,12 @@ class TierClient:
             await asyncio.sleep(WAIT_STEP_S)
 
     async def first_word(
-        self, endpoint: Endpoint, word: Awaitable[T], *, grace_s: float = 0.0
+        self,
+        endpoint: Endpoint,
+        word: Awaitable[T],
+        *,
+        grace_s: float = 0.0,
+        begun_s: float | None = None,
     ) -> T:
         """Waits for the first message of a call that a tier answers at once, however busy it is.
 
@@ -173,13 +178,15 @@ class TierClient:
             endpoint: Where the call was made.
             word: Its first message.
             grace_s: What this call may take longer than others.
+            begun_s: When it was made, `time.monotonic()` seconds; now where None.
 
         Raises:
             grpc.RpcError: UNAVAILABLE, the address stayed silent; else as `word`.
         """
-        begun_s = time.monotonic()
+        now_s = time.monotonic()
+        begun_s = now_s if begun_s is None else begun_s
         try:
-            async with asyncio.timeout(self._words.within_s() + grace_s):
+            async with asyncio.timeout(begun_s - now_s + self._words.within_s() + grace_s):
                 answer = await word
         except TimeoutError as error:
             self._words.note(time.monotonic() - begun_s)

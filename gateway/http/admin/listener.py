@@ -6,7 +6,7 @@ from gateway.access.auth import check_key
 from gateway.config import GatewayConfig
 from gateway.http.admin.routes import Admin
 from gateway.http.guard import Guard
-from gateway.http.listener import Listener
+from gateway.http.serving.listener import Listener
 
 
 def admin_listener(admin: Admin, config: GatewayConfig, listening: socket) -> Listener:

@@ -59,21 +59,20 @@ async def read_body(
     """
     pieces: list[bytes] = []
     size = 0
-    iterator = aiter(chunks)
-    while True:
-        try:
-            async with asyncio.timeout(min(patience_s, seconds_left(by_s))):
-                piece = await anext(iterator, None)
-        except TimeoutError as error:
-            raise ServiceError(
-                "the request's body came too slowly", reason=Reason.DEADLINE_EXCEEDED
-            ) from error
-        if piece is None:
-            return b"".join(pieces)
-        size += len(piece)
-        if size > limit:
-            raise too_large(limit)
-        pieces.append(piece)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(min(patience_s, seconds_left(by_s))) as silence:
+            async for piece in chunks:
+                size += len(piece)
+                if size > limit:
+                    raise too_large(limit)
+                pieces.append(piece)
+                silence.reschedule(loop.time() + min(patience_s, seconds_left(by_s)))
+    except TimeoutError as error:
+        raise ServiceError(
+            "the request's body came too slowly", reason=Reason.DEADLINE_EXCEEDED
+        ) from error
+    return b"".join(pieces)
 
 
 def parse_json(body: bytes) -> Any:

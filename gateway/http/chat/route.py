@@ -55,8 +55,8 @@ class ChatCompletions:
             )
             if not question.stream:
                 whole = _whole(events, completions)
-                return JSONResponse(await while_connected(request.receive, whole), headers=headers)
-            first = await while_connected(request.receive, first_of(events))
+                return JSONResponse(await while_connected(request.scope, whole), headers=headers)
+            first = await while_connected(request.scope, first_of(events))
             chunks = _chunks(chained(first, events), completions, wanted)
             return EventStream(encoded(chunks, opened), held.pop_all(), headers=headers)
 

@@ -5,6 +5,7 @@ answer in a way this server does not do are refused, never ignored.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -39,6 +40,12 @@ from gateway.request.job import MAX_CACHE_SALT_CHARS, MAX_CHOICES
 from protos.wire.sampling import MAX_TOKENS
 
 
+@cache
+def _known(model: type[BaseModel]) -> frozenset[str]:
+    """Names of a model's fields as clients write them."""
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
 class Schema(BaseModel):
     """Strict types, no unknown fields, no NaN.
 
@@ -52,7 +59,7 @@ class Schema(BaseModel):
     def _without_unknown_nulls(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        known = {field.alias or name for name, field in cls.model_fields.items()}
+        known = _known(cls)
         return {key: value for key, value in given.items() if value is not None or key in known}
 
 

@@ -49,9 +49,9 @@ class PlainCompletions:
             )
             count = questions[0].choice_count
             if not wanted.stream:
-                all_events = await while_connected(request.receive, _all(events))
+                all_events = await while_connected(request.scope, _all(events))
                 return JSONResponse(telling.whole(all_events, count), headers=headers)
-            first = await while_connected(request.receive, first_of(events))
+            first = await while_connected(request.scope, first_of(events))
             options = wanted.stream_options
             with_usage = bool(options is not None and options.include_usage)
             chunks = _chunks(chained(first, events), telling, count if with_usage else None)

@@ -61,9 +61,9 @@ class Door:
             await held.enter_async_context(aclosing(events))
             with naming(asked.names):
                 if not question.stream:
-                    whole = await while_connected(request.receive, _whole(events, asked.telling))
+                    whole = await while_connected(request.scope, _whole(events, asked.telling))
                     return JSONResponse(whole, headers=headers)
-                first = await while_connected(request.receive, first_of(events))
+                first = await while_connected(request.scope, first_of(events))
             return EventStream(
                 _pieces(chained(first, events), asked, opened),
                 held.pop_all(),
@@ -91,7 +91,7 @@ class Door:
             counted, headers = await self._read(request, opened, read)
             with naming(counted.names):
                 counting = opened.prepare(counted.model, counted.conversation)
-                prompt = await while_connected(request.receive, counting)
+                prompt = await while_connected(request.scope, counting)
             return JSONResponse(told(len(prompt.input_ids)), headers=headers)
 
     async def _read(

@@ -46,7 +46,7 @@ class Tokens:
         with self._requests.opened(request) as opened:
             found, headers = await self._requests.read(request, opened, _understood)
             wanted, prompt = found
-            ids = await while_connected(request.receive, _ids(opened, wanted.model, prompt))
+            ids = await while_connected(request.scope, _ids(opened, wanted.model, prompt))
         answer: Json = {
             "count": len(ids),
             "max_model_len": self._context_length(),

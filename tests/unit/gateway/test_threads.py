@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.pipeline import Pipeline
+from gateway.preparing import Prompts
 from gateway.prompt.builder import PreparedPrompt
 from gateway.prompt.inputs import (
     LIGHT_TEXT_CHARS,
@@ -47,19 +47,16 @@ class SlowBuilder:
 
 async def test_a_short_chat_does_not_wait_for_eight_long_ones() -> None:
     builder = SlowBuilder()
-    names = ("vocab_size", "token_bytes", "decoder", "patience", "moving", "embeddings", "brought")
-    rest = dict.fromkeys((*names, "metrics"), None)
-    vision = SimpleNamespace(image_limits=())
-    parts: dict[str, Any] = {**rest, "vision": vision, "builder": builder}
+    parts: dict[str, Any] = {"vision": SimpleNamespace(image_limits=()), "builder": builder}
     with Threads(2) as threads:
-        pipeline = Pipeline(threads=threads, **parts)
+        prompts = Prompts(threads=threads, patience=cast(Any, None), **parts)
         long = talk(user("a" * (LONG_TEXT_CHARS + 1)))
-        waiting = [asyncio.create_task(pipeline.prepare(long)) for _ in range(8)]
+        waiting = [asyncio.create_task(prompts.prepare(long)) for _ in range(8)]
         await asyncio.sleep(0)  # all eight are with the threads
         try:
             async with asyncio.timeout(30):
-                await pipeline.prepare(talk(user("Hello?")))
-                await pipeline.prepare(talk(user("Hello?"), tools=({"name": "f"},)))
+                await prompts.prepare(talk(user("Hello?")))
+                await prompts.prepare(talk(user("Hello?"), tools=({"name": "f"},)))
             assert not any(task.done() for task in waiting)
         finally:
             builder.let.set()

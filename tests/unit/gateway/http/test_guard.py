@@ -76,6 +76,23 @@ async def test_a_connection_whose_body_was_read_is_kept(stage: Stage) -> None:
     assert "connection" not in kept.headers
 
 
+async def test_a_refused_body_that_is_here_costs_no_connection(bundle: Bundle) -> None:
+    async with staged(bundle, api_key="s3cret") as stage:
+        refused = head("Content-Length: 2") + b"{}"
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.http_port)
+        for _ in range(2):
+            writer.write(refused)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 401")
+            assert b"connection: close" not in answer
+            await reader.readexactly(int(answer.partition(b"content-length: ")[2].split()[0]))
+        writer.write(head("Content-Length: 2", "Expect: 100-continue"))
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 401")  # and not that the body may come
+        assert b"connection: close" in answer
+        writer.close()
+
+
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"7"])
 async def test_a_body_that_is_no_object_is_told_what_is_expected(stage: Stage, body: bytes) -> None:
     error = (await stage.http.post(URL, content=body)).json()["error"]

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.prompt.builder import PromptBuilder
+from gateway.prompt.template import ChatTemplate
 from gateway.request.conversation import Conversation, Message, Role
 from protos.wire.errors import InvalidRequest
 from tests.support.prompts import (
@@ -101,3 +103,23 @@ def test_where_a_template_looks_into_texts_the_texts_are_looked_for(
     with pytest.raises(InvalidRequest) as caught:
         builder.prepare(talk(said, Message(role=Role.USER, content="hush")))
     assert caught.value.param == "messages[1]"
+
+
+@pytest.mark.parametrize(("template", "count"), [(None, 2), (LOOKING, 4)])
+def test_a_chat_is_rendered_twice_and_more_often_where_the_template_looks_into_texts(
+    build: Callable[[str | None], PromptBuilder],
+    monkeypatch: pytest.MonkeyPatch,
+    template: str | None,
+    count: int,
+) -> None:
+    renderings: list[str] = []
+    render = ChatTemplate.render
+
+    def counted(template: ChatTemplate, *given: Any, **named: Any) -> str:
+        renderings.append(render(template, *given, **named))
+        return renderings[-1]
+
+    monkeypatch.setattr(ChatTemplate, "render", counted)
+    build(template).prepare(talk(Message(role=Role.USER, content="say it")))
+    assert len(renderings) >= count
+    assert template or len(renderings) == count

@@ -7,8 +7,9 @@ import grpc
 import pytest
 
 from gateway.answer.events import DecoderEnd
-from gateway.tiers.company import LONGEST_S, MANY, SOME, WINDOW_S, Company
-from gateway.tiers.decoder import MAX_AHEAD, DecoderLost, GenerateCall
+from gateway.tiers.calls.ahead import MAX_AHEAD
+from gateway.tiers.calls.company import LONGEST_S, MANY, SOME, WINDOW_S, Company
+from gateway.tiers.calls.generate import DecoderLost, GenerateCall
 from protos.tandem.v1 import decoder_pb2
 from protos.wire.errors import Reason, ServiceError
 
