@@ -63,8 +63,8 @@ async def channel() -> AsyncIterator[grpc.aio.Channel]:
 
 async def said(channel: grpc.aio.Channel, name: str, *messages: bytes) -> list[bytes]:
     """What a method answers; all are called as streams, which the wire does not tell apart."""
-    call: Any = channel.stream_stream(f"/test.Echo/{name}")(iter(messages), timeout=20)
-    return [answer async for answer in call]
+    method: Any = channel.stream_stream(f"/test.Echo/{name}")
+    return [answer async for answer in method(iter(messages), timeout=20)]
 
 
 @pytest.mark.parametrize("name", SHAPES)
