@@ -46,6 +46,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kernels import library
+from tests.bench.drivers.towers import FloatArray
 from tests.bench.machine import warn_unless_quiet
 from tests.bench.peers import places
 from tests.bench.processes import EngineFailed, EngineProcess
@@ -158,7 +159,7 @@ class Bench:
         )
         return EngineProcess(name, command, self._folder / f"{name}.log")
 
-    def _features(self, name: str, patches: int) -> inputs.FloatArray | None:
+    def _features(self, name: str, patches: int) -> FloatArray | None:
         """None from an engine that does not run, or not any more."""
         file = self._folder / "features.npy"
         if name not in self.engines:
@@ -168,7 +169,7 @@ class Bench:
         except EngineFailed as error:
             self._leave_out(name, str(error))
             return None
-        features: inputs.FloatArray = np.load(file)
+        features: FloatArray = np.load(file)
         return features
 
     def _leave_out(self, name: str, why: str) -> None:

@@ -43,7 +43,8 @@ def run(names: Sequence[str], share: float, folder: Path) -> dict[str, Any]:
     from tests.soak.site import KEYS, Site
     from tests.support.bundles import demo_bundle
 
-    flags = {"vision": ("--replicas=2",)}
+    # A small queue, so that the overload is one on any machine.
+    flags = {"vision": ("--replicas=2",), "gateway": ("--max-in-flight=32",)}
     image = Bank.drawn(large=0).images[0]
     told = {}
     with Site(demo_bundle("int4"), folder / "logs", flags) as site:

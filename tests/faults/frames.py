@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
+DATA, HEADERS, RESET, SETTINGS, PING, WINDOW = 0, 1, 3, 4, 6, 8
 ACKNOWLEDGES, ENDS_STREAM, ENDS_HEADERS = 1, 1, 4
+INITIAL_WINDOW, MOST = 4, 2**31 - 1  # so that no answer waits for room
 _HEAD = struct.Struct(">BHBBI")  # length in three bytes, type, flags, stream
 
 
@@ -47,7 +48,9 @@ class Connection:
 
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
-        self._writer.write(PREFACE + frame(SETTINGS, 0, 0))
+        room = frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, MOST))
+        room += frame(WINDOW, 0, 0, struct.pack(">I", MOST - 65_535))
+        self._writer.write(PREFACE + room)
         return self
 
     async def __aexit__(self, *_: object) -> None:

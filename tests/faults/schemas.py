@@ -33,7 +33,7 @@ async def try_schemas(doors: Doors, count: int = LIMIT) -> Found:
     return found
 
 
-def _form(number: int) -> dict[str, object]:
+def _form(number: int) -> dict[str, Any]:
     name = f"field_{number}"
     schema = {
         "type": "object",

@@ -51,9 +51,9 @@ class TowerEngine(TowerDriver):
 
         return f"{self._kind} {transformers.__version__}, sdpa, torch {torch.__version__}"
 
-    def encode(self, given: Given) -> FloatArray:
+    def encode(self, prepared: Given) -> FloatArray:
         """See `TowerDriver.encode`."""
-        (features,) = self._tower.encode([Patches(given.pixels, Grid(*given.grid))])
+        (features,) = self._tower.encode([Patches(prepared.pixels, Grid(*prepared.grid))])
         return features
 
 

@@ -2,61 +2,43 @@
 
     python -m tests.bench.drivers.tower_llamacpp MODEL.gguf INPUTS THREADS
 
-Its multimodal library (libmtmd, which llama-cpp-python builds and carries) only takes images beside
-a language model, so this calls the encoder within it. That is C++ without a stable interface: the
-names below are those of one version, which `environments` pins.
+Its multimodal library takes images beside a language model. What it needs of one is a vocabulary
+with the two tokens that stand around an image, so that is all this gives it. Resizing, cutting and
+normalizing are not timed.
 """
 
 import ctypes
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
+import gguf  # type: ignore[import-not-found]
 import llama_cpp as api  # type: ignore[import-not-found]
 import numpy as np
+from llama_cpp import mtmd_cpp as images  # type: ignore[import-not-found]
 
 from tests.bench.drivers import protocol
 from tests.bench.drivers.towers import FloatArray, Given, TowerDriver
 
 CHANNELS, SIDE, MERGE = 3, 16, 2  # of images, patches, and patches of one token
-
-
-class _Options(ctypes.Structure):
-    """clip_context_params."""
-
-    _fields_ = (
-        ("use_gpu", ctypes.c_bool),
-        ("flash_attention", ctypes.c_int),
-        ("least_tokens", ctypes.c_int),
-        ("most_tokens", ctypes.c_int),
-        ("warms_up", ctypes.c_bool),
-        ("on_evaluation", ctypes.c_void_p),
-        ("its_data", ctypes.c_void_p),
-    )
-
-
-class _Opened(ctypes.Structure):
-    """clip_init_result."""
-
-    _fields_ = (("images", ctypes.c_void_p), ("sounds", ctypes.c_void_p))
+LEVELS, LEVEL_WIDTH = 4, 2048  # embeddings and DeepStack
+AROUND = ("<|vision_start|>", "<|vision_end|>")
 
 
 class LlamaCppTower(TowerDriver):
-    """One mmproj file."""
+    """One mmproj file, with the library's defaults."""
 
     def __init__(self, model: Path, inputs: Path, threads: int) -> None:
         super().__init__(inputs)
-        self._form, self._threads = model.stem, threads
-        self._library = ctypes.CDLL(str(Path(api.__file__).parent / "lib" / "libmtmd.so"))
-        opening = self._library["_Z9clip_initPKc19clip_context_params"]
-        opening.argtypes, opening.restype = (ctypes.c_char_p, _Options), _Opened
-        options = _Options(False, FLASH_ATTENTION, -1, -1, False, None, None)
-        self._context = ctypes.c_void_p(opening(str(model).encode(), options).images)
+        self._form = model.stem
+        api.llama_backend_init()
+        options = images.mtmd_context_params_default()
+        options.use_gpu = options.warmup = options.print_timings = False
+        options.n_threads = threads
+        self._context = images.mtmd_init_from_file(str(model).encode(), _vocabulary(), options)
         if not self._context:
             raise RuntimeError(f"llama.cpp could not load {model}")
-        self._encode = self._library["_Z23clip_encode_float_imageP8clip_ctxiPfiiS1_"]
-        self._encode.restype = ctypes.c_bool
-        width = self._library["_Z18clip_n_mmproj_embdPK8clip_ctx"]
-        self._width = int(width(self._context))
 
     def describe(self) -> str:
         """Version and the instructions it was built for."""
@@ -64,30 +46,66 @@ class LlamaCppTower(TowerDriver):
         used = [part.split(" = ")[0].strip() for part in info.split("|") if " = 1" in part]
         return f"llama-cpp-python {api.__version__}, {self._form}, {' '.join(used)}"
 
-    def encode(self, given: Given) -> FloatArray:
-        """See `TowerDriver.encode`; levels lie side by side in what llama.cpp gives."""
+    def prepared(self, given: Given) -> Any:
+        """The image as a chunk of a prompt, and its number of tokens."""
         image = _joined(given)
-        rows = len(given.pixels) // MERGE**2
-        made = np.empty((rows, self._width), np.float32)
-        pointers = (array.ctypes.data_as(ctypes.c_void_p) for array in (image, made))
-        source, target = pointers
         height, width, _ = image.shape
-        if not self._encode(self._context, self._threads, source, height, width, target):
-            raise RuntimeError("llama.cpp could not encode the image")
-        levels = self._width // LEVEL_WIDTH
-        return made.reshape(rows, levels, LEVEL_WIDTH).transpose(1, 0, 2)
+        pixels = image.ctypes.data_as(ctypes.POINTER(ctypes.c_ubyte))
+        bitmap = images.mtmd_bitmap_init(width, height, pixels)
+        chunks = images.mtmd_input_chunks_init()
+        marker = images.mtmd_default_marker()
+        text = images.mtmd_input_text(marker, len(marker), False, True)
+        listed = (images.mtmd_bitmap_p_ctypes * 1)(bitmap)
+        code = images.mtmd_tokenize(self._context, chunks, ctypes.byref(text), listed, 1)
+        if code:
+            raise RuntimeError(f"mtmd_tokenize answered {code}")
+        for index in range(images.mtmd_input_chunks_size(chunks)):
+            chunk = images.mtmd_input_chunks_get(chunks, index)
+            if images.mtmd_input_chunk_get_type(chunk) == images.MTMD_INPUT_CHUNK_TYPE_IMAGE:
+                return chunk, images.mtmd_input_chunk_get_n_tokens(chunk)
+        raise RuntimeError("llama.cpp made no chunk of the image")
+
+    def encode(self, prepared: Any) -> FloatArray:
+        """See `TowerDriver.encode`; levels lie side by side in what llama.cpp gives."""
+        chunk, rows = prepared
+        code = images.mtmd_encode_chunk(self._context, chunk)
+        if code:
+            raise RuntimeError(f"mtmd_encode_chunk answered {code}")
+        found = images.mtmd_get_output_embd(self._context)
+        made = np.ctypeslib.as_array(found, (rows * LEVELS * LEVEL_WIDTH,))
+        return made.reshape(rows, LEVELS, LEVEL_WIDTH).transpose(1, 0, 2).copy()
 
 
-def _joined(given: Given) -> FloatArray:
-    """The image that was cut into patches, float32 [height, width, 3]."""
+def _joined(given: Given) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """The image that was cut into patches, uint8 [height, width, 3]."""
     _, h, w = given.grid
     cut = given.pixels.reshape(h // MERGE, w // MERGE, MERGE, MERGE, CHANNELS, -1, SIDE, SIDE)
     image = cut[:, :, :, :, :, 0].transpose(0, 2, 5, 1, 3, 6, 4)
-    return np.ascontiguousarray(image).reshape(h * SIDE, w * SIDE, CHANNELS)
+    levels = np.rint((image + 1) * 127.5).astype(np.uint8)
+    return np.ascontiguousarray(levels).reshape(h * SIDE, w * SIDE, CHANNELS)
 
 
-FLASH_ATTENTION = 1
-LEVEL_WIDTH = 2048
+def _vocabulary() -> Any:
+    """A model that is a vocabulary of bytes and the tokens around an image."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vocabulary.gguf"
+        tokens = ["<unk>", "<s>", "</s>", *AROUND, *(f"<0x{byte:02X}>" for byte in range(256))]
+        kinds = [2, 3, 3, 3, 3, *([6] * 256)]  # unknown, control, bytes
+        writer = gguf.GGUFWriter(file, "llama")
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(tokens)
+        writer.add_token_scores([0.0] * len(tokens))
+        writer.add_token_types(kinds)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+        options = api.llama_model_default_params()
+        options.vocab_only = True
+        model = api.llama_model_load_from_file(str(file).encode(), options)
+    if not model:
+        raise RuntimeError("llama.cpp could not load a vocabulary")
+    return model
+
 
 if __name__ == "__main__":
     model, inputs, threads = sys.argv[1:]

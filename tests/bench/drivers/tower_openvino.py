@@ -39,9 +39,9 @@ class OpenVinoTower(TowerDriver):
         chosen = self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         return f"openvino {openvino.__version__}, {self._form}, inference precision {chosen}"
 
-    def encode(self, given: Given) -> FloatArray:
+    def encode(self, prepared: Given) -> FloatArray:
         """See `TowerDriver.encode`."""
-        feeds = {"pixel_values": given.pixels, **given.feeds}
+        feeds = {"pixel_values": prepared.pixels, **prepared.feeds}
         self._request.infer({name: feeds[name] for name in self._names}, share_inputs=True)
         levels = range(len(self._model.outputs))
         return np.stack([self._request.get_tensor(f"level.{index}").data for index in levels])

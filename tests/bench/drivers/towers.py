@@ -38,7 +38,8 @@ def path_of(folder: Path, patches: int) -> Path:
 
 def write(file: Path, given: Given) -> None:
     """Writes an image for other environments."""
-    np.savez(file, pixels=given.pixels, grid=np.array(given.grid), **given.feeds)
+    parts: dict[str, Any] = {"pixels": given.pixels, "grid": np.array(given.grid), **given.feeds}
+    np.savez(file, **parts)
 
 
 def read(file: Path) -> Given:
@@ -58,26 +59,30 @@ class TowerDriver(ABC):
 
     def __init__(self, inputs: Path) -> None:
         self._inputs = inputs
-        self._read: dict[int, Given] = {}
+        self._read: dict[int, Any] = {}
 
     @abstractmethod
     def describe(self) -> str:
         """See `protocol.Engine`."""
 
+    def prepared(self, given: Given) -> Any:
+        """What `encode` takes; made once for each image and not timed."""
+        return given
+
     @abstractmethod
-    def encode(self, given: Given) -> FloatArray:
+    def encode(self, prepared: Any) -> FloatArray:
         """Features of an image, float32 [levels, N, hidden]: embeddings, then DeepStack."""
 
     def prefill(self, tokens: int) -> float:
         """Seconds of one pass over the image of `tokens` patches."""
-        given = self._given(tokens)
+        prepared = self._prepared(tokens)
         began = time.perf_counter()
-        self.encode(given)
+        self.encode(prepared)
         return time.perf_counter() - began
 
     def write(self, tokens: int, file: str) -> None:
         """Writes the features of the image of `tokens` patches."""
-        np.save(file, self.encode(self._given(tokens)))
+        np.save(file, self.encode(self._prepared(tokens)))
 
     def hold(self, batch: int, context: int) -> None:
         """See `protocol.Engine`.
@@ -95,7 +100,7 @@ class TowerDriver(ABC):
         """See `hold`."""
         raise ValueError("a tower holds no sequences")
 
-    def _given(self, patches: int) -> Given:
+    def _prepared(self, patches: int) -> Any:
         if patches not in self._read:
-            self._read[patches] = read(path_of(self._inputs, patches))
+            self._read[patches] = self.prepared(read(path_of(self._inputs, patches)))
         return self._read[patches]

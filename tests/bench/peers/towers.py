@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.bench.peers import places
 
 PEERS = ("openvino", "llamacpp")
-CALIBRATION_PATCHES = 2048  # of a few images: NNCF runs them all in float32, again and again
+CALIBRATION_PATCHES = 1024  # of a few images: NNCF runs them all in float32, again and again
 
 
 def convert(folder: Path, tower: Path, peer: str) -> bool:
@@ -39,11 +39,11 @@ def _openvino(folder: Path, tower: Path, models: Path) -> Iterator[bool]:
     from tests.bench.towers import inputs, plain_graph
 
     def write(target: Path, calibrates: bool) -> None:
-        with tempfile.TemporaryDirectory() as images, tempfile.TemporaryDirectory() as graphs:
-            graph = plain_graph.write(tower, Path(graphs))
+        with tempfile.TemporaryDirectory(dir=models) as made:
+            graph = plain_graph.write(tower, Path(made))
             if calibrates:
-                inputs.write_calibration(tower, CALIBRATION_PATCHES, Path(images))
-            _run(folder, "openvino", "tower_to_openvino", graph, target, images)
+                inputs.write_calibration(tower, CALIBRATION_PATCHES, Path(made))
+            _run(folder, "openvino", "tower_to_openvino", graph, target, made)
 
     yield _once(models / "openvino-float", lambda target: write(target, False))
     yield _once(models / "openvino-int8", lambda target: write(target, True))

@@ -78,13 +78,15 @@ class _Written(Constants):
 
 
 def write(tower: Path, folder: Path) -> Path:
-    """Writes the graph of a tower's bundle in a folder, a link to its weights beside it."""
+    """Writes the graph of a tower's bundle in a folder of the same file system.
+
+    Its weights are linked there: a runtime takes none that lie elsewhere.
+    """
     vision = (tower / "vision").resolve()
     config = TowerConfig.from_config(json.loads((vision / "config.json").read_text()))
     form = Plain(config, _Written(vision / PORTABLE_NAME))
     folder.mkdir(parents=True, exist_ok=True)
-    link = folder / DATA_NAME
-    link.unlink(missing_ok=True)
-    link.symlink_to(vision / DATA_NAME)
+    (folder / DATA_NAME).unlink(missing_ok=True)
+    (folder / DATA_NAME).hardlink_to(vision / DATA_NAME)
     tower_graph.write(form, config, folder / NAME, {})
     return folder / NAME
