@@ -16,7 +16,7 @@ from typing import Any
 import gguf  # type: ignore[import-not-found]
 import llama_cpp as api  # type: ignore[import-not-found]
 import numpy as np
-from llama_cpp import mtmd_cpp as images  # type: ignore[import-not-found]
+from llama_cpp import mtmd_cpp as images
 
 from tests.bench.drivers import protocol
 from tests.bench.drivers.towers import FloatArray, Given, TowerDriver

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -50,7 +51,7 @@ def test_the_plain_graph_computes_what_the_portable_one_does(tower: Path, tmp_pa
     assert not {node.domain for node in _nodes(graph)} - {""}
 
 
-def _nodes(graph: Path) -> list[object]:
+def _nodes(graph: Path) -> list[Any]:
     import onnx
 
     return list(onnx.load(graph, load_external_data=False).graph.node)

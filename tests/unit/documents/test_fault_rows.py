@@ -186,8 +186,7 @@ ROWS: dict[str, list[str]] = {
     "F66 random messages, unknown methods": [
         DOORS + "test_random_messages_are_refused_and_the_door_lives",
         "e2e/test_decoder_service.py::test_random_bytes_are_refused_and_the_process_lives",
-        "unit/protos/process/test_malformed.py::"
-        "test_what_cannot_be_parsed_is_an_invalid_argument",
+        "unit/protos/process/test_malformed.py::test_what_cannot_be_parsed_is_an_invalid_argument",
         AT_LIMIT + "messages.py::try_messages",
     ],
     "F68 huge metadata, many connections, a flood of pings": [
