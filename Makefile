@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PRODUCT := $(VENV)/.product
 TESTS := $(VENV)/.tests
 
-.PHONY: demo test check setup bench chaos soak clients schema clean
+.PHONY: demo test check setup bench chaos soak clients schema faults clean
 
 demo: $(PRODUCT)
 	@$(BIN)/tandem demo
@@ -46,6 +46,9 @@ clients: setup
 
 schema: setup
 	$(BIN)/python -m tests.schema
+
+faults: setup
+	$(BIN)/python -m tests.faults $(FAULTS)
 
 clean:
 	rm -rf $(VENV) build dist kernels/*.so *.egg-info .cache .pytest_cache .mypy_cache .ruff_cache

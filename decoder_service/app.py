@@ -31,6 +31,7 @@ from protos.bundle.manifest import Bundle
 from protos.machine.limits import limits
 from protos.machine.threads import apart
 from protos.process.main import ServiceProcess
+from protos.process.malformed import Malformed
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import decoder_pb2, decoder_pb2_grpc
 
@@ -162,6 +163,7 @@ async def serve(config: DecoderConfig, process: ServiceProcess) -> int:
         services=(SERVICE,),
         drain_timeout_s=config.drain_timeout_s,
         reflection=config.reflection,
+        interceptors=(Malformed(),),
         credentials=config.credentials,
     )
     loading = asyncio.create_task(apart(lambda: load(config)))

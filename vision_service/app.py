@@ -8,6 +8,7 @@ from protos.bundle.manifest import Bundle
 from protos.media.images import SETTINGS_NAME, ImageSettings
 from protos.media.limits import MAX_VIDEO_PIXELS
 from protos.process.main import EXIT_LOST, ServiceProcess
+from protos.process.malformed import Malformed
 from protos.process.server import GrpcServer
 from protos.tandem.v1 import open_inference_pb2_grpc, vision_pb2, vision_pb2_grpc
 from protos.wire.channels import LARGE_MESSAGE_BYTES
@@ -47,6 +48,7 @@ async def serve(config: VisionConfig, process: ServiceProcess, reaper: Reaper) -
         services=(SERVICE, open_inference.SERVICE),
         max_receive_bytes=LARGE_MESSAGE_BYTES,
         drain_timeout_s=config.drain_timeout_s,
+        interceptors=(Malformed(),),
         credentials=config.credentials,
     )
     videos, pdfs = _videos(config, bundle), BoxedPdfs(max_bytes=config.max_pdf_bytes)

@@ -5,6 +5,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 EXIT_LOST = 1  # what the service needs went away
 EXIT_BAD_START = 2  # a setting, the bundle or a port is wrong
+
+# More than any service needs for the connections that it may be left with for a while.
+MOST_DESCRIPTORS = 65_536
 
 
 class ServiceConfig(Listening, Protocol):
@@ -107,6 +111,7 @@ def run(
         logs.configure(config.log_level, config.log_format)
         logger.info("settings: %s", settings.describe(config))
         check_exposure(config)
+        allow_descriptors()
         with (
             otlp_sink(config.trace_endpoint, f"tandem-{tier}") as sink,
             tracing.exporting(sink, ratio=config.trace_ratio),
@@ -116,6 +121,18 @@ def run(
     except (SettingError, CredentialError, BundleError, BindError) as error:
         sys.stderr.write(f"{program}: {error}\n")
         return EXIT_BAD_START
+
+
+def allow_descriptors() -> None:
+    """Raises the soft limit of open files as far as the hard one lets it, to `MOST_DESCRIPTORS`.
+
+    The usual soft limit, 1,024, is there for programs that use `select`. A service with so many
+    idle connections could take no other, and would look dead.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _serve(tier: str, config: C, serve: Callable[[C, ServiceProcess], Awaitable[int]]) -> int:

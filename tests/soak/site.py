@@ -6,6 +6,7 @@ A cache that is still filling looks like a leak, so those that have a bound get 
 import contextlib
 import socket
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -42,14 +43,24 @@ FIGURES = {
 class Site:
     """Running services; use as a context manager, in the main thread.
 
+    Args:
+        bundle: What they serve.
+        logs: Folder of their logs.
+        flags: By tier, after those of `FLAGS`, which they outdo.
+
     Attributes:
         url: Of the HTTP door, without a path.
+        metrics: Port of each tier's metrics.
     """
 
-    def __init__(self, bundle: Path, logs: Path) -> None:
-        self._metrics = dict(zip(ROLES, free_ports(len(ROLES)), strict=True))
+    def __init__(
+        self, bundle: Path, logs: Path, flags: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.metrics = dict(zip(ROLES, free_ports(len(ROLES)), strict=True))
+        more = flags or {}
         flags = {
-            tier: (*FLAGS[tier], f"--metrics-port={port}") for tier, port in self._metrics.items()
+            tier: (*FLAGS[tier], f"--metrics-port={port}", *more.get(tier, ()))
+            for tier, port in self.metrics.items()
         }
         self._stack = LocalStack(
             StackSettings(
@@ -70,6 +81,16 @@ class Site:
     def __exit__(self, *_: object) -> None:
         self._stack.stop()
 
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """`HOST:PORT` of each gRPC server, by tier."""
+        return self._stack.addresses
+
+    @property
+    def services(self) -> Mapping[str, int]:
+        """Process id of each service, by role."""
+        return self._services
+
     def holdings(self) -> dict[str, Holding]:
         """What the processes hold now, by role."""
         return census(self._services)
@@ -79,7 +100,7 @@ class Site:
         found = dict.fromkeys(FIGURES, 0.0)
         names = {name: figure for figure, name in FIGURES.items()}
         for tier in ("decoder", "vision"):
-            url = f"http://127.0.0.1:{self._metrics[tier]}/metrics"
+            url = f"http://127.0.0.1:{self.metrics[tier]}/metrics"
             with urllib.request.urlopen(url, timeout=30.0) as answer:
                 text = answer.read().decode()
             for family in text_string_to_metric_families(text):

@@ -8,6 +8,8 @@ imports this. The driver first says `{"ready": DESCRIPTION}`, then answers each 
     {"do": "hold", "batch": B, "context": C}   {"seconds": []}      B sequences of C tokens, untimed
     {"do": "decode", "tokens": N}              {"seconds": [s, ..]} N steps of all held sequences
     {"do": "drop"}                             {"seconds": []}      forgets the held sequences
+    {"do": "write", "tokens": P, "file": F}    {"seconds": []}      towers: features of the image
+                                                                    of P patches, as .npy
 
 and `{"error": TEXT}` when it cannot. End of input ends the driver.
 """
@@ -19,7 +21,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 WARM_STEPS = 2  # untimed steps before timed ones: another engine ran meanwhile
 LOWEST_ID, HIGHEST_ID = 1000, 150000  # ordinary tokens of the vocabulary
@@ -47,6 +49,14 @@ class Engine(Protocol):
 
     def drop(self) -> None:
         """Forgets the held sequences; does nothing when there are none."""
+
+
+@runtime_checkable
+class Tower(Protocol):
+    """What an engine that is a vision tower has besides; its tokens are patches."""
+
+    def write(self, tokens: int, file: str) -> None:
+        """Writes the features of the image of `tokens` patches, [levels, N, hidden]."""
 
 
 def serve(load: Callable[[], Engine]) -> None:
@@ -86,8 +96,12 @@ def _perform(engine: Engine, command: Mapping[str, Any]) -> list[float]:
         engine.hold(command["batch"], command["context"])
     elif kind == "drop":
         engine.drop()
+    elif kind == "write" and isinstance(engine, Tower):
+        engine.write(command["tokens"], command["file"])
     else:
-        raise ValueError(f"do is {kind!r}, expected prefill, hold, decode or drop")
+        raise ValueError(
+            f"do is {kind!r}, expected prefill, hold, decode, drop, or a tower's write"
+        )
     return []
 
 

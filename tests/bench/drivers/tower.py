@@ -1,21 +1,24 @@
-"""A vision tower as an engine of `tests.bench.compare_towers`: its prefill is one image's pass.
+"""A vision tower as an engine of `tests.bench.compare_towers`, in our own environment.
 
-    python -m tests.bench.drivers.tower KIND BUNDLE THREADS
+    python -m tests.bench.drivers.tower KIND BUNDLE INPUTS THREADS
 
-KIND is a form of the ONNX tower (exact, fast, portable), or transformers' model in float32 or
-bfloat16 (transformers, transformers-bf16).
+KIND is a form of the ONNX tower (exact, fast, portable), the portable graph in a session with ONNX
+Runtime's defaults (onnxruntime), or transformers' model in float32 or bfloat16 (transformers,
+transformers-bf16).
 """
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 
+from protos.media.grid_inputs import GridSettings
 from protos.media.images import Grid
 from tests.bench.drivers.protocol import serve
+from tests.bench.drivers.towers import Given, TowerDriver
 from vision_service.families.registry import family_of
 from vision_service.jobs import FloatArray, Patches
 from vision_service.towers.members import Members
@@ -23,58 +26,57 @@ from vision_service.towers.onnx_tower import FORMS, OnnxTower
 from vision_service.towers.tower import BatchEncoder
 
 PATCH_DIM = 1536
-# Grids of the sizes that are measured: the nearest to a photograph's sides.
-GRIDS = {432: Grid(1, 18, 24), 1024: Grid(1, 32, 32), 3072: Grid(1, 48, 64), 4096: Grid(1, 64, 64)}
+STOCK = "onnxruntime"
 
 
-class TowerEngine:
-    """One tower, loaded."""
+class TowerEngine(TowerDriver):
+    """One tower in our own environment, loaded."""
 
-    def __init__(self, kind: str, bundle: Path, threads: int) -> None:
+    def __init__(self, kind: str, bundle: Path, inputs: Path, threads: int) -> None:
+        super().__init__(inputs)
         self._kind = kind
         self._tower = load(kind, bundle, threads)
 
     def describe(self) -> str:
         """Name and version."""
-        import onnxruntime
-
+        if self._kind == STOCK:
+            return f"onnxruntime {ort.__version__}, default options, the portable graph"
         if self._kind in FORMS:
             from kernels import library
 
             sets = library.instruction_set() if FORMS[self._kind][1] else "its own kernels"
-            return f"{self._kind}, onnxruntime {onnxruntime.__version__}, {sets}"
+            return f"{self._kind}, onnxruntime {ort.__version__}, {sets}"
         import torch
         import transformers
 
         return f"{self._kind} {transformers.__version__}, sdpa, torch {torch.__version__}"
 
-    def prefill(self, tokens: int) -> float:
-        """Seconds of one pass over an image of `tokens` patches."""
-        grid = GRIDS[tokens]
-        pixels = np.random.default_rng(0).uniform(-1, 1, (tokens, PATCH_DIM)).astype(np.float32)
-        began = time.perf_counter()
-        self._tower.encode([Patches(pixels, grid)])
-        return time.perf_counter() - began
-
-    def hold(self, batch: int, context: int) -> None:
-        """A tower holds nothing."""
-
-    def decode(self, tokens: int) -> list[float]:
-        """A tower decodes nothing."""
-        return []
-
-    def drop(self) -> None:
-        """A tower holds nothing."""
+    def encode(self, prepared: Given) -> FloatArray:
+        """See `TowerDriver.encode`."""
+        (features,) = self._tower.encode([Patches(prepared.pixels, Grid(*prepared.grid))])
+        return features
 
 
 def load(kind: str, bundle: Path, threads: int) -> BatchEncoder:
     """The tower that a kind names."""
     if kind in FORMS:
         return OnnxTower.load(bundle, form=kind, threads=threads)
+    if kind == STOCK:
+        return _stock(bundle, threads)
     import torch
 
     torch.set_num_threads(threads)
     return TransformersTower(bundle, "bfloat16" if kind.endswith("bf16") else "float32")
+
+
+def _stock(bundle: Path, threads: int) -> BatchEncoder:
+    """A session as ONNX Runtime's users make it: packed weights, its arena, nothing of ours."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    graph = bundle / FORMS["portable"][0]
+    session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    config = json.loads((bundle / "vision" / "config.json").read_text())
+    return OnnxTower(session, GridSettings.from_config(config), computes_all=True)
 
 
 class TransformersTower:
@@ -106,4 +108,5 @@ class TransformersTower:
 
 
 if __name__ == "__main__":
-    serve(lambda: TowerEngine(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
+    kind, bundle, inputs, threads = sys.argv[1:]
+    serve(lambda: TowerEngine(kind, Path(bundle), Path(inputs), int(threads)))

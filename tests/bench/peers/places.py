@@ -40,6 +40,11 @@ def model(folder: Path, size: str, part: str) -> Path:
     return folder / "models" / size / _FILES.get(part, part)
 
 
+def tower_models(folder: Path, tower: Path) -> Path:
+    """Where the peers' models of a vision tower lie."""
+    return folder / "models" / tower.resolve().name
+
+
 def commands(folder: Path, size: str) -> Mapping[str, Sequence[str]]:
     """The driver of each peer, still without the number of threads."""
     return {

@@ -3,7 +3,8 @@
 Every case must leave a running canary, all processes and later good requests alone, answer in the
 form of its API without a trace of this machine, and free what it held. Whole services under kills,
 stops and bad links are `tests/chaos`; that memory, descriptors and threads stay flat over hours is
-measured, not tested.
+measured, not tested. What takes thousands of requests is tried at its limit by `make faults`
+(`tests/faults`), of which `AT_LIMIT` names the functions.
 """
 
 import ast
@@ -29,6 +30,7 @@ MALFORMED = (
     "e2e/test_decoder_service.py::test_malformed_requests_are_refused_by_name_and_disturb_no_stream"
 )
 GONE = "unit/gateway/tiers/test_tier_failures.py::test_a_client_that_leaves_"
+AT_LIMIT = "faults/"
 CHAOS = "chaos/test_faults.py::test_every_request_is_answered_as_if_nothing_had_happened"
 
 ROWS: dict[str, list[str]] = {
@@ -89,7 +91,10 @@ ROWS: dict[str, list[str]] = {
         "e2e/test_stack_structured.py::test_a_schema_that_compiles_too_long_holds_up_nobody",
         COMPILER + "test_a_grammar_that_takes_too_long_or_too_much_ends_its_helper_only",
     ],
-    "F28 countless unique schemas": [COMPILER + "test_the_cache_holds_no_more_than_its_bytes"],
+    "F28 countless unique schemas": [
+        COMPILER + "test_the_cache_holds_no_more_than_its_bytes",
+        AT_LIMIT + "schemas.py::try_schemas",
+    ],
     "F29 a thousand tools, bad names": [
         BAD,
         LIMITS + "test_tools_are_bounded_in_number_depth_and_size",
@@ -190,11 +195,14 @@ ROWS: dict[str, list[str]] = {
     "F66 random messages, unknown methods": [
         DOORS + "test_random_messages_are_refused_and_the_door_lives",
         "e2e/test_decoder_service.py::test_random_bytes_are_refused_and_the_process_lives",
+        "unit/protos/process/test_malformed.py::test_what_cannot_be_parsed_is_an_invalid_argument",
+        AT_LIMIT + "messages.py::try_messages",
     ],
     "F68 huge metadata, many connections, a flood of pings": [
         DOORS + "test_metadata_beyond_reason_are_refused_by_the_core",
         DOORS + "test_hundreds_of_idle_connections_keep_nobody_waiting",
         DOORS + "test_a_flood_of_pings_ends_its_connection_alone",
+        AT_LIMIT + "connections.py::try_connections",
     ],
     "F69 an encoder is killed": [
         "e2e/test_vision_service.py::test_a_replica_killed_while_it_encodes_costs_no_answer",
@@ -236,6 +244,7 @@ ROWS: dict[str, list[str]] = {
     "F84 deadlines short, over, absent, endless": [
         DOORS + "test_deadlines_are_kept_whatever_they_are",
         "unit/gateway/request/test_deadlines.py::test_a_clients_deadline_only_shortens_ours",
+        AT_LIMIT + "deadlines.py::try_deadlines",
     ],
     "F85 SIGTERM at any time": [
         "e2e/test_gateway_process.py::test_a_running_stream_is_finished_before_it_stops",
@@ -253,6 +262,7 @@ ROWS: dict[str, list[str]] = {
     "F89 far more than fits": [
         DOORS + "test_of_two_hundred_images_at_once_each_gets_its_answer",
         TIERS + "test_more_requests_than_fit_are_refused_at_once",
+        AT_LIMIT + "overload.py::try_overload",
     ],
     "F92 no memory for more tokens": [
         "unit/decoder_service/schedule/test_scheduler.py::"
@@ -261,6 +271,7 @@ ROWS: dict[str, list[str]] = {
     "F97 a storm of scrapes, labels from clients": [
         DOORS + "test_a_storm_of_scrapes_with_odd_names_adds_no_series",
         "unit/protos/process/test_metrics.py::test_what_a_client_says_is_no_label",
+        AT_LIMIT + "scrapes.py::try_scrapes",
     ],
     "F99 names that are paths, or huge": [
         BAD,

@@ -2,10 +2,11 @@
 
 import gc
 import json
+import resource
 
 import pytest
 
-from protos.process.main import ServiceProcess
+from protos.process.main import MOST_DESCRIPTORS, ServiceProcess, allow_descriptors
 
 
 def test_what_is_there_when_a_service_serves_is_not_collected_again(
@@ -19,3 +20,16 @@ def test_what_is_there_when_a_service_serves_is_not_collected_again(
         gc.unfreeze()
     told = {"event": "serving", "tier": "gateway", "ports": {"http": 8000}}
     assert json.loads(capsys.readouterr().out) == told
+
+
+def test_a_service_may_have_more_connections_than_the_usual_limit_of_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+        allow_descriptors()
+        raised, kept = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert (raised, kept) == (min(hard, MOST_DESCRIPTORS), hard)
+        allow_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (raised, kept)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

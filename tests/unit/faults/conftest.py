@@ -1,0 +1,5 @@
+"""The gateway's bundle, for its stage."""
+
+from tests.unit.gateway.conftest import bundle
+
+__all__ = ["bundle"]
