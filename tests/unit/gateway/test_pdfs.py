@@ -46,7 +46,7 @@ def spelled_out(name: str = "a.pdf, page") -> list[dict[str, Any]]:
 @pytest.fixture
 def paged(stage: Stage) -> Stage:
     stage.vision.pages = PAGES
-    stage.gateway._service.pipeline._renderings._known.clear()
+    stage.gateway._service.pipeline.prompts._renderings._known.clear()
     return stage
 
 
