@@ -76,11 +76,15 @@ class Gaps:
         if self.since_s <= moment < self.until_s:
             self._ones.append(gap)
 
-    def percentiles(self, *shares: float) -> tuple[float, ...]:
-        """Gaps that these shares of all do not exceed; 0 without any."""
+    def weighted(self) -> tuple[FloatArray, FloatArray]:
+        """All of them, and of how many answers each was one; both float64 [gaps]."""
         values = np.concatenate([np.array(self._ones), *self._values])
         lengths = [len(part) for part in self._values]
-        weights = np.concatenate([np.ones(len(self._ones)), np.repeat(self._weights, lengths)])
+        return values, np.concatenate([np.ones(len(self._ones)), np.repeat(self._weights, lengths)])
+
+    def percentiles(self, *shares: float) -> tuple[float, ...]:
+        """Gaps that these shares of all do not exceed; 0 without any."""
+        values, weights = self.weighted()
         if not len(values):
             return tuple(0.0 for _ in shares)
         order = np.argsort(values)

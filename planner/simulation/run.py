@@ -62,7 +62,12 @@ def simulate(costs: Costs, load: Load, plan: Plan) -> Outcome:
 
 
 class Simulation:
-    """One run; see `simulate`."""
+    """One run; see `simulate`.
+
+    Attributes:
+        answers: To every request; whole when the run is over.
+        gaps: Between their tokens.
+    """
 
     def __init__(self, costs: Costs, load: Load, plan: Plan) -> None:
         self.answers = [
@@ -76,11 +81,11 @@ class Simulation:
             )
         self._costs, self._load, self._plan = costs, load, plan
         self._clock = Clock()
-        self._gaps = Gaps(target_s=load.itl_s, since_s=load.warm_up_s, until_s=load.seconds)
+        self.gaps = Gaps(target_s=load.itl_s, since_s=load.warm_up_s, until_s=load.seconds)
         self._cores = cores = shared_cores(self._clock, costs)
-        self._way: Way = OwnCores(self._clock, costs, self._gaps)
+        self._way: Way = OwnCores(self._clock, costs, self.gaps)
         if cores:
-            self._way = SharedCores(self._clock, costs, self._gaps, cores)
+            self._way = SharedCores(self._clock, costs, self.gaps, cores)
         self._encoders = Encoders(
             self._clock,
             costs,
@@ -108,7 +113,7 @@ class Simulation:
         gateways, fronts = self._cores_for("gateway"), self._cores_for("front")
         return outcome(
             self.answers,
-            self._gaps,
+            self.gaps,
             load,
             replicas=plan.replicas,
             decoders=plan.decoders,

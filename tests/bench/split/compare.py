@@ -34,9 +34,9 @@ from rich.table import Table
 from deploy.client import ChatClient
 from planner.load import ImageSize, Load
 from planner.simulation.requests import arrivals
-from tests.bench.compare_plan import Clients, Seen
 from tests.bench.machine import warn_unless_quiet
-from tests.bench.plan_bundle import plan_bundle
+from tests.bench.plan.bundle import plan_bundle
+from tests.bench.plan.clients import Clients, Seen
 
 ROOT = Path(__file__).parents[3]
 SHARES = "0,0.1,0.25,0.5,1"

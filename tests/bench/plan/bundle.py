@@ -1,6 +1,6 @@
 """A bundle with random weights whose steps take milliseconds, for timings of whole stacks.
 
-    python -m tests.bench.plan_bundle
+    python -m tests.bench.plan.bundle
 
 The tiny bundles of the tests spend more on a token's way than on its step, and the real shapes
 take more disk and minutes than such a timing is worth. It is made once and kept in .cache/.
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / ".cache" / "tandem-bench" / "plan"
 NAME = "plan"
 

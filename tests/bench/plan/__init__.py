@@ -1,0 +1,1 @@
+"""The simulator behind `tandem plan` beside real services."""
