@@ -62,7 +62,7 @@ class Unit:
         return f"{self.name}.{self.isa}.{digest.hexdigest()[:16]}.o"
 
 
-AMX = (*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16")
+AMX = (*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16")
 INSTRUCTION_SETS = {"avx512": AVX512, "avxvnni": AVXVNNI, "avx2": AVX2}
 # The arithmetic, compiled once for each instruction set; what surrounds it runs on any processor.
 KERNELS = (

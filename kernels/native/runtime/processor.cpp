@@ -23,7 +23,7 @@ constexpr uint32_t AVX512_VNNI = bit(11);
 // Leaf 7, subleaf 0, EDX.
 constexpr uint32_t AMX_BF16 = bit(22), AMX_TILE = bit(24), AMX_INT8 = bit(25);
 // Leaf 7, subleaf 1, EAX.
-constexpr uint32_t AVX_VNNI = bit(4);
+constexpr uint32_t AVX_VNNI = bit(4), AVX512_BF16 = bit(5);
 // XCR0, the registers that the operating system saves: SSE's and AVX's; with AVX-512 the mask
 // registers, the upper halves of the first sixteen, and the other sixteen too.
 constexpr uint32_t AVX_STATE = bit(1) | bit(2);
@@ -56,9 +56,11 @@ InstructionSet detected() {
   if (!has_all(saved, AVX_STATE) || !has_all(ebx, AVX2)) return InstructionSet::NONE;
   const bool has_512 = has_all(ebx, AVX512F | AVX512DQ | AVX512BW | AVX512VL);
   if (has_all(saved, AVX512_STATE) && has_512 && has_all(ecx, AVX512_VNNI)) {
-    const bool has_tiles =
-        has_all(saved, AMX_STATE) && has_all(edx, AMX_BF16 | AMX_TILE | AMX_INT8);
-    return has_tiles && may_use_tiles() ? InstructionSet::AMX : InstructionSet::AVX512;
+    const bool has_tiles = has_all(edx, AMX_BF16 | AMX_TILE | AMX_INT8) &&
+                           __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) &&
+                           has_all(eax, AVX512_BF16);
+    const bool is_saved = has_all(saved, AMX_STATE);
+    return has_tiles && is_saved && may_use_tiles() ? InstructionSet::AMX : InstructionSet::AVX512;
   }
   if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && has_all(eax, AVX_VNNI))
     return InstructionSet::AVXVNNI;

@@ -175,7 +175,7 @@ class TowerAttentionOp {
     TowerAttentionTiled work = {};
     work.base = base;
     work.key_tiles = count / base.heads;
-    work.steps = divided(base.size, TILED_KEYS);
+    work.steps = tiled_steps(base.size);
     const size_t bytes = count * work.steps * kernel.step_bytes;
     const size_t centred = kernel.centre == nullptr ? 0 : borders.segments() * base.heads;
     Scratch scratch(3 * bytes + (count + part_count) * sizeof(TowerTiledPart) +

@@ -1,32 +1,52 @@
 // The tower's attention with matrix tiles: both products are those of bfloat16 pieces that tiles.h
 // describes. In float32 the softmax between them is tower_attention.cpp's. With one piece a number
-// the softmax's weights have eight bits too, and an exponential of less; and what keys have in
-// common, which no softmax sees, and what values have, which it passes on, is taken off before
+// the softmax's weights have eight bits too, and an exponential of little more; and what keys have
+// in common, which no softmax sees, and what values have, which it passes on, is taken off before
 // numbers are rounded (Zhang et al. 2024, SageAttention).
 //
-// Queries are columns in both products, so that scores and results lie in lanes of queries as the
-// softmax wants them: scores = keys . queries, results = transposed values . weights.
+// Tiles multiply while the vector units make weights of scores: each turn below has a few tile
+// products of the keys to come or of the keys before, and the exponentials of a few rows. One after
+// another they would take half as long again.
+//
+// No maxima follow the keys: a softmax is the same whatever its scores are measured from, and
+// float32 and bfloat16 have room for 2 to the power of 100 in either direction. The exact form
+// measures from the highest score of the first keys, the coarse one, whose keys are centred, from
+// 0; where a total shows that this was too far away, those queries are computed again, from their
+// highest scores.
 #include "tower_attention_tiles.h"
 
-#include <string.h>
-
-#include "tiles.h"
-#include "tower_attention_block.h"
+#include "tower_attention_laid.h"
 
 namespace TANDEM_ISA {
 namespace {
 
-static_assert(LANES == SIDE && TILED_KEYS == SIDE && PIECE_STEP == SIDE);
-constexpr size_t TILE = 4 * TILED_KEYS;  // keys looked at together
+constexpr size_t KEY_TILES = 2;                  // looked at together
+constexpr size_t BLOCKS = TILED_QUERIES / SIDE;  // of queries, of a part
+constexpr size_t SCORES = SIDE * SIDE;           // of a block with a key tile
 
-// What the softmax of one piece is made of: 2 to the power of x within 8e-5, half of what rounding
-// to bfloat16 may lose at the very least. Coefficients: least largest relative error of a cubic.
+// The range of totals that measured their scores from near enough. Exact: a score is rounded to
+// 2^-24 of its distance, and e^16.6 of them tell of one at 16.6 at most.
+template <size_t PIECES>
+constexpr float LEAST_TOTAL = PIECES == EXACT ? 0x1p-24f : 0x1p-60f;
+template <size_t PIECES>
+constexpr float MOST_TOTAL = PIECES == EXACT ? 0x1p24f : 0x1p100f;
+
+// What is kept of 32 queries while the keys pass.
+struct Queries {
+  alignas(64) float sums[MOST_SIZE * SIDE];  // [head steps, 32, 32], of weighted values
+  alignas(64) float totals[SIDE * WIDTH];    // of weights; a row's sum is the query's
+  float origins[SIDE];                       // what scores are measured from
+  const uint8_t* rows;
+};
+
+// 2 to the power of x within 8e-5, half of what rounding to bfloat16 may lose at the least.
+// Coefficients: least largest relative error of a cubic on [0, 1].
 INLINE Floats coarse_power(Floats x) {
-  const Floats clipped = max(x, broadcast(-126.0f)), n = round(clipped), r = sub(clipped, n);
-  Floats p = fma(broadcast(0.05517162f), r, broadcast(0.24261111f));
-  p = fma(p, r, broadcast(0.69326097f));
-  p = fma(p, r, broadcast(0.99992806f));
-  return _mm512_scalef_ps(p, n);
+  const Floats r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  Floats p = fma(broadcast(0.07802452f), r, broadcast(0.22606718f));
+  p = fma(p, r, broadcast(0.69583352f));
+  p = fma(p, r, broadcast(0.99992522f));
+  return _mm512_scalef_ps(p, x);  // by the power of x rounded down
 }
 
 template <size_t PIECES>
@@ -35,286 +55,380 @@ INLINE Floats weight_of(Floats x) {
   return coarse_power(x);
 }
 
-// What scores are multiplied with, so that `weight_of` them is the softmax's exponential.
-template <size_t PIECES>
-constexpr float UNIT = PIECES == EXACT ? 1.0f : 1.44269504f;
-
-// Each array holds steps of 32 patches by 32 numbers of a head; see tower_attention_tiles.h.
-template <size_t PIECES>
-INLINE size_t place(const TowerAttentionTiled& work, size_t head, size_t tile, size_t step) {
-  return ((head * work.key_tiles + tile) * work.steps + step) * STEP_BYTES<PIECES>;
-}
-template <size_t PIECES>
-INLINE uint8_t* values_at(const TowerAttentionTiled& work, size_t head, size_t step, size_t tile) {
-  return work.values + ((head * work.steps + step) * work.key_tiles + tile) * STEP_BYTES<PIECES>;
+// The lanes of a register of keys from `first` on that are among the first `count`.
+INLINE __mmask16 lanes_of(size_t first, size_t count) {
+  if (first + WIDTH <= count) return 0xffff;
+  return first < count ? (1u << (count - first)) - 1 : 0;
 }
 
-// Source: Intel 64 and IA-32 Architectures Optimization Reference Manual, 18.5.
-INLINE void transpose(Ints (&rows)[16]) {
-  Ints pairs[16], fours[16];
-  for (size_t i = 0; i < 16; i += 2) {
-    pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-    pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-  }
-  for (size_t i = 0; i < 16; i += 4)
-    for (size_t j = 0; j < 2; j++) {
-      fours[i + 2 * j] = _mm512_unpacklo_epi64(pairs[i + j], pairs[i + 2 + j]);
-      fours[i + 2 * j + 1] = _mm512_unpackhi_epi64(pairs[i + j], pairs[i + 2 + j]);
-    }
-  // fours[4 * i + j]: rows 4 * i to 4 * i + 3 of columns j, j + 4, j + 8, j + 12
-  for (size_t j = 0; j < 4; j++) {
-    const Ints low[2] = {_mm512_shuffle_i32x4(fours[j], fours[4 + j], 0x88),
-                         _mm512_shuffle_i32x4(fours[j], fours[4 + j], 0xdd)};
-    const Ints high[2] = {_mm512_shuffle_i32x4(fours[8 + j], fours[12 + j], 0x88),
-                          _mm512_shuffle_i32x4(fours[8 + j], fours[12 + j], 0xdd)};
-    for (size_t odd = 0; odd < 2; odd++) {
-      rows[j + 4 * odd] = _mm512_shuffle_i32x4(low[odd], high[odd], 0x88);
-      rows[j + 4 * odd + 8] = _mm512_shuffle_i32x4(low[odd], high[odd], 0xdd);
-    }
+// Writes a query's weights of 32 keys as row `row` of a step.
+template <size_t PIECES>
+INLINE void store_weights(Floats low, Floats high, size_t row, uint8_t* step) {
+  uint8_t* to = step + row * TILE_ROW_BYTES;
+  const auto put = [](uint8_t* at, Floats even, Floats odd) {
+    _mm512_store_si512(at, reinterpret_cast<Ints>(_mm512_cvtne2ps_pbh(odd, even)));
+  };
+  if constexpr (PIECES == COARSE) {
+    put(to, low, high);
+  } else {
+    const auto lows = pieces_of<PIECES>(low), highs = pieces_of<PIECES>(high);
+    for (size_t i = 0; i < PIECES; i++)
+      put(to + i * PAIR_BYTES, _mm512_castsi512_ps(lows.parts[i]),
+          _mm512_castsi512_ps(highs.parts[i]));
   }
 }
 
-// A step of rows becomes one of columns, or the other way round: two numbers are one of 32 bits.
-template <size_t PIECES>
-INLINE void turn_step(uint8_t* step) {
-  for (uint8_t* tile = step; tile < step + STEP_BYTES<PIECES>; tile += TILE_BYTES) {
-    Ints rows[TILE_ROWS];
-    for (size_t i = 0; i < TILE_ROWS; i++) rows[i] = load_bytes(tile + i * TILE_ROW_BYTES);
-    transpose(rows);
-    for (size_t i = 0; i < TILE_ROWS; i++) _mm512_store_si512(tile + i * TILE_ROW_BYTES, rows[i]);
-  }
-}
-
-float* centre_of(const TowerAttentionTiled& work, const TowerTiledPart& tiled) {
-  const size_t index = tiled.segment * work.base.heads + tiled.part.head;
-  return work.centres + index * 2 * work.base.size;
-}
-
-// Means of keys and values over some patches of the segment: near the middle is good enough.
-void find_centre(const TowerAttentionTiled& work, const TowerTiledPart& tiled) {
-  constexpr size_t SAMPLES = 32;
-  const TowerPart& part = tiled.part;
-  const size_t size = work.base.size, width = work.base.heads * size;
-  const size_t count = part.end - part.begin, samples = count < SAMPLES ? count : SAMPLES;
-  float* centre = centre_of(work, tiled);
-  memset(centre, 0, 2 * size * sizeof(float));
-  alignas(64) float key[MOST_SIZE];
-  for (size_t i = 0; i < samples; i++) {
-    const size_t patch = part.begin + i * count / samples;
-    const float* from = work.base.joined + patch * 3 * width + width + part.head * size;
-    rotate(work.base, from, patch, key);
-    for (size_t d = 0; d < size; d++) {
-      centre[d] += key[d] / float(samples);
-      centre[size + d] += from[width + d] / float(samples);
-    }
-  }
-}
-
-// The patches of a key tile, and which head.
-struct Patches {
-  const TowerAttention& work;
-  size_t head, first, count;
-
-  // Queries (0), keys (1) or values (2) of one of them.
-  const float* row(size_t index, size_t kind) const {
-    const size_t width = work.heads * work.size;
-    return work.joined + (first + index) * 3 * width + kind * width + head * work.size;
-  }
-};
-
-// Queries or keys, turned by their positions, less `centre` where there is one and multiplied with
-// `scale`, as rows; where there is no patch, zeros.
-template <size_t PIECES>
-INLINE void lay_rows(const Patches& patches, size_t kind, const float* centre, float scale,
-                     size_t steps, uint8_t* to) {
-  alignas(64) float numbers[MOST_SIZE] = {};
-  const size_t size = patches.work.size;
-  for (size_t row = 0; row < TILED_KEYS; row++) {
-    if (row < patches.count)
-      rotate(patches.work, patches.row(row, kind), patches.first + row, numbers);
-    else
-      memset(numbers, 0, size * sizeof(float));
-    if (centre != nullptr && row < patches.count)
-      for (size_t d = 0; d < size; d++) numbers[d] -= centre[d];
-    for (size_t d = 0; d < size; d++) numbers[d] *= scale;
-    for (size_t step = 0; step < steps; step++)
-      store_row<PIECES>(numbers + step * PIECE_STEP, row, to + step * STEP_BYTES<PIECES>);
-  }
-}
-
-// Values, less `centre` where there is one, as columns: two patches in 32 bits, and the numbers of
-// a head side by side.
-template <size_t PIECES>
-INLINE void lay_values(const TowerAttentionTiled& work, const Patches& patches,
-                       const float* centre, size_t tile) {
-  alignas(64) float pair[2][MOST_SIZE] = {};
-  const size_t size = work.base.size;
-  for (size_t row = 0; row < TILED_KEYS; row++) {
-    if (row < patches.count)
-      memcpy(pair[row % 2], patches.row(row, 2), size * sizeof(float));
-    else
-      memset(pair[row % 2], 0, size * sizeof(float));
-    if (centre != nullptr && row < patches.count)
-      for (size_t d = 0; d < size; d++) pair[row % 2][d] -= centre[d];
-    if (row % 2 == 0) continue;
-    for (size_t d = 0; d < work.steps * PIECE_STEP; d += WIDTH)
-      store_pair<PIECES>(load(pair[0] + d), load(pair[1] + d), row / 2, d / WIDTH % 2,
-                         values_at<PIECES>(work, patches.head, d / PIECE_STEP, tile));
-  }
-}
-
-template <size_t PIECES>
-void prepare(const TowerAttentionTiled& work, const TowerTiledPart& tiled) {
-  const TowerPart& part = tiled.part;
-  const size_t left = part.end - part.first, count = left < TILED_KEYS ? left : TILED_KEYS;
-  const size_t tile = tiled.first_tile + (part.first - part.begin) / TILED_KEYS;
-  const size_t at = place<PIECES>(work, part.head, tile, 0);
-  const Patches patches = {work.base, part.head, part.first, count};
-  const float scale = UNIT<PIECES> / __builtin_sqrtf(float(work.base.size));
-  const float* centre = PIECES == COARSE ? centre_of(work, tiled) : nullptr;
-  const float* values_centre = PIECES == COARSE ? centre + work.base.size : nullptr;
-  lay_rows<PIECES>(patches, 0, nullptr, scale, work.steps, work.queries + at);
-  lay_rows<PIECES>(patches, 1, centre, 1.0f, work.steps, work.keys + at);
-  lay_values<PIECES>(work, patches, values_centre, tile);
-  for (size_t step = 0; step < work.steps; step++) {
-    turn_step<PIECES>(work.queries + at + step * STEP_BYTES<PIECES>);
-    turn_step<PIECES>(values_at<PIECES>(work, part.head, step, tile));
-  }
-}
-
-// What is kept of 32 queries while the keys pass.
-struct Queries {
-  alignas(64) float sums[MOST_SIZE * LANES];  // [head steps * 32, LANES], of weighted values
-  Floats highest[2], totals[2];
-  const uint8_t* columns;
-};
-
-// Turns the scores [count, LANES] of a tile into weights, laid out as a product's columns with zeros
-// up to a whole key tile; returns what earlier sums are to be multiplied with.
-template <size_t PIECES>
-INLINE void weigh(const float* all, size_t count, Queries& queries, Floats (&faded)[2],
+// Makes weights of the scores of one query with `count` keys; where there is no key, zeros.
+template <size_t PIECES, bool IS_SHIFTED, bool IS_WHOLE>
+INLINE void weigh(const float* scores, size_t count, size_t row, Queries& queries,
                   uint8_t* weights) {
-  for (size_t half = 0; half < 2; half++) {
-    const float* scores = all + half * WIDTH;
-    const auto score = [&](size_t t) { return load(scores + t * LANES); };
-    Floats peaks[2] = {queries.highest[half], score(count - 1)};
-    for (size_t t = 0; t + 1 < count; t += 2) {
-      peaks[0] = max(peaks[0], score(t));
-      peaks[1] = max(peaks[1], score(t + 1));
+  const Floats origin = broadcast(queries.origins[row]);
+  Floats total = load(queries.totals + row * WIDTH);
+#pragma unroll
+  for (size_t tile = 0; tile < KEY_TILES; tile++) {
+    if (!IS_WHOLE && tile * SIDE >= count) break;
+    Floats made[2];
+#pragma unroll
+    for (size_t half = 0; half < 2; half++) {
+      Floats x = load(scores + tile * SCORES + row * SIDE + half * WIDTH);
+      if constexpr (IS_SHIFTED) x = sub(x, origin);
+      made[half] = weight_of<PIECES>(x);
+      if constexpr (!IS_WHOLE)
+        made[half] = _mm512_maskz_mov_ps(lanes_of(tile * SIDE + half * WIDTH, count), made[half]);
     }
-    const Floats highest = max(peaks[0], peaks[1]);
-    faded[half] = weight_of<PIECES>(sub(queries.highest[half], highest));
-    Floats total = mul(queries.totals[half], faded[half]);
-    const auto put = [&](size_t t, Floats even, Floats odd) {
-      store_pair<PIECES>(even, odd, t % PIECE_STEP / 2, half,
-                         weights + t / PIECE_STEP * STEP_BYTES<PIECES>);
-    };
-    size_t t = 0;
-    for (; t + 1 < count; t += 2) {
-      const Floats even = weight_of<PIECES>(sub(score(t), highest));
-      const Floats odd = weight_of<PIECES>(sub(score(t + 1), highest));
-      total = add(add(total, even), odd);
-      put(t, even, odd);
-    }
-    const Floats zero = broadcast(0.0f);
-    if (t < count) {
-      const Floats even = weight_of<PIECES>(sub(score(t), highest));
-      total = add(total, even);
-      put(t, even, zero);
-      t += 2;
-    }
-    for (; t % TILED_KEYS != 0; t += 2) put(t, zero, zero);
-    queries.highest[half] = highest;
-    queries.totals[half] = total;
+    total = add(total, add(made[0], made[1]));
+    store_weights<PIECES>(made[0], made[1], row, weights + tile * STEP_BYTES<PIECES>);
   }
+  store(queries.totals + row * WIDTH, total);
 }
 
-// Looks at `count` keys from key tile `first` on.
+// ---------------------------------------------------------------------------------------------
+// Products
+
+// A step's products are shared out in turns: exact, each of the six, whose four tiles do not wait
+// for each other; coarse, halves of the only one, 16 rows each with tiles 0 and 1 or 2 and 3.
 template <size_t PIECES>
-INLINE void add_keys(const TowerAttentionTiled& work, size_t head, size_t first, size_t count,
-                     Queries& queries) {
-  alignas(64) float scores[TILE * LANES], made[SIDE * LANES];
-  alignas(64) uint8_t weights[TILE / TILED_KEYS * STEP_BYTES<PIECES>];
-  const size_t tiles = (count + TILED_KEYS - 1) / TILED_KEYS;
-  const size_t bytes = work.steps * STEP_BYTES<PIECES>;
-  const uint8_t* keys = work.keys + place<PIECES>(work, head, first, 0);
-  for (size_t tile = 0; tile < tiles; tile++, keys += bytes)
-    multiply_pieces<PIECES>(keys, queries.columns, work.steps, keys + 2 * bytes,
-                            scores + tile * TILED_KEYS * LANES);
-  Floats faded[2];
-  weigh<PIECES>(scores, count, queries, faded, weights);
-  for (size_t step = 0; step < work.steps; step++) {
-    const uint8_t* values = values_at<PIECES>(work, head, step, first);
-    multiply_pieces<PIECES>(values, weights, tiles, values + tiles * STEP_BYTES<PIECES>, made);
-    float* sums = queries.sums + step * PIECE_STEP * LANES;
-    for (size_t i = 0; i < SIDE * LANES; i += LANES)
-      for (size_t half = 0; half < 2; half++) {
-        float* at = sums + i + half * WIDTH;
-        store(at, fma(load(at), faded[half], load(made + i + half * WIDTH)));
-      }
-  }
+constexpr size_t SHARES = PIECES == EXACT ? PRODUCTS<EXACT> : 2;
+
+// Adds a share of a step of rows times a step of columns to the tiles' sums; small products first.
+template <size_t SHARE>
+INLINE void add_product(const uint8_t* rows, const uint8_t* columns) {
+  constexpr size_t ROWS_PIECE[] = {2, 1, 1, 0, 0, 0}, COLUMNS_PIECE[] = {0, 0, 1, 1, 2, 0};
+  constexpr size_t BEFORE = SHARE == 0 ? 0 : SHARE - 1;
+  if (SHARE == 0 || COLUMNS_PIECE[SHARE] != COLUMNS_PIECE[BEFORE])
+    load_columns(columns, COLUMNS_PIECE[SHARE]);
+  if (SHARE == 0 || ROWS_PIECE[SHARE] != ROWS_PIECE[BEFORE]) load_rows(rows, ROWS_PIECE[SHARE]);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
+}
+template <size_t HALF>
+INLINE void add_half(const uint8_t* rows, const uint8_t* columns) {
+  if (HALF == 0) load_columns(columns, 0);
+  _tile_loadd(4 + HALF, rows + HALF * TILE_BYTES, TILE_ROW_BYTES);
+  _tile_dpbf16ps(2 * HALF, 4 + HALF, 6);
+  _tile_dpbf16ps(2 * HALF + 1, 4 + HALF, 7);
+}
+template <size_t PIECES, size_t SHARE>
+INLINE void add_share(const uint8_t* rows, const uint8_t* columns) {
+  if constexpr (PIECES == EXACT)
+    add_product<SHARE>(rows, columns);
+  else
+    add_half<SHARE>(rows, columns);
 }
 
-// Writes the results of `count` queries from patch `first` on, and adds `centre` [size] to them
-// where there is one.
-INLINE void finish(const TowerAttentionTiled& work, size_t head, size_t first, size_t count,
-                   const float* centre, const Queries& queries) {
-  const size_t size = work.base.size, width = work.base.heads * size;
-  for (size_t half = 0; half < 2; half++) {
-    const Floats inverse = div(broadcast(1.0f), queries.totals[half]);
-    for (size_t d = 0; d < size; d += TILE_ROWS) {
-      Ints rows[TILE_ROWS];
-      for (size_t i = 0; i < TILE_ROWS; i++) {
-        const Floats sums = load(queries.sums + (d + i) * LANES + half * WIDTH);
-        const bool is_centred = centre != nullptr && d + i < size;
-        const Floats middle = broadcast(is_centred ? centre[d + i] : 0.0f);
-        rows[i] = _mm512_castps_si512(fma(sums, inverse, middle));
-      }
-      transpose(rows);
-      const __mmask16 mask = size - d < TILE_ROWS ? (1u << (size - d)) - 1 : 0xffff;
-      float* out = work.base.out + (first + half * WIDTH) * width + head * size + d;
-      for (size_t i = 0; i < TILE_ROWS && half * WIDTH + i < count; i++, out += width)
-        _mm512_mask_storeu_epi32(out, mask, rows[i]);
+// Half of the tiles' sums [32, 32] goes to memory, or comes from it.
+template <size_t HALF>
+INLINE void store_half_sums(float* sums) {
+  constexpr size_t STRIDE = SIDE * sizeof(float);
+  _tile_stored(2 * HALF, sums + HALF * TILE_ROWS * SIDE, STRIDE);
+  _tile_stored(2 * HALF + 1, sums + HALF * TILE_ROWS * SIDE + WIDTH, STRIDE);
+}
+template <size_t HALF>
+INLINE void load_half_sums(const float* sums) {
+  constexpr size_t STRIDE = SIDE * sizeof(float);
+  _tile_loadd(2 * HALF, sums + HALF * TILE_ROWS * SIDE, STRIDE);
+  _tile_loadd(2 * HALF + 1, sums + HALF * TILE_ROWS * SIDE + WIDTH, STRIDE);
+}
+
+// ---------------------------------------------------------------------------------------------
+// A part
+
+// The numbers of turns as constants, so that a turn's place is known when it is compiled.
+template <size_t... TURN>
+struct Turns {};
+template <typename, size_t... TURN>
+using TurnsOf = Turns<TURN...>;
+template <size_t COUNT>
+using AllTurns = __make_integer_seq<TurnsOf, size_t, COUNT>;
+
+template <size_t PIECES, size_t STEPS>
+class Part {
+ public:
+  Part(const TowerAttentionTiled& work, const TowerTiledPart& tiled)
+      : work_(work), tiled_(tiled), keys_(tiled.part.end - tiled.part.begin) {
+    const size_t left = tiled.part.end - tiled.part.first;
+    queries_ = left < TILED_QUERIES ? left : TILED_QUERIES;
+    key_blocks_ = (keys_ + KEYS - 1) / KEYS;
+    const size_t first = (tiled.part.first - tiled.part.begin) / TILED_KEYS;
+    for (size_t block = 0; block < blocks(); block++) {
+      const size_t tile = tiled.first_tile + first + block;
+      made_[block].rows = work.queries + place<PIECES>(work, tiled.part.head, tile);
     }
   }
-}
+
+  void compute() {
+    attend<PIECES == EXACT>(0, blocks(), PIECES == EXACT);
+    for (size_t block = 0; block < blocks(); block++) {
+      if (is_near(block)) continue;
+      find_origins(block);
+      attend<true>(block, 1, false);
+    }
+    for (size_t block = 0; block < blocks(); block++) finish(block);
+  }
+
+ private:
+  static constexpr size_t KEYS = KEY_TILES * SIDE;  // looked at together
+  static constexpr size_t STEP = STEP_BYTES<PIECES>;
+  static constexpr size_t TURNS = SHARES<PIECES> * STEPS * KEY_TILES;  // of a block's product
+
+  // A block of queries, and some keys.
+  struct Item {
+    Queries* queries;
+    const uint8_t *keys, *values;
+    size_t rows, count;  // of queries and of keys that exist
+  };
+
+  size_t blocks() const { return (queries_ + SIDE - 1) / SIDE; }
+  size_t rows_of(size_t block) const {
+    const size_t left = queries_ - block * SIDE;
+    return left < SIDE ? left : SIDE;
+  }
+
+  Item item_of(size_t block, size_t key_block) {
+    const size_t tile = tiled_.first_tile + key_block * KEY_TILES;
+    return {&made_[block], work_.keys + place<PIECES>(work_, tiled_.part.head, tile),
+            values_at<PIECES>(work_, tiled_.part.head, 0, tile), rows_of(block),
+            keys_ - key_block * KEYS};
+  }
+
+  // Keys and values of the exact form fill the second cache, so all queries look at some of them
+  // before the next ones; those of the coarse form do not, and few sums stay in the first cache.
+  Item item_at(size_t index, size_t first_block, size_t count) {
+    if constexpr (PIECES == EXACT) return item_of(first_block + index % count, index / count);
+    return item_of(first_block + index / key_blocks_, index % key_blocks_);
+  }
+
+  // Measures a block's scores from the highest ones of its first key tile, or of all.
+  void measure_first(const Item& item, const float* scores) {
+    for (size_t row = 0; row < item.rows; row++)
+      item.queries->origins[row] = peak(highest_of(scores + row * SIDE, item.count));
+  }
+  void find_origins(size_t block) {
+    for (size_t row = 0; row < SIDE; row++) made_[block].origins[row] = LOWEST;
+    for (size_t key_block = 0; key_block < key_blocks_; key_block++) {
+      const Item item = item_of(block, key_block);
+      score_all(item);
+      for (size_t row = 0; row < item.rows; row++)
+        for (size_t tile = 0; tile < KEY_TILES && tile * SIDE < item.count; tile++) {
+          const float* scores = scores_[0] + tile * SCORES + row * SIDE;
+          const float found = peak(highest_of(scores, item.count - tile * SIDE));
+          float& origin = made_[block].origins[row];
+          origin = found > origin ? found : origin;
+        }
+    }
+  }
+  // Of the scores of a query with a key tile, `count` of whose keys exist.
+  INLINE static Floats highest_of(const float* scores, size_t count) {
+    const Floats lowest = broadcast(LOWEST);
+    return max(_mm512_mask_mov_ps(lowest, lanes_of(0, count), load(scores)),
+               _mm512_mask_mov_ps(lowest, lanes_of(WIDTH, count), load(scores + WIDTH)));
+  }
+
+  // Sums up the weighted values of `count` blocks from `first` on.
+  template <bool IS_SHIFTED>
+  void attend(size_t first, size_t count, bool is_measured) {
+    for (size_t block = first; block < first + count; block++) {
+      memset(made_[block].sums, 0, STEPS * SCORES * sizeof(float));
+      memset(made_[block].totals, 0, sizeof(made_[block].totals));
+    }
+    const size_t items = count * key_blocks_;
+    Item now = item_at(0, first, count), last = now;
+    score_all(now);
+    stored_ = spare_;
+    for (size_t index = 0; index < items; index++) {
+      const bool is_last = index + 1 == items;
+      const Item next = is_last ? now : item_at(index + 1, first, count);
+      const Neighbours around = {index == 0 ? nullptr : &last, is_last ? nullptr : &next};
+      if (is_measured && index < count) measure_first(now, scores_[index % 2]);
+      if (now.count >= KEYS)
+        overlap<IS_SHIFTED, true>(around, now, index % 2);
+      else
+        overlap<IS_SHIFTED, false>(around, now, index % 2);
+      if (index == 0) store_sums();  // no gathering has stored the last scores
+      last = now;
+      now = next;
+    }
+    for_each_turn([&]<size_t TURN>() { gather<TURN>(last, (items - 1) % 2); });
+    store_sums();
+  }
+
+  template <typename Work, size_t... TURN>
+  INLINE static void call_each(Work&& work, Turns<TURN...>) {
+    (work.template operator()<TURN>(), ...);
+  }
+  template <typename Work>
+  INLINE static void for_each_turn(Work&& work) {
+    call_each(work, AllTurns<TURNS>());
+  }
+
+  // What is multiplied beside an item's weights; null at the ends.
+  struct Neighbours {
+    const Item *last, *next;
+  };
+
+  // Makes the weights of `now`, and meanwhile the scores of the next item and the sums of the last.
+  template <bool IS_SHIFTED, bool IS_WHOLE>
+  INLINE void overlap(const Neighbours& around, const Item& now, size_t side) {
+    const auto weigh_rows = [&](size_t first, size_t end) __attribute__((always_inline)) {
+      for (size_t row = first; row < end && row < now.rows; row++)
+        weigh<PIECES, IS_SHIFTED, IS_WHOLE>(scores_[side], now.count, row, *now.queries,
+                                            weights_[side]);
+    };
+    constexpr size_t HALF = SIDE / 2;
+    for_each_turn([&]<size_t TURN>() __attribute__((always_inline)) {
+      if (around.next != nullptr) score<TURN>(*around.next, 1 - side);
+      weigh_rows(TURN * HALF / TURNS, (TURN + 1) * HALF / TURNS);
+    });
+    for_each_turn([&]<size_t TURN>() __attribute__((always_inline)) {
+      if (around.last != nullptr) gather<TURN>(*around.last, 1 - side);
+      weigh_rows(HALF + TURN * HALF / TURNS, HALF + (TURN + 1) * HALF / TURNS);
+    });
+  }
+
+  // The tiles' sums are stored when others begin: whoever stored them at once would have all that
+  // follows wait for the products.
+  template <size_t SHARE, bool ARE_NEW>
+  INLINE void begin(float* sums) {
+    if constexpr (PIECES == COARSE) {
+      begin_half<SHARE, ARE_NEW>(sums);
+    } else if constexpr (SHARE == 0) {
+      begin_half<0, ARE_NEW>(sums);
+      begin_half<1, ARE_NEW>(sums);
+    }
+  }
+  template <size_t HALF, bool ARE_NEW>
+  INLINE void begin_half(float* sums) {
+    store_half_sums<HALF>(stored_);
+    if constexpr (ARE_NEW) {
+      _tile_zero(2 * HALF);
+      _tile_zero(2 * HALF + 1);
+    } else {
+      load_half_sums<HALF>(sums);
+    }
+    if constexpr (HALF == 1) stored_ = sums;
+  }
+
+  // A segment's last keys may be fewer tiles than are looked at together.
+  template <size_t TILE>
+  INLINE static bool has_tile(const Item& item) {
+    return TILE == 0 || TILE * SIDE < item.count;
+  }
+
+  // Multiplies a share of the scores of a key tile.
+  template <size_t TURN>
+  INLINE void score(const Item& item, size_t side) {
+    constexpr size_t SHARE = TURN % SHARES<PIECES>, UNIT_INDEX = TURN / SHARES<PIECES>;
+    constexpr size_t STEP_INDEX = UNIT_INDEX % STEPS, TILE = UNIT_INDEX / STEPS;
+    if (!has_tile<TILE>(item)) return;
+    if constexpr (STEP_INDEX == 0) begin<SHARE, true>(scores_[side] + TILE * SCORES);
+    add_share<PIECES, SHARE>(item.queries->rows + STEP_INDEX * STEP,
+                             item.keys + (TILE * STEPS + STEP_INDEX) * STEP);
+  }
+
+  // All scores of a block with KEY_TILES key tiles, at once.
+  void score_all(const Item& item) {
+    stored_ = spare_;
+    for_each_turn([&]<size_t TURN>() __attribute__((always_inline)) { score<TURN>(item, 0); });
+    store_sums();
+  }
+  INLINE void store_sums() {
+    store_half_sums<0>(stored_);
+    store_half_sums<1>(stored_);
+  }
+
+  // Multiplies a share of the weighted values of a key tile.
+  template <size_t TURN>
+  INLINE void gather(const Item& item, size_t side) {
+    constexpr size_t SHARE = TURN % SHARES<PIECES>, UNIT_INDEX = TURN / SHARES<PIECES>;
+    constexpr size_t TILE = UNIT_INDEX % KEY_TILES, STEP_INDEX = UNIT_INDEX / KEY_TILES;
+    if (!has_tile<TILE>(item)) return;
+    if constexpr (TILE == 0) begin<SHARE, false>(item.queries->sums + STEP_INDEX * SCORES);
+    add_share<PIECES, SHARE>(weights_[side] + TILE * STEP,
+                             item.values + (STEP_INDEX * work_.key_tiles + TILE) * STEP);
+  }
+
+  float total(size_t block, size_t row) const {
+    return sum(load(made_[block].totals + row * WIDTH));
+  }
+
+  // Whether scores were measured from near enough.
+  bool is_near(size_t block) const {
+    for (size_t row = 0; row < rows_of(block); row++) {
+      const float found = total(block, row);
+      if (!(found >= LEAST_TOTAL<PIECES> && found <= MOST_TOTAL<PIECES>)) return false;
+    }
+    return true;
+  }
+
+  // Writes a block's results, with what was taken off the values.
+  void finish(size_t block) const {
+    const size_t size = work_.base.size, width = work_.base.heads * size;
+    const float* centre = PIECES == COARSE ? centre_of(work_, tiled_) + size : nullptr;
+    for (size_t row = 0; row < rows_of(block); row++) {
+      const Floats inverse = broadcast(1.0f / total(block, row));
+      float* out = work_.base.out + (tiled_.part.first + block * SIDE + row) * width +
+                   tiled_.part.head * size;
+      for (size_t d = 0; d < size; d += WIDTH) {
+        const __mmask16 lanes = lanes_of(d, size);
+        const float* sums = made_[block].sums + d / SIDE * SCORES + row * SIDE + d % SIDE;
+        Floats middle = broadcast(0.0f);
+        if (centre != nullptr) middle = _mm512_maskz_loadu_ps(lanes, centre + d);
+        _mm512_mask_storeu_ps(out + d, lanes, fma(load(sums), inverse, middle));
+      }
+    }
+  }
+
+  const TowerAttentionTiled& work_;
+  const TowerTiledPart& tiled_;
+  size_t keys_, queries_, key_blocks_;
+  float* stored_;  // where the tiles' sums belong
+  // Of two items: scores [key tiles, 32, 32], and weights, a step of rows for each key tile.
+  alignas(64) float scores_[2][KEY_TILES * SCORES];
+  alignas(64) uint8_t weights_[2][KEY_TILES * STEP];
+  alignas(64) float spare_[SCORES];  // for what is in the tiles before the first sums
+  Queries made_[BLOCKS];
+};
 
 template <size_t PIECES>
 void compute(const TowerAttentionTiled& work, const TowerTiledPart& tiled) {
-  const TowerPart& part = tiled.part;
-  const auto tile_of = [&](size_t patch) {
-    return tiled.first_tile + (patch - part.begin) / TILED_KEYS;
-  };
-  Queries queries[TILED_QUERIES / LANES];
-  const size_t left = part.end - part.first, count = left < TILED_QUERIES ? left : TILED_QUERIES;
-  for (size_t at = 0; at < count; at += LANES) {
-    Queries& made = queries[at / LANES];
-    memset(made.sums, 0, work.steps * PIECE_STEP * LANES * sizeof(float));
-    made.columns = work.queries + place<PIECES>(work, part.head, tile_of(part.first + at), 0);
-    for (size_t half = 0; half < 2; half++) {
-      made.highest[half] = broadcast(LOWEST);
-      made.totals[half] = broadcast(0.0f);
-    }
-  }
   begin_tiles();
-  // A tile of keys and values comes from a far cache; all queries look at it while it is near.
-  for (size_t key = part.begin; key < part.end; key += TILE) {
-    const size_t keys = part.end - key < TILE ? part.end - key : TILE;
-    for (size_t at = 0; at < count; at += LANES)
-      add_keys<PIECES>(work, part.head, tile_of(key), keys, queries[at / LANES]);
+  switch (work.steps) {
+    case 1: Part<PIECES, 1>(work, tiled).compute(); break;
+    case 2: Part<PIECES, 2>(work, tiled).compute(); break;
+    case 3: Part<PIECES, 3>(work, tiled).compute(); break;
+    case 4: Part<PIECES, 4>(work, tiled).compute(); break;
+    default: Part<PIECES, MOST_SIZE / SIDE>(work, tiled).compute();
   }
   _tile_release();
-  const float* centre = PIECES == COARSE ? centre_of(work, tiled) + work.base.size : nullptr;
-  for (size_t at = 0; at < count; at += LANES)
-    finish(work, part.head, part.first + at, count - at < LANES ? count - at : LANES, centre,
-           queries[at / LANES]);
 }
 
 }  // namespace
 
 const TowerAttentionTiledKernel TOWER_ATTENTION_TILED = {STEP_BYTES<EXACT>, nullptr, prepare<EXACT>,
                                                          compute<EXACT>};
-const TowerAttentionTiledKernel TOWER_ATTENTION_COARSE = {STEP_BYTES<COARSE>, find_centre, prepare<COARSE>,
-                                                          compute<COARSE>};
+const TowerAttentionTiledKernel TOWER_ATTENTION_COARSE = {STEP_BYTES<COARSE>, find_centre,
+                                                          prepare<COARSE>, compute<COARSE>};
 
 }  // namespace TANDEM_ISA

@@ -272,11 +272,11 @@ def attend(
     return np.asarray(made.transpose(1, 0, 2).reshape(rows, -1))
 
 
-BOUNDS = ([0, 1], [0, 5, 5, 40], [0, 48, 49, 145], [0, 300], [0, 33, 161, 170])
+BOUNDS = ([0, 1], [0, 5, 5, 40], [0, 48, 49, 145], [0, 300], [0, 33, 161, 170], [0, 4, 8, 72, 1072])
 
 
 @pytest.mark.parametrize("bounds", BOUNDS, ids=str)
-@pytest.mark.parametrize("size", [12, 32, 64, 72, 250])
+@pytest.mark.parametrize("size", [12, 32, 64, 72, 80, 128, 250])
 def test_attention_is_that_within_each_segment(size: int, bounds: list[int]) -> None:
     heads, rows = 3, bounds[-1]
     joined = random(rows, 3 * heads * size)
@@ -288,7 +288,7 @@ def test_attention_is_that_within_each_segment(size: int, bounds: list[int]) -> 
 
 
 @pytest.mark.parametrize("bounds", BOUNDS, ids=str)
-@pytest.mark.parametrize("size", [12, 34, 64, 72])
+@pytest.mark.parametrize("size", [12, 34, 64, 72, 80, 128])
 def test_fast_attention_keeps_directions(size: int, bounds: list[int]) -> None:
     heads, rows = 3, bounds[-1]
     joined = random(rows, 3 * heads * size)
@@ -302,6 +302,42 @@ def test_fast_attention_keeps_directions(size: int, bounds: list[int]) -> None:
     spread = np.sqrt(((wanted - middle) ** 2).mean())
     error = np.sqrt(((made - wanted) ** 2).mean())
     assert error <= 0.012 * max(spread, 0.1)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("patches", [5, 40, 300])
+@pytest.mark.parametrize("far", [-300, -40, 40, 300])
+def test_a_softmax_does_not_see_where_its_scores_lie(patches: int, far: int, fast: bool) -> None:
+    # Nor where they rise to: the first keys' scores tell nothing of the last ones'.
+    heads, size = 2, 64
+    joined = random(patches, 3 * heads * size)
+    joined[:, 0], joined[:, heads * size] = 8, np.linspace(0, far, patches)
+    angles = np.zeros((patches, size // 2), np.float32)
+    feeds = {"joined": joined, "cos": np.cos(angles), "sin": np.sin(angles)}
+    (made,) = attention(heads, fast=fast).run(None, {**feeds, "bounds": np.array([0, patches])})
+    wanted = attend(joined, angles, [0, patches], heads)
+    # A score of 300 is rounded by as much more than one of 3.
+    assert np.abs(made - wanted).max() <= (0.5 if fast else 1e-4) * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("bounds", [[0, 4, 8, 12], [0, 40, 73, 140], [0, 300, 305, 372]], ids=str)
+def test_what_is_no_number_stays_in_its_segment(
+    bounds: list[int], number: float, fast: bool
+) -> None:
+    heads, size = 2, 64
+    joined, angles = random(bounds[-1], 3 * heads * size), random(bounds[-1], size // 2)
+    feeds = {"joined": joined, "cos": np.cos(angles), "sin": np.sin(angles)}
+    operator = attention(heads, fast=fast)
+    (clean,) = operator.run(None, {**feeds, "bounds": np.array(bounds)})
+    bad = joined.copy()
+    bad[bounds[1]] = number
+    (made,) = operator.run(None, {**feeds, "joined": bad, "bounds": np.array(bounds)})
+    inside = slice(bounds[1], bounds[2])
+    assert fast or np.isnan(made[bounds[1]]).all()
+    made[inside] = clean[inside]
+    np.testing.assert_array_equal(made, clean)
 
 
 def test_a_crowd_of_small_weights_counts_beside_a_large_one() -> None:
