@@ -19,7 +19,7 @@ from itertools import repeat
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "native"
-ROOMS = ("runtime", "arithmetic", "products", "attention", "tower")  # folders of it
+ROOMS = ("runtime", "arithmetic", "products", "int8", "attention", "tower")  # folders of it
 LIBRARY = Path(__file__).parent / "libtandem.so"
 OBJECTS = Path(__file__).parents[1] / "build" / "kernels"
 
@@ -69,11 +69,11 @@ KERNELS = (
     *("matmul", "attention", "matmul_int8", "matmul_float"),
     *("tower_attention", "tower_attention_fast"),
 )
-# That have a fourth one, for matrix tiles; the last has no other.
-TILE_KERNELS = ("matmul_int8", "matmul_float", "tower_attention_tiles")
+# That have a fourth one, for matrix tiles, or only that.
+TILE_KERNELS = ("tower_attention_tiles", "matmul_int8_tiles", "mlp_int8_tiles", "matmul_float")
 SURROUNDINGS = (
-    *("matmul_op", "attention_op", "matmul_int8_op", "matmul_float_op", "tower_attention_op"),
-    *("processor", "members", "resize", "library"),
+    *("matmul_op", "attention_op", "matmul_int8_op", "mlp_int8_op", "matmul_float_op"),
+    *("tower_attention_op", "processor", "members", "resize", "library"),
 )
 UNITS = (
     *(Unit(name, isa, flags) for name in KERNELS for isa, flags in INSTRUCTION_SETS.items()),

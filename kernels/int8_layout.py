@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 MATMUL = "MatMulInt8"
+MLP = "MlpInt8"
 ATTENTION = "TowerAttention"
 ACTIVATIONS = {None: 0, "tanh": 1, "none": 2}  # by ONNX's name of the GELU's approximation
-# Limits and units that native/products/matmul_int8.h states too.
+# Limits and units that native/int8/matmul_int8.h states too.
 LANES = 32
 STEP = 64
 MOST_INPUTS = 16384

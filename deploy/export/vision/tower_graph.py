@@ -133,6 +133,12 @@ class Form(Protocol):
         """norm(x) @ weight + bias, then an activation or a sum with `residual`."""
         ...
 
+    def mlp(
+        self, graph: GraphBuilder, name: str, hidden: ir.Value, *, norm: str, gelu: str
+    ) -> ir.Value:
+        """hidden + fc2(gelu(fc1(norm(hidden)))), of a block."""
+        ...
+
     def attention(self, graph: GraphBuilder, joined: ir.Value) -> ir.Value:
         """From [P, 3 * hidden] queries, keys and values to [P, hidden]."""
         ...
@@ -197,9 +203,8 @@ class _Tower:
         joined = form.linear(graph, f"{name}.attn.qkv", hidden, norm=f"{name}.norm1")
         attended = form.attention(graph, joined)
         hidden = form.linear(graph, f"{name}.attn.proj", attended, residual=hidden)
-        first, second = f"{name}.mlp.linear_fc1", f"{name}.mlp.linear_fc2"
-        wide = form.linear(graph, first, hidden, norm=f"{name}.norm2", gelu=self._config.gelu)
-        return form.linear(graph, second, wide, residual=hidden)
+        norm, gelu = f"{name}.norm2", self._config.gelu
+        return form.mlp(graph, f"{name}.mlp", hidden, norm=norm, gelu=gelu)
 
     def _merger(self, name: str, hidden: ir.Value, *, is_norm_wide: bool) -> ir.Value:
         graph = self._graph

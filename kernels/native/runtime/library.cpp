@@ -13,6 +13,7 @@ constexpr const ort::Operator* OPERATORS[] = {
     &MATMUL_INT4,
     &ATTENTION,
     &MATMUL_INT8,
+    &MLP_INT8,
     &MATMUL_FLOAT,
     &TOWER_ATTENTION,
 };

@@ -6,7 +6,8 @@
 // the residual stream after it.
 //
 // A register holds four neighbouring inputs of 16 (AVX2: 8) outputs, as int8_layout.py packs them,
-// which is what a dot product instruction takes, and what a matrix tile (AMX) holds 16 rows of.
+// which is what a dot product instruction takes, and what a matrix tile (AMX) holds 16 rows of
+// (matmul_int8_tiles.cpp).
 #include "matmul_int8.h"
 
 #include <string.h>
@@ -14,7 +15,6 @@
 #include "around.h"
 #include "int8.h"
 #include "int8_panel.h"
-#include "tiles.h"
 
 namespace TANDEM_ISA {
 namespace {
@@ -106,73 +106,6 @@ constexpr size_t LEAST_ROWS = 0;
 constexpr size_t LEAST_ROWS = 256;  // so that laying out a panel is a small part of the work
 #endif
 
-#if defined(__AMX_INT8__)
-
-constexpr size_t ROWS = 32;       // two tiles of activations by two of weights: four of sums
-
-// A tile's bytes lie together: [row tile of 16][step][16][64].
-void quantize(const Int8Weight& weight, const float* x, size_t rows, const Int8Rows& tile) {
-  alignas(64) uint8_t bytes[INT8_INPUTS];
-  const size_t steps = weight.padded / INT8_STEP;
-  for (size_t row = 0; row < rows; row++) {
-    tile.ranges[row] = quantize_row(weight, x + row * weight.inputs, bytes);
-    uint8_t* to = tile.bytes + row / TILE_ROWS * TILE_ROWS * weight.padded +
-                  row % TILE_ROWS * INT8_STEP;
-    for (size_t step = 0; step < steps; step++)
-      memcpy(to + step * TILE_BYTES, bytes + step * INT8_STEP, INT8_STEP);
-  }
-}
-
-// sums [32, 32] of one weight tile for two row tiles.
-INLINE void tile_sums(const Int8Weight& weight, const uint8_t* bytes, size_t index,
-                      int32_t (*sums)[INT8_LANES]) {
-  const int8_t* values = weight.values + index * weight.padded * INT8_LANES;
-  const uint8_t* more = bytes + TILE_ROWS * weight.padded;
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (size_t step = 0; step < weight.padded / INT8_STEP; step++) {
-    _tile_loadd(6, values, INT8_STRIDE);
-    _tile_loadd(4, bytes, TILE_ROW_BYTES);
-    _tile_dpbusd(0, 4, 6);
-    _tile_loadd(7, values + INT8_STRIDE / 2, INT8_STRIDE);
-    _tile_dpbusd(1, 4, 7);
-    _tile_loadd(5, more, INT8_STEP);
-    _tile_dpbusd(2, 5, 6);
-    _tile_dpbusd(3, 5, 7);
-    values += TILE_ROWS * INT8_STRIDE;
-    bytes += TILE_BYTES;
-    more += TILE_BYTES;
-  }
-  _tile_stored(0, sums[0], INT8_STRIDE);
-  _tile_stored(1, sums[0] + WIDTH, INT8_STRIDE);
-  _tile_stored(2, sums[TILE_ROWS], INT8_STRIDE);
-  _tile_stored(3, sums[TILE_ROWS] + WIDTH, INT8_STRIDE);
-}
-
-void multiply(const Int8Weight& weight, const Int8Rows& block, size_t rows, size_t index,
-              const float* residual, float* out) {
-  begin_tiles();
-  alignas(64) int32_t sums[ROWS][INT8_LANES];
-  const size_t column = index * INT8_LANES;
-  const Ints starts[2] = {start_of(load_ints(weight.sums + column)),
-                          start_of(load_ints(weight.sums + column + WIDTH))};
-  for (size_t first = 0; first < rows; first += ROWS) {
-    const Int8Rows tile = tile_of(weight, block, first);
-    tile_sums(weight, tile.bytes, index, sums);
-    for (size_t row = 0; row < ROWS && first + row < rows; row++) {
-      const Ints made[2] = {add(starts[0], load_ints(sums[row])),
-                            add(starts[1], load_ints(sums[row] + WIDTH))};
-      write(weight, made, tile.ranges[row], column, row_of(weight, residual, first + row),
-            out + (first + row) * weight.outputs);
-    }
-  }
-  _tile_release();
-}
-
-#else
-
 #if defined(__AVX512VNNI__)
 constexpr size_t ROWS = 12;  // what the registers have room for
 #elif defined(__AVXVNNI__)
@@ -253,8 +186,8 @@ INLINE void multiply_or_fewer(const Int8Weight& weight, const Int8Rows& tile, si
   }
 }
 
-void multiply(const Int8Weight& weight, const Int8Rows& block, size_t rows, size_t index,
-              const float* residual, float* out) {
+INLINE void multiply_by(const Int8Weight& weight, const Int8Rows& block, size_t rows, size_t index,
+                        const float* residual, float* out) {
   const int8_t* values = weight.values + index * weight.padded * INT8_LANES;
   const size_t begin = index * INT8_LANES, left = weight.outputs - begin;
   for (size_t part = 0; part < INT8_LANES && part < left; part += PART) {
@@ -267,7 +200,12 @@ void multiply(const Int8Weight& weight, const Int8Rows& block, size_t rows, size
   }
 }
 
-#endif
+void multiply(const Int8Weight& weight, const Int8Rows& block, size_t rows, size_t begin,
+              size_t end, const float* residual, float* out) {
+  // A weight tile stays in the first cache while the rows pass.
+  for (size_t index = begin; index < end; index++)
+    multiply_by(weight, block, rows, index, residual, out);
+}
 
 }  // namespace
 

@@ -40,10 +40,10 @@ struct Int8Kernel {
   size_t least_rows;  // multiplied together, where there are as many: `multiply` prepares for them
   // Norms and quantizes the `rows` rows of x [rows, inputs] of one tile.
   void (*quantize)(const Int8Weight& weight, const float* x, size_t rows, const Int8Rows& tile);
-  // Outputs of a weight tile for neighbouring rows, whose tiles begin with `block` and lie one
+  // Outputs of some weight tiles for neighbouring rows, whose tiles begin with `block` and lie one
   // after another, into out [rows, outputs]; `residual`, where not null, is added.
-  void (*multiply)(const Int8Weight& weight, const Int8Rows& block, size_t rows, size_t index,
-                   const float* residual, float* out);
+  void (*multiply)(const Int8Weight& weight, const Int8Rows& block, size_t rows, size_t begin,
+                   size_t end, const float* residual, float* out);
 };
 
 namespace amx {
