@@ -18,9 +18,9 @@ CONFIG = {
     "out_hidden_size": 48,
 }
 # Operators of ours, in the order of a run: the patches' embedding, then what a block has and what
-# a merger has.
-BLOCK_STEPS, MERGER_STEPS = 5, 2
-STEPS = 1 + 3 * BLOCK_STEPS + 3 * MERGER_STEPS
+# a merger has. The fast form's MLP is one.
+BLOCK_STEPS, MERGER_STEPS = {"exact": 5, "fast": 4}, 2
+STEPS = 1 + 3 * BLOCK_STEPS["exact"] + 3 * MERGER_STEPS  # at most
 
 
 @functools.cache

@@ -80,13 +80,15 @@ def test_whoever_leaves_at_any_step_changes_nothing_for_the_others(
 
 
 @needs_operators
-def test_the_rows_of_an_image_that_left_are_not_computed(tower: OnnxTower) -> None:
+@pytest.mark.parametrize("form", ["exact", "fast"])
+def test_the_rows_of_an_image_that_left_are_not_computed(form: str) -> None:
+    tower = OnnxTower.load(small_tower.bundle(), form=form, threads=2)
     blocks, mergers = CONFIG["depth"], 1 + len(CONFIG["deepstack_visual_indexes"])
     # The embedding of the patches, then operators of blocks; those of mergers have a row a token.
-    steps = [1 + BLOCK_STEPS * blocks, MERGER_STEPS * mergers]
+    steps = [1 + BLOCK_STEPS[form] * blocks, MERGER_STEPS * mergers]
     whole = [grid.patches * steps[0] + grid.patches // MERGED * steps[1] for grid in GRIDS]
     computed = []
-    for step in range(STEPS + 1):
+    for step in range(sum(steps) + 1):
         members = Members(len(GRIDS))
         members.leave(1, step=step)
         tower.encode(batch(), members)
