@@ -7,13 +7,14 @@ machine's. So a few questions before and after each part of a run say what its c
 
 import itertools
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Self
 
 from deploy.client import ChatClient
 from deploy.costs import questions
 from planner.costs import Costs, Curve
+from planner.processors import Processor
 
 ROUNDS = 2
 WORDS, TOKENS = 16, 48  # of the answer whose steps are looked at
@@ -22,7 +23,14 @@ SIDE = (448, 448)
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How many times as long as costs say each kind of work takes."""
+    """How many times as long as costs say each kind of work takes.
+
+    Attributes:
+        steps: A decoder's steps.
+        prompts: Its prompt tokens.
+        passes: The tower's passes, and all else on their core: files, features on their way, the
+            gateway, the front and the clients.
+    """
 
     steps: float
     prompts: float
@@ -44,6 +52,9 @@ class Speed:
             costs,
             preprocess=_times(costs.preprocess, self.passes),
             encode=_times(costs.encode, self.passes),
+            transfer=_times(costs.transfer, self.passes),
+            overhead_s=costs.overhead_s * self.passes,
+            processors={name: self._around(one) for name, one in costs.processors.items()},
             steps=replace(
                 steps,
                 decode=tuple((count, seconds * self.steps) for count, seconds in steps.decode),
@@ -51,6 +62,9 @@ class Speed:
                 prompt=_times(steps.prompt, self.prompts),
             ),
         )
+
+    def _around(self, one: Processor) -> Processor:
+        return Processor(**{name: value * self.passes for name, value in asdict(one).items()})
 
 
 class Speedometer:

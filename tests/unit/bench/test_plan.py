@@ -46,10 +46,13 @@ def test_a_simulated_sample_has_the_figures_of_its_outcome() -> None:
 
 
 def test_a_speed_multiplies_each_kind_of_work() -> None:
-    costs = Costs.of(costs_object())
+    processors = {"gateway": {"request_s": 0.002, "idle": 0.01}}
+    costs = Costs.of(costs_object(processors=processors))
     slower = Speed(2.0, 3.0, 4.0).scaled(costs)
     assert slower.encode.seconds(784) == pytest.approx(4 * costs.encode.seconds(784))
     assert slower.steps.decode_s(2) == pytest.approx(2 * costs.steps.decode_s(2))
+    assert slower.processors["gateway"].request_s == pytest.approx(0.008)
+    assert slower.overhead_s == pytest.approx(4 * costs.overhead_s)
     prompt = [(0, 100)]
     assert slower.steps.seconds(0, 0, prompt) == pytest.approx(
         3 * costs.steps.seconds(0, 0, prompt)
