@@ -8,6 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 from blake3 import blake3
 
@@ -17,8 +18,40 @@ from gateway.request.conversation import FilePart
 from gateway.tiers.vision import VisionClient
 from protos.media.videos import FrameSampling, SampledFrames
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 _REMEMBERED = 128  # videos; of 768 frames each, some ten megabytes
 _REMEMBERED_BYTES = 64 * 1024**2  # of pages: their images and texts
+
+
+class _Remembered(Generic[K, V]):
+    """What was found lately, the least recently used forgotten first.
+
+    Args:
+        most: Of what `size` counts, of all together.
+        size: Of one.
+    """
+
+    def __init__(self, most: int, size: Callable[[V], int]) -> None:
+        self._most = most
+        self._size = size
+        self._held = 0
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def find(self, key: K) -> V | None:
+        """What was found for a key, if it is remembered."""
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def keep(self, key: K, value: V) -> None:
+        """Remembers it; another request may have asked at the same time, and its value stays."""
+        if key not in self._values:
+            self._values[key] = value
+            self._held += self._size(value)
+        while self._held > self._most:
+            self._held -= self._size(self._values.popitem(last=False)[1])
 
 
 class Samplings:
@@ -26,7 +59,9 @@ class Samplings:
 
     def __init__(self, vision: VisionClient) -> None:
         self._vision = vision
-        self._known: OrderedDict[tuple[bytes, FrameSampling], SampledFrames] = OrderedDict()
+        self._known = _Remembered[tuple[bytes, FrameSampling], SampledFrames](
+            _REMEMBERED, lambda _: 1
+        )
 
     async def of(
         self,
@@ -57,14 +92,13 @@ class Samplings:
         self, video: VideoSource, sampling: FrameSampling, request_id: str, by_s: float
     ) -> SampledFrames:
         key = await asyncio.to_thread(_digest, video.file), sampling
-        if key not in self._known:
-            self._known[key] = await self._vision.sample(
+        sampled = self._known.find(key)
+        if sampled is None:
+            sampled = await self._vision.sample(
                 video.file, sampling, field=video.field, request_id=request_id, by_s=by_s
             )
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return self._known[key]
+            self._known.keep(key, sampled)
+        return sampled
 
 
 class Renderings:
@@ -72,8 +106,7 @@ class Renderings:
 
     def __init__(self, vision: VisionClient) -> None:
         self._vision = vision
-        self._known: OrderedDict[tuple[bytes, int], tuple[Page, ...]] = OrderedDict()
-        self._known_bytes = 0
+        self._known = _Remembered[tuple[bytes, int], tuple[Page, ...]](_REMEMBERED_BYTES, _size)
 
     async def of(
         self,
@@ -111,18 +144,12 @@ class Renderings:
         self, file: bytes, limits: PdfLimits, field: str, request_id: str, by_s: float
     ) -> tuple[Page, ...]:
         key = await asyncio.to_thread(_digest, file), limits.page_pixels
-        known = self._known.get(key)
-        if known is not None:
-            self._known.move_to_end(key)
-            return known
-        pages = await self._vision.render(
-            file, limits, field=field, request_id=request_id, by_s=by_s
-        )
-        if key not in self._known:  # another request may have asked at the same time
-            self._known[key] = pages
-            self._known_bytes += _size(pages)
-        while self._known_bytes > _REMEMBERED_BYTES:
-            self._known_bytes -= _size(self._known.popitem(last=False)[1])
+        pages = self._known.find(key)
+        if pages is None:
+            pages = await self._vision.render(
+                file, limits, field=field, request_id=request_id, by_s=by_s
+            )
+            self._known.keep(key, pages)
         return pages
 
 

@@ -73,46 +73,53 @@ def check_sides(width: int, height: int, *, field: str) -> None:
 
 def invalid_image(field: str, fault: str) -> InvalidRequest:
     """The error for a damaged image; `fault` continues a sentence that begins with the field."""
-    return InvalidRequest(f"{field} {fault}", reason=Reason.INVALID_IMAGE, param=field)
+    return _invalid(Reason.INVALID_IMAGE, field, fault)
 
 
 def image_too_large(field: str, unit: str, actual: int, limit: int) -> InvalidRequest:
     """The error for an image, or all of them, above a limit; `unit` is what is counted."""
     named = f" ({_SETTINGS[unit]})" if unit in _SETTINGS else ""
-    return InvalidRequest(
-        f"{field} has {actual} {unit}, expected at most {limit}{named}",
-        reason=Reason.IMAGE_TOO_LARGE,
-        param=field,
-    )
+    return _too_large(Reason.IMAGE_TOO_LARGE, field, unit, actual, limit, named)
 
 
 def invalid_video(field: str, fault: str) -> InvalidRequest:
     """The error for a damaged video; `fault` continues a sentence that begins with the field."""
-    return InvalidRequest(f"{field} {fault}", reason=Reason.INVALID_VIDEO, param=field)
+    return _invalid(Reason.INVALID_VIDEO, field, fault)
 
 
 def video_too_large(
     field: str, unit: str, actual: float, limit: float, *, setting: str
 ) -> InvalidRequest:
     """The error for a video above a limit; `unit` is what is counted, `setting` what bounds it."""
-    return InvalidRequest(
-        f"{field} has {actual:.10g} {unit}, expected at most {limit:.10g} ({setting})",
-        reason=Reason.VIDEO_TOO_LARGE,
-        param=field,
-    )
+    return _too_large(Reason.VIDEO_TOO_LARGE, field, unit, actual, limit, f" ({setting})")
 
 
 def invalid_pdf(field: str, fault: str) -> InvalidRequest:
     """The error for a damaged PDF; `fault` continues a sentence that begins with the field."""
-    return InvalidRequest(f"{field} {fault}", reason=Reason.INVALID_PDF, param=field)
+    return _invalid(Reason.INVALID_PDF, field, fault)
 
 
 def pdf_too_large(
     field: str, unit: str, actual: int, limit: int, *, setting: str
 ) -> InvalidRequest:
     """The error for a PDF above a limit; `unit` is what is counted, `setting` what bounds it."""
+    return _too_large(Reason.PDF_TOO_LARGE, field, unit, actual, limit, f" ({setting})")
+
+
+def _invalid(reason: Reason, field: str, fault: str) -> InvalidRequest:
+    return InvalidRequest(f"{field} {fault}", reason=reason, param=field)
+
+
+def _too_large(
+    reason: Reason, field: str, unit: str, actual: float, limit: float, named: str
+) -> InvalidRequest:
+    """`named` says in brackets which setting bounds it, or nothing."""
     return InvalidRequest(
-        f"{field} has {actual} {unit}, expected at most {limit} ({setting})",
-        reason=Reason.PDF_TOO_LARGE,
+        f"{field} has {_counted(actual)} {unit}, expected at most {_counted(limit)}{named}",
+        reason=reason,
         param=field,
     )
+
+
+def _counted(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.10g}"

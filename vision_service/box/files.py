@@ -36,7 +36,10 @@ class FileKind:
 
 
 class BoxedFiles:
-    """Parses files of a kind; `close` it at the end. Most tiers never see a video or a PDF."""
+    """Parses files of a kind, which subclasses say; `close` it at the end.
+
+    Most tiers never see a video or a PDF.
+    """
 
     def __init__(self, kind: FileKind) -> None:
         self._kind = kind

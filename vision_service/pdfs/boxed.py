@@ -31,7 +31,7 @@ _WORKERS = 2  # PDFs read at once; bounds their memory
 _BYTES_BESIDE = 768 * 1024**2
 
 
-class BoxedPdfs:
+class BoxedPdfs(BoxedFiles):
     """Reads PDFs; see `jobs.Pdfs`. `close` it at the end.
 
     Args:
@@ -55,11 +55,7 @@ class BoxedPdfs:
             modules=MODULES,
             limit_s=limit_s,
         )
-        self._files = BoxedFiles(kind)
-
-    def close(self) -> None:
-        """Ends the workers; jobs that they are at fail."""
-        self._files.close()
+        super().__init__(kind)
 
     async def render(self, file: bytes, *, page_pixels: int, max_pages: int) -> list[Page]:
         """Makes an image and a text of every page; see `jobs.Pdfs`."""
@@ -69,7 +65,7 @@ class BoxedPdfs:
                 param=FIELD,
             )
         arguments = {"page_pixels": page_pixels, "max_pages": max_pages}
-        found = await self._files.run(PAGES_TASK, file, arguments)
+        found = await self.run(PAGES_TASK, file, arguments)
         (made,) = found.arrays
         pages, at = [], 0
         for image, text in found.values["sizes"]:

@@ -44,7 +44,7 @@ _BYTES_PER_PIXEL = 32
 _BYTES_BESIDE = 256 * 1024**2
 
 
-class BoxedVideos:
+class BoxedVideos(BoxedFiles):
     """Reads videos; see `jobs.Videos`. `close` it at the end.
 
     Args:
@@ -83,16 +83,12 @@ class BoxedVideos:
             modules=MODULES,
             limit_s=limit_s,
         )
-        self._files = BoxedFiles(kind)
-
-    def close(self) -> None:
-        """Ends the workers; jobs that they are at fail."""
-        self._files.close()
+        super().__init__(kind)
 
     async def sample(self, file: bytes, sampling: FrameSampling) -> SampledFrames:
         """Says which frames of a file are seen, and when; see `jobs.Videos`."""
         arguments = {"sampling": list(sampling), "limits": asdict(self._limits)}
-        values = (await self._files.run(SAMPLE_TASK, file, arguments)).values
+        values = (await self.run(SAMPLE_TASK, file, arguments)).values
         return SampledFrames(
             tuple(values["indices"]), tuple(values["seconds"]), values["width"], values["height"]
         )
@@ -111,7 +107,7 @@ class BoxedVideos:
             "limits": asdict(self._limits),
             "settings": asdict(self._settings),
         }
-        (pixels,) = (await self._files.run(PATCHES_TASK, data, arguments)).arrays
+        (pixels,) = (await self.run(PATCHES_TASK, data, arguments)).arrays
         return Patches(pixels, grid)
 
 

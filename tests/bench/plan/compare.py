@@ -46,7 +46,7 @@ from deploy.stack.local import LocalStack, StackSettings
 from deploy.stack.ports import ANY_FREE
 from planner.costs import Costs
 from planner.load import ImageSize, Load
-from planner.simulation.requests import Arrival
+from planner.simulation.requests import Arrival, arrivals
 from planner.simulation.run import Plan, Simulation, simulate
 from protos.machine.processes import descendants
 from tests.bench.machine import warn_unless_quiet
@@ -178,8 +178,7 @@ class Runs:
     def _slice(self, share: float, seed: int) -> Slice:
         before = self._speed
         load = self._load(share, before, seed)
-        simulation = Simulation(self._costs, load, ONE_OF_EACH)
-        asked = [one.arrival for one in simulation.answers]
+        asked = arrivals(load, max_context=self._costs.decoder.max_context)
         seen = self._clients.answers(asked)
         self._speed = self._speedometer.now()
         speed = Speed.between(before, self._speed)

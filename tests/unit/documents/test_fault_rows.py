@@ -75,7 +75,7 @@ ROWS: dict[str, list[str]] = {
         LIMITS + "test_text_that_cannot_fit_is_refused_before_it_is_tokenized",
     ],
     "F22 a mebibyte of anything": [
-        LIMITS + "test_a_mebibyte_of_anything_takes_two_seconds_or_time_in_proportion",
+        LIMITS + "test_a_mebibyte_of_anything_takes_at_most_two_seconds",
         "unit/gateway/test_threads.py::test_a_short_chat_does_not_wait_for_eight_long_ones",
     ],
     "F23 special tokens in text": [

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from gateway.tiers.readings import Renderings
 from protos.bundle.manifest import Bundle
 from protos.wire.errors import InvalidRequest, Reason, Unavailable, Unsupported
 from tests.support.prompts import png
@@ -46,7 +47,8 @@ def spelled_out(name: str = "a.pdf, page") -> list[dict[str, Any]]:
 @pytest.fixture
 def paged(stage: Stage) -> Stage:
     stage.vision.pages = PAGES
-    stage.gateway._service.pipeline.prompts._renderings._known.clear()
+    prompts = stage.gateway._service.pipeline.prompts
+    prompts._renderings = Renderings(prompts._vision)  # which remembers nothing yet
     return stage
 
 

@@ -239,17 +239,15 @@ def test_a_prompt_too_long_is_given_up_at_the_window(
     ],
     ids=["a", "spaces", "emoji", "angle", "tokens", "digits", "newlines", "mixed", "accents"],
 )
-def test_a_mebibyte_of_anything_takes_two_seconds_or_time_in_proportion(
-    roomy: PromptBuilder, text: str
-) -> None:
-    def seconds(content: str) -> float:
+def test_a_mebibyte_of_anything_takes_at_most_two_seconds(roomy: PromptBuilder, text: str) -> None:
+    took = []
+    for _ in range(3):  # a busy machine adds to what it takes
         start = time.process_time()
-        roomy.prepare(talk(user(content)))
-        return time.process_time() - start
-
-    whole = seconds(text)
-    # A busy machine takes longer; what grows with the square takes 16 times as long as a quarter.
-    assert whole < 2.0 or whole < 8 * seconds(text[: len(text) // 4])
+        roomy.prepare(talk(user(text)))
+        took.append(time.process_time() - start)
+        if took[-1] < 2.0:
+            break
+    assert min(took) < 2.0
 
 
 def test_images_have_other_digests_under_another_key(files: Path, tmp_path: Path) -> None:

@@ -58,9 +58,10 @@ async def test_pages_are_made_once_and_put_at_their_places(
 
 
 async def test_what_is_asked_for_least_is_forgotten_first(
-    renderings: Renderings, drawing: Drawing, monkeypatch: pytest.MonkeyPatch
+    drawing: Drawing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readings, "_REMEMBERED_BYTES", 40)
+    renderings = Renderings(cast(VisionClient, drawing))
     await read(renderings, b"ab", b"cd", b"ab", b"ef")
     drawing.files.clear()
     await read(renderings, b"ab", b"ef")
