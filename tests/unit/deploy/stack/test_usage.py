@@ -60,6 +60,17 @@ def test_what_processes_take_is_found_from_what_they_did(monkeypatch: pytest.Mon
     assert found["client"] == pytest.approx({**dict.fromkeys(expected, 0.0), "token_s": 1e-4})
 
 
+def test_nothing_that_a_process_takes_is_negative() -> None:
+    used = 0.0
+    measured = Usage(lambda: {"client": used})
+    for stretch in 2 * STRETCHES:
+        with measured.during(**stretch):
+            used += 1e-3 * stretch.get("requests", 0) - 2e-4 * stretch.get("images", 0)
+    (found,) = measured.costs().values()
+    assert min(found.values()) == 0.0
+    assert found["request_s"] == pytest.approx(1e-3, rel=0.1)
+
+
 def test_replicas_are_no_part_of_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
     tree = "import subprocess, sys; subprocess.run(['sleep', '60'])"
     monkeypatch.setattr(usage, "REPLICA", "sleep")
